@@ -1,0 +1,35 @@
+"""One batch of examples, as the model reads it. The names are T5X's feature names."""
+
+import jax
+from flax import struct
+
+Array = jax.Array
+
+
+@struct.dataclass
+class Batch:
+  """Rows of token ids; 0 is padding, which only ever stands at the end of a row.
+
+  Attributes:
+    encoder_input_tokens: int32[B, T].
+    decoder_input_tokens: int32[B, U] targets shifted right by one, starting with 0.
+    decoder_target_tokens: int32[B, U].
+    decoder_loss_weights: float32[B, U] 0 where a target is padding.
+    task_id: int32[B] which task (and prompt) a row belongs to; None for one task.
+    encoder_segment_ids: int32[B, T] packed rows only: 1, 2, ... per example, 0 padding.
+    encoder_positions: int32[B, T] packed rows only: position within the example.
+    decoder_segment_ids: int32[B, U] as above.
+    decoder_positions: int32[B, U] as above.
+    prompt_slot: int32[B, T] packed rows only: the prompt row reserved here, -1 for a token.
+  """
+
+  encoder_input_tokens: Array
+  decoder_input_tokens: Array
+  decoder_target_tokens: Array
+  decoder_loss_weights: Array
+  task_id: Array | None = None
+  encoder_segment_ids: Array | None = None
+  encoder_positions: Array | None = None
+  decoder_segment_ids: Array | None = None
+  decoder_positions: Array | None = None
+  prompt_slot: Array | None = None

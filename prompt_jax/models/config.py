@@ -1,0 +1,58 @@
+"""The architecture of a T5-family model, as data."""
+
+import dataclasses
+
+from prompt_jax.injections import Dims
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+  """Sizes and variants of a T5-family encoder-decoder.
+
+  Attributes:
+    vocab_size: rows of the embedding table, padding included (T5: 32128).
+    emb_dim: H, model width.
+    num_heads: N, attention heads.
+    head_dim: D, width of one head; N * D need not equal H.
+    num_encoder_layers: L of the encoder.
+    num_decoder_layers: L of the decoder.
+    mlp_dim: F, width of the feed-forward layer.
+    mlp_activations: ("gelu", "linear") for T5 1.1, mT5, ByT5, umT5; ("relu",) for T5 1.0.
+    tied_logits: logits from the embedding table, divided by sqrt(H) (T5 1.0).
+    relpos_buckets: buckets of the relative-position bias.
+    relpos_max_distance: distance at which the last bucket begins.
+    relpos_per_layer: one bias table a layer (umT5) instead of one a stack.
+    dropout_rate: dropout when not deterministic.
+    dtype: compute dtype, "float32" or "bfloat16"; float16 overflows in T5.
+    unroll: layers of the scan unrolled at a time; 1 compiles fastest.
+  """
+
+  vocab_size: int
+  emb_dim: int
+  num_heads: int
+  head_dim: int
+  num_encoder_layers: int
+  num_decoder_layers: int
+  mlp_dim: int
+  mlp_activations: tuple[str, ...] = ('gelu', 'linear')
+  tied_logits: bool = False
+  relpos_buckets: int = 32
+  relpos_max_distance: int = 128
+  relpos_per_layer: bool = False
+  dropout_rate: float = 0.0
+  dtype: str = 'float32'
+  unroll: int = 1
+
+  def __post_init__(self):
+    if self.dtype not in ('float32', 'bfloat16'):
+      raise ValueError(f'dtype is {self.dtype!r}; T5 computes in float32 or bfloat16')
+    # gin and JSON give lists; the config must hash to be static under jit.
+    object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
+
+  @property
+  def encoder_dims(self) -> Dims:
+    return Dims(self.num_encoder_layers, self.emb_dim, self.num_heads, self.head_dim)
+
+  @property
+  def decoder_dims(self) -> Dims:
+    return Dims(self.num_decoder_layers, self.emb_dim, self.num_heads, self.head_dim)

@@ -1,0 +1,150 @@
+"""The parts of a T5 layer, with T5X's numerics and parameter names.
+
+T5 scales no attention logits by 1/sqrt(D) (it is folded into the initialisation of the query
+kernel), normalises by root mean square without a bias, and has no biases in its matrices.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from prompt_jax.models.config import T5Config
+
+Array = jax.Array
+KeysValues = tuple[Array, Array]  # keys and values, each [B, K, N, D]
+
+_kernel_init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
+_relpos_init = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
+_ACTIVATIONS = {'gelu': nn.gelu, 'relu': nn.relu, 'linear': lambda x: x}
+_MASKED = -1e10  # T5X's value; finite, so that a fully masked row stays finite too
+
+
+class RMSNorm(nn.Module):
+  """x / sqrt(mean(x^2) + 1e-6) * scale, computed in float32 (T5X `LayerNorm`)."""
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-6)
+    return y.astype(x.dtype) * scale.astype(x.dtype)
+
+
+class Dense(nn.Module):
+  """x @ kernel; the kernel is cast to the dtype of x. `scale` multiplies its initial value."""
+
+  features: int
+  scale: float = 1.0
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    init = lambda *args: _kernel_init(*args) * self.scale
+    kernel = self.param('kernel', init, (x.shape[-1], self.features))
+    return x @ kernel.astype(x.dtype)
+
+
+class LogitsDense(nn.Module):
+  """The untied output layer: float32 logits whatever the dtype of x."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    kernel = self.param('kernel', _kernel_init, (x.shape[-1], self.features))
+    return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+
+
+def relative_buckets(
+  query: Array, key: Array, unbiased: Array | None, *, bidirectional: bool, cfg: T5Config
+) -> Array:
+  """Bucket of the distance from each query position to each key position.
+
+  Half of the buckets are exact distances, the other half logarithmic up to
+  `cfg.relpos_max_distance` (Raffel et al. 2020, section 2.1).
+
+  Args:
+    query: int32[..., Q] positions.
+    key: int32[..., K] positions.
+    unbiased: bool[..., K] keys without a bias: they get a bucket outside the table.
+    bidirectional: buckets for keys after the query too.
+    cfg: the architecture.
+
+  Returns:
+    int32[..., Q, K].
+  """
+  relative = key[..., None, :] - query[..., :, None]
+  count = cfg.relpos_buckets // 2 if bidirectional else cfg.relpos_buckets
+  offset = jnp.where(relative > 0, count, 0) if bidirectional else 0
+  distance = jnp.abs(relative) if bidirectional else jnp.maximum(-relative, 0)
+  exact = count // 2
+  # The epsilon keeps exact powers in their own bucket under float32 rounding, as in T5X.
+  ratio = jnp.log(distance.astype(jnp.float32) / exact + jnp.finfo(jnp.float32).eps)
+  ratio = ratio / jnp.log(cfg.relpos_max_distance / exact) * (count - exact)
+  large = jnp.minimum(exact + ratio.astype(jnp.int32), count - 1)
+  bucket = offset + jnp.where(distance < exact, distance, large)
+  if unbiased is None:
+    return bucket
+  return jnp.where(unbiased[..., None, :], cfg.relpos_buckets, bucket)
+
+
+class RelativeBias(nn.Module):
+  """A learned number per head and bucket, added to attention logits."""
+
+  cfg: T5Config
+
+  @nn.compact
+  def __call__(self, buckets: Array) -> Array:
+    """int32[..., Q, K] -> float32[B|1, N, Q, K]; a bucket outside the table gives 0."""
+    shape = (self.cfg.num_heads, self.cfg.relpos_buckets)
+    table = self.param('rel_embedding', _relpos_init, shape).astype(jnp.float32)
+    bias = jnp.take(table, buckets, axis=1, mode='fill', fill_value=0)  # [N, ..., Q, K]
+    return bias[None] if buckets.ndim == 2 else jnp.moveaxis(bias, 0, 1)
+
+
+class Attention(nn.Module):
+  """Multi-head attention. Project keys and values with `keys_values`, then call."""
+
+  cfg: T5Config
+  deterministic: bool
+
+  def setup(self):
+    joined = self.cfg.num_heads * self.cfg.head_dim
+    self.query = Dense(joined, scale=self.cfg.head_dim**-0.5)
+    self.key = Dense(joined)
+    self.value = Dense(joined)
+    self.out = Dense(self.cfg.emb_dim)
+    self.dropout = nn.Dropout(self.cfg.dropout_rate, broadcast_dims=(-2,))
+
+  def _heads(self, x: Array) -> Array:
+    return x.reshape(*x.shape[:-1], self.cfg.num_heads, self.cfg.head_dim)
+
+  def keys_values(self, x: Array) -> KeysValues:
+    return self._heads(self.key(x)), self._heads(self.value(x))
+
+  def __call__(self, x: Array, kv: KeysValues, mask: Array, bias: Array | None) -> Array:
+    """x: [B, Q, H]; kv: [B, K, N, D] each; mask: bool[B|1, 1, Q|1, K]; bias: [B|1, N, Q, K]."""
+    q, (k, v) = self._heads(self.query(x)), kv
+    logits = jnp.einsum('bqnd,bknd->bnqk', q, k, preferred_element_type=jnp.float32)
+    if bias is not None:
+      logits = logits + bias
+    weights = jax.nn.softmax(jnp.where(mask, logits, _MASKED), axis=-1).astype(v.dtype)
+    weights = self.dropout(weights, deterministic=self.deterministic)
+    y = jnp.einsum('bnqk,bknd->bqnd', weights, v)
+    return self.out(y.reshape(*y.shape[:2], -1))
+
+
+class Mlp(nn.Module):
+  """wo(act_0(wi_0 x) * act_1(wi_1 x)), or wo(relu(wi x)) in T5 1.0."""
+
+  cfg: T5Config
+  deterministic: bool
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    names = self.cfg.mlp_activations
+    h = jnp.ones((), x.dtype)
+    for i, activation in enumerate(names):
+      name = 'wi' if len(names) == 1 else f'wi_{i}'
+      h = h * _ACTIVATIONS[activation](Dense(self.cfg.mlp_dim, name=name)(x))
+    dropout = nn.Dropout(self.cfg.dropout_rate, broadcast_dims=(-2,))
+    return Dense(self.cfg.emb_dim, name='wo')(dropout(h, deterministic=self.deterministic))

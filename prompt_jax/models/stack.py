@@ -1,0 +1,261 @@
+"""Encoder and decoder: identical layers, their parameters stacked and scanned over."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from prompt_jax.injections import Injection, LayerEdit, Layout
+from prompt_jax.models import layers
+from prompt_jax.models.config import T5Config
+
+Array = jax.Array
+
+
+@struct.dataclass
+class SelfCache:
+  """Keys and values of the decoder's self attention, carried through the layers.
+
+  Attributes:
+    keys: [L, B, M, N, D]; the first rows hold the injected keys, if any.
+    values: as `keys`.
+    start: int32[] row where this call's first key goes.
+    layer: int32[] the layer whose turn it is.
+  """
+
+  keys: Array
+  values: Array
+  start: Array
+  layer: Array
+
+  def append(self, kv: layers.KeysValues) -> tuple['SelfCache', layers.KeysValues]:
+    """Writes this layer's new keys and values; returns all of the layer's."""
+    at = (self.layer, 0, self.start, 0, 0)
+    keys = jax.lax.dynamic_update_slice(self.keys, kv[0][None].astype(self.keys.dtype), at)
+    values = jax.lax.dynamic_update_slice(self.values, kv[1][None].astype(self.values.dtype), at)
+    pick = lambda x: jax.lax.dynamic_index_in_dim(x, self.layer, keepdims=False)
+    cache = self.replace(keys=keys, values=values, layer=self.layer + 1)
+    return cache, (pick(keys), pick(values))
+
+
+def prepend_kv(kv: layers.KeysValues, injected: Array | None) -> layers.KeysValues:
+  """Puts one layer's injected [2, B|1, P, N, D] in front of its own keys and values."""
+  if injected is None:
+    return kv
+  b = kv[0].shape[0]
+  front = jnp.broadcast_to(injected, (2, b, *injected.shape[2:])).astype(kv[0].dtype)
+  return tuple(jnp.concatenate([f, x], axis=1) for f, x in zip(front, kv, strict=True))
+
+
+def kv_length(injection: Injection) -> int:
+  return 0 if injection.kv is None else injection.kv.shape[3]
+
+
+def _edited(edit: LayerEdit | None, x: Array, layout: Layout) -> Array:
+  return x if edit is None else edit.fn(edit.theta, x, layout).astype(x.dtype)
+
+
+class EncoderLayer(nn.Module):
+  cfg: T5Config
+  deterministic: bool
+
+  @nn.compact
+  def __call__(self, x, layout, mask, buckets, bias, kv, edit):
+    """One layer. Scanned: the last two arguments hold this layer's injections."""
+    dropout = nn.Dropout(self.cfg.dropout_rate, broadcast_dims=(-2,))
+    drop = lambda y: dropout(y, deterministic=self.deterministic)
+    if self.cfg.relpos_per_layer:
+      bias = layers.RelativeBias(self.cfg, name='relpos_bias')(buckets)
+    x = _edited(edit, x, layout)
+    y = layers.RMSNorm(name='pre_attention_layer_norm')(x)
+    attention = layers.Attention(self.cfg, self.deterministic, name='attention')
+    x = x + drop(attention(y, prepend_kv(attention.keys_values(y), kv), mask, bias))
+    y = layers.RMSNorm(name='pre_mlp_layer_norm')(x)
+    return x + drop(layers.Mlp(self.cfg, self.deterministic, name='mlp')(y)), None
+
+
+class DecoderLayer(nn.Module):
+  cfg: T5Config
+  deterministic: bool
+
+  @nn.compact
+  def __call__(self, carry, states, layout, masks, buckets, bias, kv, edit, cross_kv, cached):
+    """One layer. Scanned: the last four arguments are this layer's own.
+
+    `carry` is (x, SelfCache | None). `cached` holds cross-attention keys and values computed
+    before; otherwise they are made from the encoder's `states` and returned.
+    """
+    x, cache = carry
+    dropout = nn.Dropout(self.cfg.dropout_rate, broadcast_dims=(-2,))
+    drop = lambda y: dropout(y, deterministic=self.deterministic)
+    self_mask, cross_mask = masks
+    if self.cfg.relpos_per_layer:
+      bias = layers.RelativeBias(self.cfg, name='relpos_bias')(buckets)
+    x = _edited(edit, x, layout)
+    y = layers.RMSNorm(name='pre_self_attention_layer_norm')(x)
+    attention = layers.Attention(self.cfg, self.deterministic, name='self_attention')
+    own = attention.keys_values(y)
+    if cache is None:
+      own = prepend_kv(own, kv)
+    else:
+      cache, own = cache.append(own)
+    x = x + drop(attention(y, own, self_mask, bias))
+    y = layers.RMSNorm(name='pre_cross_attention_layer_norm')(x)
+    attention = layers.Attention(self.cfg, self.deterministic, name='encoder_decoder_attention')
+    if cached is None:
+      cached = prepend_kv(attention.keys_values(states), cross_kv)
+    x = x + drop(attention(y, cached, cross_mask, None))
+    y = layers.RMSNorm(name='pre_mlp_layer_norm')(x)
+    x = x + drop(layers.Mlp(self.cfg, self.deterministic, name='mlp')(y))
+    return (x, cache), cached
+
+
+def _scanned(layer: type[nn.Module], cfg: T5Config, length: int, in_axes: Any) -> Any:
+  """`layer` applied `length` times; parameters and per-layer arguments have a leading L axis."""
+  return nn.scan(
+    layer,
+    variable_axes={'params': 0},
+    split_rngs={'params': True, 'dropout': True},
+    in_axes=in_axes,
+    length=length,
+    unroll=min(cfg.unroll, length),
+  )
+
+
+class Encoder(nn.Module):
+  cfg: T5Config
+
+  @nn.compact
+  def __call__(self, x: Array, layout: Layout, injection: Injection, deterministic: bool) -> Array:
+    """[B, S, H] embeddings, prompt rows included -> [B, S, H] states."""
+    cfg, own = self.cfg, positions(layout, x.shape[1])
+    extra = kv_length(injection)
+    mask = layout.mask[:, None, None, :]
+    if layout.segments is not None:
+      mask = mask & (layout.segments[:, None, :, None] == layout.segments[:, None, None, :])
+    if layout.slot is not None and not injection.sees_input:
+      is_prompt = layout.slot >= 0
+      mask = mask & (is_prompt[:, None, None, :] | ~is_prompt[:, None, :, None])
+    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (extra, 0)), constant_values=True)
+    buckets = layers.relative_buckets(
+      own, *with_injected(own, injection), bidirectional=True, cfg=cfg
+    )
+    bias = None
+    if not cfg.relpos_per_layer:
+      bias = layers.RelativeBias(cfg, name='relpos_bias')(buckets)
+    dropout = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))
+    x = dropout(x, deterministic=deterministic)
+    axes = (*(nn.broadcast,) * 4, 0, 0)
+    stack = _scanned(EncoderLayer, cfg, cfg.num_encoder_layers, axes)
+    x, _ = stack(cfg, deterministic, name='layers')(
+      x, layout, mask, buckets, bias, injection.kv, injection.hidden
+    )
+    return dropout(layers.RMSNorm(name='encoder_norm')(x), deterministic=deterministic)
+
+
+class Decoder(nn.Module):
+  cfg: T5Config
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Array,
+    layout: Layout,
+    states: Array,
+    states_layout: Layout,
+    injection: Injection,
+    cross: Injection,
+    deterministic: bool,
+    skip: int = 0,
+    cache: SelfCache | None = None,
+    cached_cross: layers.KeysValues | None = None,
+  ) -> tuple[Array, SelfCache | None, layers.KeysValues]:
+    """Runs the stack on x.
+
+    Args:
+      x: [B, Q, H] embeddings: a whole row, or with `cache` the next Q positions.
+      layout: of x.
+      states: [B, S, H] of the encoder.
+      states_layout: of the encoder's rows.
+      injection: what is added to the decoder; with `cache`, its `kv` is already there.
+      cross: what is added to cross attention; with `cached_cross`, it is already there.
+      deterministic: no dropout.
+      skip: leading positions whose output nobody needs (prompt rows).
+      cache: keys and values of earlier positions.
+      cached_cross: [L, B, S, N, D] cross-attention keys and values of an earlier call.
+
+    Returns:
+      float32[B, Q - skip, V] logits ([B, Q - skip, H] final states where logits are tied), the
+      cache, the cross-attention keys and values.
+    """
+    cfg, extra = self.cfg, kv_length(injection)
+    if cache is None:
+      own = positions(layout, x.shape[1])
+      key, unbiased = with_injected(own, injection)
+    else:
+      own = cache.start - extra + jnp.arange(x.shape[1], dtype=jnp.int32)
+      key = jnp.arange(cache.keys.shape[2], dtype=jnp.int32) - extra
+      unbiased = key < 0 if injection.kv_bias == 'zero' else None
+    masks = (_causal(own, key, layout, extra), _cross_mask(layout, states_layout, cross))
+    buckets = layers.relative_buckets(own, key, unbiased, bidirectional=False, cfg=cfg)
+    bias = None
+    if not cfg.relpos_per_layer:
+      bias = layers.RelativeBias(cfg, name='relpos_bias')(buckets)
+    dropout = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))
+    x = dropout(x, deterministic=deterministic)
+    axes = (*(nn.broadcast,) * 5, 0, 0, 0, 0)
+    stack = _scanned(DecoderLayer, cfg, cfg.num_decoder_layers, axes)
+    (x, cache), cross_kv = stack(cfg, deterministic, name='layers')(
+      (x, cache),
+      states,
+      layout,
+      masks,
+      buckets,
+      bias,
+      injection.kv,
+      injection.hidden,
+      cross.kv,
+      cached_cross,
+    )
+    x = layers.RMSNorm(name='decoder_norm')(x[:, skip:])
+    x = dropout(x, deterministic=deterministic)
+    if not cfg.tied_logits:
+      x = layers.LogitsDense(cfg.vocab_size, name='logits_dense')(x)
+    return x, cache, cross_kv
+
+
+def positions(layout: Layout, length: int) -> Array:
+  """int32[S], or int32[B, S] for packed rows."""
+  if layout.positions is not None:
+    return layout.positions
+  return jnp.arange(length, dtype=jnp.int32)
+
+
+def with_injected(own: Array, injection: Injection) -> tuple[Array, Array | None]:
+  """Key positions with the injected keys at -P..-1, and which of them have no bias."""
+  extra = kv_length(injection)
+  if not extra:
+    return own, None
+  front = jnp.broadcast_to(jnp.arange(-extra, 0, dtype=jnp.int32), (*own.shape[:-1], extra))
+  key = jnp.concatenate([front, own], axis=-1)
+  return key, (key < 0 if injection.kv_bias == 'zero' else None)
+
+
+def _causal(query: Array, key: Array, layout: Layout, extra: int) -> Array:
+  """bool[B|1, 1, Q, K]: a query sees injected keys and the keys up to itself."""
+  mask = key[..., None, :] <= query[..., :, None]
+  mask = mask[None, None] if mask.ndim == 2 else mask[:, None]
+  if layout.segments is None:
+    return mask
+  same = layout.segments[:, :, None] == layout.segments[:, None, :]
+  return mask & jnp.pad(same, ((0, 0), (0, 0), (extra, 0)), constant_values=True)[:, None]
+
+
+def _cross_mask(layout: Layout, states: Layout, cross: Injection) -> Array:
+  """bool[B, 1, Q|1, S]: a target position sees the encoder positions of its own example."""
+  mask = states.mask[:, None, None, :]
+  if states.segments is not None:
+    mask = mask & (layout.segments[:, None, :, None] == states.segments[:, None, None, :])
+  return jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (kv_length(cross), 0)), constant_values=True)

@@ -1,0 +1,87 @@
+"""A T5-family encoder-decoder with T5X's parameter names; knows injections, not methods.
+
+The tree is T5X's, with `layers_0`, `layers_1`, ... stacked into `layers` (leading L axis).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from prompt_jax.injections import Injection, Layout
+from prompt_jax.models import stack
+from prompt_jax.models.config import T5Config
+from prompt_jax.models.layers import KeysValues
+
+Array = jax.Array
+
+
+class Embedder(nn.Module):
+  """The token table, shared by encoder and decoder."""
+
+  cfg: T5Config
+
+  def setup(self):
+    shape = (self.cfg.vocab_size, self.cfg.emb_dim)
+    self.embedding = self.param('embedding', nn.initializers.normal(1.0), shape)
+
+  def __call__(self, tokens: Array) -> Array:
+    """A gather: a one-hot product would cost more than the layers at mT5's vocabulary."""
+    return jnp.take(self.embedding, tokens, axis=0).astype(self.cfg.dtype)
+
+  def attend(self, x: Array) -> Array:
+    """float32 logits from the table, scaled by 1/sqrt(H) (T5 1.0)."""
+    table = self.embedding.astype(x.dtype)
+    x = x * self.cfg.emb_dim**-0.5
+    return jnp.einsum('bqh,vh->bqv', x, table, preferred_element_type=jnp.float32)
+
+
+class T5(nn.Module):
+  """Embedding, encoder and decoder, each callable apart."""
+
+  cfg: T5Config
+
+  def setup(self):
+    self.token_embedder = Embedder(self.cfg)
+    self.encoder = stack.Encoder(self.cfg)
+    self.decoder = stack.Decoder(self.cfg)
+
+  def embed(self, tokens: Array) -> Array:
+    """int32[B, T] -> [B, T, H] in the compute dtype."""
+    return self.token_embedder(tokens)
+
+  def encode(
+    self, x: Array, layout: Layout, injection: Injection, *, deterministic: bool = True
+  ) -> Array:
+    """Embeddings [B, S, H] with prompt rows in place -> states [B, S, H]."""
+    return self.encoder(x, layout, injection, deterministic)
+
+  def decode(
+    self,
+    x: Array,
+    layout: Layout,
+    states: Array,
+    states_layout: Layout,
+    injection: Injection,
+    cross: Injection,
+    *,
+    deterministic: bool = True,
+    skip: int = 0,
+    cache: stack.SelfCache | None = None,
+    cached_cross: KeysValues | None = None,
+  ) -> tuple[Array, stack.SelfCache | None, KeysValues]:
+    """As `stack.Decoder`, and always to logits: float32[B, Q - skip, V]."""
+    x, cache, cross_kv = self.decoder(
+      x,
+      layout,
+      states,
+      states_layout,
+      injection,
+      cross,
+      deterministic,
+      skip=skip,
+      cache=cache,
+      cached_cross=cached_cross,
+    )
+    if self.cfg.tied_logits:
+      x = self.token_embedder.attend(x)
+    return x, cache, cross_kv

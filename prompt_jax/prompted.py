@@ -1,0 +1,208 @@
+"""A prompt method on a frozen T5: the one place where both meet.
+
+Parameters are {'backbone': the T5's own tree, 'prompt': the method's}. Methods of the class are
+called through `apply(variables, ..., method='encode')` and so on.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from prompt_jax.batch import Batch
+from prompt_jax.injections import (
+  Context,
+  Injection,
+  Injections,
+  Layout,
+  attach,
+  prefix_length,
+)
+from prompt_jax.models.layers import KeysValues
+from prompt_jax.models.stack import SelfCache, kv_length
+from prompt_jax.models.t5 import T5
+
+Array = jax.Array
+
+
+@struct.dataclass
+class Encoded:
+  """What the decoder needs of one batch of inputs.
+
+  Attributes:
+    states: [B, S, H] the encoder's states, prompt rows included.
+    layout: of `states`.
+    injections: what the prompt adds; the decoder's part is still to be used.
+  """
+
+  states: Array
+  layout: Layout
+  injections: Injections
+
+
+@struct.dataclass
+class Cache:
+  """The state of cached decoding.
+
+  Attributes:
+    own: keys and values of the decoder's self attention, and where the next go.
+    cross: [L, B, S, N, D] keys and values of cross attention, injected ones in front.
+  """
+
+  own: SelfCache
+  cross: KeysValues
+
+
+class PromptedT5(nn.Module):
+  """A T5 and the method that prompts it; `prompt=None` is the bare model.
+
+  A method is a module `method(ctx: Context) -> Injections` with `depends_on` (see
+  `injections.Context`).
+  """
+
+  backbone: T5
+  prompt: nn.Module | None = None
+
+  def __call__(self, batch: Batch, deterministic: bool = True) -> tuple[Array, Array]:
+    """Teacher forcing.
+
+    Returns:
+      float32[B, U, V] logits of the target positions, float32[] auxiliary loss.
+    """
+    injections = self.injections(batch.encoder_input_tokens, batch.task_id, deterministic)
+    encoded = self._encode(batch, injections, deterministic)
+    layout = Layout(
+      mask=jnp.ones(batch.decoder_input_tokens.shape, bool),
+      segments=batch.decoder_segment_ids,
+      positions=batch.decoder_positions,
+    )
+    logits = self._decode(encoded, batch.decoder_input_tokens, layout, deterministic)
+    return logits, jnp.asarray(injections.aux_loss, jnp.float32)
+
+  def injections(
+    self, tokens: Array, task_id: Array | None = None, deterministic: bool = True
+  ) -> Injections:
+    """What the method adds for these inputs (int32[B, T]); nothing for the bare model."""
+    if self.prompt is None:
+      return Injections()
+    mask = tokens > 0
+    embeds = self.backbone.embed(tokens)
+    pooled = None
+    if 'pooled' in self.prompt.depends_on:  # one more pass through the frozen encoder
+      states = self.backbone.encode(embeds, Layout(mask=mask), Injection())
+      weights = mask[..., None].astype(states.dtype)
+      pooled = jnp.sum(states * weights, 1) / jnp.maximum(jnp.sum(weights, 1), 1)
+    cfg = self.backbone.cfg
+    return self.prompt(
+      Context(
+        tokens=tokens,
+        embeds=embeds,
+        mask=mask,
+        task_id=task_id,
+        pooled=pooled,
+        encoder=cfg.encoder_dims,
+        decoder=cfg.decoder_dims,
+        deterministic=deterministic,
+      )
+    )
+
+  def encode(
+    self,
+    encoder_input_tokens: Array,
+    task_id: Array | None = None,
+    deterministic: bool = True,
+    injections: Injections | None = None,
+  ) -> Encoded:
+    """int32[B, T] -> states. `injections` replaces what the method would add."""
+    if injections is None:
+      injections = self.injections(encoder_input_tokens, task_id, deterministic)
+    empty = jnp.zeros((0, 0), jnp.int32)
+    batch = Batch(encoder_input_tokens, empty, empty, empty)
+    return self._encode(batch, injections, deterministic)
+
+  def _encode(self, batch: Batch, injections: Injections, deterministic: bool) -> Encoded:
+    tokens = batch.encoder_input_tokens
+    layout = Layout(
+      mask=tokens > 0,
+      segments=batch.encoder_segment_ids,
+      positions=batch.encoder_positions,
+    )
+    x = self.backbone.embed(tokens)
+    x, layout = attach(injections.encoder, x, layout, batch.prompt_slot)
+    states = self.backbone.encode(x, layout, injections.encoder, deterministic=deterministic)
+    return Encoded(states, layout, injections)
+
+  def decode(
+    self, encoded: Encoded, decoder_input_tokens: Array, deterministic: bool = True
+  ) -> Array:
+    """Teacher forcing: int32[B, U] -> float32[B, U, V]."""
+    layout = Layout(mask=jnp.ones(decoder_input_tokens.shape, bool))
+    return self._decode(encoded, decoder_input_tokens, layout, deterministic)
+
+  def _decode(self, encoded: Encoded, tokens: Array, layout: Layout, deterministic: bool) -> Array:
+    injection = encoded.injections.decoder
+    x, layout = attach(injection, self.backbone.embed(tokens), layout)
+    # Both placements a decoder allows end with P rows before the first predicted token.
+    logits, _, _ = self.backbone.decode(
+      x,
+      layout,
+      encoded.states,
+      encoded.layout,
+      injection,
+      encoded.injections.cross,
+      deterministic=deterministic,
+      skip=prefix_length(injection),
+    )
+    return logits
+
+  def start_cache(self, encoded: Encoded, max_len: int) -> tuple[Array, Cache]:
+    """Prefills the decoder's prompt and the start token.
+
+    Args:
+      encoded: the inputs.
+      max_len: target tokens that may be decoded.
+
+    Returns:
+      float32[B, V] logits of the first target token, and the cache.
+    """
+    cfg, injection = self.backbone.cfg, encoded.injections.decoder
+    b, extra = encoded.states.shape[0], kv_length(injection)
+    rows = extra + prefix_length(injection) + max_len
+    shape = (cfg.num_decoder_layers, b, rows, cfg.num_heads, cfg.head_dim)
+    keys, values = jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype)
+    if injection.kv is not None:
+      front = injection.kv.astype(cfg.dtype)
+      front = jnp.broadcast_to(front, (*front.shape[:2], b, *front.shape[3:]))
+      keys, values = (
+        keys.at[:, :, :extra].set(front[:, 0]),
+        values.at[:, :, :extra].set(front[:, 1]),
+      )
+    own = SelfCache(keys, values, start=jnp.int32(extra), layer=jnp.int32(0))
+    tokens = jnp.zeros((b, 1), jnp.int32)
+    x, layout = attach(injection, self.backbone.embed(tokens), Layout(mask=tokens == 0))
+    return self._cached(encoded, x, layout, own, None)
+
+  def decode_step(self, encoded: Encoded, tokens: Array, cache: Cache) -> tuple[Array, Cache]:
+    """int32[B] the token just decoded -> float32[B, V] logits of the next, and the cache."""
+    tokens = tokens[:, None]
+    layout = Layout(mask=jnp.ones(tokens.shape, bool))
+    return self._cached(encoded, self.backbone.embed(tokens), layout, cache.own, cache.cross)
+
+  def _cached(
+    self, encoded: Encoded, x: Array, layout: Layout, own: SelfCache, cross: KeysValues | None
+  ) -> tuple[Array, Cache]:
+    count = x.shape[1]
+    # Injected cross keys are already part of cached ones, but still widen the mask.
+    logits, own, cross = self.backbone.decode(
+      x,
+      layout,
+      encoded.states,
+      encoded.layout,
+      encoded.injections.decoder,
+      encoded.injections.cross,
+      skip=count - 1,
+      cache=own,
+      cached_cross=cross,
+    )
+    own = own.replace(start=own.start + count, layer=jnp.int32(0))
+    return logits[:, 0], Cache(own, cross)

@@ -1,0 +1,213 @@
+"""Examples and tasks: where every source of data meets what trains on it. No TensorFlow."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prompt_jax.data.vocabulary import Vocabulary
+from prompt_jax.errors import UserError, unknown
+
+
+class Lengths(NamedTuple):
+  """The most tokens of a sequence, its end-of-sequence id included."""
+
+  inputs: int
+  targets: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TextExample:
+  """An example before tokenisation.
+
+  Attributes:
+    inputs: what the model reads.
+    targets: what the model should write.
+    label: index of `targets` in the task's labels; None for a task without labels.
+    fields: other columns that a metric or a report needs (all answers, an id).
+    source: where the example comes from, for messages ("reviews.tsv:12").
+  """
+
+  inputs: str
+  targets: str
+  label: int | None = None
+  fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  source: str = ''
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+  """A tokenised example.
+
+  Attributes:
+    inputs: int32[t] token ids, the last one end-of-sequence.
+    targets: int32[u] token ids, the last one end-of-sequence.
+    inputs_text: the inputs before truncation.
+    targets_text: the targets before truncation.
+    label: index into the task's labels, or None.
+    fields: other columns that a metric or a report needs.
+    task: name of the task the example belongs to.
+  """
+
+  inputs: np.ndarray
+  targets: np.ndarray
+  inputs_text: str
+  targets_text: str
+  label: int | None
+  fields: Mapping[str, Any]
+  task: str
+
+
+# One split of a task: examples in the ids of a vocabulary, cut to lengths.
+Loader = Callable[[Vocabulary, Lengths], Sequence[Example]]
+
+
+def same_text(text: str) -> Any:
+  """The default postprocessing: the text without surrounding white space."""
+  return text.strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """What there is to learn, where its examples are, and how it is judged.
+
+  Attributes:
+    name: as on the command line and in reports.
+    splits: split name ("train", "validation", "test") -> what loads it.
+    labels: the words the model is to write, in the order of `Example.label`; None for free text.
+    metrics: names of metrics in `evaluation/metrics.py`; the first one selects prompts.
+    postprocess: decoded text -> what the metrics compare, for tasks without labels.
+    about: one line on the task, its source and licence.
+  """
+
+  name: str
+  splits: Mapping[str, Loader]
+  labels: tuple[str, ...] | None
+  metrics: tuple[str, ...]
+  postprocess: Callable[[str], Any] = same_text
+  about: str = ''
+
+  def load(self, split: str, vocabulary: Vocabulary, lengths: Lengths) -> Sequence[Example]:
+    """The examples of one split.
+
+    Raises:
+      UserError: no such split, or a bad file, row or label; says which and what to do.
+    """
+    if split not in self.splits:
+      raise unknown(f'split of task {self.name!r}', split, self.splits)
+    if self.labels is not None:
+      encode_labels(self.labels, vocabulary, lengths.targets)
+    return self.splits[split](vocabulary, lengths)
+
+  def label_tokens(self, vocabulary: Vocabulary, length: int) -> np.ndarray:
+    """int32[C, U] the labels as padded target sequences, for rank classification."""
+    if self.labels is None:
+      raise UserError(f'Task {self.name!r} has no labels to rank; decode text instead.')
+    ids = encode_labels(self.labels, vocabulary, length)
+    rows = np.zeros((len(ids), max(map(len, ids))), np.int32)
+    for row, sequence in zip(rows, ids, strict=True):
+      row[: len(sequence)] = sequence
+    return rows
+
+
+def text_task(
+  name: str,
+  splits: Mapping[str, Callable[[], Sequence[TextExample]]],
+  labels: Sequence[str] | None,
+  metrics: Sequence[str],
+  postprocess: Callable[[str], Any] = same_text,
+  about: str = '',
+) -> Task:
+  """A task from functions that return text; tokenisation happens when a split is loaded."""
+
+  def loader(read: Callable[[], Sequence[TextExample]]) -> Loader:
+    return lambda vocabulary, lengths: tokenize(read(), vocabulary, lengths, name)
+
+  return Task(
+    name=name,
+    splits={split: loader(read) for split, read in splits.items()},
+    labels=None if labels is None else tuple(labels),
+    metrics=tuple(metrics),
+    postprocess=postprocess,
+    about=about,
+  )
+
+
+def encode(text: str, vocabulary: Vocabulary, length: int) -> np.ndarray:
+  """int32[<= length] the ids of `text`, cut so that the last one is always end-of-sequence."""
+  ids = vocabulary.encode(text)[: length - 1]
+  return np.asarray([*ids, vocabulary.eos_id], np.int32)
+
+
+def tokenize(
+  examples: Iterable[TextExample], vocabulary: Vocabulary, lengths: Lengths, task: str
+) -> list[Example]:
+  """Token ids of text examples; targets that would be empty are refused.
+
+  Raises:
+    UserError: a length below 2, or a target of no tokens; names the example's source.
+  """
+  check_lengths(lengths)
+  done = []
+  for number, example in enumerate(examples, 1):
+    where = example.source or f'{task}, example {number}'
+    targets = encode(example.targets, vocabulary, lengths.targets)
+    if len(targets) < 2:
+      raise UserError(
+        f'{where}: the target {example.targets!r} has no tokens in this vocabulary; '
+        'give it a text, or leave the example out.'
+      )
+    done.append(
+      Example(
+        inputs=encode(example.inputs, vocabulary, lengths.inputs),
+        targets=targets,
+        inputs_text=example.inputs,
+        targets_text=example.targets,
+        label=example.label,
+        fields=example.fields,
+        task=task,
+      )
+    )
+  return done
+
+
+def check_lengths(lengths: Lengths) -> None:
+  """Refuses lengths that leave no room for one token and the end of the sequence."""
+  for name, length in lengths._asdict().items():
+    if length < 2:
+      raise UserError(
+        f'The length of {name} is {length}; it must be at least 2: one token and the end of the '
+        'sequence.'
+      )
+
+
+def encode_labels(
+  labels: Sequence[str], vocabulary: Vocabulary, length: int
+) -> tuple[np.ndarray, ...]:
+  """The target ids of each label, end-of-sequence included; all different and none cut.
+
+  Raises:
+    UserError: a label of no tokens, one longer than `length`, or two with the same tokens.
+  """
+  seen: dict[bytes, str] = {}
+  encoded = []
+  for label in labels:
+    ids = np.asarray([*vocabulary.encode(label), vocabulary.eos_id], np.int32)
+    if len(ids) < 2:
+      raise UserError(
+        f'The label {label!r} has no tokens in this vocabulary; choose another word for it.'
+      )
+    if len(ids) > length:
+      raise UserError(
+        f'The label {label!r} has {len(ids)} tokens, its end included, but targets may have '
+        f'{length}; raise the target length or choose a shorter word.'
+      )
+    if ids.tobytes() in seen:
+      raise UserError(
+        f'The labels {seen[ids.tobytes()]!r} and {label!r} have the same tokens '
+        f'{ids.tolist()} in this vocabulary; choose other words.'
+      )
+    seen[ids.tobytes()] = label
+    encoded.append(ids)
+  return tuple(encoded)

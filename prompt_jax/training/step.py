@@ -1,0 +1,152 @@
+"""One training step: a free, pure function.
+
+Letters: B batch, U target tokens, M microbatches.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+from prompt_jax.batch import Batch
+from prompt_jax.training.losses import Loss, loss_and_sums, normalized_weights
+from prompt_jax.training.partition import Tree, merge
+
+Array = jax.Array
+Metrics = dict[str, Array]
+
+
+@struct.dataclass
+class TrainState:
+  """Everything that a step changes, and the key it draws from.
+
+  Attributes:
+    step: int32[] number of steps done.
+    trainable: float32 leaves, the trainable side of `partition.split`.
+    opt_state: the optimiser's.
+    rng: uint32[2] key data, the same during a run; step n draws from fold_in(rng, n).
+  """
+
+  step: Array
+  trainable: Tree
+  opt_state: Any
+  rng: Array
+
+
+def create_state(trainable: Tree, tx: optax.GradientTransformation, seed: int) -> TrainState:
+  """The state before the first step; trainable leaves become float32."""
+  trainable = jax.tree.map(lambda x: jnp.array(x, jnp.float32), trainable)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    trainable=trainable,
+    opt_state=tx.init(trainable),
+    rng=jax.random.key_data(jax.random.key(seed, impl='threefry2x32')),
+  )
+
+
+def train_step(
+  state: TrainState,
+  frozen: Tree,
+  constants: Tree,
+  batch: Batch,
+  *,
+  model: nn.Module,
+  tx: optax.GradientTransformation,
+  loss: Loss,
+  microbatches: int = 1,
+  dropout: bool = False,
+) -> tuple[TrainState, Metrics]:
+  """Gradient of the loss with respect to the trainable leaves, and one update of them.
+
+  Args:
+    state: before the step.
+    frozen: the other side of `partition.split`.
+    constants: non-trainable state of the prompt method, collection "constants".
+    batch: B rows.
+    model: called as `model.apply(variables, batch, deterministic=...)`, which returns
+      (logits float32[B, U, V], aux_loss float32[]).
+    tx: the optimiser.
+    loss: see `losses.Loss`. The auxiliary loss of the model is added to it.
+    microbatches: M equal parts of the batch are run one after the other, so only one part's
+      activations are held at a time. The sum of gradients is that of the whole batch, whatever
+      the loss normalisation (the auxiliary loss is averaged over the parts).
+    dropout: whether the model drops out.
+
+  Returns:
+    The state after the step and float32[] metrics: "loss" (what is minimised), "cross_entropy",
+    "z_loss" and "token_accuracy" (means over target tokens), "tokens" (their number), "aux_loss",
+    and "grad_norm" (of all trainable leaves).
+
+  Raises:
+    ValueError: the rows do not divide into `microbatches`.
+  """
+  key = jax.random.fold_in(jax.random.wrap_key_data(state.rng, impl='threefry2x32'), state.step)
+  scaled = normalized_weights(
+    batch.decoder_loss_weights, loss.normalization, batch.decoder_segment_ids
+  )
+
+  def part_loss(trainable, part, scaled, key):
+    logits, aux = model.apply(
+      {'params': merge(trainable, frozen), 'constants': constants},
+      part,
+      deterministic=not dropout,
+      rngs={'dropout': key} if dropout else None,
+    )
+    value, sums = loss_and_sums(
+      logits, part.decoder_target_tokens, part.decoder_loss_weights, scaled, loss
+    )
+    aux = jnp.asarray(aux, jnp.float32) / microbatches
+    return value + aux, {**sums, 'aux_loss': aux, 'loss': value + aux}
+
+  gradient_of = jax.grad(part_loss, has_aux=True)
+  if microbatches == 1:
+    gradient, sums = gradient_of(state.trainable, batch, scaled, key)
+  else:
+    gradient, sums = _accumulate(gradient_of, state.trainable, batch, scaled, key, microbatches)
+  updates, opt_state = tx.update(gradient, state.opt_state, state.trainable)
+  new = state.replace(
+    step=state.step + 1,
+    trainable=optax.apply_updates(state.trainable, updates),
+    opt_state=opt_state,
+  )
+  return new, _metrics(sums, gradient)
+
+
+def _accumulate(gradient_of, trainable, batch, scaled, key, microbatches: int):
+  """Sums gradients and metrics over parts of the batch, by `lax.scan`."""
+  rows = scaled.shape[0]
+  if rows % microbatches:
+    raise ValueError(f'A batch of {rows} rows does not divide into {microbatches} microbatches')
+
+  def cut(x):
+    # Part i takes rows i, i + M, ...: where rows are spread over devices in order, each part
+    # still has rows on every device.
+    return x.reshape(rows // microbatches, microbatches, *x.shape[1:]).swapaxes(0, 1)
+
+  def body(total, part):
+    i, batch, scaled = part
+    new = gradient_of(trainable, batch, scaled, jax.random.fold_in(key, i))
+    return jax.tree.map(jnp.add, total, new), None
+
+  parts = (jnp.arange(microbatches), *jax.tree.map(cut, (batch, scaled)))
+  first = jax.tree.map(lambda x: x[0], parts)
+  shapes = jax.eval_shape(lambda p: gradient_of(trainable, p[1], p[2], key), first)
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  total, _ = jax.lax.scan(body, zeros, parts)
+  return total
+
+
+def _metrics(sums: Metrics, gradient: Tree) -> Metrics:
+  tokens = jnp.maximum(sums['tokens'], 1e-9)
+  return {
+    'loss': sums['loss'],
+    'cross_entropy': sums['cross_entropy'] / tokens,
+    'z_loss': sums['z_loss'] / tokens,
+    'token_accuracy': sums['correct'] / tokens,
+    'tokens': sums['tokens'],
+    'aux_loss': sums['aux_loss'],
+    'grad_norm': optax.tree.norm(gradient),
+  }

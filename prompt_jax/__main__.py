@@ -1,0 +1,5 @@
+"""`python -m prompt_jax` is the same as `prompt-jax`."""
+
+from prompt_jax.main import run
+
+run()

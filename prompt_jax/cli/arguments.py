@@ -1,0 +1,260 @@
+"""The flags of every verb. Imports nothing heavy: `--help` must be immediate.
+
+A named flag such as `--steps 300` is a shortcut for a gin macro, here `--gin.STEPS=300`; the table
+below says which. What has no flag is reached with `--gin_file` and `--gin.`.
+"""
+
+import argparse
+import dataclasses
+from typing import Any, NoReturn
+
+from prompt_jax import __version__
+from prompt_jax.errors import UserError, unknown
+
+VERBS = {
+  'train': 'tune a prompt (or more) on a frozen model',
+  'eval': 'measure a prompt on a task or a file',
+  'infer': 'apply a prompt to texts',
+  'pretrain': 'train a model from text: span corruption, then prefix LM',
+  'inspect': 'describe a prompt file, in words and pictures',
+  'tasks': 'list the known tasks and show their examples',
+}
+
+EXAMPLES = {
+  'train': """
+  prompt-jax train --task docstrings_iid --output out/
+  prompt-jax train --data reviews.tsv --model embedded --output out/
+  prompt-jax train --data train.jsonl --validation dev.jsonl --prompt prefix --steps 500
+  prompt-jax train --task docstrings_iid --seeds 0,1,2 --length 50
+  prompt-jax train --task docstrings_iid --train all --learning_rate 0.001    (model tuning)
+  prompt-jax train --gin_file=my_run.gin --gin.BATCH_SIZE=16""",
+  'eval': """
+  prompt-jax eval --prompt_file out/prompt.safetensors --task docstrings_iid --split test
+  prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --output out/
+  prompt-jax eval --task docstrings_iid                        (the model without a prompt)""",
+  'infer': """
+  prompt-jax infer --prompt_file out/prompt.safetensors 'a line of text' 'another'
+  prompt-jax infer --prompt_file out/prompt.safetensors --input texts.txt --output answers.jsonl
+  cat texts.txt | prompt-jax infer --prompt_file out/prompt.safetensors""",
+  'pretrain': """
+  prompt-jax pretrain --corpus text.txt.xz --gin_file=models/t5_1_1/tiny.gin --output model/
+  prompt-jax train --model model/ --data reviews.tsv --output out/""",
+  'inspect': """
+  prompt-jax inspect out/prompt.safetensors
+  prompt-jax inspect out/prompt.safetensors --plots out/""",
+  'tasks': """
+  prompt-jax tasks
+  prompt-jax tasks docstrings_iid --examples 5""",
+}
+
+
+OVERVIEW = """examples:
+  prompt-jax train --task docstrings_iid --output out/     tune a prompt on the embedded model
+  prompt-jax train --data reviews.tsv --output out/        the same on a file of your own
+  prompt-jax infer --prompt_file out/prompt.safetensors 'a line of text'
+  prompt-jax train --help                                  every flag, and more examples"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+  """A shortcut: `--name VALUE` sets the gin macro `macro`."""
+
+  name: str
+  macro: str
+  help: str
+  type: Any = str
+  metavar: str | None = None
+  many: bool = False
+
+
+def seeds(text: str) -> list[int]:
+  """'0,1,2' -> [0, 1, 2]."""
+  try:
+    return [int(s) for s in text.split(',')]
+  except ValueError:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a list of numbers such as 0,1,2') from None
+
+
+def at_least_one(text: str) -> int:
+  try:
+    n = int(text)
+  except ValueError:
+    n = 0
+  if n < 1:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 1')
+  return n
+
+
+MODEL = Flag('model', 'MODEL', '"embedded" (the small model in this package) or a model folder')
+DEVICE = Flag(
+  'device', 'DEVICE', 'cpu, gpu or tpu; "auto" takes the best one present', metavar='KIND'
+)
+TASK = Flag('task', 'TASK', 'a task by name (prompt-jax tasks lists them)', metavar='NAME')
+DATA = Flag('data', 'DATA', 'a TSV, CSV or JSONL file with text and label (or inputs and targets)',
+            metavar='FILE')  # fmt: skip
+BATCH = Flag('batch_size', 'BATCH_SIZE', 'examples a step', at_least_one, 'N')
+INPUT_LENGTH = Flag('input_length', 'INPUT_LENGTH', 'tokens of an input', at_least_one, 'N')
+TARGET_LENGTH = Flag('target_length', 'TARGET_LENGTH', 'tokens of a target', at_least_one, 'N')
+OUTPUT = Flag(
+  'output', 'OUTPUT', 'folder for results; the same command resumes there', metavar='DIR'
+)
+STEPS = Flag('steps', 'STEPS', 'training steps', at_least_one, 'N')
+SEED = Flag('seed', 'SEED', 'seed of everything random', int, 'N')
+RATE = Flag('learning_rate', 'LEARNING_RATE', 'learning rate', float, 'X')
+
+SHORTCUTS: dict[str, tuple[Flag, ...]] = {
+  'train': (
+    MODEL, TASK, DATA,
+    Flag('validation', 'VALIDATION', 'a file to select the best prompt on', metavar='FILE'),
+    Flag('test', 'TEST', 'a file for the final score', metavar='FILE'),
+    OUTPUT, STEPS, BATCH, RATE,
+    Flag('length', 'PROMPT_LENGTH', 'rows of the prompt', at_least_one, 'N'),
+    INPUT_LENGTH, TARGET_LENGTH, SEED,
+    Flag('seeds', 'SEEDS', 'several seeds, with mean and standard deviation', seeds, '0,1,2'),
+    Flag('train', 'TRAINABLE', '"prompt" (the default), "all" for model tuning, or a pattern of '
+         'parameter paths; repeatable', metavar='PATTERN', many=True),
+    DEVICE,
+  ),
+  'eval': (
+    MODEL, TASK, DATA,
+    Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt', metavar='FILE'),
+    Flag('split', 'SPLIT', 'which split to measure', metavar='NAME'),
+    OUTPUT, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE,
+  ),
+  'infer': (
+    MODEL,
+    Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt', metavar='FILE'),
+    Flag('input', 'INPUT', 'a file with one text a line, or JSONL with "text" or "inputs"',
+         metavar='FILE'),
+    Flag('output', 'OUTPUT', 'a JSONL file for the answers', metavar='FILE'),
+    BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE,
+  ),
+  'pretrain': (
+    Flag('corpus', 'CORPUS', 'text, one document a paragraph (.txt, .gz or .xz)', metavar='FILE'),
+    Flag('vocabulary', 'VOCABULARY', 'a SentencePiece model; without it one is trained',
+         metavar='FILE'),
+    OUTPUT, STEPS, BATCH, RATE, INPUT_LENGTH, TARGET_LENGTH, SEED, DEVICE,
+  ),
+  'inspect': (),
+  'tasks': (),
+}  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+  """argparse with our errors: one line, and the nearest flags for a misspelt one."""
+
+  def error(self, message: str) -> NoReturn:
+    raise UserError(f'{message}. See {self.prog} --help')
+
+
+def build() -> _Parser:
+  top = _Parser(
+    prog='prompt-jax',
+    description='Soft-prompt tuning of frozen T5-family models.',
+    epilog=OVERVIEW,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  top.add_argument('--version', action='version', version=f'prompt-jax {__version__}')
+  verbs = top.add_subparsers(dest='verb', metavar='VERB', parser_class=_Parser)
+  for verb, summary in VERBS.items():
+    sub = verbs.add_parser(
+      verb,
+      help=summary,
+      description=f'{summary[0].upper()}{summary[1:]}.',
+      epilog='examples:' + EXAMPLES[verb],
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      allow_abbrev=False,
+    )
+    for flag in SHORTCUTS[verb]:
+      sub.add_argument(
+        f'--{flag.name}',
+        type=flag.type,
+        metavar=flag.metavar,
+        help=flag.help,
+        action='append' if flag.many else 'store',
+      )
+    _own_arguments(verb, sub)
+  return top
+
+
+def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
+  """Arguments that are not shortcuts for a gin macro."""
+  if verb == 'train':
+    sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
+    sub.add_argument('--init', metavar='NAME', help='initialiser: a file of gin/inits')
+  if verb == 'infer':
+    sub.add_argument(
+      'texts', nargs='*', metavar='TEXT', help='texts; without any, --input or stdin'
+    )
+  if verb in ('eval', 'infer'):
+    sub.add_argument('--decoding', metavar='NAME', help='how to decode: a file of gin/decoding')
+  if verb == 'inspect':
+    sub.add_argument('file', metavar='FILE', help='a prompt file')
+    sub.add_argument(
+      '--model', default=None, help='the model it was tuned on, if not the recorded one'
+    )
+    sub.add_argument('--plots', metavar='DIR', help='also write PNG plots there')
+  if verb == 'tasks':
+    sub.add_argument('name', nargs='?', metavar='NAME', help='show examples of this task')
+    sub.add_argument('--examples', type=at_least_one, default=3, metavar='N', help='how many')
+  if configured(verb):
+    gin = sub.add_argument_group('configuration')
+    gin.add_argument('--gin_file', action='append', default=[], metavar='FILE', help='repeatable')
+    gin.add_argument(
+      '--gin_search_paths', default='', metavar='DIR,DIR', help='where to look for it'
+    )
+    gin.add_argument(
+      '--gin.NAME=VALUE',
+      dest='_',
+      action='store_const',
+      const=None,
+      help='set a macro (--gin.STEPS=100) or a binding (--gin.InputPrompt.length=20)',
+    )
+
+
+def configured(verb: str) -> bool:
+  """Whether the verb has a gin run file."""
+  return bool(SHORTCUTS[verb])
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+  """Parses the command line. `args.gin` holds the `--gin.` settings as (name, value) pairs."""
+  settings = [a for a in argv if a.startswith('--gin.')]
+  rest = [_underscores(a) for a in argv if not a.startswith('--gin.')]
+  parser = build()
+  args, extra = parser.parse_known_args(rest)
+  if args.verb is None:
+    raise UserError(f'no verb given: one of {", ".join(VERBS)}. See prompt-jax --help')
+  if extra:
+    known = [
+      f'--{name}' for name in vars(args) if name not in ('verb', '_', 'texts', 'file', 'name')
+    ]
+    raise unknown(f'argument of prompt-jax {args.verb}', extra[0].split('=')[0], known)
+  if settings and not configured(args.verb):
+    raise UserError(
+      f'prompt-jax {args.verb} has no gin configuration, so {settings[0]} sets nothing'
+    )
+  args.gin = [_setting(s) for s in settings]
+  return args
+
+
+def _underscores(arg: str) -> str:
+  """--batch-size=8 -> --batch_size=8."""
+  if not arg.startswith('--') or arg == '--':
+    return arg
+  name, equals, value = arg.partition('=')
+  return '--' + name[2:].replace('-', '_') + equals + value
+
+
+def _setting(arg: str) -> tuple[str, str]:
+  name, equals, value = arg.removeprefix('--gin.').partition('=')
+  if not equals or not name or not value:
+    raise UserError(f'{arg!r} sets nothing; write --gin.NAME=VALUE, for instance --gin.STEPS=100')
+  return name, value
+
+
+def shortcuts(args: argparse.Namespace) -> list[tuple[Flag, Any]]:
+  """The shortcuts that the user gave, with their values."""
+  given = ((f, getattr(args, f.name)) for f in SHORTCUTS[args.verb])
+  return [(f, v) for f, v in given if v is not None]

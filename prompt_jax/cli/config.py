@@ -1,0 +1,189 @@
+"""gin configuration of a verb: found, parsed, checked, recorded.
+
+gin files are read in this order, later ones winning: the verb's own run file, gin/runs/VERB.gin,
+the user's `--gin_file`s, then the named flags, then `--gin.NAME=VALUE`. gin accepts in silence a
+misspelt macro and a binding of something that the run never builds; both are refused here.
+"""
+
+import argparse
+import difflib
+import inspect
+import pathlib
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from gin import config as gin_config
+
+import prompt_jax
+from prompt_jax.cli import arguments
+from prompt_jax.errors import UserError, unknown
+
+MACRO = re.compile(r'^([A-Za-z_]\w*)\s*=', re.MULTILINE)
+
+
+def folder() -> pathlib.Path:
+  """The package's gin files: prompt_jax/gin where installed, gin/ beside it in a checkout."""
+  package = pathlib.Path(prompt_jax.__file__).parent
+  installed = package / 'gin'
+  return installed if installed.is_dir() else package.parent / 'gin'
+
+
+def names(subfolder: str) -> list[str]:
+  """What can be named there: names('prompts') -> ['adept', 'input', ...]."""
+  root = folder() / subfolder
+  return sorted(p.relative_to(root).with_suffix('').as_posix() for p in root.rglob('*.gin'))
+
+
+def load(
+  args: argparse.Namespace, entry: Callable[..., Any], includes: Sequence[tuple[str, str]] = ()
+) -> Callable[[], Any]:
+  """Parses everything the user gave and returns `entry` with its arguments bound.
+
+  Args:
+    args: of the verb (cli/arguments.py).
+    entry: the function that the verb's run file binds.
+    includes: (subfolder, name) of gin files that named flags chose, such as ('prompts', 'prefix').
+
+  Raises:
+    UserError: an unknown file, macro or binding, or a value that gin cannot read.
+  """
+  gin_config.clear_config()
+  # gin looks in the working directory first, where a folder of the user's may have the same name as
+  # one of ours; includes are found in the package, then where the user says.
+  searched = [s for s in args.gin_search_paths.split(',') if s]
+  gin_config._LOCATION_PREFIXES[:] = [str(folder()), *searched]
+  _file(f'runs/{args.verb}.gin', searched)
+  own = [path for name in args.gin_file for path in [_file(name, searched)] if not _ours(path)]
+  for subfolder, name in includes:
+    if name not in names(subfolder):
+      raise unknown(_singular(subfolder), name, names(subfolder))
+    _file(f'{subfolder}/{name}.gin', searched)
+  flags = arguments.shortcuts(args)
+  for flag, value in flags:
+    _parse(f'{flag.macro} = {value!r}', f'--{flag.name}')
+  for name, value in args.gin:
+    _parse(f'{name} = {value}', f'--gin.{name}={value}')
+  _refuse_leftovers(args, entry, own, {flag.macro: f'--{flag.name}' for flag, _ in flags})
+  gin_config.finalize()
+  return gin_config.get_configurable(entry)
+
+
+def _singular(subfolder: str) -> str:
+  return {'prompts': 'prompt method', 'inits': 'initialiser', 'decoding': 'decoding'}[subfolder]
+
+
+def _ours(path: pathlib.Path) -> bool:
+  return path.is_relative_to(folder())
+
+
+def _file(name: str, searched: Sequence[str]) -> pathlib.Path:
+  """Parses one gin file, by path or by its name in the package or the search paths."""
+  candidates = [pathlib.Path(name), *(pathlib.Path(p) / name for p in [folder(), *searched])]
+  path = next((c for c in candidates if c.is_file()), None)
+  if path is None:
+    known = [p.relative_to(root).as_posix() for root in [folder(), *map(pathlib.Path, searched)]
+             for p in root.rglob('*.gin')]  # fmt: skip
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f' Did you mean {" or ".join(near)}?' if near else ''
+    places = ', '.join(['the working directory', str(folder()), *searched])
+    raise UserError(f'No gin file {name!r} in {places}.{hint}')
+  try:
+    gin_config.parse_config_file(str(path.resolve()))
+  except Exception as e:
+    raise UserError(f'{path}: {_reason(e)}') from e
+  return path.resolve()
+
+
+def _parse(binding: str, flag: str) -> None:
+  """Parses one setting of the command line."""
+  name, _, value = binding.partition(' = ')
+  try:
+    gin_config.parse_config(binding)
+  except SyntaxError as e:
+    raise UserError(
+      f'{flag}: {value} is not a value that gin reads; a text needs quotes inside the '
+      f"shell's: '--gin.{name}=\"{value}\"'"
+    ) from e
+  except Exception as e:
+    raise _binding_error(name, flag, e) from e
+
+
+def _binding_error(name: str, flag: str, e: Exception) -> UserError:
+  """Turns gin's complaint about `Thing.parameter` into one with the nearest names."""
+  scoped, _, parameter = name.rpartition('.')
+  thing = scoped.rsplit('/', 1)[-1]
+  registered = dict(gin_config._REGISTRY.items())
+  matching = gin_config._REGISTRY.matching_selectors(thing) if thing else []
+  if thing and not matching:
+    return unknown(f'name in {flag}:', thing, {s.rsplit('.', 1)[-1] for s in registered})
+  if len(matching) == 1:
+    known = set(inspect.signature(registered[matching[0]].wrapped).parameters)
+    if parameter not in known:
+      return unknown(f'parameter of {thing}', parameter, known - {'self', 'parent', 'name'})
+  return UserError(f'{flag}: {_reason(e)}')
+
+
+def _reason(e: Exception) -> str:
+  """gin's own words, on one line."""
+  return ' '.join(str(e).split()) or type(e).__name__
+
+
+def _refuse_leftovers(
+  args: argparse.Namespace,
+  entry: Callable[..., Any],
+  own: Sequence[pathlib.Path],
+  flags: dict[str, str],
+) -> None:
+  """Refuses what was given and can have no effect: nothing that `entry` builds refers to it."""
+  macros, selectors = _reachable(gin_config._inverse_lookup(entry).selector)
+  given = {**flags, **{name: f'--gin.{name}' for name, _ in args.gin if '.' not in name}}
+  for path in own:
+    given.update({name: str(path) for name in MACRO.findall(path.read_text(encoding='utf-8'))})
+  for name, where in given.items():
+    if name not in macros:
+      raise unknown(f'macro (from {where})', name, macros)
+  for name, value in args.gin:
+    if '.' in name:
+      selector = gin_config.ParsedBindingKey.parse(name).complete_selector
+      if selector not in selectors:
+        used = sorted(s.rsplit('.', 1)[-1] for s in selectors)
+        raise UserError(
+          f'--gin.{name}={value} has no effect: this run does not use '
+          f'{name.rpartition(".")[0]!r}. It uses {", ".join(used)}.'
+        )
+
+
+def _reachable(start: str) -> tuple[set[str], set[str]]:
+  """The macros and the selectors that the configurable `start` refers to, directly or not."""
+  macros: set[str] = set()
+  selectors = {start}
+  queue = [start]
+  while queue:
+    for reference in _references(queue.pop()):
+      is_macro = reference.configurable.wrapped is gin_config.macro
+      name = '/'.join(reference.scopes) if is_macro else reference.configurable.selector
+      seen = macros if is_macro else selectors
+      if name not in seen:
+        seen.add(name)
+        queue.append(f'%{name}' if is_macro else name)
+  return macros, selectors
+
+
+def _references(name: str) -> Iterator[gin_config.ConfigurableReference]:
+  """References in the bindings of a selector (in any scope), or in the value of a %MACRO."""
+  for (scope, selector), bindings in gin_config._CONFIG.items():
+    if name.startswith('%'):
+      if selector == 'gin.macro' and scope == name[1:]:
+        yield from gin_config.iterate_references(bindings)
+    elif selector == name:
+      yield from gin_config.iterate_references(bindings)
+
+
+def record(output: pathlib.Path) -> None:
+  """Writes operative_config.gin and command.txt, from which the run can be had again."""
+  output.mkdir(parents=True, exist_ok=True)
+  (output / 'operative_config.gin').write_text(gin_config.operative_config_str(), encoding='utf-8')
+  (output / 'command.txt').write_text(f'prompt-jax {shlex.join(sys.argv[1:])}\n', encoding='utf-8')

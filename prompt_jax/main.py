@@ -1,0 +1,44 @@
+"""The command line: parse, dispatch, and tell a user's mistake in one line.
+
+    prompt-jax VERB [options]
+
+Each verb is one file of prompt_jax/cli, imported only when it is called, so that `--help` is
+immediate. A verb parses its gin configuration (cli/config.py) and runs its phases in order.
+"""
+
+import importlib
+import os
+import sys
+
+from prompt_jax.cli import arguments
+from prompt_jax.errors import UserError
+
+INTERRUPTED = 130  # what a shell reports after Ctrl-C
+
+
+def main(argv: list[str]) -> int:
+  """Runs one verb and returns the exit code: 0, or 2 for a mistake of the user."""
+  try:
+    args = arguments.parse(argv)
+    _quiet_libraries()
+    return importlib.import_module(f'prompt_jax.cli.{args.verb}').run(args) or 0
+  except UserError as e:
+    print(f'prompt-jax: {e}', file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('prompt-jax: interrupted', file=sys.stderr)
+    return INTERRUPTED
+  except BrokenPipeError:  # `prompt-jax tasks | head`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _quiet_libraries() -> None:
+  """Keeps start-up chatter of compiled libraries off the terminal; a user's own setting wins."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  os.environ.setdefault('GRPC_VERBOSITY', 'ERROR')
+
+
+def run() -> None:
+  """The `prompt-jax` command."""
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,67 @@
+"""Packaging: what is installed, from which folders, with which dependencies.
+
+Ranges are here; the versions that the tests ran with are in constraints.txt.
+"""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'prompt_jax/__init__.py').read_text()).group(1)
+
+setuptools.setup(
+  name='prompt_jax',
+  version=VERSION,
+  description='Soft-prompt tuning of frozen T5-family models in JAX',
+  long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  license_files=['LICENSE'],
+  python_requires='>=3.11',
+  # Two folders live at the top of the repository, where a reader looks for them, and are installed
+  # inside the package. gin/ holds data and no __init__.py, which would shadow the gin package.
+  packages=[
+    *setuptools.find_packages(include=['prompt_jax', 'prompt_jax.*']),
+    'prompt_jax.tasks',
+    'prompt_jax.gin',
+  ],
+  package_dir={'prompt_jax.tasks': 'tasks', 'prompt_jax.gin': 'gin'},
+  package_data={'prompt_jax': ['py.typed', 'embedded/*'], 'prompt_jax.gin': ['**/*.gin']},
+  include_package_data=False,
+  entry_points={'console_scripts': ['prompt-jax = prompt_jax.main:run']},
+  install_requires=[
+    'flax>=0.12,<0.13',
+    'gin-config>=0.5,<0.6',
+    'jax>=0.10,<0.11',
+    'matplotlib>=3.9',
+    'numpy>=2.0',
+    'optax>=0.2.5,<0.3',
+    'orbax-checkpoint>=0.12,<0.13',
+    'rich>=13',
+    'rouge-score>=0.1.2',
+    'sacrebleu>=2.4',
+    'safetensors>=0.5',
+    'scikit-learn>=1.5',
+    'scipy>=1.13',
+    'sentencepiece>=0.2',
+  ],
+  extras_require={
+    # Tasks registered with seqio (GLUE, SuperGLUE, ...) and TensorBoard files. Local files, the
+    # embedded task, training and inference need none of it.
+    'seqio': ['seqio>=0.0.20', 'tensorflow>=2.21,<2.22', 'tensorflow-datasets>=4.9.9'],
+    'test': [
+      'hypothesis>=6.100',
+      'mypy>=1.15',
+      'peft>=0.15',
+      'pytest>=8',
+      'pytest-xdist>=3.6',
+      'ruff>=0.12',
+      'setuptools>=77',
+      'torch>=2.6',
+      'transformers>=5.0',
+      'wheel',
+    ],
+  },
+)

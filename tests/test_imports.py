@@ -1,0 +1,155 @@
+"""Who may import whom, how fast the package imports, and what it must not pull in."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / 'prompt_jax'
+
+# Room (the longest prefix of a module's name counts) -> our own rooms that it may import.
+# Everyone may import `errors`; a room may import itself.
+ALLOWED: dict[str, set[str]] = {
+  'errors': set(),
+  'injections': set(),
+  'batch': set(),
+  'models': {'injections'},
+  'prompts': {'injections', 'data.vocabulary'},
+  'prompts.initialise': {'injections', 'data.vocabulary', 'prompted'},
+  'prompted': {'injections', 'batch', 'models'},
+  'training.partition': set(),
+  'training.losses': set(),
+  'training.schedules': set(),
+  'training.optim': {'training.partition', 'training.schedules'},
+  'training.step': {'batch', 'training.losses', 'training.partition'},
+  'training': {'batch', 'checkpoints', 'data', 'prompted', 'training'},
+  'data': {'batch', 'data'},
+  'inference': {'prompted', 'batch', 'data.vocabulary', 'injections'},
+  'evaluation': {'inference', 'data', 'batch', 'prompted', 'checkpoints', 'models', 'injections'},
+  'checkpoints': {'models', 'data.vocabulary', 'training.partition', 'batch'},
+  'testing': {'models', 'data', 'prompted', 'prompts', 'batch', 'checkpoints', 'injections'},
+  'main': {'cli'},
+  '__main__': {'main'},
+  'cli': {'*'},
+  'tasks': {'data'},
+}
+
+TENSORFLOW = {'tensorflow', 'tensorflow_datasets', 'tensorflow_text', 'seqio', 'tf_keras', 'keras'}
+MAY_IMPORT_TENSORFLOW = {'data.seqio_source', 'evaluation.tensorboard', 'tasks'}
+
+
+def modules() -> dict[str, pathlib.Path]:
+  found = {}
+  for folder, prefix in ((PACKAGE, ''), (ROOT / 'tasks', 'tasks')):
+    for path in folder.rglob('*.py'):
+      parts = path.relative_to(folder).with_suffix('').parts
+      name = '.'.join(p for p in (prefix, *parts) if p and p != '__init__')
+      found[name] = path
+  return found
+
+
+MODULES = modules()
+
+
+def imports(path: pathlib.Path) -> set[str]:
+  """Every module that a file imports, at the top or inside a function."""
+  found: set[str] = set()
+  for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: relative import; write the whole name'
+      assert node.module
+      # `from prompt_jax.data import batches` imports a module, `from ... import Batch` a name.
+      subs = {f'{node.module}.{alias.name}' for alias in node.names}
+      ours = {s for s in subs if s.removeprefix('prompt_jax.') in MODULES}
+      found |= ours or {node.module}
+  return found
+
+
+def room(module: str, rooms) -> str | None:
+  """The longest of `rooms` that `module` lies in."""
+  inside = [r for r in rooms if module == r or module.startswith(f'{r}.')]
+  return max(inside, key=len, default=None)
+
+
+def ours(path: pathlib.Path) -> set[str]:
+  names = {i.removeprefix('prompt_jax').removeprefix('.') for i in imports(path)
+           if i.split('.')[0] == 'prompt_jax'}  # fmt: skip
+  return names - {''}
+
+
+@pytest.mark.parametrize('name', sorted(n for n in MODULES if n))
+def test_imports_only_allowed_rooms(name):
+  home = room(name, ALLOWED)
+  assert home, f'{name} is in no room of the allow-list: add it there, with what it may import'
+  allowed = ALLOWED[home] | {'errors', home}
+  if '*' in allowed:
+    return
+  bad = {i for i in ours(MODULES[name]) if room(i, allowed) is None}
+  assert not bad, f'{name} imports {sorted(bad)}; {home} may import {sorted(allowed)}'
+
+
+@pytest.mark.parametrize('name', sorted(n for n in MODULES if n))
+def test_tensorflow_and_seqio_only_where_allowed(name):
+  roots = {i.split('.')[0] for i in imports(MODULES[name])}
+  if room(name, MAY_IMPORT_TENSORFLOW) is None:
+    assert not roots & TENSORFLOW
+
+
+@pytest.mark.parametrize('name', sorted(n for n in MODULES if n))
+def test_gin_only_on_the_command_line(name):
+  if room(name, {'main', 'cli'}) is None:
+    assert 'gin' not in {i.split('.')[0] for i in imports(MODULES[name])}
+
+
+def test_every_allowed_room_exists():
+  unused = [r for r in ALLOWED if not any(room(m, {r}) for m in MODULES)]
+  assert not unused, f'the allow-list names rooms that do not exist: {unused}'
+
+
+def test_no_gin_package_shadows_the_library():
+  assert not list((ROOT / 'gin').rglob('*.py'))
+
+
+def run(code: str) -> str:
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True, timeout=120
+  )
+  return done.stdout.strip()
+
+
+def test_package_imports_fast_and_without_the_heavy_libraries():
+  # CPU time of the process, which a loaded machine does not stretch much.
+  seconds, heavy = run(
+    'import os, sys; before = sum(os.times()[:2]); import prompt_jax; '
+    'print(sum(os.times()[:2]) - before, end=" "); '
+    'print(sorted({m.split(".")[0] for m in sys.modules} & {"tensorflow", "seqio", "jax"}))'
+  ).split(' ', 1)
+  assert float(seconds) < 0.3
+  assert heavy == '[]'
+
+
+def test_help_is_immediate():
+  seconds, heavy = run(
+    'import contextlib, io, os, sys\n'
+    'from prompt_jax.main import main\n'
+    'with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n'
+    '  main(["train", "--help"])\n'
+    'print(sum(os.times()[:2]), end=" ")\n'
+    'print(sorted({m.split(".")[0] for m in sys.modules} & {"tensorflow", "seqio", "jax", "gin"}))'
+  ).split(' ', 1)
+  assert float(seconds) < 0.5
+  assert heavy == '[]'
+
+
+def test_the_training_side_imports_without_tensorflow_or_seqio():
+  """Every module that may not import them is imported in a process where they do not exist."""
+  safe = [m for m in MODULES if m and room(m, {*MAY_IMPORT_TENSORFLOW, '__main__'}) is None]
+  blocked = 'import sys\n' + ''.join(f'sys.modules[{m!r}] = None\n' for m in sorted(TENSORFLOW))
+  assert (
+    run(blocked + ''.join(f'import prompt_jax.{m}\n' for m in safe) + 'print("done")') == 'done'
+  )

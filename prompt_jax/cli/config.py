@@ -81,11 +81,11 @@ def _ours(path: pathlib.Path) -> bool:
 
 def _file(name: str, searched: Sequence[str]) -> pathlib.Path:
   """Parses one gin file, by path or by its name in the package or the search paths."""
-  candidates = [pathlib.Path(name), *(pathlib.Path(p) / name for p in [folder(), *searched])]
+  roots = [folder(), *(pathlib.Path(s) for s in searched)]
+  candidates = [pathlib.Path(name), *(root / name for root in roots)]
   path = next((c for c in candidates if c.is_file()), None)
   if path is None:
-    known = [p.relative_to(root).as_posix() for root in [folder(), *map(pathlib.Path, searched)]
-             for p in root.rglob('*.gin')]  # fmt: skip
+    known = [p.relative_to(root).as_posix() for root in roots for p in root.rglob('*.gin')]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f' Did you mean {" or ".join(near)}?' if near else ''
     places = ', '.join(['the working directory', str(folder()), *searched])

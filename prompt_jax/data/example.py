@@ -96,9 +96,11 @@ class Task:
     """
     if split not in self.splits:
       raise unknown(f'split of task {self.name!r}', split, self.splits)
+    # The examples first: their errors name the file and line of a bad label.
+    examples = self.splits[split](vocabulary, lengths)
     if self.labels is not None:
       encode_labels(self.labels, vocabulary, lengths.targets)
-    return self.splits[split](vocabulary, lengths)
+    return examples
 
   def label_tokens(self, vocabulary: Vocabulary, length: int) -> np.ndarray:
     """int32[C, U] the labels as padded target sequences, for rank classification."""

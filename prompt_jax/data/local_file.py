@@ -1,0 +1,296 @@
+"""A user's own TSV, CSV or JSONL file as a task: text and label, or inputs and targets."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from prompt_jax.data.example import Task, TextExample, text_task
+from prompt_jax.data.split import held_out
+from prompt_jax.data.table import Row, Table, fail, read_table, read_text
+from prompt_jax.errors import UserError, unknown
+
+# Usual names of columns; the first of each wins, the others must be alone.
+TEXT_NAMES = ('text', 'sentence', 'review', 'comment', 'content', 'utterance', 'document', 'body')
+LABEL_NAMES = ('label', 'category', 'class', 'sentiment', 'intent', 'topic', 'labels')
+INPUT_NAMES = ('inputs', 'input', 'source', 'question')
+TARGET_NAMES = ('targets', 'target', 'output', 'answer', 'summary', 'completion')
+
+
+class Columns(NamedTuple):
+  """Which columns are read; several inputs are joined as T5 does ("premise: ... hypothesis: ...").
+
+  `kind` is 'label' where the targets are a closed set of labels, 'text' where they are free.
+  """
+
+  inputs: tuple[str, ...]
+  targets: str
+  kind: Literal['label', 'text']
+
+
+def local_task(
+  train: str | None = None,
+  *,
+  validation: str | None = None,
+  test: str | None = None,
+  text: str | Sequence[str] | None = None,
+  label: str | None = None,
+  inputs: str | Sequence[str] | None = None,
+  targets: str | None = None,
+  labels: Sequence[str] | None = None,
+  words: Mapping[str, str] | None = None,
+  metrics: Sequence[str] | None = None,
+  name: str | None = None,
+  seed: int = 0,
+  held_out_fraction: float = 0.1,
+) -> Task:
+  """A task from files of one's own.
+
+  Without `validation` a tenth of `train`, stratified by label, becomes the validation split, and
+  without `test` another tenth the test split (see `split.held_out`); equal inputs never fall into
+  two splits. With `validation` but no `test` the task has no test split. Without `train` the task
+  has just the splits given: enough to measure a prompt.
+
+  Args:
+    train: training examples (.tsv, .csv, .jsonl, each also .gz), with a line of column names.
+    validation: examples to select a prompt by.
+    test: examples for the final score.
+    text: column or columns of the text to be labelled; None to guess from the usual names.
+    label: column of the label.
+    inputs: column or columns of the inputs of a text-to-text task, instead of `text`.
+    targets: column of the targets of a text-to-text task, instead of `label`.
+    labels: all labels, in the order of their indices; None for those of the first file, sorted.
+    words: label -> the word or words the model writes for it; None to write labels as they stand.
+    metrics: names of metrics; None for accuracy and macro F1, or exact match and BLEU for text.
+    name: of the task; None for the first file's.
+    seed: of the draw of the held-out examples.
+    held_out_fraction: share of each part that is drawn from `train`.
+
+  Raises:
+    UserError: names file, line and remedy of whatever is wrong with a file.
+  """
+  files = {'train': train, 'validation': validation, 'test': test}
+  tables = {split: read_table(file) for split, file in files.items() if file}
+  if not tables:
+    raise UserError('No data file given; a task needs at least one.')
+  first = next(iter(tables.values()))
+  columns = choose_columns(first, text, label, inputs, targets)
+  for table in tables.values():
+    _need(table, [*columns.inputs, columns.targets])
+  spoken = None
+  if columns.kind == 'label':
+    spoken = _words(labels or _labels(first, columns), words or {})
+  splits = {s: _examples(table, columns, spoken) for s, table in tables.items()}
+  if train and not validation:
+    parts = ('validation',) if test else ('validation', 'test')
+    splits |= _draw(first.path, splits['train'], parts, held_out_fraction, seed)
+  if metrics is None:
+    metrics = ('exact_match', 'bleu') if spoken is None else ('accuracy', 'f1_macro')
+  return text_task(
+    name or pathlib.Path(first.path.name.removesuffix('.gz')).stem,
+    {split: functools.partial(list, rows) for split, rows in splits.items()},
+    None if spoken is None else tuple(spoken.values()),
+    metrics,
+    about=f'{first.path}: {" + ".join(columns.inputs)} -> {columns.targets}',
+  )
+
+
+def local_inputs(path: str, column: str | Sequence[str] | None = None) -> list[TextExample]:
+  """Inputs without targets, to be classified or answered.
+
+  Args:
+    path: a .txt file with one text a line (empty lines are left out), or a table.
+    column: the column or columns of a table; None to guess from the usual names.
+  """
+  file = pathlib.Path(path)
+  if file.name.removesuffix('.gz').endswith('.txt'):
+    lines = enumerate(read_text(file).split('\n'), 1)
+    found = [TextExample(t.strip(), '', source=f'{file}:{n}') for n, t in lines if t.strip()]
+    if not found:
+      fail(file, None, 'the file holds no text')
+    return found
+  table = read_table(file)
+  names = _several(column) or (_guess(table, TEXT_NAMES + INPUT_NAMES, 'text', 'text'),)
+  _need(table, names)
+  return [
+    TextExample(_join(table, row, names), '', fields=row.values, source=f'{file}:{row.line}')
+    for row in table.rows
+  ]
+
+
+def choose_columns(
+  table: Table,
+  text: str | Sequence[str] | None = None,
+  label: str | None = None,
+  inputs: str | Sequence[str] | None = None,
+  targets: str | None = None,
+) -> Columns:
+  """The columns given, and for those not given the ones with usual names.
+
+  Raises:
+    UserError: no usual name, or several so that a guess would be one.
+  """
+  if (text or label) and (inputs or targets):
+    raise UserError(
+      'Give either a text and a label column or an inputs and a targets column, not some of both.'
+    )
+  names = _by_lower(table)
+  text_to_text = bool(inputs or targets)
+  if not (text or label or inputs or targets):
+    labelled = any(n in names for n in LABEL_NAMES)
+    text_to_text = any(n in names for n in TARGET_NAMES)
+    if labelled and text_to_text:
+      fail(
+        table.path,
+        1,
+        f'columns {", ".join(table.columns)} fit both text/label and inputs/targets; '
+        'name the columns to use',
+      )
+  if text_to_text:
+    source = _several(inputs) or (_guess(table, INPUT_NAMES + TEXT_NAMES, 'inputs', 'inputs'),)
+    return Columns(source, targets or _guess(table, TARGET_NAMES, 'targets', 'targets'), 'text')
+  source = _several(text) or (_guess(table, TEXT_NAMES, 'text', 'text'),)
+  return Columns(source, label or _guess(table, LABEL_NAMES, 'label', 'label'), 'label')
+
+
+def _several(columns: str | Sequence[str] | None) -> tuple[str, ...]:
+  """'premise,hypothesis' or a list of names -> a tuple."""
+  if columns is None:
+    return ()
+  parts = columns.split(',') if isinstance(columns, str) else columns
+  return tuple(part.strip() for part in parts)
+
+
+def _by_lower(table: Table) -> dict[str, str]:
+  return {name.lower(): name for name in table.columns}
+
+
+def _guess(table: Table, usual: Sequence[str], role: str, argument: str) -> str:
+  names = _by_lower(table)
+  found = [names[name] for name in usual if name in names]
+  if found and (len(found) == 1 or found[0].lower() == usual[0]):
+    return found[0]
+  have = f'columns {", ".join(repr(c) for c in table.columns)}'
+  if found:
+    fail(table.path, 1, f'{have}: {" or ".join(found)} may be the {role}; say {argument}=NAME')
+  fail(
+    table.path,
+    1,
+    f'{have}: none has a usual name for the {role} ({", ".join(usual)}); say {argument}=NAME, or '
+    'add a first line that names the columns',
+  )
+
+
+def _need(table: Table, columns: Sequence[str]) -> None:
+  for column in columns:
+    if column not in table.columns:
+      error = unknown('column', column, table.columns)
+      fail(table.path, 1, f'{error} Every file of a task needs the same columns.')
+
+
+def _value(table: Table, row: Row, column: str) -> str:
+  """The text of one cell; numbers and truth values of JSON as JSON writes them."""
+  if column not in row.values:
+    fail(table.path, row.line, f'no {column!r}; every row needs it')
+  value: Any = row.values[column]
+  if isinstance(value, str):
+    written = value.strip()
+  elif isinstance(value, bool | int | float):
+    written = json.dumps(value)
+  elif value is None:
+    written = ''
+  else:
+    fail(
+      table.path,
+      row.line,
+      f'{column!r} is a JSON {type(value).__name__}; expected text or a number',
+    )
+  if not written:
+    fail(table.path, row.line, f'{column!r} is empty; fill it in or delete the row')
+  return written
+
+
+def _join(table: Table, row: Row, columns: Sequence[str]) -> str:
+  if len(columns) == 1:
+    return _value(table, row, columns[0])
+  return ' '.join(f'{column}: {_value(table, row, column)}' for column in columns)
+
+
+def _labels(table: Table, columns: Columns) -> tuple[str, ...]:
+  """The labels of the training file in alphabetical order, checked for being labels at all."""
+  values = [_value(table, row, columns.targets) for row in table.rows]
+  labels = tuple(sorted(set(values)))
+  if len(labels) == 1:
+    fail(
+      table.path,
+      None,
+      f'every row has the {columns.targets} {labels[0]!r}; there is nothing to learn from one',
+    )
+  if len(labels) == len(values) and len(values) >= 20:
+    fail(
+      table.path,
+      None,
+      f'all {len(values)} values of {columns.targets!r} differ, so they look like free text; '
+      'for a text-to-text task call the columns inputs and targets',
+    )
+  return labels
+
+
+def _words(labels: Sequence[str], words: Mapping[str, str]) -> dict[str, str]:
+  for label in words:
+    if label not in labels:
+      raise unknown('label in words', label, labels)
+  return {label: words.get(label, label) for label in labels}
+
+
+def _examples(
+  table: Table, columns: Columns, spoken: Mapping[str, str] | None
+) -> list[TextExample]:
+  """The rows as examples; `spoken` is label -> word in the order of the label indices."""
+  index = {label: i for i, label in enumerate(spoken or {})}
+  done = []
+  for row in table.rows:
+    target = _value(table, row, columns.targets)
+    if spoken is not None and target not in spoken:
+      error = unknown('label', target, spoken, 'Correct it, or add training rows with it.')
+      fail(table.path, row.line, str(error))
+    done.append(
+      TextExample(
+        inputs=_join(table, row, columns.inputs),
+        targets=target if spoken is None else spoken[target],
+        label=index.get(target),
+        fields=row.values,
+        source=f'{table.path}:{row.line}',
+      )
+    )
+  return done
+
+
+def _draw(
+  path: pathlib.Path,
+  examples: list[TextExample],
+  parts: Sequence[str],
+  fraction: float,
+  seed: int,
+) -> dict[str, list[TextExample]]:
+  if not 0 < fraction * len(parts) < 1:
+    raise UserError(f'held_out_fraction is {fraction}; it must leave examples to train on.')
+  where = held_out(
+    [e.inputs for e in examples],
+    [e.label for e in examples],
+    {part: fraction for part in parts},
+    seed,
+  )
+  splits = {
+    s: [e for e, w in zip(examples, where, strict=True) if w == s] for s in ('train', *parts)
+  }
+  for split, rows in splits.items():
+    if not rows:
+      fail(
+        path,
+        None,
+        f'{len(examples)} rows with {len({e.inputs for e in examples})} different inputs are too '
+        f'few to hold some out for {split}; add rows, or give files for validation and test',
+      )
+  return splits

@@ -1,0 +1,178 @@
+"""Rows of a TSV, CSV or JSON Lines file (also gzipped), each with its line number.
+
+A TSV field is taken as it stands, quotes included, as in the GLUE files; a CSV field may be quoted
+and hold line breaks. Every fault is an error that names file, line and remedy.
+"""
+
+import csv
+import gzip
+import io
+import json
+import pathlib
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, NoReturn
+
+from prompt_jax.errors import UserError
+
+FORMATS = {
+  '.tsv': 'tsv',
+  '.csv': 'csv',
+  '.jsonl': 'jsonl',
+  '.ndjson': 'jsonl',
+  '.json': 'jsonl',
+}
+
+
+class Row(NamedTuple):
+  """One row and the line it begins on, counted from 1."""
+
+  line: int
+  values: dict[str, Any]
+
+
+class Table(NamedTuple):
+  """A file's columns, in order of appearance, and its rows; at least one row."""
+
+  path: pathlib.Path
+  columns: tuple[str, ...]
+  rows: list[Row]
+
+
+def fail(path: pathlib.Path, line: int | None, message: str) -> NoReturn:
+  """Raises a UserError that begins with file:line."""
+  raise UserError(f'{path}:{line}: {message}' if line else f'{path}: {message}')
+
+
+def read_table(path: str | pathlib.Path) -> Table:
+  """All rows of a file; the name tells the format (.tsv, .csv, .jsonl, and each with .gz).
+
+  Raises:
+    UserError: a missing or empty file, bad gzip, UTF-8, CSV or JSON, a row with more or fewer
+      fields than the header, a column named twice.
+  """
+  path = pathlib.Path(path)
+  kind = FORMATS.get(_suffix(path))
+  if kind is None:
+    fail(path, None, f'unknown kind of file; known: {", ".join(FORMATS)}, each also with .gz')
+  text = read_text(path)
+  if kind == 'jsonl':
+    rows = list(_json_rows(path, text))
+    columns = tuple(dict.fromkeys(name for row in rows for name in row.values))
+  else:
+    lines = _csv_lines(path, text) if kind == 'csv' else _tsv_lines(text)
+    header = next(lines, None)
+    columns = _header(path, header)
+    rows = list(_filled(path, columns, lines))
+  if not rows:
+    fail(path, None, 'the file has no rows; it needs at least one example')
+  return Table(path, columns, rows)
+
+
+def read_text(path: pathlib.Path) -> str:
+  """The text of a UTF-8 file, unzipped if it ends in .gz; a byte-order mark is dropped."""
+  if not path.is_file():
+    fail(path, None, 'there is no such file')
+  try:
+    raw = path.read_bytes()
+    raw = gzip.decompress(raw) if path.suffix == '.gz' else raw
+  except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+    fail(path, None, f'not a whole gzip file ({error}); gzip it again, or drop .gz from its name')
+  except OSError as error:
+    fail(path, None, f'cannot be read: {error.strerror}')
+  try:
+    return raw.decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    line = raw[: error.start].count(b'\n') + 1
+    fail(
+      path,
+      line,
+      f'not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8, for instance with '
+      f'iconv -f latin1 -t utf-8',
+    )
+
+
+def _suffix(path: pathlib.Path) -> str:
+  return pathlib.Path(path.stem if path.suffix == '.gz' else path.name).suffix.lower()
+
+
+def _tsv_lines(text: str) -> Iterator[tuple[int, list[str]]]:
+  # str.splitlines would also split at characters that may stand in a text.
+  for number, line in enumerate(text.split('\n'), 1):
+    if line.strip():
+      yield number, line.removesuffix('\r').split('\t')
+
+
+def _csv_lines(path: pathlib.Path, text: str) -> Iterator[tuple[int, list[str]]]:
+  reader = csv.reader(io.StringIO(text, newline=''), strict=True)
+  while True:
+    line = reader.line_num + 1
+    try:
+      fields = next(reader)
+    except StopIteration:
+      return
+    except csv.Error as error:
+      fail(path, line, f'bad CSV ({error}); quote the field, doubling quotes in it, or use JSONL')
+    if fields:
+      yield line, fields
+
+
+def _header(path: pathlib.Path, header: tuple[int, list[str]] | None) -> tuple[str, ...]:
+  if header is None:
+    fail(path, None, 'the file is empty; it needs a line of column names and at least one row')
+  line, fields = header
+  names = tuple(name.strip() for name in fields)
+  for i, name in enumerate(names):
+    if not name:
+      fail(path, line, f'column {i + 1} has no name; the first line must name every column')
+    if name in names[:i]:
+      fail(path, line, f'two columns are named {name!r}; rename one of them')
+  return names
+
+
+def _filled(
+  path: pathlib.Path, columns: tuple[str, ...], lines: Iterable[tuple[int, list[str]]]
+) -> Iterator[Row]:
+  for line, fields in lines:
+    if len(fields) != len(columns):
+      fail(
+        path,
+        line,
+        f'{len(fields)} fields, but the first line names {len(columns)} columns '
+        f'({", ".join(columns)}); a text with separators or line breaks needs quotes in CSV and '
+        'cannot stand in TSV: use CSV or JSONL',
+      )
+    yield Row(line, dict(zip(columns, fields, strict=True)))
+
+
+def _json_rows(path: pathlib.Path, text: str) -> Iterator[Row]:
+  for number, line in enumerate(text.split('\n'), 1):
+    if not line.strip():
+      continue
+    try:
+      values = json.loads(line, object_pairs_hook=_pairs)
+    except _TwiceError as error:
+      fail(path, number, f'the name {error.args[0]!r} stands twice in one object; rename one')
+    except json.JSONDecodeError as error:
+      fail(
+        path,
+        number,
+        f'bad JSON ({error.msg} at column {error.colno}); every line must be one object such as '
+        '{"text": "...", "label": "..."}',
+      )
+    if not isinstance(values, dict):
+      fail(path, number, f'a JSON {type(values).__name__}, expected one object a line')
+    yield Row(number, values)
+
+
+class _TwiceError(Exception):
+  """A name that an object has twice."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  values: dict[str, Any] = {}
+  for name, value in pairs:
+    if name in values:
+      raise _TwiceError(name)
+    values[name] = value
+  return values

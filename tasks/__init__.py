@@ -1,0 +1,1 @@
+"""Tasks that come with the project, one file a suite; installed as `prompt_jax.tasks`."""

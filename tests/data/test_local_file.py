@@ -1,0 +1,172 @@
+"""One's own file as a task: columns, labels, held-out rows, and faults named by file and line."""
+
+import collections
+import json
+
+import pytest
+
+from prompt_jax.data.example import Lengths
+from prompt_jax.data.local_file import choose_columns, local_inputs, local_task
+from prompt_jax.data.table import read_table
+from prompt_jax.data.vocabulary import ByteVocabulary
+from prompt_jax.errors import UserError
+
+BYTES = ByteVocabulary()
+LENGTHS = Lengths(64, 32)
+
+
+def write(folder, name, content):
+  (folder / name).write_text(content, encoding='utf-8')
+  return str(folder / name)
+
+
+def reviews(n=40, start=0):
+  lines = [f'film {i}\t{"good" if i % 4 else "bad"}' for i in range(start, start + n)]
+  return '\n'.join(['sentence\tlabel', *lines])
+
+
+def test_one_file_is_split_by_label(tmp_path):
+  task = local_task(write(tmp_path, 'reviews.tsv', reviews()))
+  splits = {s: task.load(s, BYTES, LENGTHS) for s in task.splits}
+  assert {s: len(e) for s, e in splits.items()} == {'train': 32, 'validation': 4, 'test': 4}
+  assert task.name == 'reviews'
+  assert task.labels == ('bad', 'good')
+  assert task.metrics == ('accuracy', 'f1_macro')
+  for examples in splits.values():
+    assert collections.Counter(e.targets_text for e in examples)['bad'] == len(examples) / 4
+    assert all(task.labels[e.label] == e.targets_text for e in examples)
+  texts = [e.inputs_text for examples in splits.values() for e in examples]
+  assert sorted(texts) == sorted(f'film {i}' for i in range(40))
+
+
+def test_files_for_validation_and_test(tmp_path):
+  train = write(tmp_path, 'train.tsv', reviews())
+  dev = write(tmp_path, 'dev.csv', 'label,sentence\ngood,fine\n')
+  test = write(tmp_path, 'test.jsonl', json.dumps({'sentence': 'dull', 'label': 'bad'}))
+  assert set(local_task(train, validation=dev).splits) == {'train', 'validation'}
+  both = local_task(train, validation=dev, test=test)
+  (example,) = both.load('test', BYTES, LENGTHS)
+  assert (example.inputs_text, example.targets_text, example.label) == ('dull', 'bad', 0)
+  assert len(both.load('train', BYTES, LENGTHS)) == 40
+  drawn = local_task(train, test=test)
+  assert len(drawn.load('validation', BYTES, LENGTHS)) == 4
+  assert len(drawn.load('test', BYTES, LENGTHS)) == 1
+
+
+def test_labels_given_keep_their_order(tmp_path):
+  test = write(tmp_path, 'test.tsv', 'text\tlabel\nfine\tgood\nfiner\tgood\n')
+  task = local_task(test=test, labels=('good', 'so-so', 'bad'), words={'good': 'great'})
+  assert task.labels == ('great', 'so-so', 'bad')
+  assert [(e.label, e.targets_text) for e in task.load('test', BYTES, LENGTHS)] == [
+    (0, 'great')
+  ] * 2
+  with pytest.raises(UserError, match=r"test\.tsv:2: Unknown label 'good'.*Known: no, yes"):
+    local_task(test=test, labels=('yes', 'no'))
+
+
+def test_several_columns_are_joined_as_t5_does(tmp_path):
+  path = write(tmp_path, 'nli.csv', 'premise,hypothesis,label\n' + 'a,b,yes\nc,d,no\n' * 9)
+  task = local_task(train=None, test=path, text='hypothesis,premise', labels=['yes', 'no'])
+  assert task.load('test', BYTES, LENGTHS)[0].inputs_text == 'hypothesis: b premise: a'
+
+
+def test_text_to_text(tmp_path):
+  rows = [json.dumps({'inputs': f'question {i}', 'targets': f'answer {i}'}) for i in range(30)]
+  task = local_task(write(tmp_path, 'qa.jsonl', '\n'.join(rows)))
+  assert task.labels is None
+  assert task.metrics == ('exact_match', 'bleu')
+  example = task.load('train', BYTES, LENGTHS)[0]
+  assert example.label is None
+  assert example.targets_text == example.inputs_text.replace('question', 'answer')
+
+
+def test_numbers_and_truth_values_of_json(tmp_path):
+  rows = [json.dumps({'text': f't{i}', 'label': v}) for i, v in enumerate([0, 1, True, 0.5])]
+  task = local_task(test=write(tmp_path, 'a.jsonl', '\n'.join(rows)))
+  assert task.labels == ('0', '0.5', '1', 'true')
+
+
+@pytest.mark.parametrize(
+  ('header', 'given', 'expected'),
+  [
+    ('Text\tLABEL', {}, (('Text',), 'LABEL', 'label')),
+    ('id\treview\tsentiment', {}, (('review',), 'sentiment', 'label')),
+    ('text\treview\tlabel', {}, (('text',), 'label', 'label')),
+    ('input\toutput', {}, (('input',), 'output', 'text')),
+    ('text\tsummary', {}, (('text',), 'summary', 'text')),
+    ('a\tb', {'text': 'a', 'label': 'b'}, (('a',), 'b', 'label')),
+    ('a\tb', {'inputs': ['a'], 'targets': 'b'}, (('a',), 'b', 'text')),
+    ('a\tlabel', {'text': 'a'}, (('a',), 'label', 'label')),
+  ],
+)
+def test_columns(tmp_path, header, given, expected):
+  row = '\t'.join('x' for _ in header.split('\t'))
+  assert (
+    choose_columns(read_table(write(tmp_path, 'a.tsv', f'{header}\n{row}')), **given) == expected
+  )
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (
+      'I liked it\tpositive\nx\ty\n',
+      r"a\.tsv:1: columns 'I liked it', 'positive': none has a usual",
+    ),
+    ('text\tscore\nx\ty\n', r'a\.tsv:1: .*usual name for the label .*label=NAME'),
+    ('review\tcomment\tlabel\nx\ty\tz\n', r'review or comment may be the text; say text=NAME'),
+    ('text\tlabel\tanswer\nx\ty\tz\n', r'fit both text/label and inputs/targets'),
+    ('text\tlabel\nx\ta\n \tb\n', r"a\.tsv:3: 'text' is empty"),
+    ('text\tlabel\nx\ta\ny\t\n', r"a\.tsv:3: 'label' is empty"),
+    ('text\tlabel\nx\ta\ny\ta\n', r"every row has the label 'a'"),
+    ('text\tlabel\nx\ta\ny\tb\n', r'2 rows with 2 different inputs are too few'),
+    ('text\tlabel\n' + ''.join(f't{i}\tl{i}\n' for i in range(20)), r'all 20 values .*free text'),
+  ],
+)
+def test_faults(tmp_path, content, message):
+  with pytest.raises(UserError, match=message):
+    local_task(write(tmp_path, 'a.tsv', content))
+
+
+def test_faults_of_other_files(tmp_path):
+  train = write(tmp_path, 'train.tsv', reviews())
+  with pytest.raises(UserError, match=r"dev\.tsv:3: Unknown label 'godo'. Did you mean 'good'"):
+    local_task(train, validation=write(tmp_path, 'dev.tsv', 'sentence\tlabel\na\tgood\nb\tgodo'))
+  with pytest.raises(UserError, match=r"dev\.tsv:1: Unknown column 'sentence'.*Known: label, text"):
+    local_task(train, validation=write(tmp_path, 'dev.tsv', 'text\tlabel\na\tgood\n'))
+  with pytest.raises(UserError, match=r"a\.jsonl:2: no 'label'"):
+    local_task(write(tmp_path, 'a.jsonl', '{"text": "a", "label": "b"}\n{"text": "a"}\n'))
+  with pytest.raises(UserError, match=r"a\.jsonl:1: 'text' is a JSON list"):
+    local_task(
+      write(tmp_path, 'a.jsonl', '{"text": ["a"], "label": "b"}\n{"text": "a", "label": "c"}')
+    )
+  with pytest.raises(UserError, match='No data file'):
+    local_task()
+  with pytest.raises(UserError, match='not some of both'):
+    local_task(train, text='sentence', targets='label')
+  with pytest.raises(UserError, match="Unknown label in words 'goood'"):
+    local_task(train, words={'goood': 'great'})
+  with pytest.raises(UserError, match=r'held_out_fraction is 0\.5'):
+    local_task(train, held_out_fraction=0.5)
+
+
+def test_a_label_without_tokens_is_refused_when_loaded(tmp_path, vocabulary):
+  # A zero-width space is a character, but the vocabulary's normalisation removes it.
+  path = write(tmp_path, 'a.tsv', 'text\tlabel\nx\tgood\ny\t\u200b\n')
+  with pytest.raises(UserError, match=r'a\.tsv:3: the target .* has no tokens'):
+    local_task(test=path).load('test', vocabulary, LENGTHS)
+  unseen = local_task(test=path, labels=['good', '\u200b'])
+  with pytest.raises(UserError, match=r'a\.tsv:3: the target .* has no tokens'):
+    unseen.load('test', vocabulary, LENGTHS)
+
+
+def test_inputs_alone(tmp_path):
+  lines = local_inputs(write(tmp_path, 'a.txt', 'one\n\ntwo \n'))
+  assert [(e.inputs, e.source.rsplit(':')[-1]) for e in lines] == [('one', '1'), ('two', '3')]
+  rows = local_inputs(write(tmp_path, 'a.jsonl', '{"inputs": "one", "id": 7}'))
+  assert rows[0].inputs == 'one'
+  assert rows[0].fields['id'] == 7
+  with pytest.raises(UserError, match='holds no text'):
+    local_inputs(write(tmp_path, 'b.txt', '\n'))
+  with pytest.raises(UserError, match=r"a\.tsv:1: columns 'x'"):
+    local_inputs(write(tmp_path, 'a.tsv', 'x\ny\n'))

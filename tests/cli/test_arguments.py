@@ -1,0 +1,81 @@
+"""Parsing of the command line: shortcuts, gin settings, and what a mistake says."""
+
+import pytest
+
+from prompt_jax.cli import arguments
+from prompt_jax.errors import UserError
+from prompt_jax.main import main
+
+
+def test_shortcuts_become_macros():
+  args = arguments.parse(['train', '--steps', '30', '--batch-size=4', '--seeds', '0,2,5'])
+  given = {flag.macro: value for flag, value in arguments.shortcuts(args)}
+  assert given == {'STEPS': 30, 'BATCH_SIZE': 4, 'SEEDS': [0, 2, 5]}
+
+
+def test_gin_settings_keep_their_order_and_their_equals_signs():
+  args = arguments.parse(['train', '--gin.A=1', '--steps=2', '--gin.f.x="a=b"', '--gin_file=q.gin'])
+  assert args.gin == [('A', '1'), ('f.x', '"a=b"')]
+  assert args.gin_file == ['q.gin']
+
+
+def test_texts_are_positional_and_not_flags():
+  args = arguments.parse(['infer', '--prompt_file', 'p', 'good-natured', '-', 'text'])
+  assert args.texts == ['good-natured', '-', 'text']
+
+
+@pytest.mark.parametrize(
+  ('argv', 'words'),
+  [
+    ([], ['no verb', 'train', 'infer']),
+    (['trian'], ["'trian'", "'train'"]),
+    (['train', '--stesp', '3'], ["'--stesp'", "'--steps'", 'Did you mean']),
+    (['train', '--steps', 'many'], ['--steps', "'many'"]),
+    (['train', '--steps', '0'], ['at least 1']),
+    (['train', '--seeds', '1;2'], ["'1;2'", '0,1,2']),
+    (['train', '--gin.STEPS'], ['--gin.NAME=VALUE']),
+    (['tasks', '--gin.STEPS=1'], ['no gin configuration']),
+    (['inspect'], ['FILE', '--help']),
+  ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(argv, words, capsys):
+  assert main(argv) == 2
+  out, err = capsys.readouterr()
+  assert out == ''
+  assert err.startswith('prompt-jax: ')
+  assert err.count('\n') == 1
+  assert 'Traceback' not in err
+  for word in words:
+    assert word in err
+
+
+@pytest.mark.parametrize('verb', arguments.VERBS)
+def test_every_verb_has_help_with_examples(verb, capsys):
+  with pytest.raises(SystemExit) as done:
+    main([verb, '--help'])
+  assert done.value.code == 0
+  out = capsys.readouterr().out
+  assert f'prompt-jax {verb}' in out
+  assert 'examples:' in out
+  for flag in arguments.SHORTCUTS[verb]:
+    assert f'--{flag.name}' in out
+
+
+def test_examples_in_the_help_parse():
+  for verb, text in arguments.EXAMPLES.items():
+    for line in text.splitlines():
+      command = line.split('    (')[0].split('|')[-1].split()
+      if command:
+        args = arguments.parse([a.strip("'") for a in command[1:]])
+        assert args.verb in {verb, 'train'}
+
+
+def test_no_two_flags_set_one_macro():
+  for verb, flags in arguments.SHORTCUTS.items():
+    macros = [f.macro for f in flags]
+    assert len(macros) == len(set(macros)), verb
+
+
+def test_abbreviations_are_refused():
+  with pytest.raises(UserError, match='--prom'):
+    arguments.parse(['eval', '--prom', 'x'])

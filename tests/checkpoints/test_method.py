@@ -1,0 +1,57 @@
+"""A prompt method survives the way through JSON."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from prompt_jax.checkpoints.method import build, describe
+from prompt_jax.errors import UserError
+from prompt_jax.prompts.initializers import Uniform
+from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.prompts.tables import LowRank
+
+
+def test_a_method_with_a_table_and_an_initialiser_comes_back_equal():
+  method = InputPrompt(length=7, table=LowRank(rank=3, initializer=Uniform(0.25)), decoder=True)
+  back = build(json.loads(json.dumps(describe(method))))
+  assert type(back) is InputPrompt
+  assert back == method
+  assert back.table.initializer.limit == 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+  rows: np.ndarray
+  names: tuple = ('a', 'b')
+
+
+def test_arrays_keep_their_shape_and_sequences_become_tuples():
+  back = build(json.loads(json.dumps(describe(Held(np.ones((2, 3)))))))
+  assert back.rows.shape == (2, 3)
+  assert not back.rows.any()
+  assert back.names == ('a', 'b')
+
+
+def test_something_else_is_refused():
+  with pytest.raises(TypeError, match='function'):
+    describe(Held(rows=np.sum))
+
+
+@pytest.mark.parametrize('name', ['no.such.Thing', 'prompt_jax.prompts.input_prompt.Gone'])
+def test_a_missing_class_is_named(name):
+  with pytest.raises(UserError, match=name):
+    build({'class': name, 'fields': {}})
+
+
+def test_a_file_cannot_call_what_is_no_part_of_a_method():
+  with pytest.raises(UserError, match='none'):
+    build({'class': 'subprocess.Popen', 'fields': {'args': ['true']}})
+
+
+def test_fields_of_another_version_are_told():
+  description = describe(InputPrompt())
+  description['fields']['gone'] = 1
+  with pytest.raises(UserError, match='gone'):
+    build(description)

@@ -1,0 +1,128 @@
+"""Span corruption, prefix LM, and the stream of batches over a text."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prompt_jax.data import span_corruption, text_stream
+from prompt_jax.data.vocabulary import ByteVocabulary
+from prompt_jax.errors import UserError
+
+SENTINEL, EOS = 999, 1
+
+
+def _undo(inputs, targets):
+  """The chunk that was corrupted, put together again from both sides."""
+  spans, key = {}, None
+  for t in targets[:-1]:
+    if t > 900:
+      key = t
+      spans[key] = []
+    else:
+      spans[key].append(t)
+  out = []
+  for t in inputs[:-1]:
+    out += spans.pop(t) if t > 900 else [t]
+  assert not spans
+  return out
+
+
+@given(st.integers(4, 200), st.integers(0, 2**32 - 1))
+def test_nothing_is_lost_and_lengths_are_as_promised(length, seed):
+  chunk = np.arange(2, length + 2)
+  rng = np.random.default_rng(seed)
+  x, y = span_corruption.corrupt_spans(rng, chunk, first_sentinel=SENTINEL, eos=EOS)
+  assert (len(x), len(y)) == span_corruption.corrupted_lengths(length, 0.15, 3.0)
+  assert x[-1] == y[-1] == EOS
+  assert _undo(x, y) == chunk.tolist()
+  used = [t for t in x if t > 900]
+  assert used == [SENTINEL - i for i in range(len(used))]  # count down, in order, as in T5
+  assert x[0] < 900  # a chunk begins with text
+
+
+def test_t5_masks_15_percent_in_spans_of_3():
+  assert span_corruption.noise_counts(568, 0.15, 3.0) == (85, 28)
+  # T5's own figures: 568 tokens become 512 inputs and 114 targets.
+  assert span_corruption.corrupted_lengths(568, 0.15, 3.0) == (512, 114)
+  assert span_corruption.chunk_length(512, 0.15, 3.0) == 568
+
+
+@given(st.integers(2, 50), st.integers(0, 2**32 - 1))
+def test_prefix_lm_cuts_once(length, seed):
+  chunk = np.arange(2, length + 2)
+  x, y = span_corruption.prefix_lm(np.random.default_rng(seed), chunk, eos=EOS)
+  assert np.concatenate([x[:-1], y[:-1]]).tolist() == chunk.tolist()
+  assert x[-1] == y[-1] == EOS
+  assert len(x) > 1
+  assert len(y) > 1
+
+
+def _stream(**settings):
+  defaults = {'batch_size': 4, 'inputs': 24, 'targets': 24, 'first_sentinel': SENTINEL}
+  return text_stream.TextStream(np.arange(2, 802), **(defaults | settings))
+
+
+@pytest.mark.parametrize('objective', ['span_corruption', 'prefix_lm'])
+def test_a_restored_stream_goes_on_exactly(objective):
+  whole, part = _stream(objective=objective), _stream(objective=objective)
+  wanted = [b for b, _ in zip(whole, range(30), strict=False)]
+  iterator = iter(part)
+  for _ in range(7):
+    next(iterator)
+  again = _stream(objective=objective)
+  again.restore(part.position)
+  for want, got in zip(wanted[7:], again, strict=False):
+    np.testing.assert_array_equal(want.encoder_input_tokens, got.encoder_input_tokens)
+    np.testing.assert_array_equal(want.decoder_target_tokens, got.decoder_target_tokens)
+  assert not np.array_equal(
+    _stream(objective=objective, seed=1).batch(0).encoder_input_tokens,
+    wanted[0].encoder_input_tokens,
+  )
+
+
+def test_every_token_of_an_epoch_is_read_once():
+  stream = _stream(batch_size=1)
+  seen = []
+  for i in range(stream.rows):
+    batch = stream.batch(i)
+    seen += _undo(batch.encoder_input_tokens[0], batch.decoder_target_tokens[0])
+  assert len(seen) == len(set(seen)) == stream.rows * stream.chunk
+
+
+def test_decoder_inputs_are_shifted_targets_and_padding_weighs_nothing():
+  batch = _stream(objective='prefix_lm').batch(3)
+  np.testing.assert_array_equal(
+    batch.decoder_input_tokens[:, 1:], batch.decoder_target_tokens[:, :-1]
+  )
+  assert not batch.decoder_input_tokens[:, 0].any()
+  np.testing.assert_array_equal(batch.decoder_loss_weights, batch.decoder_target_tokens > 0)
+
+
+def test_documents_end_with_eos(tmp_path):
+  path = tmp_path / 'text.txt'
+  path.write_text('one\ntwo\n\nthree\n')
+  documents = text_stream.read_documents(path)
+  assert documents == ['one two', 'three']
+  ids = text_stream.tokenise(documents, ByteVocabulary())
+  assert ids.tolist() == [
+    *ByteVocabulary().encode('one two'),
+    1,
+    *ByteVocabulary().encode('three'),
+    1,
+  ]
+
+
+@pytest.mark.parametrize(
+  ('content', 'words'), [(b'', 'no text'), (b'ab\n\xff', r'text.txt:2: not UTF-8')]
+)
+def test_bad_text_is_named(tmp_path, content, words):
+  path = tmp_path / 'text.txt'
+  path.write_bytes(content)
+  with pytest.raises(UserError, match=words):
+    text_stream.read_documents(path)
+
+
+def test_too_little_text_says_how_much_there_is():
+  with pytest.raises(UserError, match='800 tokens'):
+    _stream(batch_size=400)

@@ -1,0 +1,67 @@
+"""Prompt tuning: trained rows among the token embeddings."""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+
+from prompt_jax.errors import UserError
+from prompt_jax.injections import PLACEMENTS, Context, Injection, Injections, Placement
+from prompt_jax.prompts.base import PromptMethod, own_table
+from prompt_jax.prompts.tables import Plain
+
+DECODER_PLACEMENTS = ('before', 'after_bos')
+
+
+class InputPrompt(PromptMethod):
+  """X' = [P; X] (Lester et al. 2021, arXiv:2104.08691, section 2), or P elsewhere in X.
+
+  Parameters: a table at `encoder` and at `decoder`, where each is on.
+
+  Attributes:
+    length: P, rows of the prompt.
+    table: how the rows are parametrised; each stack gets its own copy.
+    placement: where the rows go in the encoder's input.
+    sees_input: whether the encoder's prompt rows attend to the input. If not, their states are the
+      same for every input.
+    encoder: whether the encoder gets a prompt.
+    decoder: whether the decoder gets one.
+    decoder_placement: where the rows go in the decoder's input: before or after its start token.
+  """
+
+  length: int = 100
+  table: nn.Module = dataclasses.field(default_factory=Plain)
+  placement: Placement = 'before'
+  sees_input: bool = True
+  encoder: bool = True
+  decoder: bool = False
+  decoder_placement: Literal['before', 'after_bos'] = 'before'
+
+  @nn.compact
+  def __call__(self, ctx: Context) -> Injections:
+    self._check()
+    encoder = decoder = Injection()
+    if self.encoder:
+      rows = own_table(self, self.table, 'encoder')((self.length, ctx.encoder.H))
+      encoder = Injection(prefix=rows[None], placement=self.placement, sees_input=self.sees_input)
+    if self.decoder:
+      rows = own_table(self, self.table, 'decoder')((self.length, ctx.decoder.H))
+      decoder = Injection(prefix=rows[None], placement=self.decoder_placement)
+    return Injections(encoder=encoder, decoder=decoder)
+
+  def _check(self) -> None:
+    if not (self.encoder or self.decoder):
+      raise UserError('InputPrompt is off in both stacks; turn on encoder, decoder or both.')
+    check_length(self)
+    for field, known in (('placement', PLACEMENTS), ('decoder_placement', DECODER_PLACEMENTS)):
+      if getattr(self, field) not in known:
+        raise UserError(
+          f'InputPrompt.{field} is {getattr(self, field)!r}; known: {", ".join(known)}.'
+        )
+
+
+def check_length(method: PromptMethod) -> None:
+  """Refuses a prompt without rows."""
+  if method.length < 1:
+    name = type(method).__name__
+    raise UserError(f'{name}.length is {method.length}; a prompt has at least 1 row.')

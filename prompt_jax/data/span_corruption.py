@@ -1,0 +1,94 @@
+"""The two stages that a model needs before prompt tuning works, as functions on token ids.
+
+Span corruption (Raffel et al. 2020, section 3.1.4) teaches the language; prefix language modelling
+(the "LM adaptation" of Lester et al. 2021, section 3.2) teaches the decoder to write natural text.
+Both are pure: a numpy Generator and a chunk of text in, two sequences out.
+"""
+
+import numpy as np
+
+
+def noise_counts(length: int, density: float, mean_span: float) -> tuple[int, int]:
+  """Number of masked tokens and of masked spans in a chunk of `length` tokens."""
+  noise = int(np.clip(round(length * density), 1, length - 1))
+  spans = max(1, min(round(noise / mean_span), noise, length - noise))
+  return noise, spans
+
+
+def corrupted_lengths(length: int, density: float, mean_span: float) -> tuple[int, int]:
+  """Lengths of inputs and targets, EOS included, that a chunk of `length` tokens becomes."""
+  noise, spans = noise_counts(length, density, mean_span)
+  return length - noise + spans + 1, noise + spans + 1
+
+
+def chunk_length(inputs: int, density: float, mean_span: float) -> int:
+  """The longest chunk whose corrupted input has at most `inputs` tokens."""
+  length = 2
+  while corrupted_lengths(length + 1, density, mean_span)[0] <= inputs:
+    length += 1
+  return length
+
+
+def _segment_lengths(rng: np.random.Generator, total: int, parts: int) -> np.ndarray:
+  """`total` items cut at random into `parts` non-empty segments."""
+  cuts = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1
+  return np.diff(np.concatenate([[0], cuts, [total]]))
+
+
+def corrupt_spans(
+  rng: np.random.Generator,
+  chunk: np.ndarray,
+  *,
+  first_sentinel: int,
+  eos: int,
+  density: float = 0.15,
+  mean_span: float = 3.0,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Replaces random spans by sentinels; the targets are the spans behind their sentinels.
+
+  As in T5 the number of masked tokens and spans is the same for every chunk of one length, a
+  chunk begins with unmasked tokens, and sentinels count down from `first_sentinel`.
+
+  Args:
+    rng: the source of randomness.
+    chunk: int[n] token ids, n >= 2.
+    first_sentinel: id of <extra_id_0>.
+    eos: id that ends both sequences.
+    density: fraction of tokens masked.
+    mean_span: mean length of a masked span.
+
+  Returns:
+    int32[a] inputs and int32[b] targets; a and b are `corrupted_lengths(n)`.
+  """
+  noise, spans = noise_counts(len(chunk), density, mean_span)
+  kept = _segment_lengths(rng, len(chunk) - noise, spans)
+  masked = _segment_lengths(rng, noise, spans)
+  inputs, targets, at = [], [], 0
+  for i in range(spans):
+    sentinel = [first_sentinel - i]
+    inputs += [chunk[at : at + kept[i]], sentinel]
+    at += kept[i]
+    targets += [sentinel, chunk[at : at + masked[i]]]
+    at += masked[i]
+  return (
+    np.concatenate([*inputs, [eos]]).astype(np.int32),
+    np.concatenate([*targets, [eos]]).astype(np.int32),
+  )
+
+
+def prefix_lm(
+  rng: np.random.Generator, chunk: np.ndarray, *, eos: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Cuts a chunk at a random place: the decoder continues what the encoder has read.
+
+  Args:
+    rng: the source of randomness.
+    chunk: int[n] token ids, n >= 2.
+    eos: id that ends both sequences.
+
+  Returns:
+    int32[k + 1] inputs and int32[n - k + 1] targets, 1 <= k < n uniform.
+  """
+  k = int(rng.integers(1, len(chunk)))
+  inputs, targets = np.append(chunk[:k], eos), np.append(chunk[k:], eos)
+  return inputs.astype(np.int32), targets.astype(np.int32)

@@ -1,0 +1,134 @@
+"""Plain text as an endless stream of pretraining batches, restartable at any batch.
+
+A batch is a pure function of (seed, batch number): an epoch is a random permutation of equal
+chunks that start at a random offset, so nothing but one number has to be saved.
+"""
+
+import dataclasses
+import lzma
+import pathlib
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from prompt_jax.batch import Batch
+from prompt_jax.data import span_corruption
+from prompt_jax.data.vocabulary import Vocabulary
+from prompt_jax.errors import UserError
+
+Objective = Literal['span_corruption', 'prefix_lm']
+
+
+def read_documents(path: str | pathlib.Path) -> list[str]:
+  """Documents of a text file (.txt, or .xz of one), separated by empty lines."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise UserError(f'No text file {path}; give a UTF-8 file with documents between empty lines')
+  raw = path.read_bytes()
+  if path.suffix == '.xz':
+    raw = lzma.decompress(raw)
+  try:
+    text = raw.decode('utf-8')
+  except UnicodeDecodeError as error:
+    line = raw[: error.start].count(b'\n') + 1
+    raise UserError(f'{path}:{line}: not UTF-8 at byte {error.start}; convert the file') from None
+  documents = [d.replace('\n', ' ').strip() for d in text.split('\n\n')]
+  documents = [d for d in documents if d]
+  if not documents:
+    raise UserError(f'{path} holds no text')
+  return documents
+
+
+def tokenise(documents: list[str], vocabulary: Vocabulary) -> np.ndarray:
+  """All documents as one int32[n] array, each followed by EOS."""
+  end = [vocabulary.eos_id]
+  return np.concatenate([np.array(vocabulary.encode(d) + end, np.int32) for d in documents])
+
+
+@dataclasses.dataclass
+class TextStream:
+  """Batches of one objective over one token array.
+
+  Attributes:
+    tokens: int[n] the text.
+    batch_size: rows a batch.
+    inputs: longest encoder input, EOS included.
+    targets: longest target, EOS included (prefix_lm; span corruption follows from `inputs`).
+    first_sentinel: id of <extra_id_0>.
+    objective: "span_corruption" or "prefix_lm".
+    eos: id that ends a sequence.
+    density: fraction of tokens masked in span corruption.
+    mean_span: mean length of a masked span.
+    seed: of the order and of the masks.
+    number: the next batch.
+  """
+
+  tokens: np.ndarray
+  batch_size: int
+  inputs: int
+  targets: int
+  first_sentinel: int
+  objective: Objective = 'span_corruption'
+  eos: int = 1
+  density: float = 0.15
+  mean_span: float = 3.0
+  seed: int = 0
+  number: int = 0
+
+  def __post_init__(self):
+    if self.objective == 'span_corruption':
+      self.chunk = span_corruption.chunk_length(self.inputs, self.density, self.mean_span)
+      lengths = span_corruption.corrupted_lengths(self.chunk, self.density, self.mean_span)
+      self.inputs, self.targets = lengths
+    else:
+      self.chunk = min(self.inputs, self.targets)
+    # One chunk is given up for the random offset of an epoch.
+    self.rows = len(self.tokens) // self.chunk - 1
+    if self.rows < self.batch_size:
+      raise UserError(
+        f'The text has {len(self.tokens)} tokens: {max(self.rows, 0)} rows of {self.chunk}, '
+        f'fewer than one batch of {self.batch_size}; give more text or a smaller batch'
+      )
+
+  @property
+  def position(self) -> dict[str, int]:
+    return {'number': self.number}
+
+  def restore(self, position: dict[str, int]) -> None:
+    self.number = position['number']
+
+  def __iter__(self) -> Iterator[Batch]:
+    while True:
+      batch = self.batch(self.number)
+      self.number += 1
+      yield batch
+
+  def batch(self, number: int) -> Batch:
+    """Batch `number`, whatever was read before."""
+    per_epoch = self.rows // self.batch_size
+    epoch, within = divmod(number, per_epoch)
+    order = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
+    offset = int(order.integers(self.chunk))
+    chosen = order.permutation(self.rows)[within * self.batch_size :][: self.batch_size]
+    rng = np.random.Generator(np.random.Philox(key=[self.seed + 2**32, number]))
+    inputs = np.zeros((self.batch_size, self.inputs), np.int32)
+    targets = np.zeros((self.batch_size, self.targets), np.int32)
+    for row, i in enumerate(chosen):
+      start = offset + int(i) * self.chunk
+      x, y = self._example(rng, self.tokens[start : start + self.chunk])
+      inputs[row, : len(x)], targets[row, : len(y)] = x, y
+    shifted = np.pad(targets[:, :-1], ((0, 0), (1, 0)))
+    return Batch(inputs, shifted, targets, (targets > 0).astype(np.float32))
+
+  def _example(self, rng: np.random.Generator, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if self.objective == 'prefix_lm':
+      return span_corruption.prefix_lm(rng, chunk, eos=self.eos)
+    return span_corruption.corrupt_spans(
+      rng,
+      chunk,
+      first_sentinel=self.first_sentinel,
+      eos=self.eos,
+      density=self.density,
+      mean_span=self.mean_span,
+    )

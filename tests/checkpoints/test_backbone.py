@@ -1,0 +1,98 @@
+"""A model folder: written, read, and refused where it is wrong."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from prompt_jax.checkpoints import backbone
+from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.checkpoints.fingerprint import fingerprint
+from prompt_jax.data.vocabulary import ByteVocabulary
+from prompt_jax.errors import UserError
+from prompt_jax.models.config import T5Config
+
+CONFIG = T5Config(384, 16, 2, 4, 2, 1, 24)
+
+
+def _params(seed=0):
+  rng = np.random.default_rng(seed)
+  out = {}
+  for path, shape in expected_shapes(CONFIG).items():
+    branch = out
+    *parents, leaf = path.split('/')
+    for key in parents:
+      branch = branch.setdefault(key, {})
+    branch[leaf] = rng.normal(size=shape).astype(np.float32)
+  return out
+
+
+@pytest.fixture
+def folder(tmp_path):
+  backbone.save_backbone(
+    tmp_path / 'm', name='tiny', config=CONFIG, params=_params(), vocabulary=ByteVocabulary()
+  )
+  return tmp_path / 'm'
+
+
+def test_a_model_comes_back_bit_for_bit(folder):
+  loaded = backbone.load_backbone(str(folder), dtype='float32')
+  assert loaded.config == CONFIG
+  assert loaded.name == 'tiny'
+  assert loaded.vocabulary.encode('a') == [100]
+  jax.tree.map(np.testing.assert_array_equal, loaded.params, _params())
+
+
+def test_the_fingerprint_does_not_depend_on_the_dtype_it_is_loaded_in(folder):
+  loaded = [backbone.load_backbone(str(folder), dtype=d) for d in ('float32', 'bfloat16')]
+  assert loaded[1].params['token_embedder']['embedding'].dtype == jax.numpy.bfloat16
+  assert {m.fingerprint for m in loaded} == {fingerprint(_params())}
+
+
+def test_bfloat16_storage_rounds_and_no_more(folder, tmp_path):
+  backbone.save_backbone(
+    tmp_path / 'b',
+    name='tiny',
+    config=CONFIG,
+    params=_params(),
+    vocabulary=ByteVocabulary(),
+    dtype='bfloat16',
+  )
+  got = backbone.load_backbone(str(tmp_path / 'b'), dtype='float32').params
+  want = jax.tree.map(lambda x: x.astype(jax.numpy.bfloat16).astype(np.float32), _params())
+  jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def _truncate(folder):
+  path = folder / backbone.WEIGHTS
+  path.write_bytes(path.read_bytes()[:-100])
+
+
+def _another_width(folder):
+  path = folder / backbone.CONFIG
+  about = json.loads(path.read_text())
+  about['architecture']['emb_dim'] = 32
+  path.write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+  ('damage', 'words'),
+  [
+    (lambda f: (f / backbone.WEIGHTS).unlink(), 'weights are missing'),
+    (lambda f: (f / backbone.CONFIG).unlink(), 'no model folder'),
+    (lambda f: (f / backbone.CONFIG).write_text('{'), 'is not JSON'),
+    (lambda f: (f / backbone.CONFIG).write_text('{}'), 'another kind of model'),
+    (_truncate, 'is damaged'),
+    (_another_width, 'encoder/encoder_norm/scale is \\[16\\]; expected \\[32\\]'),
+  ],
+)
+def test_what_is_wrong_is_named(folder, damage, words):
+  damage(folder)
+  with pytest.raises(UserError, match=words):
+    backbone.load_backbone(str(folder))
+
+
+def test_an_unknown_name_says_what_to_give():
+  with pytest.raises(UserError, match='embedded'):
+    backbone.load_backbone('no/such/folder')

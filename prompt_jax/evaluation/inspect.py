@@ -1,0 +1,142 @@
+"""What a trained prompt looks like: norms, spectrum, and the words its rows are nearest to.
+
+Lester et al. 2021 (arXiv:2104.08691), section 7. Pure functions on arrays; `plot` draws them.
+Letters: P prompt rows, H model width, V vocabulary, L layers.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from prompt_jax.injections import Dims, Injections
+from prompt_jax.prompts.base import placeholder
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """Rows that a method puts in one place.
+
+  Attributes:
+    name: where: "encoder rows", "decoder rows", "encoder layer 3 rows", "cross layer 0 keys".
+    rows: float32[P, width].
+    in_vocabulary_space: whether the rows stand among token embeddings, so that comparing them
+      with vocabulary rows means something.
+  """
+
+  name: str
+  rows: np.ndarray
+  in_vocabulary_space: bool
+
+
+def blocks(
+  method: nn.Module,
+  params: Mapping[str, Any],
+  constants: Mapping[str, Any],
+  encoder: Dims,
+  decoder: Dims,
+) -> list[Block]:
+  """Everything that a method adds whatever the input; `delta`s depend on it and are left out."""
+  variables = {'params': params, 'constants': constants}
+  injections: Injections = jax.device_get(method.apply(variables, placeholder(encoder, decoder)))
+  found = []
+  for stack in ('encoder', 'decoder', 'cross'):
+    injection = getattr(injections, stack)
+    if injection.prefix is not None:
+      found.append(Block(f'{stack} rows', _rows(injection.prefix[0]), True))
+    if injection.hidden is not None:
+      leaves = [x for x in jax.tree.leaves(injection.hidden.theta) if np.ndim(x) == 3]
+      found += [
+        Block(f'{stack} layer {i} rows', _rows(rows), False)
+        for leaf in leaves
+        for i, rows in enumerate(leaf)
+      ]
+    if injection.kv is not None:
+      found += [
+        Block(f'{stack} layer {i} {what}', _rows(pair[j, 0]), False)
+        for i, pair in enumerate(injection.kv)
+        for j, what in enumerate(('keys', 'values'))
+      ]
+  return found
+
+
+def _rows(x: Any) -> np.ndarray:
+  """[P, ...] -> float32[P, width]."""
+  x = np.asarray(x, np.float32)
+  return x.reshape(x.shape[0], -1)
+
+
+def norms(rows: np.ndarray) -> np.ndarray:
+  """float32[P] the length of each row."""
+  return np.linalg.norm(rows, axis=-1)
+
+
+def spectrum(rows: np.ndarray) -> np.ndarray:
+  """float32[min(P, H)] singular values, greatest first."""
+  return np.linalg.svd(np.asarray(rows, np.float32), compute_uv=False)
+
+
+def effective_rank(rows: np.ndarray) -> float:
+  """exp(entropy of the normalised singular values): Roy and Vetterli 2007, definition 1.
+
+  1 where all rows point one way, min(P, H) where the spectrum is flat; 0 for all zeros.
+  """
+  values = spectrum(rows).astype(np.float64)
+  if not values.any():
+    return 0.0
+  p = values[values > 0] / values.sum()
+  return float(np.exp(-np.sum(p * np.log(p))))
+
+
+def nearest(rows: np.ndarray, embedding: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """The vocabulary rows of greatest cosine similarity with each prompt row.
+
+  Args:
+    rows: float32[P, H].
+    embedding: [V, H], the rows of real tokens only.
+    count: how many.
+
+  Returns:
+    int[P, count] ids and float32[P, count] similarities, greatest first.
+  """
+  similarity = _unit(rows) @ _unit(np.asarray(embedding, np.float32)).T
+  ids = np.argsort(-similarity, axis=-1, kind='stable')[:, :count]
+  return ids, np.take_along_axis(similarity, ids, axis=-1)
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+  return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def plot(found: Sequence[Block], usual_norm: float | None, path: str | os.PathLike) -> None:
+  """Draws norms, spectra and row similarities as a PNG.
+
+  Args:
+    found: the blocks; the norms and spectra of all are drawn, the similarities of the first.
+    usual_norm: mean length of an embedding row, drawn as a line; None for none.
+    path: the PNG.
+  """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(13, 4), layout='constrained')
+  FigureCanvasAgg(figure)
+  length, values, alike = figure.subplots(1, 3)
+  for block in found:
+    length.plot(norms(block.rows), '.-', label=block.name)
+    values.plot(np.arange(1, min(block.rows.shape) + 1), spectrum(block.rows), '.-')
+  if usual_norm is not None and any(b.in_vocabulary_space for b in found):
+    length.axhline(usual_norm, color='grey', linestyle=':', label='mean embedding row')
+  length.set(title='length of each row', xlabel='row', ylabel='norm', ylim=(0, None))
+  if len(found) <= 6:
+    length.legend(fontsize='small')
+  values.set(title='singular values', xlabel='index', yscale='log')
+  first = _unit(found[0].rows)
+  image = alike.imshow(first @ first.T, vmin=-1, vmax=1, cmap='RdBu')
+  alike.set(title=f'cosine similarity, {found[0].name}', xlabel='row', ylabel='row')
+  figure.colorbar(image, ax=alike)
+  figure.savefig(path, dpi=120)

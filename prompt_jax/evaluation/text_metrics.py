@@ -1,0 +1,116 @@
+"""Metrics of generated text, in percent. A target is a text or a list of right answers."""
+
+import collections
+import re
+import string
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Target = str | Sequence[str]
+_ARTICLES = re.compile(r'\b(a|an|the)\b')
+_PUNCTUATION = frozenset(string.punctuation)
+ROUGE_TYPES = ('rouge1', 'rouge2', 'rougeLsum')
+
+
+def answers(target: Target) -> list[str]:
+  """The right answers as a list."""
+  return [target] if isinstance(target, str) else [str(answer) for answer in target]
+
+
+def exact_match(targets: Sequence, predictions: Sequence) -> dict[str, float]:
+  """Share of predictions equal to one of their answers, as they stand: {"exact_match"}.
+
+  T5's sequence_accuracy; for texts, white space at the ends does not count.
+  """
+
+  def equal(target, prediction) -> bool:
+    if not isinstance(prediction, str):
+      return target == prediction
+    return prediction.strip() in [answer.strip() for answer in answers(target)]
+
+  hits = [equal(t, p) for t, p in zip(targets, predictions, strict=True)]
+  return {'exact_match': 100 * float(np.mean(hits))}
+
+
+def normalize_answer(text: str) -> str:
+  """SQuAD's normalisation: lower case, without ASCII punctuation, articles and extra space."""
+  text = ''.join(c for c in text.lower() if c not in _PUNCTUATION)
+  return ' '.join(_ARTICLES.sub(' ', text).split())
+
+
+def squad(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:
+  """SQuAD 1.1 (Rajpurkar et al. 2016): {"em", "f1"}, each the best over the right answers."""
+  pairs = list(zip(targets, predictions, strict=True))
+  return {
+    'em': 100 * float(np.mean([_best(_same, t, p) for t, p in pairs])),
+    'f1': 100 * float(np.mean([_best(_token_f1, t, p) for t, p in pairs])),
+  }
+
+
+def _best(score: Callable[[str, str], float], target: Target, prediction: str) -> float:
+  given = normalize_answer(prediction)
+  return max((score(normalize_answer(a), given) for a in answers(target)), default=0.0)
+
+
+def _same(answer: str, given: str) -> float:
+  return float(answer == given)
+
+
+def _token_f1(answer: str, given: str) -> float:
+  """Harmonic mean of the precision and recall of words, with their numbers of occurrences."""
+  want, have = collections.Counter(answer.split()), collections.Counter(given.split())
+  shared = (want & have).total()
+  return 2 * shared / (want.total() + have.total()) if shared else 0.0
+
+
+def bleu(
+  targets: Sequence[Target], predictions: Sequence[str], tokenize: str = 'intl'
+) -> dict[str, float]:
+  """Corpus BLEU by sacrebleu with T5's settings (tokenisation "intl", exponential smoothing).
+
+  Args:
+    targets: a reference each, or several; their number may differ between examples.
+    predictions: a text each.
+    tokenize: sacrebleu's name of a tokenisation; "13a" is what most papers on WMT report.
+
+  Returns:
+    {"bleu": percent}.
+  """
+  import sacrebleu
+
+  references = [answers(target) for target in targets]
+  # sacrebleu wants the i-th references of all examples together, None where there is none.
+  streams = [
+    [row[i] if i < len(row) else None for row in references]
+    for i in range(max(map(len, references)))
+  ]
+  result = sacrebleu.corpus_bleu(
+    list(predictions), streams, smooth_method='exp', force=True, tokenize=tokenize
+  )
+  return {'bleu': float(result.score)}
+
+
+def rouge(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:
+  """Mean F-measure of ROUGE-1, -2 and -Lsum (rouge-score, no stemming).
+
+  Of several references the best counts. T5 reports the middle of bootstrap samples of the same
+  quantity, which changes from run to run; this is the mean itself. rouge-score reads ASCII
+  letters and digits only: do not use it for other scripts.
+
+  Returns:
+    {"rouge1", "rouge2", "rougeLsum": percent}.
+  """
+  from rouge_score import rouge_scorer
+
+  scorer = rouge_scorer.RougeScorer(list(ROUGE_TYPES))
+  rows = [
+    scorer.score_multi([_sentences(a) for a in answers(target)], _sentences(prediction))
+    for target, prediction in zip(targets, predictions, strict=True)
+  ]
+  return {kind: 100 * float(np.mean([row[kind].fmeasure for row in rows])) for kind in ROUGE_TYPES}
+
+
+def _sentences(text: str) -> str:
+  """Lsum compares line by line; T5's data separates sentences by ' . '."""
+  return text.replace(' . ', ' .\n')

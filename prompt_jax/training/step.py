@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax import struct
 
 from prompt_jax.batch import Batch
+from prompt_jax.errors import UserError
 from prompt_jax.training.losses import Loss, loss_and_sums, normalized_weights
 from prompt_jax.training.partition import Tree, merge
 
@@ -81,7 +82,7 @@ def train_step(
     and "grad_norm" (of all trainable leaves).
 
   Raises:
-    ValueError: the rows do not divide into `microbatches`.
+    UserError: the rows do not divide into `microbatches`.
   """
   key = jax.random.fold_in(jax.random.wrap_key_data(state.rng, impl='threefry2x32'), state.step)
   scaled = normalized_weights(
@@ -119,7 +120,10 @@ def _accumulate(gradient_of, trainable, batch, scaled, key, microbatches: int):
   """Sums gradients and metrics over parts of the batch, by `lax.scan`."""
   rows = scaled.shape[0]
   if rows % microbatches:
-    raise ValueError(f'A batch of {rows} rows does not divide into {microbatches} microbatches')
+    raise UserError(
+      f'A batch of {rows} rows does not divide into {microbatches} microbatches. '
+      'Give a number of microbatches that divides the batch size.'
+    )
 
   def cut(x):
     # Part i takes rows i, i + M, ...: where rows are spread over devices in order, each part

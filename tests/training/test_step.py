@@ -9,6 +9,7 @@ import optax
 import pytest
 from toy_model import ToyModel, toy_batch, toy_variables
 
+from prompt_jax.errors import UserError
 from prompt_jax.training import partition
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.optim import adafactor
@@ -97,5 +98,5 @@ def test_dropout_is_off_unless_asked_for_and_follows_the_step():
 
 
 def test_rows_must_divide():
-  with pytest.raises(ValueError, match='batch of 6 rows does not divide into 4'):
+  with pytest.raises(UserError, match='batch of 6 rows does not divide into 4'):
     run(toy_batch(6), microbatches=4)

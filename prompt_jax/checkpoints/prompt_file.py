@@ -1,0 +1,207 @@
+"""A trained prompt as one safetensors file that says what it is and which model it belongs to.
+
+Tensors are named "params/...", "constants/..." and "initial/..." (the prompt before training, from
+which task vectors are computed). Everything else is one JSON object in the header, under
+"prompt_jax". Reading needs NumPy and safetensors only.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from prompt_jax.errors import UserError
+
+Tree = dict[str, Any]
+VERSION = 1
+REQUIRED = ('base_model', 'fingerprint', 'method', 'width')
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+  """What a prompt file holds.
+
+  Attributes:
+    params: nested dicts of arrays, the method's parameters (`params['prompt']` of the model).
+      In a file of kind "weights": all that was trained, from the root of the model's tree.
+    constants: nested dicts of arrays, the model's whole collection "constants": the method's
+      non-trainable state, under "prompt".
+    metadata: JSON values by name. Required: "base_model" (name), "fingerprint" (of its weights),
+      "method" (class name), "width" (H). Usual: "gin" (text that builds the method), "length"
+      (P), "placement", "sees_input", "kv_bias", "vocabulary" (sha256), "task", "labels",
+      "metric", "value", "step", "seed".
+    initial: as `params`, before training; empty if not kept.
+  """
+
+  params: Tree
+  constants: Tree
+  metadata: dict[str, Any]
+  initial: Tree = dataclasses.field(default_factory=dict)
+
+
+def save_prompt(path: str | os.PathLike, prompt: Prompt, kind: str = 'prompt') -> None:
+  """Writes the file whole or not at all; equal prompts give equal bytes.
+
+  Args:
+    path: ends in ".safetensors" by custom; its folder is created.
+    prompt: what to save.
+    kind: "prompt", or "weights" for what another pattern trained.
+
+  Raises:
+    UserError: the folder cannot be written; an earlier file is still there.
+    ValueError: required metadata is missing.
+  """
+  missing = [name for name in REQUIRED if name not in prompt.metadata]
+  if missing:
+    raise ValueError(f'Metadata lacks {", ".join(missing)}; got {", ".join(prompt.metadata)}')
+  tensors: dict[str, np.ndarray] = {}
+  for group in ('params', 'constants', 'initial'):
+    for name, leaf in _flatten(getattr(prompt, group)).items():
+      tensors[f'{group}/{name}'] = np.ascontiguousarray(leaf).reshape(np.shape(leaf))
+  header = {'version': VERSION, 'kind': kind, **prompt.metadata}
+  # One key: safetensors writes several in random order.
+  text = {'prompt_jax': json.dumps(header, sort_keys=True, ensure_ascii=False)}
+  write_atomically(path, safetensors.numpy.save(tensors, text))
+
+
+def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
+  """Reads a file that `save_prompt` wrote.
+
+  Raises:
+    UserError: there is no such file, it is damaged, or it is something else.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise UserError(f'No prompt file {str(path)!r}.{_neighbours(path)}')
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      header = (file.metadata() or {}).get('prompt_jax')
+      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+  except (safetensors.SafetensorError, OSError, ValueError) as e:
+    raise UserError(
+      f'{str(path)!r} is damaged or no safetensors file ({e}). Expected a prompt file written by '
+      'prompt_jax; copy it again, or train it again.'
+    ) from None
+  metadata = _metadata(path, header, kind)
+  groups: dict[str, Tree] = {'params': {}, 'constants': {}, 'initial': {}}
+  for name, tensor in tensors.items():
+    group, *keys = name.split('/')
+    if group not in groups or not keys:
+      raise UserError(
+        f'{str(path)!r} holds a tensor {name!r}; expected names that begin with '
+        '"params/", "constants/" or "initial/".'
+      )
+    branch = groups[group]
+    for key in keys[:-1]:
+      branch = branch.setdefault(key, {})
+    branch[keys[-1]] = tensor
+  return Prompt(metadata=metadata, **groups)
+
+
+def check_model(
+  prompt: Prompt, *, base_model: str, fingerprint: str, width: int, path: str | os.PathLike = ''
+) -> None:
+  """Refuses a prompt that was trained on another model.
+
+  Args:
+    prompt: the prompt.
+    base_model: name of the model that it is to be used with.
+    fingerprint: of that model's weights.
+    width: H of that model.
+    path: where the prompt was read, for the message.
+
+  Raises:
+    UserError: the fingerprints differ.
+  """
+  theirs = prompt.metadata
+  if theirs['fingerprint'] == fingerprint:
+    return
+  what = f'The prompt {str(path)!r}' if path else 'The prompt'
+  wide = ''
+  if theirs['width'] != width:
+    wide = f' Their widths differ as well: {theirs["width"]} and {width}.'
+  raise UserError(
+    f'{what} was trained on {theirs["base_model"]!r} (fingerprint {theirs["fingerprint"]}), '
+    f'not on {base_model!r} (fingerprint {fingerprint}).{wide} '
+    'Give the model that the prompt belongs to.'
+  )
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+  """Writes a file so that a reader sees the old bytes or the new ones, even after a crash.
+
+  Raises:
+    UserError: the folder cannot be written (named, with the reason); the old file is kept.
+  """
+  path = pathlib.Path(path)
+  temporary = path.with_name(f'.{path.name}.tmp')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(temporary, 'wb') as file:
+      file.write(data)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except OSError as e:
+    _remove(temporary)
+    raise UserError(
+      f'Cannot write {path.name!r} into the folder {str(path.parent)!r}: {e.strerror or e}. '
+      'Free some space or give another folder.'
+    ) from None
+
+
+def _remove(path: pathlib.Path) -> None:
+  try:
+    path.unlink()
+  except OSError:
+    return  # It was never made, or cannot be removed either: the caller reports the first error.
+
+
+def _metadata(path: pathlib.Path, header: str | None, kind: str) -> dict[str, Any]:
+  """The checked JSON object of the header, without "version" and "kind"."""
+  if header is None:
+    raise UserError(
+      f'{str(path)!r} is a safetensors file, but not one of prompt_jax: its header has no '
+      '"prompt_jax" entry.'
+    )
+  try:
+    metadata = json.loads(header)
+    version, got = metadata.pop('version'), metadata.pop('kind')
+    missing = [name for name in REQUIRED if name not in metadata]
+  except (ValueError, KeyError, AttributeError, TypeError) as e:
+    raise UserError(f'The metadata of {str(path)!r} cannot be read ({e!r}).') from None
+  if version != VERSION:
+    raise UserError(
+      f'{str(path)!r} has format version {version}; this prompt_jax reads version {VERSION}. '
+      'Use the prompt_jax that wrote it.'
+    )
+  if got != kind:
+    raise UserError(f'{str(path)!r} holds {got!r}; expected a file of kind {kind!r}.')
+  if missing:
+    raise UserError(f'The metadata of {str(path)!r} lack {", ".join(missing)}.')
+  return metadata
+
+
+def _neighbours(path: pathlib.Path) -> str:
+  """A sentence about the prompt files that are in the folder instead."""
+  if not path.parent.is_dir():
+    return f' The folder {str(path.parent)!r} does not exist.'
+  names = sorted(p.name for p in path.parent.glob('*.safetensors'))
+  return f' That folder has: {", ".join(names)}.' if names else ' That folder has no such file.'
+
+
+def _flatten(tree: Tree, prefix: str = '') -> dict[str, Any]:
+  """{"a/b": leaf} of nested dicts, in the order of the names."""
+  flat: dict[str, Any] = {}
+  for key in sorted(tree):
+    value = tree[key]
+    if isinstance(value, dict):
+      flat.update(_flatten(value, f'{prefix}{key}/'))
+    else:
+      flat[f'{prefix}{key}'] = value
+  return flat

@@ -1,0 +1,207 @@
+"""The state of a run on disk: what training needs to go on as if it had never stopped.
+
+Only what changes is kept (trainable leaves, optimiser, constants, step, key) with a small JSON
+record (data position, fingerprint, selection); the frozen backbone never is. Orbax writes it in
+the background, into a temporary folder that is renamed when it is complete.
+"""
+
+import contextlib
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from prompt_jax.errors import UserError
+
+Arrays = dict[str, np.ndarray]
+
+
+class RunStates:
+  """The saved states below one folder: the latest few, and the best one by a metric.
+
+  Use it as a context manager; leaving it waits for the last save.
+  """
+
+  def __init__(self, folder: str | os.PathLike, keep: int = 1, best: str = 'max'):
+    """Opens the folder, creates it if need be, and removes what a killed run left half-written.
+
+    Args:
+      folder: of this run alone.
+      keep: how many of the latest states to keep, at least 1.
+      best: "max" or "min", which metric is best; that state is kept too.
+
+    Raises:
+      UserError: the folder cannot be made or written.
+    """
+    if keep < 1 or best not in ('max', 'min'):
+      raise ValueError(f'keep is {keep} (expected >= 1), best is {best!r} (expected max or min)')
+    self.folder = pathlib.Path(folder).absolute()
+    policy = checkpoint_managers.AnyPreservationPolicy(
+      [
+        checkpoint_managers.LatestN(keep),
+        checkpoint_managers.BestN(
+          n=1,
+          get_metric_fn=lambda metrics: metrics['value'],
+          reverse=best == 'min',
+          keep_checkpoints_without_metrics=False,
+        ),
+      ]
+    )
+    with self._told():
+      self.folder.mkdir(parents=True, exist_ok=True)
+      self._manager = ocp.CheckpointManager(
+        self.folder,
+        options=ocp.CheckpointManagerOptions(
+          preservation_policy=policy, cleanup_tmp_directories=True
+        ),
+      )
+
+  def __enter__(self) -> 'RunStates':
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    if error is None:
+      self.wait()
+      self._manager.close()
+      return
+    # The first error is the one to tell; a save that failed as well must not hide it.
+    with contextlib.suppress(Exception):
+      self._manager.close()
+
+  def steps(self) -> list[int]:
+    """Steps of the complete states, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def save(self, step: int, arrays: Arrays, info: dict[str, Any], metric: float | None) -> None:
+    """Begins to save; returns before the bytes are on disk.
+
+    Args:
+      step: number of steps done.
+      arrays: host copies that nobody changes any more.
+      info: JSON values.
+      metric: of these weights on the validation data; None if they were not evaluated.
+
+    Raises:
+      UserError: this save or the one before failed. Complete states are still there.
+    """
+    finite = metric is not None and math.isfinite(metric)
+    with self._told():
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), info=ocp.args.JsonSave(info)),
+        metrics={'value': float(metric)} if finite else None,
+        force=True,
+      )
+
+  def wait(self) -> None:
+    """Waits until everything saved is on disk.
+
+    Raises:
+      UserError: a save failed. Earlier complete states are still there.
+    """
+    with self._told():
+      self._manager.wait_until_finished()
+      self._manager.check_for_errors()
+
+  def restore(self, step: int) -> tuple[Arrays, dict[str, Any]]:
+    """Reads (arrays, info) of one of `steps()`.
+
+    Raises:
+      UserError: the state is damaged.
+    """
+    try:
+      restored = self._manager.restore(
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardRestore(), info=ocp.args.JsonRestore()),
+      )
+    except Exception as e:
+      where = self.folder / str(step)
+      raise UserError(
+        f'The run state {str(where)!r} is damaged ({type(e).__name__}). Remove that folder to go '
+        'on from an earlier state, or begin in another output folder.'
+      ) from e
+    return restored['state'], restored['info']
+
+  @contextlib.contextmanager
+  def _told(self) -> Iterator[None]:
+    """Tells any failure to write with the folder's name.
+
+    Tensorstore raises ValueError, Orbax several types of its own, and all of them may stand for
+    a full disk, so this catches whatever they raise.
+    """
+    try:
+      yield
+    except Exception as e:
+      left = ', '.join(sorted(p.name for p in _complete(self.folder))) or 'none'
+      raise UserError(
+        f'Cannot write the run state into the folder {str(self.folder)!r}: {_reason(e)}. '
+        f'States that are safe there: {left}. Free some space or give another folder.'
+      ) from e
+
+
+def _complete(folder: pathlib.Path) -> list[pathlib.Path]:
+  try:
+    return [p for p in folder.iterdir() if p.name.isdigit()]
+  except OSError:
+    return []
+
+
+def _reason(error: BaseException) -> str:
+  """What the operating system said, else the first line of the error's message."""
+  cause: BaseException | None = error
+  while cause is not None:
+    if isinstance(cause, OSError) and cause.strerror:
+      return cause.strerror
+    cause = cause.__cause__ or cause.__context__
+  return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def to_arrays(tree: Any) -> Arrays:
+  """{"opt_state/0/v/prompt": host copy} of any pytree.
+
+  Always copies: on CPU a NumPy view of a JAX array shares its memory, which the next step reuses.
+  """
+  host = jax.device_get(tree)
+  leaves = jax.tree_util.tree_leaves_with_path(host)
+  return {_name(path): np.array(leaf, copy=True) for path, leaf in leaves}
+
+
+def from_arrays(template: Any, arrays: Arrays, where: str) -> Any:
+  """The pytree shaped like `template`, with leaves of `arrays`.
+
+  Args:
+    template: pytree of anything with `shape` and `dtype`.
+    arrays: what `to_arrays` gave.
+    where: the folder, for the message.
+
+  Raises:
+    UserError: names, shapes or dtypes differ; both sides are listed.
+  """
+  leaves = jax.tree_util.tree_leaves_with_path(template)
+  want = {_name(path): (tuple(leaf.shape), np.dtype(leaf.dtype).name) for path, leaf in leaves}
+  have = {name: (tuple(a.shape), a.dtype.name) for name, a in arrays.items()}
+  if want != have:
+    lines = [
+      f'  {name}: saved {_show(have.get(name))}, this run {_show(want.get(name))}'
+      for name in sorted(want.keys() | have.keys())
+      if want.get(name) != have.get(name)
+    ]
+    raise UserError(
+      f'The run state in {where!r} belongs to another set-up:\n' + '\n'.join(lines) + '\n'
+      'Give the settings it was made with, or another output folder.'
+    )
+  return jax.tree.unflatten(jax.tree.structure(template), [arrays[_name(p)] for p, _ in leaves])
+
+
+def _name(path: Any) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def _show(leaf: tuple[tuple[int, ...], str] | None) -> str:
+  return 'nothing' if leaf is None else f'{leaf[1]}{list(leaf[0])}'

@@ -1,0 +1,79 @@
+"""Batches made and put on the device by a thread, so that input is off the step's path."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+import jax
+
+from prompt_jax.batch import Batch
+
+Position = dict[str, int]
+
+
+class Stream(Protocol):
+  """Where batches come from: iterating gives NumPy batches, for ever or until the data end.
+
+  Attributes:
+    position: a few integers that say which batch comes next. It moves on as batches are taken.
+  """
+
+  position: Position
+
+  def restore(self, position: Position) -> None:
+    """The next batch is the one that came next when `position` was read."""
+
+  def __iter__(self) -> Iterator[Batch]: ...
+
+
+class Prefetch:
+  """Iterates over (batch on the device, position after that batch), a few batches ahead.
+
+  The stream itself is ahead of the consumer, so only the position given with a batch may be saved
+  with the step that used it. Use it as a context manager, which stops the thread.
+  """
+
+  def __init__(self, stream: Stream, ahead: int = 2, device: jax.Device | None = None):
+    self._stream = stream
+    self._device = device
+    self._queue: queue.Queue = queue.Queue(maxsize=ahead)
+    self._stop = threading.Event()
+    self._thread = threading.Thread(target=self._fill, name='prefetch', daemon=True)
+
+  def __enter__(self) -> 'Prefetch':
+    self._thread.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._stop.set()
+    self._thread.join()
+
+  def __iter__(self) -> Iterator[tuple[Batch, Position]]:
+    while True:
+      batch, position, error = self._queue.get()
+      if error is not None:
+        raise error
+      if batch is None:
+        return
+      yield batch, position
+
+  def _fill(self) -> None:
+    try:
+      for batch in self._stream:
+        position = dict(self._stream.position)
+        if not self._put((jax.device_put(batch, self._device), position, None)):
+          return
+      self._put((None, None, None))
+    except BaseException as e:  # It is raised where batches are taken.
+      self._put((None, None, e))
+
+  def _put(self, item: tuple) -> bool:
+    """Puts an item unless the consumer has left; a plain `put` would then wait for ever."""
+    while not self._stop.is_set():
+      try:
+        self._queue.put(item, timeout=0.1)
+      except queue.Full:
+        continue
+      return True
+    return False

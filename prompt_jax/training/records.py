@@ -1,0 +1,84 @@
+"""The course of a run: one JSON object a line, and a picture of it."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.errors import UserError
+
+Record = dict[str, Any]
+
+
+class Records:
+  """Appends records to a JSONL file; each has "step" and "kind" ("train" or "eval")."""
+
+  def __init__(self, path: str | os.PathLike, step: int):
+    """Keeps earlier records up to `step`, which is where the run goes on; drops later ones."""
+    self.path = pathlib.Path(path)
+    kept = [r for r in read_records(self.path) if r['step'] <= step] if step else []
+    text = ''.join(json.dumps(r) + '\n' for r in kept)
+    write_atomically(self.path, text.encode())
+
+  def add(self, step: int, kind: str, values: dict[str, Any]) -> None:
+    """Appends one record.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    try:
+      with open(self.path, 'a', encoding='utf-8') as file:
+        file.write(json.dumps({'step': step, 'kind': kind, **values}) + '\n')
+    except OSError as e:
+      raise UserError(
+        f'Cannot write {self.path.name!r} into the folder {str(self.path.parent)!r}: '
+        f'{e.strerror}. Free some space or give another folder.'
+      ) from None
+
+
+def read_records(path: str | os.PathLike) -> list[Record]:
+  """The records of a file, none if there is no file; a line cut off by a kill is left out."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    return []
+  records = []
+  for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
+    try:
+      record = json.loads(line)
+    except json.JSONDecodeError:
+      continue
+    if isinstance(record, dict) and isinstance(record.get('step'), int):
+      records.append(record)
+  return records
+
+
+def plot_curve(records: list[Record], path: str | os.PathLike, metric: str | None = None) -> None:
+  """Draws the training loss and, on a second axis, a validation metric, as a PNG.
+
+  Args:
+    records: see `Records`.
+    path: the PNG.
+    metric: which value of the "eval" records; None draws the loss alone.
+  """
+  import io
+
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(7, 4), layout='constrained')
+  FigureCanvasAgg(figure)
+  axes = figure.add_subplot()
+  train = [r for r in records if r['kind'] == 'train']
+  axes.plot([r['step'] for r in train], [r['loss'] for r in train], color='C0', label='loss')
+  axes.set_xlabel('step')
+  axes.set_ylabel('training loss', color='C0')
+  evaluated = [r for r in records if r['kind'] == 'eval' and metric in r]
+  if evaluated:
+    right = axes.twinx()
+    values = [r[metric] for r in evaluated]
+    right.plot([r['step'] for r in evaluated], values, 'o-', color='C1', label=metric)
+    right.set_ylabel(f'validation {metric}', color='C1')
+  data = io.BytesIO()
+  figure.savefig(data, format='png', dpi=120)
+  write_atomically(path, data.getvalue())

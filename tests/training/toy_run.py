@@ -1,0 +1,93 @@
+"""A whole run of `train` on the toy model; also a script, for the tests that kill it.
+
+python toy_run.py FOLDER '{"steps": 40}'
+"""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+from toy_model import H, ToyModel, toy_batch, toy_variables
+
+from prompt_jax.checkpoints.fingerprint import fingerprint
+from prompt_jax.errors import UserError
+from prompt_jax.training import losses, optim
+from prompt_jax.training.loop import train
+from prompt_jax.training.partition import merge
+from prompt_jax.training.settings import Settings
+
+
+class ToyStream:
+  """Batch n is a function of n."""
+
+  def __init__(self, rows=8, end=None):
+    self.position = {'next': 0}
+    self.taken = 0
+    self._rows, self._end = rows, end
+
+  def restore(self, position):
+    self.position = dict(position)
+
+  def __iter__(self):
+    while self._end is None or self.position['next'] < self._end:
+      batch = toy_batch(self._rows, seed=self.position['next'])
+      self.position = {'next': self.position['next'] + 1}
+      self.taken += 1
+      yield batch
+
+
+def toy_evaluate(model, frozen, constants, rows=64):
+  batch = jax.tree.map(jnp.asarray, toy_batch(rows, seed=10**6))
+
+  @jax.jit
+  def values(trainable):
+    logits, _ = model.apply({'params': merge(trainable, frozen), 'constants': constants}, batch)
+    loss, sums = losses.cross_entropy(
+      logits, batch.decoder_target_tokens, batch.decoder_loss_weights, z_loss=0.0
+    )
+    return {'loss': loss, 'accuracy': sums['correct'] / sums['tokens']}
+
+  return lambda trainable: {k: float(v) for k, v in values(trainable).items()}
+
+
+def toy_train(
+  folder,
+  seed=0,
+  backbone_seed=0,
+  variables=None,
+  tx=None,
+  stream=None,
+  evaluate=None,
+  **settings,
+):
+  variables = variables or toy_variables(backbone_seed)
+  params = variables['params']
+  model = ToyModel()
+  if evaluate is None and 'patterns' not in settings:
+    evaluate = toy_evaluate(model, {'backbone': params['backbone']}, variables['constants'])
+  return train(
+    model=model,
+    backbone=params['backbone'],
+    prompt=params['prompt'],
+    constants=variables['constants'],
+    stream=stream or ToyStream(),
+    tx=tx or optim.adafactor(0.3),
+    settings=Settings(**{'steps': 20, 'seed': seed, 'dropout': True, **settings}),
+    folder=folder,
+    metadata={
+      'base_model': f'toy-{backbone_seed}',
+      'fingerprint': fingerprint(params['backbone']),
+      'method': 'Prompt',
+      'width': H,
+    },
+    evaluate=evaluate,
+  )
+
+
+if __name__ == '__main__':
+  try:
+    toy_train(sys.argv[1], **json.loads(sys.argv[2]))
+  except UserError as e:
+    print(f'UserError: {e}', file=sys.stderr)
+    sys.exit(2)

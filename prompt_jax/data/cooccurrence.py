@@ -53,7 +53,9 @@ def token_vectors(
   left, values, _ = scipy.sparse.linalg.svds(matrix, k=width, v0=np.ones(size, np.float32))
   vectors = left * values**VALUE_POWER
   scale = np.sqrt(np.mean(np.square(vectors), axis=1, keepdims=True))
-  return (vectors / np.maximum(scale, 1e-9)).astype(np.float32)
+  # A row of zeros comes back as rounding noise, which must not be scaled up.
+  occurs = np.asarray(matrix.sum(axis=1)) > 0
+  return np.where(occurs, vectors / np.maximum(scale, 1e-9), 0).astype(np.float32)
 
 
 def _counts(tokens: np.ndarray, size: int, window: int) -> np.ndarray:

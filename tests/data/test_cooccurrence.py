@@ -18,7 +18,7 @@ def test_counts_are_those_of_a_plain_loop(monkeypatch):
 
 def test_vectors_span_the_leading_singular_space():
   rng = np.random.default_rng(1)
-  tokens = rng.integers(3, 30, 150) // 2 * 2  # odd ids never occur; so few that PPMI is uneven
+  tokens = rng.integers(3, 30, 4000) // 2 * 2  # odd ids never occur
   vectors = cooccurrence.token_vectors(tokens, 32, 5, window=4)
   counts = cooccurrence._counts(tokens, 32, 4).astype(np.float64)
   counts[[0, 1, 2]] = 0

@@ -1,0 +1,89 @@
+"""`prompt-jax inspect`: a prompt file as a card, with what its rows are near to."""
+
+import argparse
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from prompt_jax.checkpoints.backbone import Backbone
+from prompt_jax.cli import tuned
+from prompt_jax.errors import UserError
+from prompt_jax.evaluation.inspect import Block, blocks, effective_rank, nearest, norms, plot
+
+# Long or shown elsewhere on the card.
+HIDDEN = ('gin', 'method_config')
+NEIGHBOURS = 5
+
+
+def run(args: argparse.Namespace) -> None:
+  console = Console()
+  ready = tuned.load(args.model, args.file, 'float32')
+  _card(console, pathlib.Path(args.file), ready.metadata)
+  if ready.model.prompt is None:
+    console.print('No prompt: this file holds weights of the model itself.')
+    return
+  cfg, params = ready.backbone.config, ready.variables['params']['prompt']
+  found = blocks(
+    ready.model.prompt, params, ready.variables['constants'], cfg.encoder_dims, cfg.decoder_dims
+  )
+  usual = float(np.mean(norms(_words(ready.backbone))))
+  _blocks(console, found, usual)
+  for block in found:
+    if block.in_vocabulary_space:
+      _neighbours(console, block, ready.backbone)
+  if args.plots:
+    path = pathlib.Path(args.plots) / f'{pathlib.Path(args.file).stem}.png'
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      plot(found, usual, path)
+    except OSError as e:
+      raise UserError(f'Cannot write {path}: {e.strerror}.') from None
+    console.print(f'Plots: {path}', soft_wrap=True)
+
+
+def _words(backbone: Backbone) -> np.ndarray:
+  """float32[words, H] the embedding rows of tokens; padding rows and sentinels left out."""
+  vocabulary = backbone.vocabulary
+  table = np.asarray(backbone.params['token_embedder']['embedding'], np.float32)
+  return table[: vocabulary.size - vocabulary.extra_ids]
+
+
+def _card(console: Console, path: pathlib.Path, metadata: dict[str, Any]) -> None:
+  table = Table(title=str(path), title_justify='left', show_header=False, box=None)
+  for name, value in metadata.items():
+    if name not in HIDDEN and value is not None:
+      table.add_row(name, value if isinstance(value, str) else json.dumps(value))
+  console.print(table)
+
+
+def _blocks(console: Console, found: list[Block], usual: float) -> None:
+  table = Table(
+    title=f'Rows (an embedding row of the model is {usual:.3g} long on average)',
+    title_justify='left',
+  )
+  for name in ('where', 'rows', 'width', 'mean norm', 'min', 'max', 'effective rank'):
+    table.add_column(name, justify='left' if name == 'where' else 'right')
+  for block in found:
+    n = norms(block.rows)
+    p, h = block.rows.shape
+    values = (f'{n.mean():.3g}', f'{n.min():.3g}', f'{n.max():.3g}')
+    rank = f'{effective_rank(block.rows):.1f} of {min(p, h)}'
+    table.add_row(block.name, str(p), str(h), *values, rank)
+  console.print(table)
+
+
+def _neighbours(console: Console, block: Block, backbone: Backbone) -> None:
+  ids, similarity = nearest(block.rows, _words(backbone), NEIGHBOURS)
+  table = Table(title=f'{block.name}: nearest tokens (cosine)', title_justify='left')
+  table.add_column('row', justify='right')
+  table.add_column('norm', justify='right')
+  table.add_column('tokens')
+  for i, norm in enumerate(norms(block.rows)):
+    pairs = zip(ids[i], similarity[i], strict=True)
+    text = '  '.join(f'{backbone.vocabulary.pieces(int(t))} {s:.2f}' for t, s in pairs)
+    table.add_row(str(i), f'{norm:.3g}', text)
+  console.print(table, markup=False)

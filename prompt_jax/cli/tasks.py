@@ -1,0 +1,33 @@
+"""`prompt-jax tasks`: what can be learned by name, and what it looks like."""
+
+import argparse
+import textwrap
+
+from rich.console import Console
+
+from prompt_jax.cli import data
+from prompt_jax.data.example import Lengths
+from prompt_jax.data.vocabulary import ByteVocabulary
+
+# In bytes; long enough that nothing of what is shown was cut.
+LENGTHS = Lengths(100_000, 100_000)
+
+
+def run(args: argparse.Namespace) -> None:
+  console = Console(highlight=False)
+  if args.name is None:
+    for name in data.NATIVE:
+      console.print(f'[bold]{name}[/bold]  {data.named(name).about}', soft_wrap=True)
+    console.print('Or a file of your own: prompt-jax train --data FILE', soft_wrap=True)
+    return
+  task = data.named(args.name)
+  console.print(f'[bold]{task.name}[/bold]  {task.about}', soft_wrap=True)
+  console.print(f'metrics: {", ".join(task.metrics)}')
+  if task.labels:
+    console.print(f'labels: {", ".join(task.labels)}', markup=False, soft_wrap=True)
+  for split in task.splits:
+    examples = task.load(split, ByteVocabulary(), LENGTHS)
+    console.print(f'\n{split}: {len(examples)} examples')
+    for example in examples[: args.examples]:
+      text = textwrap.shorten(example.inputs_text, 300, placeholder=' ...')
+      console.print(f'  {text}\n    -> {example.targets_text}', markup=False, soft_wrap=True)

@@ -1,0 +1,94 @@
+"""A model and what was tuned on it, from files: for the verbs that use a prompt."""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import safetensors
+from flax import traverse_util
+
+from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, load_backbone
+from prompt_jax.checkpoints.method import build
+from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt
+from prompt_jax.models.t5 import T5
+from prompt_jax.prompted import PromptedT5
+
+Tree = dict[str, Any]
+
+
+class Tuned(NamedTuple):
+  """A model ready to be called as `model.apply(variables, ...)`.
+
+  Attributes:
+    model: the backbone and its prompt, or the bare backbone.
+    variables: "params" and "constants", on the device.
+    backbone: as loaded.
+    metadata: of the prompt file; {} without one.
+  """
+
+  model: PromptedT5
+  variables: dict[str, Tree]
+  backbone: Backbone
+  metadata: dict[str, Any]
+
+
+def load(model: str | None, prompt_file: str | None, dtype: str | None = None) -> Tuned:
+  """Reads a model and, if given, a prompt file (or the weights of a model-tuning run).
+
+  Args:
+    model: a folder or "embedded"; None for the one the prompt file names, else "embedded".
+    prompt_file: None for the bare model.
+    dtype: see `load_backbone`.
+
+  Raises:
+    UserError: a file is missing or damaged, or the prompt belongs to another model.
+  """
+  if prompt_file is None:
+    backbone = load_backbone(model or EMBEDDED, dtype)
+    return _ready(backbone, None, {'backbone': backbone.params}, {}, {})
+  kind = kind_of(prompt_file)
+  saved = load_prompt(prompt_file, kind)
+  backbone = load_backbone(model or saved.metadata.get('model', EMBEDDED), dtype)
+  check_model(
+    saved,
+    base_model=backbone.name,
+    fingerprint=backbone.fingerprint,
+    width=backbone.config.emb_dim,
+    path=prompt_file,
+  )
+  return _ready(backbone, *_parts(saved, kind, backbone), saved.metadata)
+
+
+def kind_of(path: str) -> str:
+  """ "prompt" or "weights". Whatever is wrong with the file, `load_prompt` tells."""
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      return json.loads(file.metadata()['prompt_jax'])['kind']
+  except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError):
+    return 'prompt'
+
+
+def _parts(saved: Prompt, kind: str, backbone: Backbone) -> tuple[Any, Tree, Tree]:
+  """(method, params of the whole model, constants)."""
+  method = build(saved.metadata.get('method_config'))
+  if kind == 'prompt':
+    return method, {'backbone': backbone.params, 'prompt': saved.params}, saved.constants
+  # Weights replace the leaves that trained; the rest is the model's own.
+  flat = traverse_util.flatten_dict({'backbone': backbone.params})
+  flat.update(traverse_util.flatten_dict(saved.params))
+  return method, traverse_util.unflatten_dict(flat), saved.constants
+
+
+def _ready(
+  backbone: Backbone, method: Any, params: Tree, constants: Tree, metadata: dict[str, Any]
+) -> Tuned:
+  model = PromptedT5(T5(backbone.config), method)
+  variables = jax.device_put({'params': params, 'constants': constants})
+  return Tuned(model, variables, backbone, metadata)
+
+
+def command(prompt_file: pathlib.Path, model: str) -> str:
+  """The command that applies what was tuned to a line of the user's own."""
+  named = '' if model == EMBEDDED else f' --model {model}'
+  return f"prompt-jax infer --prompt_file {prompt_file}{named} 'a line of your own'"

@@ -1,5 +1,6 @@
 """A held-out part of one file: stratified, and the same whatever the order of the rows."""
 
+import collections
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -15,37 +16,47 @@ def held_out(
 
   Rows of one group (the same text, the same file) fall on the same side, so that nothing is
   learned by heart and then asked. Groups are drawn class by class in the order of a hash, so each
-  class keeps its share: a split gets the rounded fraction of the groups of a class, and at least
-  one while another stays for `rest`.
+  class keeps its share: a split gets groups of a class up to its fraction of the rows, passing over
+  those that are too large, and at least one group while another stays for `rest`.
 
   Args:
     groups: what may not be torn apart, one a row.
     classes: the label of each row (all None without labels); a group counts for the class of its
       first row.
-    fractions: split name -> share of the groups, in the order in which they are drawn.
+    fractions: split name -> share of the rows of each class, in the order of drawing.
     seed: another seed, another draw.
     rest: the split of what is not drawn.
 
   Returns:
     A split name for each row.
   """
-  members: dict[Hashable, dict[Hashable, None]] = {}
-  seen: set[Hashable] = set()
+  class_of: dict[Hashable, Hashable] = {}
   for group, label in zip(groups, classes, strict=True):
-    if group not in seen:
-      seen.add(group)
-      members.setdefault(label, {})[group] = None
+    class_of.setdefault(group, label)
+  size = collections.Counter(groups)
+  in_class = collections.defaultdict(list)
+  for group in sorted(class_of, key=lambda group: _hash(group, seed)):
+    in_class[class_of[group]].append(group)
   where: dict[Hashable, str] = {}
-  for in_class in members.values():
-    order = sorted(in_class, key=lambda group: _hash(group, seed))
-    start = 0
+  for waiting in in_class.values():
+    total = sum(size[group] for group in waiting)
     for split, fraction in fractions.items():
-      count = max(1, round(fraction * len(order))) if fraction > 0 else 0
-      count = min(count, len(order) - 1 - start)
-      for group in order[start : start + max(count, 0)]:
-        where[group] = split
-      start += max(count, 0)
+      drawn = _draw(waiting, size, round(fraction * total)) if fraction > 0 else []
+      where |= dict.fromkeys(drawn, split)
+      waiting = [group for group in waiting if group not in where]
   return [where.get(group, rest) for group in groups]
+
+
+def _draw(waiting: Sequence[Hashable], size: Mapping[Hashable, int], rows: int) -> list[Hashable]:
+  """Groups in their order that fit into `rows`; the smallest if none does; never all."""
+  drawn: list[Hashable] = []
+  for group in waiting:
+    if size[group] <= rows and len(drawn) < len(waiting) - 1:
+      drawn.append(group)
+      rows -= size[group]
+  if not drawn and len(waiting) > 1:
+    drawn.append(min(waiting, key=lambda group: size[group]))
+  return drawn
 
 
 def _hash(group: Hashable, seed: int) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any
 from gin import config as gin_config
 
 import prompt_jax
+from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.cli import arguments
 from prompt_jax.errors import UserError, unknown
 
@@ -72,7 +73,7 @@ def load(
 
 
 def _singular(subfolder: str) -> str:
-  return {'prompts': 'prompt method', 'inits': 'initialiser', 'decoding': 'decoding'}[subfolder]
+  return {'prompts': 'prompt method', 'inits': 'initialiser'}.get(subfolder, subfolder)
 
 
 def _ours(path: pathlib.Path) -> bool:
@@ -182,8 +183,39 @@ def _references(name: str) -> Iterator[gin_config.ConfigurableReference]:
       yield from gin_config.iterate_references(bindings)
 
 
-def record(output: pathlib.Path) -> None:
-  """Writes operative_config.gin and command.txt, from which the run can be had again."""
-  output.mkdir(parents=True, exist_ok=True)
-  (output / 'operative_config.gin').write_text(gin_config.operative_config_str(), encoding='utf-8')
-  (output / 'command.txt').write_text(f'prompt-jax {shlex.join(sys.argv[1:])}\n', encoding='utf-8')
+def used() -> str:
+  """The configuration that the run has read so far, as gin text."""
+  return gin_config.operative_config_str()
+
+
+def record(output: pathlib.Path, may_change: Sequence[str] = ()) -> None:
+  """Writes operative_config.gin and command.txt, from which the run can be had again.
+
+  Args:
+    output: the folder.
+    may_change: macros that may differ from those of the run that the folder already holds.
+
+  Raises:
+    UserError: the folder holds a run with other settings, or cannot be written.
+  """
+  text, path = used(), output / 'operative_config.gin'
+  before, now = (_settings(t) for t in (path.read_text('utf-8') if path.is_file() else text, text))
+  changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+  changed = [name for name in changed if name not in may_change]
+  if changed:
+    lines = [
+      f'  {n}: {before.get(n, "not set")} before, {now.get(n, "not set")} now' for n in changed
+    ]
+    raise UserError(
+      f'The folder {output} holds a run with other settings:\n' + '\n'.join(lines) + '\n'
+      'Give them again to go on with it, or another --output.'
+    )
+  write_atomically(path, text.encode())
+  write_atomically(output / 'command.txt', f'prompt-jax {shlex.join(sys.argv[1:])}\n'.encode())
+
+
+def _settings(text: str) -> dict[str, str]:
+  """{'STEPS': '100'} of gin text, which has one setting a line (or goes on indented)."""
+  joined = re.sub(r'\\?\n +', ' ', text)
+  pairs = (line.split(' = ', 1) for line in joined.splitlines() if ' = ' in line)
+  return {name: value for name, value in pairs if not name.startswith('#')}

@@ -1,0 +1,247 @@
+"""`prompt-jax pretrain`: a T5 from plain text, as two ordinary runs with everything trainable."""
+
+import argparse
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import sentencepiece
+from rich.console import Console
+
+from prompt_jax.batch import Batch
+from prompt_jax.checkpoints.backbone import save_backbone
+from prompt_jax.checkpoints.fingerprint import fingerprint
+from prompt_jax.cli import config
+from prompt_jax.cli.device import choose as choose_device
+from prompt_jax.data.cooccurrence import token_vectors as vectors_of
+from prompt_jax.data.text_stream import Objective, TextStream, read_documents, tokenise
+from prompt_jax.data.vocabulary import FILE_NAME, T5_EXTRA_IDS, Vocabulary, load_vocabulary
+from prompt_jax.errors import UserError
+from prompt_jax.models.config import T5Config
+from prompt_jax.models.t5 import T5
+from prompt_jax.prompted import PromptedT5
+from prompt_jax.training import loop
+from prompt_jax.training.losses import Loss
+from prompt_jax.training.settings import Settings
+
+Tree = dict[str, Any]
+# Of the tokens, as the validation data, but no more than this many batches.
+HELD_OUT = 0.01
+EVAL_BATCHES = 8
+# Sentences that the vocabulary is trained on at most; more take memory and change little.
+SENTENCES = 1_000_000
+
+
+def run(args: argparse.Namespace) -> None:
+  config.load(args, pretrain)()
+
+
+def pretrain(
+  *,
+  architecture: T5Config,
+  corpus: str | None,
+  vocabulary: str | None,
+  output: str | None,
+  name: str | None,
+  batch_size: int,
+  input_length: int,
+  target_length: int,
+  loss: Loss,
+  optimizer: optax.GradientTransformation,
+  adapt_optimizer: optax.GradientTransformation,
+  settings: Settings,
+  adapt_settings: Settings,
+  token_vectors: bool,
+  seed: int,
+  device: str,
+  stored_dtype: str,
+) -> None:
+  """Trains both stages, each resumable, and writes a model folder.
+
+  Args:
+    architecture: of the model.
+    corpus: a text file, documents separated by empty lines.
+    vocabulary: a SentencePiece model, or "bytes"; None trains one on the corpus.
+    output: the model folder; the runs are kept in folders inside it.
+    name: of the model; None for the folder's.
+    batch_size: rows of a batch.
+    input_length: tokens of an input, end of sequence included.
+    target_length: tokens of a prefix-LM target.
+    loss: what is minimised.
+    optimizer: of span corruption.
+    adapt_optimizer: of the prefix LM.
+    settings: of span corruption.
+    adapt_settings: of the prefix LM.
+    token_vectors: begin with vectors from co-occurrence counts.
+    seed: of the weights and of the order of the text.
+    device: see `cli.device`.
+    stored_dtype: of the weights on disk.
+  """
+  if not corpus or not output:
+    raise UserError('Give a text (--corpus FILE) and a folder for the model (--output DIR).')
+  console, folder = Console(), pathlib.Path(output)
+  choose_device(device)
+  config.record(folder, may_change=('DEVICE',))
+
+  documents = read_documents(corpus)
+  words = _vocabulary(vocabulary, documents, architecture, folder, console)
+  tokens = tokenise(documents, words)
+  console.print(f'{len(documents):,} documents, {len(tokens):,} tokens', highlight=False)
+
+  model = PromptedT5(T5(architecture))
+  params = _first_params(model, seed)
+  if token_vectors:
+    params = _with_vectors(params, tokens, architecture)
+  stages: tuple[tuple[Objective, Settings, optax.GradientTransformation], ...] = (
+    ('span_corruption', settings, optimizer),
+    ('prefix_lm', adapt_settings, adapt_optimizer),
+  )
+  for objective, of_stage, tx in stages:
+    console.rule(objective)
+    train, held_out = _streams(
+      tokens, objective, batch_size, (input_length, target_length), words, seed
+    )
+    result = loop.train(
+      model=model,
+      backbone=params,
+      prompt={},
+      constants={},
+      stream=train,
+      tx=tx,
+      settings=of_stage,
+      folder=folder / 'runs' / objective,
+      metadata={
+        'base_model': name or folder.name,
+        'fingerprint': fingerprint(params),
+        'method': 'none',
+        'width': architecture.emb_dim,
+      },
+      loss=loss,
+      evaluate=_held_out_loss(model, held_out),
+      console=console,
+    )
+    params = result.trainable['backbone']
+
+  save_backbone(
+    folder,
+    name=name or folder.name,
+    config=architecture,
+    params=params,
+    vocabulary=words,
+    dtype=stored_dtype,
+  )
+  console.print(f'\nModel: {folder}', soft_wrap=True)
+  console.print(f'Use it: prompt-jax train --model {folder} --data FILE', soft_wrap=True)
+
+
+def _vocabulary(
+  given: str | None,
+  documents: list[str],
+  architecture: T5Config,
+  folder: pathlib.Path,
+  console: Console,
+) -> Vocabulary:
+  """The vocabulary given, or one trained on the documents (once; a resumed run reads it)."""
+  path = folder / FILE_NAME
+  if given is None and not path.is_file():
+    pieces = architecture.vocab_size - T5_EXTRA_IDS
+    console.print(f'Training a vocabulary of {pieces} pieces', highlight=False)
+    _train_vocabulary(documents, pieces, path)
+  words = load_vocabulary(given or path)
+  if words.size > architecture.vocab_size:
+    raise UserError(
+      f'The vocabulary {given or path} has {words.size} ids, the architecture only '
+      f'{architecture.vocab_size} rows. Set --gin.T5Config.vocab_size={words.size} or more.'
+    )
+  return words
+
+
+def _train_vocabulary(documents: list[str], pieces: int, path: pathlib.Path) -> None:
+  part = path.with_suffix('.part')
+  try:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(documents),
+      model_prefix=str(part),
+      vocab_size=pieces,
+      pad_id=0,
+      eos_id=1,
+      unk_id=2,
+      bos_id=-1,
+      input_sentence_size=SENTENCES,
+      shuffle_input_sentence=True,
+      minloglevel=2,
+    )
+  except RuntimeError as e:
+    raise UserError(
+      f'No vocabulary of {pieces} pieces can be made of this text: {e}. Give more text, a smaller '
+      'model (--gin.T5Config.vocab_size=N), or a vocabulary (--vocabulary FILE).'
+    ) from None
+  part.with_suffix('.part.vocab').unlink()
+  part.with_suffix('.part.model').replace(path)
+
+
+def _first_params(model: PromptedT5, seed: int) -> Tree:
+  tokens = jnp.ones((1, 2), jnp.int32)
+  batch = Batch(tokens, tokens, tokens, jnp.ones((1, 2)))
+  return jax.jit(model.init)(jax.random.key(seed), batch)['params']['backbone']
+
+
+def _with_vectors(params: Tree, tokens: np.ndarray, architecture: T5Config) -> Tree:
+  """Embedding rows, and untied logits, from co-occurrence; unseen tokens keep their own."""
+  vectors = vectors_of(tokens, architecture.vocab_size, architecture.emb_dim)
+  seen = np.abs(vectors).sum(axis=1, keepdims=True) > 0
+  embedding = np.where(seen, vectors, params['token_embedder']['embedding'])
+  params = {**params, 'token_embedder': {'embedding': embedding}}
+  if not architecture.tied_logits:
+    kernel = embedding.T * architecture.emb_dim**-0.5
+    params['decoder'] = {**params['decoder'], 'logits_dense': {'kernel': kernel}}
+  return params
+
+
+def _streams(
+  tokens: np.ndarray,
+  objective: Objective,
+  batch_size: int,
+  lengths: tuple[int, int],
+  vocabulary: Vocabulary,
+  seed: int,
+) -> tuple[TextStream, TextStream]:
+  """Training and held-out batches; the end of the text is held out."""
+  cut = int(len(tokens) * (1 - HELD_OUT))
+  made = [
+    TextStream(
+      part,
+      size,
+      *lengths,
+      first_sentinel=vocabulary.size - 1,
+      objective=objective,
+      eos=vocabulary.eos_id,
+      seed=seed,
+    )
+    for part, size in ((tokens[:cut], batch_size), (tokens[cut:], 1))
+  ]
+  rows = min(batch_size, made[1].rows)
+  made[1].batch_size = rows
+  return made[0], made[1]
+
+
+def _held_out_loss(model: PromptedT5, stream: TextStream) -> loop.Evaluate:
+  """Mean cross entropy of the held-out text in nats a token, on the same batches every time."""
+  count = min(EVAL_BATCHES, stream.rows // stream.batch_size)
+  batches = [stream.batch(i) for i in range(count)]
+
+  @jax.jit
+  def sums(params: Tree, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    logits, _ = model.apply({'params': params}, batch)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.decoder_target_tokens)
+    weights = batch.decoder_loss_weights
+    return jnp.sum(losses * weights), jnp.sum(weights)
+
+  def evaluate(params: Tree) -> dict[str, float]:
+    total = np.sum([jax.device_get(sums(params, b)) for b in batches], axis=0)
+    return {'held_out_loss': float(total[0] / total[1])}
+
+  return evaluate

@@ -1,0 +1,260 @@
+"""Each method's own equation: what it injects, and what that does to the model."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_jax.errors import UserError
+from prompt_jax.injections import Context, Dims, Injection, Injections, LayerEdit, Layout
+from prompt_jax.models.t5 import T5
+from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompts import base, tables
+from prompt_jax.prompts.adept import ADePT
+from prompt_jax.prompts.deep_prompt import DeepPrompt, add_rows, replace_rows
+from prompt_jax.prompts.initializers import FromArray
+from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.prompts.prefix_tuning import PrefixTuning
+from prompt_jax.testing import tiny
+
+P = 3
+CONFIG = tiny.config()
+L, H, N, D = CONFIG.encoder_dims
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+  return RNG.normal(size=shape).astype(np.float32)
+
+
+def plain(value):
+  return tables.Plain(FromArray(value))
+
+
+def inject(method, ctx=None):
+  ctx = ctx or base.placeholder(CONFIG.encoder_dims, CONFIG.decoder_dims)
+  return method.init_with_output(jax.random.key(0), ctx)
+
+
+@functools.lru_cache(None)
+def backbone():
+  """Random weights of the tiny T5."""
+  init = jax.jit(PromptedT5(T5(CONFIG), None).init)
+  return init(jax.random.key(0), tiny.batch())['params']['backbone']
+
+
+def apply(method, tokens, *, injections=None, targets=None, params=None):
+  """The states and the logits of the tiny model."""
+  model = PromptedT5(T5(CONFIG), method)
+
+  def both(model):
+    encoded = model.encode(tokens, injections=injections)
+    return encoded.states, None if targets is None else model.decode(encoded, targets)
+
+  variables = {'params': {'backbone': backbone(), 'prompt': params or {}}}
+  return jax.jit(lambda v: model.apply(v, method=both))(variables)
+
+
+def test_input_prompt_puts_its_rows_where_it_says():
+  value = normal(P, H)
+  method = InputPrompt(P, plain(value), placement='after_eos', sees_input=False)
+  got, variables = inject(method)
+  np.testing.assert_array_equal(got.encoder.prefix, value[None])
+  assert (got.encoder.placement, got.encoder.sees_input) == ('after_eos', False)
+  assert got.decoder == Injection()
+  assert got.cross == Injection()
+  assert variables['params'].keys() == {'encoder'}
+  assert variables['params']['encoder'].keys() == {'prompt'}  # the reference's name
+
+
+def test_input_prompt_of_both_stacks_trains_two_tables():
+  method = InputPrompt(P, tables.Plain(), decoder=True, decoder_placement='after_bos')
+  got, variables = inject(method)
+  params = variables['params']
+  assert params.keys() == {'encoder', 'decoder'}
+  assert not np.array_equal(params['encoder']['prompt'], params['decoder']['prompt'])
+  np.testing.assert_array_equal(got.decoder.prefix[0], params['decoder']['prompt'])
+  assert got.decoder.placement == 'after_bos'
+  only = inject(InputPrompt(P, encoder=False, decoder=True))[1]['params']
+  assert only.keys() == {'decoder'}
+
+
+def test_a_prompt_of_token_embeddings_is_those_tokens_in_the_input():
+  tokens = jnp.asarray([[9, 8, 7, 6, 5, 1]])
+  table = backbone()['token_embedder']['embedding']
+  bare = apply(None, tokens)[0]
+  for placement, cut in (('before', 0), ('after_bos', 1), ('before_eos', 2), ('after_eos', 3)):
+    rest = jnp.delete(tokens, slice(cut, cut + P), axis=1)
+    method = InputPrompt(P, plain(np.asarray(table[tokens[0, cut : cut + P]])), placement)
+    params = inject(method)[1]['params']
+    np.testing.assert_allclose(apply(method, rest, params=params)[0], bare, atol=1e-5)
+
+
+def test_adept_moves_every_token_by_the_same_network():
+  batch = tiny.batch()
+  x = normal(3, 9, H)
+  ctx = Context(
+    tokens=batch.encoder_input_tokens,
+    embeds=jnp.asarray(x),
+    mask=batch.encoder_input_tokens > 0,
+    encoder=CONFIG.encoder_dims,
+    decoder=CONFIG.decoder_dims,
+  )
+  value = normal(P, H)
+  method = ADePT(P, 4, plain(value))
+  got, variables = inject(method, ctx)
+  params = variables['params']
+  np.testing.assert_array_equal(got.encoder.prefix[0], value)
+  assert not np.any(got.encoder.delta)  # it starts as prompt tuning
+  down = params['down']['kernel']
+  assert down.shape == (H, 4)
+  np.testing.assert_allclose([down.min(), down.max()], [-0.5, 0.5], atol=0.03)  # 1/sqrt(4)
+  assert not any(np.any(b) for b in (params['down']['bias'], params['up']['bias']))
+  w1, b1, w2, b2 = normal(H, 4), normal(4), normal(4, H), normal(H)
+  params = {
+    **params,
+    'down': {'kernel': w1, 'bias': b1},
+    'up': {'kernel': w2, 'bias': b2},
+  }
+  delta = method.apply({'params': params}, ctx).encoder.delta
+  np.testing.assert_allclose(delta, np.maximum(x @ w1 + b1, 0) @ w2 + b2, rtol=1e-4, atol=1e-4)
+
+
+def test_adept_counts_the_parameters_of_the_paper():
+  dims = Dims(L=12, H=768, N=12, D=64)
+  shapes = jax.eval_shape(ADePT().init, jax.random.key(0), base.placeholder(dims, dims))
+  sizes = [leaf.size for leaf in jax.tree.leaves(shapes['params'])]
+  assert sum(sizes) == 60 * 768 + 2 * 768 * 19 + 19 + 768 == 76051
+
+
+def test_prefix_rows_are_heads_of_keys_then_values():
+  value = normal(L, 2, P, N * D)
+  got, variables = inject(PrefixTuning(P, plain(value), kv_bias='shifted'))
+  assert variables['params'].keys() == {'encoder', 'decoder', 'cross'}
+  want = value.reshape(L, 2, 1, P, N, D)
+  for name in ('encoder', 'decoder', 'cross'):
+    injection = getattr(got, name)
+    np.testing.assert_array_equal(injection.kv, want)
+    assert injection.kv_bias == 'shifted'
+  some = inject(PrefixTuning(P, encoder=False, decoder=False))
+  assert some[1]['params'].keys() == {'cross'}
+  assert some[0].encoder.kv is None
+  assert some[0].decoder.kv is None
+
+
+def test_prefix_sizes_follow_each_stack():
+  ctx = base.placeholder(Dims(5, H, N, D), Dims(2, H, N, D))
+  got = jax.eval_shape(PrefixTuning(P).init_with_output, jax.random.key(0), ctx)[0]
+  assert got.encoder.kv.shape == (5, 2, 1, P, N, D)
+  assert got.decoder.kv.shape == got.cross.kv.shape == (2, 2, 1, P, N, D)
+
+
+def test_keys_and_values_of_earlier_tokens_continue_a_decoder():
+  """With the "shifted" bias, a prefix made of a text's own keys and values is that text."""
+  inputs, targets = jnp.asarray([[9, 8, 1]]), jnp.asarray([[0, 4, 5, 6, 7, 8]])
+  model = PromptedT5(T5(CONFIG), None)
+
+  def run(model):
+    encoded = model.encode(inputs)
+    _, cache = model.start_cache(encoded, 6)
+    for i in range(1, P):
+      _, cache = model.decode_step(encoded, targets[:, i], cache)
+    kv = jnp.stack([cache.own.keys, cache.own.values], axis=1)[:, :, :, :P]
+    return kv, model.decode(encoded, targets)
+
+  kv, whole = jax.jit(lambda p: model.apply({'params': {'backbone': p}}, method=run))(backbone())
+  value = np.asarray(kv).reshape(L, 2, P, N * D)
+  for kv_bias in ('shifted', 'zero'):
+    method = PrefixTuning(P, plain(value), encoder=False, cross=False, kv_bias=kv_bias)
+    params = inject(method)[1]['params']
+    rest = apply(method, inputs, targets=targets[:, P:], params=params)[1]
+    if kv_bias == 'shifted':
+      np.testing.assert_allclose(rest, whole[:, P:], atol=1e-4)
+    else:
+      assert np.abs(rest - whole[:, P:]).max() > 1e-3
+
+
+@pytest.mark.parametrize('slot', [[[0, 1, 2, -1, -1]], [[-1, 0, 1, 2, -1], [-1, -1, -1, 0, 1]]])
+def test_deep_rows_go_to_their_slots(slot):
+  """Also slots that differ by example or hold several prompts, as in packed rows."""
+  x, rows, slot = normal(2, 5, H), normal(P, H), np.array(slot)
+  layout = Layout(mask=jnp.ones((2, 5), bool), slot=jnp.asarray(slot))
+  replaced, added = replace_rows(rows, x, layout), add_rows(rows, x, layout)
+  for b, s in np.ndindex(2, 5):
+    at = slot[b % len(slot), s]
+    np.testing.assert_allclose(replaced[b, s], x[b, s] if at < 0 else rows[at])
+    np.testing.assert_allclose(added[b, s], x[b, s] + (0 if at < 0 else rows[at]))
+  for edit in (replace_rows, add_rows):
+    np.testing.assert_array_equal(edit(rows, x, Layout(mask=layout.mask)), x)
+    assert edit(rows, jnp.asarray(x, jnp.bfloat16), layout).dtype == jnp.bfloat16
+
+
+def test_deep_prompt_starts_with_the_first_layers_rows_in_both_modes():
+  value = normal(L, P, H)
+  replace = inject(DeepPrompt(P, plain(value)))[0].encoder
+  add = inject(DeepPrompt(P, plain(value), mode='add'))[0].encoder
+  for injection in (replace, add):
+    np.testing.assert_array_equal(injection.prefix, value[:1])
+  np.testing.assert_array_equal(replace.hidden.theta, value)
+  np.testing.assert_array_equal(add.hidden.theta, [np.zeros((P, H)), *value[1:]])
+  both = inject(DeepPrompt(P, decoder=True, placement='after_bos', sees_input=False))
+  assert both[1]['params'].keys() == {'encoder', 'decoder'}
+  assert (both[0].encoder.placement, both[0].encoder.sees_input) == ('after_bos', False)
+  assert (both[0].decoder.placement, both[0].decoder.sees_input) == ('before', True)
+
+
+def states_before_each_layer(tokens):
+  """float32[L, B, T, H] of the bare encoder."""
+  seen = {}
+
+  def watch(layer, x, layout):
+    jax.debug.callback(lambda l, x: seen.update({int(l): np.asarray(x)}), layer, x)
+    return x
+
+  edit = LayerEdit(theta=jnp.arange(L), fn=watch)
+  jax.block_until_ready(apply(None, tokens, injections=Injections(encoder=Injection(hidden=edit))))
+  jax.effects_barrier()
+  return np.stack([seen[l] for l in range(L)])
+
+
+@pytest.mark.parametrize('placement', ['before', 'after_bos'])
+def test_deep_rows_that_are_a_texts_own_states_are_that_text(placement):
+  tokens = jnp.asarray([[9, 8, 7, 6, 5, 1]])
+  cut = slice(0, P) if placement == 'before' else slice(1, 1 + P)
+  states = states_before_each_layer(tokens)[:, 0, cut]
+  rest = jnp.delete(tokens, cut, axis=1)
+  bare = apply(None, tokens)[0]
+  method = DeepPrompt(P, plain(states), placement)
+  params = inject(method)[1]['params']
+  np.testing.assert_allclose(apply(method, rest, params=params)[0], bare, atol=1e-4)
+  # Rows that add nothing after the first layer are an input prompt.
+  only_first = plain(np.concatenate([states[:1], np.zeros_like(states[1:])]))
+  method = DeepPrompt(P, only_first, placement, mode='add')
+  params = inject(method)[1]['params']
+  np.testing.assert_allclose(apply(method, rest, params=params)[0], bare, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('method', 'match'),
+  [
+    (InputPrompt(0), 'InputPrompt.length is 0'),
+    (ADePT(-1), 'ADePT.length is -1'),
+    (ADePT(rank=0), 'ADePT.rank is 0'),
+    (DeepPrompt(0), 'DeepPrompt.length is 0'),
+    (PrefixTuning(0), 'PrefixTuning.length is 0'),
+    (InputPrompt(encoder=False), 'off in both'),
+    (DeepPrompt(encoder=False), 'off in both'),
+    (PrefixTuning(encoder=False, decoder=False, cross=False), 'off everywhere'),
+    (InputPrompt(placement='end'), "placement is 'end'; known: before, after_bos"),
+    (InputPrompt(decoder_placement='after_eos'), "decoder_placement is 'after_eos'"),
+    (DeepPrompt(placement='end'), "placement is 'end'"),
+    (DeepPrompt(mode='mix'), "mode is 'mix'; known: replace, add"),
+    (PrefixTuning(kv_bias='none'), "kv_bias is 'none'; known: zero, shifted"),
+  ],
+  ids=str,
+)
+def test_what_makes_no_sense_is_refused(method, match):
+  with pytest.raises(UserError, match=match):
+    inject(method)

@@ -1,0 +1,184 @@
+"""Decoding with a cache: greedy, and sampling as in T5X's `temperature_sample`.
+
+The functions are pure and meant to be jitted with everything but the arrays fixed:
+`jax.jit(functools.partial(greedy, model, max_len=16))(variables, tokens)`. One compilation serves
+every batch of the same shape.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from prompt_jax.prompted import PromptedT5
+
+Array = jax.Array
+Variables = Mapping[str, Any]
+# (float32[B, V] logits, int32[] position of the token to choose) -> int32[B] tokens.
+Choose = Callable[[Array, Array], Array]
+
+# Below this temperature T5X takes the most probable token.
+MIN_TEMPERATURE = 1e-4
+_NEVER = -1e7  # logit of a token that is cut off
+
+
+class Decoded(NamedTuple):
+  """What was decoded.
+
+  Attributes:
+    tokens: int32[B, U] ids, end-of-sequence included and 0 after it.
+    log_probs: float32[B] log-probability of `tokens` under the model itself (temperature 1,
+      nothing cut off), in nats, end-of-sequence included.
+    steps: int32[] target positions computed; below U if every row ended before.
+  """
+
+  tokens: Array
+  log_probs: Array
+  steps: Array
+
+
+def greedy(
+  model: PromptedT5,
+  variables: Variables,
+  encoder_input_tokens: Array,
+  max_len: int,
+  eos_id: int = 1,
+  task_id: Array | None = None,
+) -> Array:
+  """The most probable token at each position.
+
+  Args:
+    model: the model and its prompt.
+    variables: its 'params' and, for methods that have them, 'constants'.
+    encoder_input_tokens: int32[B, T].
+    max_len: U, the most tokens to decode, end-of-sequence included.
+    eos_id: ends a row.
+    task_id: int32[B] for methods that hold several prompts.
+
+  Returns:
+    int32[B, U] ids, end-of-sequence included and 0 after it.
+  """
+  choose = lambda logits, position: jnp.argmax(logits, -1)
+  return decode(model, variables, encoder_input_tokens, max_len, choose, eos_id, task_id).tokens
+
+
+def sample(
+  model: PromptedT5,
+  variables: Variables,
+  encoder_input_tokens: Array,
+  max_len: int,
+  key: Array,
+  *,
+  temperature: float = 1.0,
+  topk: int = 0,
+  topp: float = 0.0,
+  eos_id: int = 1,
+  task_id: Array | None = None,
+) -> Decoded:
+  """Samples one sequence a row; other arguments as in `greedy`.
+
+  Several samples of each row: `jax.vmap` over keys.
+
+  Args:
+    model: as in `greedy`.
+    variables: as in `greedy`.
+    encoder_input_tokens: int32[B, T].
+    max_len: as in `greedy`.
+    key: the random key; the same key gives the same samples.
+    temperature: divides the logits; below 1e-4 it means greedy.
+    topk: only the k most probable tokens, ties of the last one included; 0 for all.
+    topp: only the fewest tokens whose probability is at least this (Holtzman et al. 2020); 0 for
+      all. Not together with `topk`.
+    eos_id: as in `greedy`.
+    task_id: as in `greedy`.
+  """
+  if topk < 0 or not 0 <= topp <= 1 or (topk and topp):
+    raise ValueError(
+      f'topk is {topk} and topp {topp}; expected topk >= 0, 0 <= topp <= 1, and one of them 0'
+    )
+
+  def choose(logits: Array, position: Array) -> Array:
+    if temperature < MIN_TEMPERATURE:
+      return jnp.argmax(logits, -1)
+    logits = logits / temperature
+    if topk:
+      logits = keep_top_k(logits, topk)
+    if topp:
+      logits = keep_top_p(logits, topp)
+    return jax.random.categorical(jax.random.fold_in(key, position), logits)
+
+  return decode(model, variables, encoder_input_tokens, max_len, choose, eos_id, task_id)
+
+
+def keep_top_k(logits: Array, k: int) -> Array:
+  """[..., V] with all but the k greatest logits (and ties of the last) out of reach.
+
+  By a sort: `lax.top_k` does not survive the export to a TensorFlow SavedModel.
+  """
+  k = min(k, logits.shape[-1])
+  least = jnp.sort(logits, axis=-1)[..., -k, None]
+  return jnp.where(logits < least, _NEVER, logits)
+
+
+def keep_top_p(logits: Array, p: float) -> Array:
+  """[..., V] with all logits out of reach but the fewest whose probability is at least p."""
+  falling = jnp.sort(logits, axis=-1)[..., ::-1]
+  total = jnp.cumsum(jax.nn.softmax(falling, axis=-1), axis=-1)
+  # Rounding may leave the whole sum below p = 1; then every token stays.
+  last = jnp.minimum(jnp.sum(total < p, axis=-1, keepdims=True), logits.shape[-1] - 1)
+  return jnp.where(logits < jnp.take_along_axis(falling, last, axis=-1), _NEVER, logits)
+
+
+def decode(
+  model: PromptedT5,
+  variables: Variables,
+  encoder_input_tokens: Array,
+  max_len: int,
+  choose: Choose,
+  eos_id: int = 1,
+  task_id: Array | None = None,
+) -> Decoded:
+  """Decodes with a cache until every row has ended or has `max_len` tokens.
+
+  `choose` takes the logits of a position and the position's number; other arguments as in
+  `greedy`.
+  """
+  encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
+  logits, cache = model.apply(variables, encoded, max_len, method='start_cache')
+  tokens = jnp.zeros((encoder_input_tokens.shape[0], max_len), jnp.int32)
+
+  def advance(state: _State, logits: Array) -> _State:
+    chosen = choose(logits, state.step).astype(jnp.int32)
+    token = jnp.where(state.ended, 0, chosen)
+    gained = jnp.take_along_axis(jax.nn.log_softmax(logits), chosen[:, None], axis=1)[:, 0]
+    return state._replace(
+      step=state.step + 1,
+      tokens=jax.lax.dynamic_update_slice(state.tokens, token[:, None], (0, state.step)),
+      token=token,
+      ended=state.ended | (token == eos_id),
+      log_probs=state.log_probs + jnp.where(state.ended, 0.0, gained),
+    )
+
+  def go_on(state: _State) -> Array:
+    return (state.step < max_len) & ~jnp.all(state.ended)
+
+  def step(state: _State) -> _State:
+    logits, cache = model.apply(variables, encoded, state.token, state.cache, method='decode_step')
+    return advance(state._replace(cache=cache), logits)
+
+  none = jnp.zeros(tokens.shape[0], jnp.int32)
+  state = _State(jnp.int32(0), tokens, none, none > 0, none.astype(jnp.float32), cache)
+  state = jax.lax.while_loop(go_on, step, advance(state, logits))
+  return Decoded(state.tokens, state.log_probs, state.step)
+
+
+class _State(NamedTuple):
+  """The loop's state: positions done, what was decoded, the last token, which rows ended."""
+
+  step: Array
+  tokens: Array
+  token: Array
+  ended: Array
+  log_probs: Array
+  cache: Any

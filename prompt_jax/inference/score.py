@@ -1,0 +1,107 @@
+"""Log-probabilities of given texts: rank classification and scoring of targets."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from prompt_jax.inference.decode import Variables
+from prompt_jax.prompted import PromptedT5
+
+Array = jax.Array
+Normalize = Literal['none', 'tokens']
+
+
+def rank(
+  model: PromptedT5,
+  variables: Variables,
+  encoder_input_tokens: Array,
+  label_tokens: Array,
+  normalize: Normalize = 'none',
+  task_id: Array | None = None,
+  labels_at_once: int = 4,
+) -> Array:
+  """Log-probability of each label as the target of each input (rank classification).
+
+  The inputs are encoded once, cross-attention keys and values are made once, and the first
+  target position, which all labels share, is computed once. Then labels are decoded with the
+  cache, `labels_at_once` at a time: mapped over labels, not repeated over rows, so that what
+  belongs to the encoder is never copied. Teacher forcing would make the keys and values of all
+  S encoder positions anew for each label, which costs more than the few tokens of a label.
+
+  Args:
+    model: the model and its prompt.
+    variables: its 'params' and, for methods that have them, 'constants'.
+    encoder_input_tokens: int32[B, T].
+    label_tokens: int32[C, U] ids of the labels, end-of-sequence included, 0 after it.
+    normalize: "tokens" divides by the label's number of tokens, for labels of unlike length.
+    task_id: int32[B] for methods that hold several prompts.
+    labels_at_once: labels decoded together; memory for that many [B, V] logits.
+
+  Returns:
+    float32[B, C] in nats; the argmax over C is the predicted label.
+  """
+  b, length = encoder_input_tokens.shape[0], label_tokens.shape[1]
+  encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
+  first_logits, start = model.apply(variables, encoded, length, method='start_cache')
+  first = jax.nn.log_softmax(first_logits)
+
+  def one_label(label: Array) -> Array:
+    """int32[U] -> float32[B]."""
+
+    def step(cache, given_and_next):
+      given, following = given_and_next
+      logits, cache = model.apply(
+        variables, encoded, jnp.full(b, given), cache, method='decode_step'
+      )
+      return cache, _of_token(logits, jnp.full(b, following))
+
+    _, later = jax.lax.scan(step, start, (label[:-1], label[1:]))  # [U - 1, B]
+    total = first[:, label[0]] + jnp.sum(later * (label[1:] > 0)[:, None], axis=0)
+    return total / _lengths(label) if normalize == 'tokens' else total
+
+  # Equal chunks, the last one filled up with empty labels: one loop body to compile.
+  count = len(label_tokens)
+  chunks = -(-count // labels_at_once)
+  size = -(-count // chunks)
+  filled = jnp.pad(label_tokens, ((0, chunks * size - count), (0, 0)))
+  scores = jax.lax.map(jax.vmap(one_label), filled.reshape(chunks, size, length))
+  return scores.reshape(chunks * size, b)[:count].T
+
+
+def score(
+  model: PromptedT5,
+  variables: Variables,
+  encoder_input_tokens: Array,
+  target_tokens: Array,
+  normalize: Normalize = 'none',
+  task_id: Array | None = None,
+) -> Array:
+  """Log-probability of each input's own target, by teacher forcing (T5X's `score_batch`).
+
+  Args:
+    model: the model and its prompt.
+    variables: its 'params' and, for methods that have them, 'constants'.
+    encoder_input_tokens: int32[B, T].
+    target_tokens: int32[B, U] ids, end-of-sequence included, 0 after it.
+    normalize: "tokens" divides by the target's number of tokens.
+    task_id: int32[B] for methods that hold several prompts.
+
+  Returns:
+    float32[B] in nats.
+  """
+  encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
+  shifted = jnp.pad(target_tokens, ((0, 0), (1, 0)))[:, :-1]
+  logits = model.apply(variables, encoded, shifted, method='decode')
+  total = jnp.sum(_of_token(logits, target_tokens) * (target_tokens > 0), axis=-1)
+  return total / _lengths(target_tokens) if normalize == 'tokens' else total
+
+
+def _of_token(logits: Array, tokens: Array) -> Array:
+  """log_softmax of float32[..., V] at int32[...], without a second [..., V] array."""
+  chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+  return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def _lengths(tokens: Array) -> Array:
+  return jnp.maximum(jnp.sum(tokens > 0, axis=-1), 1)

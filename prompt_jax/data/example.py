@@ -78,6 +78,8 @@ class Task:
     labels: the words the model is to write, in the order of `Example.label`; None for free text.
     metrics: names of metrics in `evaluation/metrics.py`; the first one selects prompts.
     postprocess: decoded text -> what the metrics compare, for tasks without labels.
+    score: (examples, decoded texts) -> {name: value}, a measure of the task's own in place of
+      `metrics` (WSC's, and those of a user's seqio task); None for `metrics`.
     about: one line on the task, its source and licence.
   """
 
@@ -86,6 +88,7 @@ class Task:
   labels: tuple[str, ...] | None
   metrics: tuple[str, ...]
   postprocess: Callable[[str], Any] = same_text
+  score: Callable[[Sequence[Example], Sequence[str]], dict[str, float]] | None = None
   about: str = ''
 
   def load(self, split: str, vocabulary: Vocabulary, lengths: Lengths) -> Sequence[Example]:

@@ -1,0 +1,175 @@
+"""How a row of a data set becomes text: T5's formats (Raffel et al. 2020, appendix D).
+
+Pure functions on plain dicts, without TensorFlow: the same ones serve JSONL files (`jsonl.py`) and
+tensorflow-datasets through seqio (`tfds.py`), so the two cannot drift apart. Vocabularies appear
+nowhere here: text meets a vocabulary only when a split is loaded.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prompt_jax.data.example import Example, TextExample
+
+Row = Mapping[str, Any]
+# The target of an example without a label, as in the test splits of GLUE.
+UNKNOWN = '<unk>'
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+  """The text form of one data set.
+
+  Attributes:
+    template: the inputs, with columns in braces; its first word is the task's name.
+    labels: label words in the order of the data set's label indices; None for free text.
+    metrics: names of metrics; the first one selects prompts.
+    write: (row, format) -> its examples: several, or none for a row to leave out.
+    score: a measure that needs whole examples; None for `metrics`.
+  """
+
+  template: str
+  labels: tuple[str, ...] | None
+  metrics: tuple[str, ...]
+  write: Callable[[Row, 'Format'], Iterable[TextExample]]
+  score: Callable[[Sequence[Example], Sequence[str]], dict[str, float]] | None = None
+
+  def examples(self, row: Row, taskless: bool = False) -> list[TextExample]:
+    """The examples of a row.
+
+    Args:
+      row: columns of the data set.
+      taskless: without the first word, the task's name, as when a prompt tells the task.
+
+    Raises:
+      ValueError: a label that the format does not know.
+      KeyError: a column that the row lacks.
+    """
+    written = self.write(row, self)
+    if not taskless:
+      return list(written)
+    return [dataclasses.replace(e, inputs=e.inputs.partition(' ')[2]) for e in written]
+
+
+def label_index(label: Any, labels: Sequence[str]) -> int | None:
+  """The index of a label given as index, truth value or word; None for -1, which means unknown."""
+  if isinstance(label, bool | np.bool_):
+    label = str(bool(label))
+  if isinstance(label, str):
+    if label not in labels:
+      raise ValueError(f'label {label!r} is none of {", ".join(labels)}')
+    return labels.index(label)
+  if not -1 <= label < len(labels):
+    raise ValueError(f'label {label} is no index of {", ".join(labels)}')
+  return None if label == -1 else int(label)
+
+
+def classify(row: Row, form: Format) -> Iterable[TextExample]:
+  """Inputs after the template, the label's word as target."""
+  assert form.labels is not None
+  label = label_index(row['label'], form.labels)
+  targets = UNKNOWN if label is None else form.labels[label]
+  yield TextExample(form.template.format_map(row), targets, label, {'idx': row.get('idx')})
+
+
+def classify_spaced(row: Row, form: Format) -> Iterable[TextExample]:
+  """As `classify`, for labels whose words the data set joins with underscores."""
+  return classify({**row, 'label': row['label'].replace('_', ' ')}, form)
+
+
+def multirc(row: Row, form: Format) -> Iterable[TextExample]:
+  """As `classify`, without HTML tags; the answers to one question form a group."""
+  for example in classify(row, form):
+    text = re.sub('</?b>', '', example.inputs.replace('<br>', ' '))
+    group = f'{row["idx"]["paragraph"]}/{row["idx"]["question"]}'
+    yield dataclasses.replace(example, inputs=text, fields={'group': group})
+
+
+def similarity(row: Row, form: Format) -> Iterable[TextExample]:
+  """STS-B: the score rounded to a fifth, as text; float32 decides the ties, as in T5."""
+  score = np.round(np.float32(row['label']) * np.float32(5)) / np.float32(5)
+  yield TextExample(form.template.format_map(row), f'{score:.1f}', None, {'idx': row.get('idx')})
+
+
+def record(row: Row, form: Format) -> Iterable[TextExample]:
+  """ReCoRD: an example for each right answer; all of them belong to one group."""
+  passage = re.sub(r'([.?!"\'])\n@highlight\n', r'\1 ', row['passage'])
+  passage = passage.replace('\n@highlight\n', '. ')
+  entities = ', '.join(row['entities'])
+  inputs = form.template.format_map({**row, 'passage': passage, 'entities': entities})
+  answers = list(row['answers'])
+  fields = {'answers': answers, 'group': f'{row["idx"]["passage"]}/{row["idx"]["query"]}'}
+  for answer in answers or [UNKNOWN]:
+    yield TextExample(inputs, answer, None, fields)
+
+
+def pronoun(row: Row, form: Format) -> Iterable[TextExample]:
+  """WSC: the pronoun between stars; the target is the candidate, whether right or not."""
+  words = row['text'].split(' ')
+  word = row['span2_text']
+  # In some rows the index is one off, or punctuation sticks to the word.
+  near = sorted(range(len(words)), key=lambda i: abs(i - row['span2_index']))
+  place = next(i for i in near if re.fullmatch(re.escape(word) + r'\W*', words[i]))
+  rest = words[place][len(word) :]
+  words[place] = f'*{word}*' + (f' {rest}' if rest else '')
+  inputs = form.template.format_map({'text': ' '.join(words)})
+  fields = {'idx': row.get('idx'), 'right': int(row['label'])}
+  yield TextExample(inputs, row['span1_text'], None, fields)
+
+
+def right_pronoun(row: Row, form: Format) -> Iterable[TextExample]:
+  """As `pronoun`, but only rows whose candidate is right: what there is to learn from."""
+  return pronoun(row, form) if row['label'] == 1 else ()
+
+
+DETERMINERS = (
+  'a an few her his each every many much my our some that the their these this those which whose '
+  'your'
+)
+
+
+def names_referent(prediction: str, candidate: str) -> bool:
+  """Whether a prediction means the candidate: one holds all words of the other but determiners."""
+  said, meant = (
+    {w for w in text.strip().lower().split(' ') if w and w not in DETERMINERS.split()}
+    for text in (prediction, candidate)
+  )
+  if not said or ("'" in ' '.join(said)) != ("'" in ' '.join(meant)):
+    return False
+  return said <= meant or meant <= said
+
+
+def referent_accuracy(examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, float]:
+  """WSC's accuracy in percent: a prediction must name the candidate exactly where it is right."""
+  hits = [
+    names_referent(prediction, example.targets_text) == bool(example.fields['right'])
+    for example, prediction in zip(examples, predictions, strict=True)
+  ]
+  return {'accuracy': 100 * sum(hits) / len(hits)}
+
+
+def answer(row: Row, form: Format) -> Iterable[TextExample]:
+  """Extractive question answering: the first answer is the target, any of them is right."""
+  answers = list(row['answers'])
+  yield TextExample(form.template.format_map(row), answers[0], None, {'answers': answers})
+
+
+def reference(row: Row, form: Format) -> Iterable[TextExample]:
+  """Generation with references: the first is the target, all of them are compared with."""
+  triples = ' && '.join(map(str, row.get('triples', ())))
+  references = list(row['references'])
+  inputs = form.template.format_map({**row, 'triples': triples})
+  yield TextExample(inputs, references[0], None, {'answers': references})
+
+
+def question(row: Row, form: Format) -> Iterable[TextExample]:
+  """Question generation: the question is the target."""
+  yield TextExample(form.template.format_map(row), row['question'])
+
+
+def classification(template: str, labels: str, *metrics: str, write=classify) -> Format:
+  """A format with label words, given as 'one|two|three', in the order of their indices."""
+  return Format(template, tuple(labels.split('|')), metrics or ('accuracy',), write)

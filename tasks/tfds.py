@@ -1,0 +1,144 @@
+"""Data of tensorflow-datasets in our text formats, as seqio tasks and as tasks of ours.
+
+A vocabulary is an argument, never part of a name: seqio compares the vocabularies of task and model
+by file and sentinels, so a task registered once with a fixed vocabulary could not serve a second
+model. So the text form is described without one (`formats.py`), the functions here build seqio
+tasks for the vocabulary given, and nothing is registered behind one's back.
+
+TensorFlow and seqio are imported when a dataset is built: describing a task needs neither.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from prompt_jax.data.example import Example, Lengths, Loader, Task
+from prompt_jax.data.vocabulary import Vocabulary
+from prompt_jax.tasks.formats import Format
+
+if TYPE_CHECKING:
+  import seqio
+  import tensorflow as tf
+
+
+class Source(NamedTuple):
+  """A data set: its seqio name, its name in tensorflow-datasets, and its text form."""
+
+  name: str
+  tfds_name: str
+  form: Format
+
+
+def task(name: str, splits: Mapping[str, tuple[Source, str]], taskless: bool) -> Task:
+  """A task of ours from splits of data sets: name -> (data set, its own name of the split)."""
+
+  def loader(source: Source, split: str) -> Loader:
+    def load(vocabulary: Vocabulary, lengths: Lengths) -> list[Example]:
+      from prompt_jax.data.seqio_source import read, seqio_vocabulary
+
+      built = seqio_task(source, seqio_vocabulary(vocabulary), taskless)
+      return read(built, split, vocabulary, lengths)
+
+    return load
+
+  source, _ = splits['test']
+  return Task(
+    name=f'taskless_{name}' if taskless else name,
+    splits={split: loader(*found) for split, found in splits.items()},
+    labels=source.form.labels,
+    metrics=source.form.metrics,
+    score=source.form.score,
+    about=f'{source.tfds_name} through tensorflow-datasets: "{source.form.template}"',
+  )
+
+
+def seqio_task(
+  source: Source,
+  vocabulary: 'seqio.Vocabulary',
+  taskless: bool,
+  data: 'seqio.DataSource | None' = None,
+) -> 'seqio.Task':
+  """The seqio task of a data set for one vocabulary; `data` replaces tensorflow-datasets."""
+  import seqio
+
+  return seqio.Task(
+    f'taskless_{source.name}' if taskless else source.name,
+    source=data or seqio.TfdsDataSource(tfds_name=source.tfds_name),
+    preprocessors=[
+      _Preprocessor(source.form, taskless),
+      seqio.preprocessors.tokenize,
+      seqio.CacheDatasetPlaceholder(),
+      seqio.preprocessors.append_eos_after_trim,
+    ],
+    output_features={
+      name: seqio.Feature(vocabulary=vocabulary, add_eos=True) for name in ('inputs', 'targets')
+    },
+  )
+
+
+def seqio_tasks(
+  sources: Mapping[str, Source], vocabulary: 'seqio.Vocabulary'
+) -> list['seqio.Task']:
+  """The tasks of several data sets, each with and without the task's name."""
+  return [seqio_task(s, vocabulary, t) for s in sources.values() for t in (False, True)]
+
+
+def seqio_mixture(
+  name: str,
+  sources: Mapping[str, Source],
+  rates: Mapping[str, float],
+  vocabulary: 'seqio.Vocabulary',
+  taskless: bool,
+) -> 'seqio.Mixture':
+  """A mixture of data sets by rate."""
+  import seqio
+
+  tasks = [(seqio_task(sources[n], vocabulary, taskless), rate) for n, rate in rates.items()]
+  return seqio.Mixture(f'taskless_{name}_mixture' if taskless else f'{name}_mixture', tasks)
+
+
+class _Preprocessor:
+  """A seqio preprocessor that runs a format of ours on each row."""
+
+  def __init__(self, form: Format, taskless: bool):
+    self.form = form
+    self.taskless = taskless
+
+  def __call__(self, dataset: 'tf.data.Dataset') -> 'tf.data.Dataset':
+    import tensorflow as tf
+
+    def written() -> Iterator[dict[str, Any]]:
+      for row in dataset.as_numpy_iterator():
+        for example in self.form.examples(plain(row), self.taskless):
+          yield {
+            'inputs': example.inputs,
+            'targets': example.targets,
+            'label': -1 if example.label is None else example.label,
+            'right': example.fields.get('right', -1),
+            'group': str(example.fields.get('group', '')),
+            'answers': list(example.fields.get('answers', ())),
+          }
+
+    return tf.data.Dataset.from_generator(
+      written,
+      output_signature={
+        'inputs': tf.TensorSpec((), tf.string),
+        'targets': tf.TensorSpec((), tf.string),
+        'label': tf.TensorSpec((), tf.int32),
+        'right': tf.TensorSpec((), tf.int32),
+        'group': tf.TensorSpec((), tf.string),
+        'answers': tf.TensorSpec((None,), tf.string),
+      },
+    )
+
+
+def plain(value: Any) -> Any:
+  """What a NumPy iterator of tf.data gives, as plain Python: bytes are text, arrays lists."""
+  if isinstance(value, Mapping):
+    return {name: plain(part) for name, part in value.items()}
+  if isinstance(value, bytes):
+    return value.decode('utf-8')
+  if isinstance(value, np.ndarray):
+    return [plain(part) for part in value.tolist()] if value.ndim else plain(value.item())
+  return value.item() if isinstance(value, np.generic) else value

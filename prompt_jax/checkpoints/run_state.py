@@ -6,9 +6,11 @@ the background, into a temporary folder that is renamed when it is complete.
 """
 
 import contextlib
+import logging
 import math
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,12 +22,15 @@ from orbax.checkpoint import checkpoint_managers
 from prompt_jax.errors import UserError
 
 Arrays = dict[str, np.ndarray]
+# Bytes that a state needs beside its arrays.
+SMALL_FILES = 2**16
 
 
 class RunStates:
   """The saved states below one folder: the latest few, and the best one by a metric.
 
-  Use it as a context manager; leaving it waits for the last save.
+  Use it as a context manager; leaving it waits for the last save. While it is open, Orbax's own
+  log of a failure is dropped: the failure is raised as a `UserError` with the folder's name.
   """
 
   def __init__(self, folder: str | os.PathLike, keep: int = 1, best: str = 'max'):
@@ -53,6 +58,7 @@ class RunStates:
         ),
       ]
     )
+    logging.getLogger('absl').addFilter(_not_from_orbax)
     with self._told():
       self.folder.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
@@ -66,13 +72,16 @@ class RunStates:
     return self
 
   def __exit__(self, kind, error, trace) -> None:
-    if error is None:
-      self.wait()
-      self._manager.close()
-      return
-    # The first error is the one to tell; a save that failed as well must not hide it.
-    with contextlib.suppress(Exception):
-      self._manager.close()
+    try:
+      if error is None:
+        self.wait()
+        self._manager.close()
+      else:
+        # The first error is the one to tell; a save that failed as well must not hide it.
+        with contextlib.suppress(Exception):
+          self._manager.close()
+    finally:
+      logging.getLogger('absl').removeFilter(_not_from_orbax)
 
   def steps(self) -> list[int]:
     """Steps of the complete states, ascending."""
@@ -92,6 +101,7 @@ class RunStates:
     """
     finite = metric is not None and math.isfinite(metric)
     with self._told():
+      _check_space(self.folder, sum(a.nbytes for a in arrays.values()))
       self._manager.save(
         step,
         args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), info=ocp.args.JsonSave(info)),
@@ -143,6 +153,21 @@ class RunStates:
         f'Cannot write the run state into the folder {str(self.folder)!r}: {_reason(e)}. '
         f'States that are safe there: {left}. Free some space or give another folder.'
       ) from e
+
+
+def _check_space(folder: pathlib.Path, size: int) -> None:
+  """Raises OSError unless a file of `size` bytes and a little more can be written.
+
+  Finding out here costs a write that never reaches the disk, and leaves no half-written state.
+  """
+  with tempfile.TemporaryFile(dir=folder) as file:
+    chunk = bytes(2**20)
+    for start in range(0, size + SMALL_FILES, len(chunk)):
+      file.write(chunk[: size + SMALL_FILES - start])
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+  return 'orbax' not in record.pathname
 
 
 def _complete(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -1,9 +1,7 @@
-"""A whole run of `train` on the toy model; also a script, for the tests that kill it.
+"""A whole run of `train` on the toy model, here or in a process of its own."""
 
-python toy_run.py FOLDER '{"steps": 40}'
-"""
-
-import json
+import os
+import resource
 import sys
 
 import jax
@@ -85,9 +83,15 @@ def toy_train(
   )
 
 
-if __name__ == '__main__':
+def run_process(folder, log, options, file_limit=None):
+  """Target of a process that a test may kill: a run as `main` would make it, printing to `log`."""
+  os.dup2(log.fileno(), 1)
+  os.dup2(log.fileno(), 2)
+  log.close()
+  if file_limit is not None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
   try:
-    toy_train(sys.argv[1], **json.loads(sys.argv[2]))
+    toy_train(folder, **options)
   except UserError as e:
     print(f'UserError: {e}', file=sys.stderr)
     sys.exit(2)

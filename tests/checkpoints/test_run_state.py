@@ -1,0 +1,142 @@
+"""Run states: which are kept, what a half-written one does, and where errors point."""
+
+import pathlib
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from etils import epath
+
+from prompt_jax.checkpoints.run_state import RunStates, from_arrays, to_arrays
+from prompt_jax.errors import UserError
+
+
+class Moments(NamedTuple):
+  count: object
+  v: object
+
+
+def arrays(step):
+  return {'state/x/y': np.arange(4, dtype=np.float32) * step, 'state/step': np.array(step)}
+
+
+def test_what_is_saved_is_read_by_the_next_process(tmp_path):
+  with RunStates(tmp_path / 'a' / 'state') as states:
+    assert states.steps() == []
+    states.save(3, arrays(3), {'position': {'epoch': 1, 'row': 7}, 'name': 'x'}, None)
+  with RunStates(tmp_path / 'a' / 'state') as states:
+    assert states.steps() == [3]
+    got, info = states.restore(3)
+  assert info == {'position': {'epoch': 1, 'row': 7}, 'name': 'x'}
+  assert sorted(got) == sorted(arrays(3))
+  for name, want in arrays(3).items():
+    np.testing.assert_array_equal(got[name], want)
+    assert got[name].dtype == want.dtype
+
+
+@pytest.mark.parametrize(('mode', 'best'), [('max', 2), ('min', 3)])
+def test_the_latest_few_and_the_best_are_kept(tmp_path, mode, best):
+  metrics = {1: 0.5, 2: 0.9, 3: 0.1, 4: float('nan'), 5: 0.4, 6: None, 7: 0.3}
+  with RunStates(tmp_path, keep=2, best=mode) as states:
+    for step, metric in metrics.items():
+      states.save(step, arrays(step), {}, metric)
+  with RunStates(tmp_path, keep=2, best=mode) as states:
+    assert states.steps() == [best, 6, 7]
+
+
+def test_a_half_written_state_is_never_picked_up(tmp_path):
+  with RunStates(tmp_path) as states:
+    states.save(3, arrays(3), {}, None)
+  # What a kill leaves behind: the folder in which the next state was being made.
+  torn = tmp_path / '5.orbax-checkpoint-tmp-17'
+  torn.mkdir()
+  (torn / 'state').write_text('')
+  with RunStates(tmp_path) as states:
+    assert states.steps() == [3]
+    states.save(5, arrays(5), {}, None)
+  with RunStates(tmp_path) as states:
+    assert states.steps() == [5]
+    np.testing.assert_array_equal(states.restore(5)[0]['state/step'], 5)
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match=rf"folder '{tmp_path}/file/state'.*Not a directory"):
+    RunStates(tmp_path / 'file' / 'state')
+
+
+def test_a_folder_that_vanishes_is_named(tmp_path):
+  states = RunStates(tmp_path / 'state')
+  states.folder.rmdir()
+  states.folder.write_text('')
+  with pytest.raises(UserError, match=rf"Cannot write.*'{tmp_path}/state'"):
+    states.save(1, arrays(1), {}, None)
+
+
+def test_a_damaged_state_is_named(tmp_path):
+  with RunStates(tmp_path) as states:
+    states.save(3, arrays(3), {}, None)
+  for path in (tmp_path / '3' / 'state').rglob('*'):
+    if path.is_file():
+      path.write_bytes(b'')
+  with RunStates(tmp_path) as states, pytest.raises(UserError, match=rf"'{tmp_path}/3' is damaged"):
+    states.restore(3)
+
+
+def test_the_first_error_is_told(tmp_path, monkeypatch):
+  """A save that fails while another error is on its way must not hide it."""
+
+  def fail(_):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'close', fail)
+  states = RunStates(tmp_path)
+  with pytest.raises(UserError, match='loss is nan'), states:
+    raise UserError('loss is nan')
+
+
+def test_an_error_in_the_background_is_told(tmp_path, monkeypatch, caplog):
+  """A disk that fills up after the check; the state before stays."""
+  with RunStates(tmp_path) as states:
+    states.save(1, arrays(1), {}, None)
+  states = RunStates(tmp_path)
+
+  def full(*_, **__):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(pathlib.Path, 'write_text', full)
+  monkeypatch.setattr(epath.Path('/').__class__, 'write_text', full)
+  states.save(2, arrays(2), {}, None)
+  with pytest.raises(UserError, match=r'No space left on device.*safe there: 1'):
+    states.wait()
+  monkeypatch.undo()
+  assert caplog.text == ''
+  with RunStates(tmp_path) as states:
+    assert states.steps() == [1]
+
+
+def test_any_tree_to_arrays_and_back():
+  tree = {'opt': (Moments(jnp.int32(3), {'w': jnp.ones((2, 3))}), ()), 'x': [jnp.zeros(2)]}
+  flat = to_arrays(tree)
+  assert sorted(flat) == ['opt/0/count', 'opt/0/v/w', 'x/0']
+  back = from_arrays(tree, flat, 'folder')
+  assert isinstance(back['opt'][0], Moments)
+  np.testing.assert_array_equal(back['opt'][0].v['w'], np.ones((2, 3)))
+
+
+def test_arrays_are_copies():
+  x = jnp.zeros(4)
+  flat = to_arrays({'x': x})
+  assert not np.shares_memory(flat['x'], np.asarray(x))
+
+
+def test_another_set_up_lists_both_sides():
+  flat = to_arrays({'prompt': jnp.ones((100, 8)), 'v': jnp.ones(3)})
+  with pytest.raises(
+    UserError, match=r'prompt: saved float32\[100, 8\], this run float32\[20, 8\]'
+  ) as e:
+    from_arrays({'prompt': jnp.ones((20, 8)), 'm': jnp.ones(3)}, flat, 'out')
+  assert 'm: saved nothing, this run float32[3]' in str(e.value)
+  assert 'v: saved float32[3], this run nothing' in str(e.value)

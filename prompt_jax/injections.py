@@ -5,6 +5,7 @@ method. Letters: B batch, T input tokens, P prompt rows, S = P + T, H model widt
 N heads, D head width.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -144,13 +145,14 @@ def attach(
   if injection.delta is not None:
     x = x + injection.delta.astype(x.dtype)
   if injection.prefix is None:
-    return x, layout.replace(slot=None)
+    return x, dataclasses.replace(layout, slot=None)
   b = x.shape[0]
   rows = jnp.broadcast_to(injection.prefix, (b, *injection.prefix.shape[1:])).astype(x.dtype)
   if prompt_slot is not None:
     chosen = jnp.take_along_axis(rows, jnp.maximum(prompt_slot, 0)[..., None], axis=1)
     x = jnp.where((prompt_slot >= 0)[..., None], chosen, x)
-    return x, layout.replace(slot=prompt_slot, mask=layout.mask | (prompt_slot >= 0))
+    mask = layout.mask | (prompt_slot >= 0)
+    return x, dataclasses.replace(layout, slot=prompt_slot, mask=mask)
   if layout.segments is not None:
     raise ValueError('Packed rows need prompt_slot: the prompt cannot be inserted between examples')
   return _insert(rows, x, layout, injection.placement)

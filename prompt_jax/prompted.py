@@ -4,6 +4,8 @@ Parameters are {'backbone': the T5's own tree, 'prompt': the method's}. Methods 
 called through `apply(variables, ..., method='encode')` and so on.
 """
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -193,7 +195,7 @@ class PromptedT5(nn.Module):
   ) -> tuple[Array, Cache]:
     count = x.shape[1]
     # Injected cross keys are already part of cached ones, but still widen the mask.
-    logits, own, cross = self.backbone.decode(
+    logits, filled, cross = self.backbone.decode(
       x,
       layout,
       encoded.states,
@@ -204,5 +206,6 @@ class PromptedT5(nn.Module):
       cache=own,
       cached_cross=cross,
     )
-    own = own.replace(start=own.start + count, layer=jnp.int32(0))
+    assert filled is not None  # a cache was given, so one came back
+    own = dataclasses.replace(filled, start=filled.start + count, layer=jnp.int32(0))
     return logits[:, 0], Cache(own, cross)

@@ -1,5 +1,6 @@
 """Encoder and decoder: identical layers, their parameters stacked and scanned over."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -36,7 +37,7 @@ class SelfCache:
     keys = jax.lax.dynamic_update_slice(self.keys, kv[0][None].astype(self.keys.dtype), at)
     values = jax.lax.dynamic_update_slice(self.values, kv[1][None].astype(self.values.dtype), at)
     pick = lambda x: jax.lax.dynamic_index_in_dim(x, self.layer, keepdims=False)
-    cache = self.replace(keys=keys, values=values, layer=self.layer + 1)
+    cache = dataclasses.replace(self, keys=keys, values=values, layer=self.layer + 1)
     return cache, (pick(keys), pick(values))
 
 
@@ -46,7 +47,8 @@ def prepend_kv(kv: layers.KeysValues, injected: Array | None) -> layers.KeysValu
     return kv
   b = kv[0].shape[0]
   front = jnp.broadcast_to(injected, (2, b, *injected.shape[2:])).astype(kv[0].dtype)
-  return tuple(jnp.concatenate([f, x], axis=1) for f, x in zip(front, kv, strict=True))
+  keys, values = (jnp.concatenate([f, x], axis=1) for f, x in zip(front, kv, strict=True))
+  return keys, values
 
 
 def kv_length(injection: Injection) -> int:
@@ -104,12 +106,13 @@ class DecoderLayer(nn.Module):
     x = x + drop(attention(y, own, self_mask, bias))
     y = layers.RMSNorm(name='pre_cross_attention_layer_norm')(x)
     attention = layers.Attention(self.cfg, self.deterministic, name='encoder_decoder_attention')
+    made = None
     if cached is None:
-      cached = prepend_kv(attention.keys_values(states), cross_kv)
+      made = cached = prepend_kv(attention.keys_values(states), cross_kv)
     x = x + drop(attention(y, cached, cross_mask, None))
     y = layers.RMSNorm(name='pre_mlp_layer_norm')(x)
     x = x + drop(layers.Mlp(self.cfg, self.deterministic, name='mlp')(y))
-    return (x, cache), cached
+    return (x, cache), made  # what was given is not stacked again at every step
 
 
 def _scanned(layer: type[nn.Module], cfg: T5Config, length: int, in_axes: Any) -> Any:
@@ -207,7 +210,7 @@ class Decoder(nn.Module):
     x = dropout(x, deterministic=deterministic)
     axes = (*(nn.broadcast,) * 5, 0, 0, 0, 0)
     stack = _scanned(DecoderLayer, cfg, cfg.num_decoder_layers, axes)
-    (x, cache), cross_kv = stack(cfg, deterministic, name='layers')(
+    (x, cache), made = stack(cfg, deterministic, name='layers')(
       (x, cache),
       states,
       layout,
@@ -223,7 +226,7 @@ class Decoder(nn.Module):
     x = dropout(x, deterministic=deterministic)
     if not cfg.tied_logits:
       x = layers.LogitsDense(cfg.vocab_size, name='logits_dense')(x)
-    return x, cache, cross_kv
+    return x, cache, made if cached_cross is None else cached_cross
 
 
 def positions(layout: Layout, length: int) -> Array:
@@ -257,5 +260,9 @@ def _cross_mask(layout: Layout, states: Layout, cross: Injection) -> Array:
   """bool[B, 1, Q|1, S]: a target position sees the encoder positions of its own example."""
   mask = states.mask[:, None, None, :]
   if states.segments is not None:
+    if layout.segments is None:
+      raise ValueError(
+        'Packed inputs need decoder_segment_ids: which targets belong to which input'
+      )
     mask = mask & (layout.segments[:, None, :, None] == states.segments[:, None, None, :])
   return jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (kv_length(cross), 0)), constant_values=True)

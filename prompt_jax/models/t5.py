@@ -45,6 +45,14 @@ class T5(nn.Module):
     self.encoder = stack.Encoder(self.cfg)
     self.decoder = stack.Decoder(self.cfg)
 
+  def __call__(self, encoder_input_tokens: Array, decoder_input_tokens: Array) -> Array:
+    """The bare model: int32[B, T], int32[B, U] -> float32[B, U, V] logits."""
+    layout = Layout(mask=encoder_input_tokens > 0)
+    states = self.encode(self.embed(encoder_input_tokens), layout, Injection())
+    own = Layout(mask=jnp.ones(decoder_input_tokens.shape, bool))
+    x = self.embed(decoder_input_tokens)
+    return self.decode(x, own, states, layout, Injection(), Injection())[0]
+
   def embed(self, tokens: Array) -> Array:
     """int32[B, T] -> [B, T, H] in the compute dtype."""
     return self.token_embedder(tokens)

@@ -1,0 +1,87 @@
+"""Our tree of parameters and T5X's: layers stacked on a leading axis, or one by one.
+
+T5X names `encoder/layers_0/...`, `encoder/layers_1/...`; ours has `encoder/layers/...` with a
+leading L axis, which the model scans over. Everything else is the same.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from prompt_jax.errors import UserError
+
+Tree = dict[str, Any]
+
+_LAYER = re.compile(r'layers_(\d+)')
+
+
+def stack_layers(tree: Mapping[str, Any]) -> Tree:
+  """`layers_0`, `layers_1`, ... -> `layers`, leaf by leaf.
+
+  Args:
+    tree: nested dicts of arrays, at any depth with siblings `layers_{i}`.
+
+  Returns:
+    A new tree; leaves outside layers are the same objects.
+
+  Raises:
+    UserError: a layer is missing, or layers differ in names or shapes.
+  """
+  layers = {int(m.group(1)): tree[name] for name in tree if (m := _LAYER.fullmatch(name))}
+  out: Tree = {
+    name: stack_layers(sub) if isinstance(sub, Mapping) else sub
+    for name, sub in tree.items()
+    if not _LAYER.fullmatch(name)
+  }
+  if not layers:
+    return out
+  if sorted(layers) != list(range(len(layers))):
+    raise UserError(f'Layers {sorted(layers)} are there; expected 0 to {len(layers) - 1} or more.')
+  out['layers'] = _stack([layers[i] for i in range(len(layers))], 'layers')
+  return out
+
+
+def _stack(parts: list[Any], path: str) -> Any:
+  """One tree of stacked leaves from trees of the same form."""
+  if not isinstance(parts[0], Mapping):
+    shapes = {np.shape(part) for part in parts}
+    if len(shapes) > 1:
+      raise UserError(f'{path} has shapes {sorted(shapes)} in different layers; expected one.')
+    return np.stack([np.asarray(part) for part in parts])
+  for i, part in enumerate(parts):
+    if not isinstance(part, Mapping) or part.keys() != parts[0].keys():
+      got = sorted(part) if isinstance(part, Mapping) else 'an array'
+      raise UserError(f'{path} holds {got} in layer {i}, {sorted(parts[0])} in layer 0.')
+  return {name: _stack([part[name] for part in parts], f'{path}/{name}') for name in parts[0]}
+
+
+def unstack_layers(tree: Mapping[str, Any]) -> Tree:
+  """`layers` -> `layers_0`, `layers_1`, ...; the inverse of `stack_layers`, by views."""
+  out: Tree = {}
+  for name, sub in tree.items():
+    if not isinstance(sub, Mapping):
+      out[name] = sub
+    elif name == 'layers':
+      lengths = set(_lengths(sub))
+      if len(lengths) != 1:
+        raise UserError(f'Stacked leaves have leading axes {sorted(lengths)}; expected one length.')
+      out |= {f'layers_{i}': _layer(sub, i) for i in range(lengths.pop())}
+    else:
+      out[name] = unstack_layers(sub)
+  return out
+
+
+def _lengths(tree: Any) -> Iterable[int]:
+  if isinstance(tree, Mapping):
+    for sub in tree.values():
+      yield from _lengths(sub)
+  else:
+    yield np.shape(tree)[0]
+
+
+def _layer(tree: Any, i: int) -> Any:
+  if isinstance(tree, Mapping):
+    return {name: _layer(sub, i) for name, sub in tree.items()}
+  return np.asarray(tree)[i]

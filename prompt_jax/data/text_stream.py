@@ -82,7 +82,7 @@ class TextStream:
       lengths = span_corruption.corrupted_lengths(self.chunk, self.density, self.mean_span)
       self.inputs, self.targets = lengths
     else:
-      self.chunk = min(self.inputs, self.targets)
+      self.chunk = self.inputs
     # One chunk is given up for the random offset of an epoch.
     self.rows = len(self.tokens) // self.chunk - 1
     if self.rows < self.batch_size:
@@ -123,7 +123,7 @@ class TextStream:
 
   def _example(self, rng: np.random.Generator, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if self.objective == 'prefix_lm':
-      return span_corruption.prefix_lm(rng, chunk, eos=self.eos)
+      return span_corruption.prefix_lm(rng, chunk, self.targets, eos=self.eos)
     return span_corruption.corrupt_spans(
       rng,
       chunk,

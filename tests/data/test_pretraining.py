@@ -48,14 +48,15 @@ def test_t5_masks_15_percent_in_spans_of_3():
   assert span_corruption.chunk_length(512, 0.15, 3.0) == 568
 
 
-@given(st.integers(2, 50), st.integers(0, 2**32 - 1))
-def test_prefix_lm_cuts_once(length, seed):
+@given(st.integers(2, 50), st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_prefix_lm_cuts_once(length, targets, seed):
   chunk = np.arange(2, length + 2)
-  x, y = span_corruption.prefix_lm(np.random.default_rng(seed), chunk, eos=EOS)
-  assert np.concatenate([x[:-1], y[:-1]]).tolist() == chunk.tolist()
-  assert x[-1] == y[-1] == EOS
-  assert len(x) > 1
-  assert len(y) > 1
+  rng = np.random.default_rng(seed)
+  x, y = span_corruption.prefix_lm(rng, chunk, targets, eos=EOS)
+  k = len(x) - 1
+  assert 1 <= k < length
+  assert x.tolist() == [*chunk[:k], EOS]
+  assert y.tolist() == [*chunk[k:], EOS][:targets]
 
 
 def _stream(**settings):

@@ -92,6 +92,15 @@ DEVICE = Flag(
 TASK = Flag('task', 'TASK', 'a task by name (prompt-jax tasks lists them)', metavar='NAME')
 DATA = Flag('data', 'DATA', 'a TSV, CSV or JSONL file with text and label (or inputs and targets)',
             metavar='FILE')  # fmt: skip
+FOLDER = Flag('folder', 'FOLDER', 'where the task is a folder of JSON Lines files', metavar='DIR')
+MODULE = Flag('module', 'MODULES', 'a Python module that registers seqio tasks; repeatable',
+              metavar='NAME', many=True)  # fmt: skip
+COLUMNS = (
+  Flag('text', 'TEXT', 'column of the text (several: a,b), if not named so', metavar='COLUMN'),
+  Flag('label', 'LABEL', 'column of the label', metavar='COLUMN'),
+  Flag('inputs', 'INPUTS', 'column of the inputs of a text-to-text file', metavar='COLUMN'),
+  Flag('targets', 'TARGETS', 'column of its targets', metavar='COLUMN'),
+)
 BATCH = Flag('batch_size', 'BATCH_SIZE', 'examples a step', at_least_one, 'N')
 INPUT_LENGTH = Flag('input_length', 'INPUT_LENGTH', 'tokens of an input', at_least_one, 'N')
 TARGET_LENGTH = Flag('target_length', 'TARGET_LENGTH', 'tokens of a target', at_least_one, 'N')
@@ -104,9 +113,10 @@ RATE = Flag('learning_rate', 'LEARNING_RATE', 'learning rate', float, 'X')
 
 SHORTCUTS: dict[str, tuple[Flag, ...]] = {
   'train': (
-    MODEL, TASK, DATA,
+    MODEL, TASK, FOLDER, MODULE, DATA,
     Flag('validation', 'VALIDATION', 'a file to select the best prompt on', metavar='FILE'),
     Flag('test', 'TEST', 'a file for the final score', metavar='FILE'),
+    *COLUMNS,
     OUTPUT, STEPS, BATCH, RATE,
     Flag('length', 'PROMPT_LENGTH', 'rows of the prompt', at_least_one, 'N'),
     INPUT_LENGTH, TARGET_LENGTH, SEED,
@@ -116,7 +126,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     DEVICE,
   ),
   'eval': (
-    MODEL, TASK, DATA,
+    MODEL, TASK, FOLDER, MODULE, DATA, *COLUMNS,
     Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt', metavar='FILE'),
     Flag('split', 'SPLIT', 'which split to measure', metavar='NAME'),
     OUTPUT, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE,
@@ -198,6 +208,9 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
   if verb == 'tasks':
     sub.add_argument('name', nargs='?', metavar='NAME', help='show examples of this task')
     sub.add_argument('--examples', type=at_least_one, default=3, metavar='N', help='how many')
+    sub.add_argument(
+      '--folder', metavar='DIR', help='where the task is a folder of JSON Lines files'
+    )
   if configured(verb):
     gin = sub.add_argument_group('configuration')
     gin.add_argument('--gin_file', action='append', default=[], metavar='FILE', help='repeatable')

@@ -1,18 +1,17 @@
 """Which task: a name, a file of the user's own, or recorded examples."""
 
-import importlib
-from collections.abc import Mapping, Sequence
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 
 from prompt_jax.data.example import Task
 from prompt_jax.data.local_file import local_task
 from prompt_jax.data.recorded import replay
 from prompt_jax.errors import UserError, unknown
+from prompt_jax.tasks import docstrings, glue, super_glue
+from prompt_jax.tasks.jsonl import jsonl_task
 
-# Tasks that need neither TensorFlow nor seqio: name -> the function that makes them.
-NATIVE: Mapping[str, tuple[str, str]] = {
-  'docstrings_iid': ('prompt_jax.tasks.docstrings', 'docstrings_iid'),
-  'docstrings_files': ('prompt_jax.tasks.docstrings', 'docstrings_files'),
-}
+TASKLESS = 'taskless_'
+INSTALL = "pip install 'prompt_jax[seqio]'"
 
 
 def choose(
@@ -27,6 +26,8 @@ def choose(
   labels: Sequence[str] | None = None,
   words: Mapping[str, str] | None = None,
   metrics: Sequence[str] | None = None,
+  folder: str | None = None,
+  modules: Sequence[str] = (),
 ) -> Task:
   """The task that the flags name.
 
@@ -42,6 +43,8 @@ def choose(
     labels: all labels in their order; None for those in the file.
     words: label -> what the model writes for it.
     metrics: names of metrics; None for the task's own.
+    folder: where `task` is a folder of JSON Lines files.
+    modules: Python modules that register seqio tasks.
 
   Raises:
     UserError: both or neither of task and data, an unknown name, or a bad file.
@@ -49,7 +52,7 @@ def choose(
   if task and (data or validation or test):
     raise UserError('Give --task or files of your own (--data), not both.')
   if task:
-    return named(task)
+    return named(task, folder, modules)
   if not (data or validation or test):
     raise UserError(
       'Nothing to work on: give --task NAME (prompt-jax tasks lists them) or --data FILE.'
@@ -62,9 +65,41 @@ def choose(
   )  # fmt: skip
 
 
-def named(name: str) -> Task:
-  """The task of that name; seqio is imported only for a name that is not native."""
-  if name in NATIVE:
-    module, function = NATIVE[name]
-    return getattr(importlib.import_module(module), function)()
-  raise unknown('task', name, NATIVE)
+def native() -> dict[str, Callable[[], Task]]:
+  """The tasks that need neither a download nor TensorFlow."""
+  return {
+    'docstrings_iid': docstrings.docstrings_iid,
+    'docstrings_files': docstrings.docstrings_files,
+  }
+
+
+def downloaded() -> list[str]:
+  """Names of the tasks that come through tensorflow-datasets."""
+  return [f'glue_{n}' for n in glue.FORMATS] + [f'super_glue_{n}' for n in super_glue.FORMATS]
+
+
+def named(name: str, folder: str | None = None, modules: Sequence[str] = ()) -> Task:
+  """The task of that name: native, of JSON Lines files, of GLUE or SuperGLUE, or seqio's.
+
+  "taskless_NAME" leaves the task's name out of the inputs, as the papers on prompt tuning do.
+
+  Raises:
+    UserError: there is none, or it needs packages that are not installed.
+  """
+  base, taskless = name.removeprefix(TASKLESS), name.startswith(TASKLESS)
+  if folder is not None:
+    return jsonl_task(base, folder, taskless)
+  if name in native():
+    return native()[name]()
+  if base not in downloaded() and not modules:
+    known = [*native(), *downloaded()]
+    raise unknown('task', name, known, 'Other seqio tasks need the --module that registers them.')
+  if importlib.util.find_spec('seqio') is None:
+    raise UserError(f'The task {name!r} needs seqio, which is not installed: {INSTALL}')
+  if base.startswith('super_glue_') and not modules:
+    return super_glue.super_glue_task(base.removeprefix('super_glue_'), taskless)
+  if base.startswith('glue_') and not modules:
+    return glue.glue_task(base.removeprefix('glue_'), taskless)
+  from prompt_jax.data.seqio_source import seqio_task
+
+  return seqio_task(name, modules)

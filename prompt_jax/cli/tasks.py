@@ -16,11 +16,16 @@ LENGTHS = Lengths(100_000, 100_000)
 def run(args: argparse.Namespace) -> None:
   console = Console(highlight=False)
   if args.name is None:
-    for name in data.NATIVE:
-      console.print(f'[bold]{name}[/bold]  {data.named(name).about}', soft_wrap=True)
-    console.print('Or a file of your own: prompt-jax train --data FILE', soft_wrap=True)
+    for name, make in data.native().items():
+      console.print(f'[bold]{name}[/bold]  {make().about}', soft_wrap=True)
+    console.print(
+      f'\nThrough tensorflow-datasets ({data.INSTALL}), each also as taskless_NAME:', markup=False
+    )
+    console.print(f'  {", ".join(data.downloaded())}')
+    console.print('\nA folder of JSON Lines files: --task NAME --folder DIR', soft_wrap=True)
+    console.print('A file of your own: --data FILE', soft_wrap=True)
     return
-  task = data.named(args.name)
+  task = data.named(args.name, args.folder)
   console.print(f'[bold]{task.name}[/bold]  {task.about}', soft_wrap=True)
   console.print(f'metrics: {", ".join(task.metrics)}')
   if task.labels:

@@ -1,6 +1,7 @@
 """A model and what was tuned on it, from files: for the verbs that use a prompt."""
 
 import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -46,10 +47,19 @@ def load(model: str | None, prompt_file: str | None, dtype: str | None = None) -
   """
   if prompt_file is None:
     backbone = load_backbone(model or EMBEDDED, dtype)
-    return _ready(backbone, None, {'backbone': backbone.params}, {}, {})
+    return Tuned(*_ready(backbone, None, {'backbone': backbone.params}, {}), backbone, {})
+  named = load_prompt(prompt_file, kind_of(prompt_file)).metadata.get('model', EMBEDDED)
+  return attach(load_backbone(model or named, dtype), prompt_file)
+
+
+def attach(backbone: Backbone, prompt_file: str | os.PathLike[str]) -> Tuned:
+  """A model with what a file holds for it.
+
+  Raises:
+    UserError: the file is missing or damaged, or was made for another model.
+  """
   kind = kind_of(prompt_file)
   saved = load_prompt(prompt_file, kind)
-  backbone = load_backbone(model or saved.metadata.get('model', EMBEDDED), dtype)
   check_model(
     saved,
     base_model=backbone.name,
@@ -57,10 +67,10 @@ def load(model: str | None, prompt_file: str | None, dtype: str | None = None) -
     width=backbone.config.emb_dim,
     path=prompt_file,
   )
-  return _ready(backbone, *_parts(saved, kind, backbone), saved.metadata)
+  return Tuned(*_ready(backbone, *_parts(saved, kind, backbone)), backbone, saved.metadata)
 
 
-def kind_of(path: str) -> str:
+def kind_of(path: str | os.PathLike[str]) -> str:
   """ "prompt" or "weights". Whatever is wrong with the file, `load_prompt` tells."""
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
@@ -81,11 +91,10 @@ def _parts(saved: Prompt, kind: str, backbone: Backbone) -> tuple[Any, Tree, Tre
 
 
 def _ready(
-  backbone: Backbone, method: Any, params: Tree, constants: Tree, metadata: dict[str, Any]
-) -> Tuned:
+  backbone: Backbone, method: Any, params: Tree, constants: Tree
+) -> tuple[PromptedT5, dict[str, Tree]]:
   model = PromptedT5(T5(backbone.config), method)
-  variables = jax.device_put({'params': params, 'constants': constants})
-  return Tuned(model, variables, backbone, metadata)
+  return model, jax.device_put({'params': params, 'constants': constants})
 
 
 def command(prompt_file: pathlib.Path, model: str) -> str:

@@ -1,0 +1,290 @@
+"""`prompt-jax train`: tune a prompt, or more, on a frozen model. The phases are in order."""
+
+import argparse
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import optax
+from rich.console import Console
+
+from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, load_backbone
+from prompt_jax.checkpoints.method import describe
+from prompt_jax.cli import config, report, tuned
+from prompt_jax.cli.device import choose as choose_device
+from prompt_jax.data.batches import BatchStream
+from prompt_jax.data.example import Example, Lengths, Task
+from prompt_jax.errors import UserError
+from prompt_jax.evaluation.evaluator import Evaluator
+from prompt_jax.evaluation.report import write_predictions
+from prompt_jax.evaluation.tensorboard import EventFile
+from prompt_jax.injections import prefix_length
+from prompt_jax.models.t5 import T5
+from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompts.initialise import initialise_prompt
+from prompt_jax.prompts.initializers import ClassLabels
+from prompt_jax.training import loop
+from prompt_jax.training.losses import Loss
+from prompt_jax.training.partition import count, merge, split
+from prompt_jax.training.records import read_records
+from prompt_jax.training.settings import Settings
+
+# Metrics with several scores: the one that selects the best step.
+MAIN_SCORE = {'squad': 'f1', 'squad_by_group': 'f1', 'rouge': 'rougeLsum'}
+
+
+def run(args: argparse.Namespace) -> None:
+  includes = []
+  if args.train == ['all']:
+    includes.append(('runs', 'model_tuning'))
+    args.train = None
+  elif args.train is not None:
+    args.train = ['prompt/.*' if p == 'prompt' else p for p in args.train]
+  includes += [('prompts', args.prompt)] if args.prompt else []
+  includes += [('inits', args.init)] if args.init else []
+  config.load(args, train, includes)()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setup:
+  """What every seed of a run shares."""
+
+  backbone: Backbone
+  model: PromptedT5
+  task: Task
+  lengths: Lengths
+  examples: dict[str, Sequence[Example]]
+  model_name: str
+  console: Console
+
+
+def train(
+  *,
+  model: str,
+  task: Task,
+  prompt: nn.Module | None,
+  output: str | None,
+  settings: Settings,
+  optimizer: optax.GradientTransformation,
+  loss: Loss,
+  batch_size: int,
+  input_length: int,
+  target_length: int,
+  seed: int,
+  seeds: Sequence[int] | None,
+  device: str,
+  dtype: str | None,
+  max_positions: int,
+) -> None:
+  """Trains once a seed, measures the test split, and writes everything into the output folder.
+
+  Args:
+    model: "embedded" or a model folder.
+    task: what to learn.
+    prompt: the method; None for the bare model.
+    output: folder for results; None for runs/ and the task's name.
+    settings: see `training.settings.Settings`; its seed is that of each run.
+    optimizer: of the trainable leaves.
+    loss: what is minimised.
+    batch_size: examples a step.
+    input_length: most tokens of an input.
+    target_length: most tokens of a target.
+    seed: of the only run, or
+    seeds: of several runs, in folders of their own.
+    device: see `cli.device`.
+    dtype: see `load_backbone`.
+    max_positions: most encoder positions, prompt rows and tokens together.
+  """
+  console = Console()
+  choose_device(device)
+  folder = pathlib.Path(output or f'runs/{task.name}')
+  config.record(folder, may_change=('DEVICE', 'STEPS'))
+  setup = _set_up(model, task, prompt, Lengths(input_length, target_length), dtype, console)
+  evaluator = _evaluator(setup, setup.model, batch_size)
+
+  results = []
+  for number in seeds or [seed]:
+    if seeds:
+      console.rule(f'seed {number}')
+    embedding = setup.backbone.params['token_embedder']['embedding']
+    rows, constants = initialise_prompt(
+      setup.model, jax.random.key(number), embedding, setup.backbone.vocabulary
+    )
+    params = {'backbone': setup.backbone.params, **({'prompt': rows} if rows else {})}
+    length = _length(setup, params, constants, max_positions)
+    of_run = dataclasses.replace(settings, seed=number, metric=_metric(setup, settings))
+    result = loop.train(
+      model=setup.model,
+      backbone=setup.backbone.params,
+      prompt=rows,
+      constants=constants,
+      stream=BatchStream(setup.examples['train'], batch_size, seed=number),
+      tx=optimizer,
+      settings=of_run,
+      folder=folder / f'seed_{number}' if seeds else folder,
+      metadata=_metadata(setup, length, of_run),
+      loss=loss,
+      evaluate=_validation(setup, evaluator, params, constants, of_run),
+      console=console,
+    )
+    _write_events(result.folder)
+    results.append(result)
+
+  _report(setup, evaluator, results, folder, batch_size)
+
+
+def _evaluator(setup: _Setup, model: PromptedT5, batch_size: int) -> Evaluator:
+  return Evaluator(
+    model,
+    setup.backbone.vocabulary,
+    setup.task,
+    max_target_length=setup.lengths.targets,
+    batch_size=batch_size,
+  )
+
+
+def _metric(setup: _Setup, settings: Settings) -> str | None:
+  """The validation score that selects the best step; none without validation examples."""
+  if 'validation' not in setup.examples:
+    return None
+  first = setup.task.metrics[0]
+  return settings.metric or MAIN_SCORE.get(first, first)
+
+
+def _validation(
+  setup: _Setup, evaluator: Evaluator, params: Any, constants: Any, settings: Settings
+) -> loop.Evaluate | None:
+  """From the leaves that train to the scores of the validation split."""
+  if 'validation' not in setup.examples:
+    return None
+  _, frozen = split(params, settings.patterns)
+
+  def evaluate(trainable: Any) -> dict[str, float]:
+    variables = {'params': merge(trainable, frozen), 'constants': constants}
+    return evaluator(variables, setup.examples['validation'])[0]
+
+  return evaluate
+
+
+def _write_events(folder: pathlib.Path) -> None:
+  """The records of a run once more, for TensorBoard."""
+  shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
+  events = EventFile(folder / 'tensorboard')
+  for record in read_records(folder / 'metrics.jsonl'):
+    scalars = {k: v for k, v in record.items() if k not in ('step', 'kind')}
+    events.add(record['step'], {f'{record["kind"]}/{k}': v for k, v in scalars.items()})
+
+
+def _report(
+  setup: _Setup,
+  evaluator: Evaluator,
+  results: Sequence[loop.Result],
+  folder: pathlib.Path,
+  batch_size: int,
+) -> None:
+  """Measures what was tuned beside what needs no tuning, on examples that chose nothing."""
+  console = setup.console
+  which = next((s for s in ('test', 'validation') if s in setup.examples), None)
+  if which is not None:
+    examples = setup.examples[which]
+    table = report.baselines(setup.examples['train'], examples)
+    bare = PromptedT5(T5(setup.backbone.config))
+    variables = {'params': {'backbone': setup.backbone.params}}
+    untuned = _evaluator(setup, bare, batch_size)(variables, examples)[0]
+    table.append(report.Row('the model, untuned', [untuned], 0))
+    scores = []
+    for result in results:
+      ready = tuned.attach(setup.backbone, result.file)
+      found, predictions = evaluator(ready.variables, examples)
+      write_predictions(result.folder / 'predictions.jsonl', predictions)
+      scores.append(found)
+    what = 'tuned prompt' if tuned.kind_of(results[0].file) == 'prompt' else 'tuned weights'
+    table.append(report.Row(what, scores, count(results[0].trainable)))
+    report.write(folder / 'results.json', table, task=setup.task.name, split=which)
+    title = f'{setup.task.name}, {len(examples)} {which} examples, in percent'
+    report.show(table, title, console)
+  best = results[0].file
+  console.print(f'{best.stem.capitalize()} file: {best}', soft_wrap=True, highlight=False)
+  console.print(f'Learning curve: {best.parent / "curve.png"}', soft_wrap=True, highlight=False)
+  line = tuned.command(best, setup.model_name)
+  console.print(f'Use it: {line}', soft_wrap=True, highlight=False, markup=False)
+
+
+def _set_up(
+  model_name: str,
+  task: Task,
+  prompt: nn.Module | None,
+  lengths: Lengths,
+  dtype: str | None,
+  console: Console,
+) -> _Setup:
+  """Reads the model and the examples, before anything is computed."""
+  backbone = load_backbone(model_name, dtype)
+  backbone = dataclasses.replace(backbone, params=jax.device_put(backbone.params))
+  examples = {s: task.load(s, backbone.vocabulary, lengths) for s in task.splits}
+  if 'train' not in examples:
+    raise UserError(
+      f'The task {task.name!r} has no examples to train on; give --data FILE as well.'
+    )
+  if prompt is not None and task.labels:
+    prompt = with_labels(prompt, task.labels)
+  model = PromptedT5(T5(backbone.config), prompt)
+  sizes = ', '.join(f'{len(found)} {name}' for name, found in examples.items())
+  console.print(f'Model {backbone.name} · task {task.name}: {sizes} examples', highlight=False)
+  if model_name != EMBEDDED:
+    model_name = str(pathlib.Path(model_name).resolve())
+  return _Setup(backbone, model, task, lengths, examples, model_name, console)
+
+
+def with_labels(module: Any, labels: Sequence[str]) -> Any:
+  """`module` with the task's labels in every ClassLabels initialiser that was given none."""
+  changes = {}
+  for field in dataclasses.fields(module):
+    value = None if field.name == 'parent' else getattr(module, field.name)
+    if isinstance(value, ClassLabels) and not value.labels:
+      changes[field.name] = dataclasses.replace(value, labels=tuple(labels))
+    elif isinstance(value, nn.Module):
+      changes[field.name] = with_labels(value, labels)
+  return module.clone(**changes)
+
+
+def _metadata(setup: _Setup, rows: int, settings: Settings) -> dict[str, Any]:
+  """What the prompt file says about itself, besides step, seed and score."""
+  method, backbone = setup.model.prompt, setup.backbone
+  return {
+    'base_model': backbone.name,
+    'model': setup.model_name,
+    'fingerprint': backbone.fingerprint,
+    'width': backbone.config.emb_dim,
+    'vocabulary': backbone.vocabulary.sha256,
+    'method': 'none' if method is None else type(method).__name__,
+    'method_config': describe(method),
+    'gin': config.used(),
+    'length': rows,
+    'patterns': list(settings.patterns),
+    'task': setup.task.name,
+    'labels': setup.task.labels and list(setup.task.labels),
+    'input_length': setup.lengths.inputs,
+    'target_length': setup.lengths.targets,
+  }
+
+
+def _length(setup: _Setup, params: dict[str, Any], constants: Any, most: int) -> int:
+  """Rows that the prompt puts among the encoder's tokens, if they fit."""
+  tokens = jax.ShapeDtypeStruct((1, setup.lengths.inputs), 'int32')
+  variables = {'params': params, 'constants': constants}
+  injections = jax.eval_shape(
+    lambda v, t: setup.model.apply(v, t, method='injections'), variables, tokens
+  )
+  rows = prefix_length(injections.encoder)
+  if rows + setup.lengths.inputs > most:
+    raise UserError(
+      f'The prompt has {rows} rows and inputs may have {setup.lengths.inputs} tokens: together '
+      f'more than {most} positions. Lower --length or --input_length, or raise the limit with '
+      f'--gin.MAX_POSITIONS={rows + setup.lengths.inputs}.'
+    )
+  return rows

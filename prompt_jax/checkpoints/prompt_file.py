@@ -29,8 +29,8 @@ class Prompt:
   Attributes:
     params: nested dicts of arrays, the method's parameters (`params['prompt']` of the model).
       In a file of kind "weights": all that was trained, from the root of the model's tree.
-    constants: nested dicts of arrays, the model's whole collection "constants": the method's
-      non-trainable state, under "prompt".
+    constants: nested dicts of arrays, the method's non-trainable state (`constants['prompt']` of
+      the model).
     metadata: JSON values by name. Required: "base_model" (name), "fingerprint" (of its weights),
       "method" (class name), "width" (H). Usual: "gin" (text that builds the method), "length"
       (P), "placement", "sees_input", "kv_bias", "vocabulary" (sha256), "task", "labels",

@@ -99,13 +99,13 @@ class RunStates:
     Raises:
       UserError: this save or the one before failed. Complete states are still there.
     """
-    finite = metric is not None and math.isfinite(metric)
+    value = None if metric is None or not math.isfinite(metric) else {'value': float(metric)}
     with self._told():
       _check_space(self.folder, sum(a.nbytes for a in arrays.values()))
       self._manager.save(
         step,
         args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), info=ocp.args.JsonSave(info)),
-        metrics={'value': float(metric)} if finite else None,
+        metrics=value,
         force=True,
       )
 

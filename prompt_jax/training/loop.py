@@ -59,7 +59,7 @@ class _Point:
   """Where a run stands: what is saved, and all that a step changes."""
 
   state: TrainState
-  constants: Tree
+  constants: Tree  # the collection of the model
   position: Position
   selection: Selection
   step: int
@@ -102,7 +102,7 @@ def train(
     model: `prompted.PromptedT5`, or a module with its `__call__`.
     backbone: its parameters, in the compute dtype where they are frozen.
     prompt: the method's fresh parameters, {} for the bare model.
-    constants: the model's collection "constants", {} for none.
+    constants: the method's non-trainable state, {} for none.
     stream: batches of NumPy arrays; see `prefetch.Stream`.
     tx: the optimiser.
     settings: see `settings.Settings`.
@@ -133,20 +133,27 @@ def train(
     f'({100 * count(trainable) / count(params):.3g} %)',
     highlight=False,
   )
-  frozen, constants = jax.device_put((frozen, constants))
+  frozen = jax.device_put(frozen)
+  collection = jax.device_put({'prompt': constants} if constants else {})
   state = create_state(trainable, tx, settings.seed)
 
   # Compile, at the first batch of each shape. Only the train state is donated.
-  how = {'microbatches': settings.microbatches, 'dropout': settings.dropout}
-  pure = functools.partial(train_step, model=model, tx=tx, loss=loss or Loss(), **how)
+  pure = functools.partial(
+    train_step,
+    model=model,
+    tx=tx,
+    loss=loss or Loss(),
+    microbatches=settings.microbatches,
+    dropout=settings.dropout,
+  )
   step = jax.jit(pure, donate_argnums=0)
 
   # Restore, loop, finish.
   saved = RunStates(folder / 'state', settings.keep, settings.mode)
   with saved as states, Interrupt() as interrupt:
-    output = Output(folder, trainable, frozen, constants, {**metadata, 'seed': settings.seed})
+    output = Output(folder, trainable, frozen, collection, {**metadata, 'seed': settings.seed})
     run = _Run(settings, folder, metadata['fingerprint'], evaluate, states, output, console)
-    point = _restore(run, state, constants, stream, metadata)
+    point = _restore(run, state, collection, stream, metadata)
     _loop(run, point, step, frozen, stream, interrupt)
     return _finish(run, point)
 
@@ -172,7 +179,8 @@ def _restore(
       path=run.settings.warm_start,
     )
     fresh = warm_start(run.settings.warm_start, state.trainable)
-    state = state.replace(trainable=jax.tree.map(lambda x: jnp.array(x, jnp.float32), fresh))
+    trainable = jax.tree.map(lambda x: jnp.array(x, jnp.float32), fresh)
+    state = dataclasses.replace(state, trainable=trainable)
   run.output.begin(state.trainable)
   return _Point(state, constants, dict(stream.position), Selection(), step=0)
 
@@ -210,7 +218,7 @@ def _loop(
   ):
     monitor = Monitor(records, progress, settings.log_every)
     if point.step == 0 and settings.eval_at_start and run.evaluate:
-      _evaluate(run, point, records, progress)
+      _evaluate(run, run.evaluate, point, records, progress)
     for batch, position in batches:
       with jax.transfer_guard('disallow'):
         point.state, metrics = step(point.state, frozen, point.constants, batch)
@@ -220,7 +228,7 @@ def _loop(
       value, improved = None, False
       if run.evaluate and (last or _due(point.step, settings.eval_every)):
         monitor.flush()
-        value, improved = _evaluate(run, point, records, progress)
+        value, improved = _evaluate(run, run.evaluate, point, records, progress)
       last = last or point.selection.exhausted(settings.patience)
       if last or improved or interrupt.signal or _due(point.step, settings.save_every):
         monitor.flush()  # A state is saved only once its metrics were seen to be finite.
@@ -240,11 +248,11 @@ def _due(step: int, every: int) -> bool:
 
 
 def _evaluate(
-  run: _Run, point: _Point, records: Records, progress: Progress
+  run: _Run, evaluate: Evaluate, point: _Point, records: Records, progress: Progress
 ) -> tuple[float | None, bool]:
   """Evaluates, records, and writes the prompt file if it is the best; (value, improved)."""
   began = time.monotonic()
-  metrics = {name: float(v) for name, v in run.evaluate(point.state.trainable).items()}
+  metrics = {name: float(v) for name, v in evaluate(point.state.trainable).items()}
   seconds = time.monotonic() - began
   records.add(point.step, 'eval', {**metrics, 'seconds': seconds})
   shown = '  '.join(f'{name} {v:.4g}' for name, v in metrics.items())

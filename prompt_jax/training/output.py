@@ -19,13 +19,15 @@ class Output:
   def __init__(
     self, folder: pathlib.Path, trainable: Tree, frozen: Tree, constants: Tree, metadata: Tree
   ):
+    """Args: where to; both sides of the split; the model's collection "constants"; what is known
+    of the prompt before it is trained."""
     self.kind = 'prompt' if set(trainable) == {'prompt'} else 'weights'
     self.best = folder / f'{self.kind}.safetensors'
     self.last = folder / 'last.safetensors'
     self._initial_path = folder / 'initial.safetensors'
     # The rest of a prompt of which only a part trains.
     self._rest = {'prompt': frozen['prompt']} if 'prompt' in frozen else {}
-    self._constants, self._metadata = constants, metadata
+    self._constants, self._metadata = constants.get('prompt', {}), metadata
     self._initial: Tree = {}
 
   def begin(self, trainable: Tree) -> None:

@@ -74,7 +74,7 @@ def plot_curve(records: list[Record], path: str | os.PathLike, metric: str | Non
   axes.set_xlabel('step')
   axes.set_ylabel('training loss', color='C0')
   evaluated = [r for r in records if r['kind'] == 'eval' and metric in r]
-  if evaluated:
+  if metric is not None and evaluated:
     right = axes.twinx()
     values = [r[metric] for r in evaluated]
     right.plot([r['step'] for r in evaluated], values, 'o-', color='C1', label=metric)

@@ -3,6 +3,7 @@
 Letters: B batch, U target tokens, M microbatches.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -108,7 +109,8 @@ def train_step(
   else:
     gradient, sums = _accumulate(gradient_of, state.trainable, batch, scaled, key, microbatches)
   updates, opt_state = tx.update(gradient, state.opt_state, state.trainable)
-  new = state.replace(
+  new = dataclasses.replace(
+    state,
     step=state.step + 1,
     trainable=optax.apply_updates(state.trainable, updates),
     opt_state=opt_state,

@@ -26,7 +26,7 @@ def prompt():
   table = np.arange(12, dtype=np.float32).reshape(3, 4)
   return Prompt(
     params={'table': {'down': table, 'up': np.float32(2.5)}},
-    constants={'prompt': {'mask': np.array([1, 0], np.int32)}},
+    constants={'mask': np.array([1, 0], np.int32)},
     metadata=METADATA,
     initial={'table': {'down': table * 0, 'up': np.float32(0)}},
   )
@@ -42,7 +42,7 @@ def test_what_is_saved_is_read(tmp_path):
       want, got = getattr(prompt(), group)['table'][name], getattr(back, group)['table'][name]
       np.testing.assert_array_equal(got, want)
       assert got.shape == want.shape
-  assert back.constants['prompt']['mask'].dtype == np.int32
+  assert back.constants['mask'].dtype == np.int32
   assert [p.name for p in path.parent.iterdir()] == ['p.safetensors']
 
 

@@ -56,7 +56,7 @@ def test_a_run_leaves_what_the_docstring_says(finished):
   np.testing.assert_array_equal(best.initial['prompt'], fresh)
   np.testing.assert_array_equal(prompt_of(folder, 'initial.safetensors'), fresh)
   assert float(np.abs(prompt_of(folder) - fresh).max()) > 0.1
-  np.testing.assert_array_equal(best.constants['prompt']['scale'], np.ones(6))
+  np.testing.assert_array_equal(best.constants['scale'], np.ones(6))
   assert (folder / 'curve.png').read_bytes().startswith(b'\x89PNG')
 
 

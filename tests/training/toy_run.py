@@ -30,7 +30,7 @@ class ToyStream:
   def __iter__(self):
     while self._end is None or self.position['next'] < self._end:
       batch = toy_batch(self._rows, seed=self.position['next'])
-      self.position = {'next': self.position['next'] + 1}
+      self.position['next'] += 1
       self.taken += 1
       yield batch
 
@@ -68,7 +68,7 @@ def toy_train(
     model=model,
     backbone=params['backbone'],
     prompt=params['prompt'],
-    constants=variables['constants'],
+    constants=variables['constants']['prompt'],
     stream=stream or ToyStream(),
     tx=tx or optim.adafactor(0.3),
     settings=Settings(**{'steps': 20, 'seed': seed, 'dropout': True, **settings}),

@@ -4,6 +4,7 @@ import collections
 import re
 import string
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,9 @@ ROUGE_TYPES = ('rouge1', 'rouge2', 'rougeLsum')
 
 def answers(target: Target) -> list[str]:
   """The right answers as a list."""
-  return [target] if isinstance(target, str) else [str(answer) for answer in target]
+  if isinstance(target, list | tuple):
+    return [str(answer) for answer in target]
+  return [str(target)]
 
 
 def exact_match(targets: Sequence, predictions: Sequence) -> dict[str, float]:
@@ -23,14 +26,16 @@ def exact_match(targets: Sequence, predictions: Sequence) -> dict[str, float]:
 
   T5's sequence_accuracy; for texts, white space at the ends does not count.
   """
-
-  def equal(target, prediction) -> bool:
-    if not isinstance(prediction, str):
-      return target == prediction
-    return prediction.strip() in [answer.strip() for answer in answers(target)]
-
-  hits = [equal(t, p) for t, p in zip(targets, predictions, strict=True)]
+  hits = [right(t, p) for t, p in zip(targets, predictions, strict=True)]
   return {'exact_match': 100 * float(np.mean(hits))}
+
+
+def right(target: Any, prediction: Any) -> bool:
+  """Whether a prediction is its target, or one of the right answers."""
+  if not isinstance(prediction, str):
+    options = target if isinstance(target, list | tuple) else [target]
+    return prediction in options
+  return prediction.strip() in [answer.strip() for answer in answers(target)]
 
 
 def normalize_answer(text: str) -> str:

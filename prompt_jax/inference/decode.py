@@ -59,8 +59,15 @@ def greedy(
   Returns:
     int32[B, U] ids, end-of-sequence included and 0 after it.
   """
-  choose = lambda logits, position: jnp.argmax(logits, -1)
-  return decode(model, variables, encoder_input_tokens, max_len, choose, eos_id, task_id).tokens
+  return decode(
+    model, variables, encoder_input_tokens, max_len, most_probable, eos_id, task_id
+  ).tokens
+
+
+def most_probable(logits: Array, position: Array) -> Array:
+  """The choice of greedy decoding; of equal logits the lowest id."""
+  del position
+  return jnp.argmax(logits, -1)
 
 
 def sample(

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,8 +46,15 @@ def _frequent_token(model, variables, inputs):
 def test_greedy_is_the_argmax_of_teacher_forcing_and_rows_end(tiny, inputs):
   model, variables = tiny
   eos = _frequent_token(model, variables, inputs)
-  greedy = lambda logits, position: jnp.argmax(logits, -1)
-  got = _run(decode.decode, model, variables, inputs, max_len=MAX_LEN, choose=greedy, eos_id=eos)
+  got = _run(
+    decode.decode,
+    model,
+    variables,
+    inputs,
+    max_len=MAX_LEN,
+    choose=decode.most_probable,
+    eos_id=eos,
+  )
   tokens, log_probs = _greedy_by_teacher_forcing(model, variables, inputs, MAX_LEN, eos)
   assert (tokens == eos).any(1).sum() >= 2, 'the case must have rows that end'
   np.testing.assert_array_equal(got.tokens, tokens)
@@ -59,8 +65,7 @@ def test_decoding_stops_when_every_row_has_ended(prompted, inputs):
   model, variables = prompted
   row = inputs[:1]
   eos = _frequent_token(model, variables, row)
-  greedy = lambda logits, position: jnp.argmax(logits, -1)
-  run = functools.partial(_run, decode.decode, model, variables, row, choose=greedy)
+  run = functools.partial(_run, decode.decode, model, variables, row, choose=decode.most_probable)
   short, long = run(max_len=MAX_LEN, eos_id=eos), run(max_len=40, eos_id=eos)
   ends_at = np.asarray(short.tokens)[0].tolist().index(eos) + 1
   assert ends_at < MAX_LEN

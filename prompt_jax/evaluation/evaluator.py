@@ -1,0 +1,207 @@
+"""From a tuned model and examples to predictions and metrics."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from prompt_jax.data.buckets import choose_buckets
+from prompt_jax.data.example import Example, Task
+from prompt_jax.data.vocabulary import Vocabulary
+from prompt_jax.errors import UserError
+from prompt_jax.evaluation import metrics, text_metrics
+from prompt_jax.inference import decode, score
+from prompt_jax.prompted import PromptedT5
+
+Method = Literal['rank', 'generate']
+METHODS: tuple[Method, ...] = ('rank', 'generate')
+# Called after each batch with the number of examples in it.
+Advance = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """What the model made of one example.
+
+  Attributes:
+    input: the text.
+    target: the right text.
+    prediction: the label's word ("rank"), or the decoded text ("generate").
+    correct: whether it is right, as the metrics compare; None where the target is not known.
+    scores: log-probabilities in nats: of each label by its word, or {"log_prob"} of the decoded
+      text.
+  """
+
+  input: str
+  target: str
+  prediction: str
+  correct: bool | None
+  scores: dict[str, float]
+
+
+class Evaluator:
+  """Evaluates one model on one task; compiles once a batch shape, however often it is called.
+
+  Rows are sorted by length into few widths; each example's result is that of the example alone.
+  """
+
+  def __init__(
+    self,
+    model: PromptedT5,
+    vocabulary: Vocabulary,
+    task: Task,
+    *,
+    max_target_length: int,
+    method: Method | None = None,
+    batch_size: int = 32,
+    normalize: score.Normalize = 'none',
+    task_ids: Mapping[str, int] | None = None,
+  ):
+    """Fixes what every evaluation shares.
+
+    Args:
+      model: the model and its prompt.
+      vocabulary: what the examples were tokenised with.
+      task: gives labels and metrics.
+      max_target_length: most target tokens, end-of-sequence included.
+      method: "rank" scores every label's words and takes the best; "generate" decodes greedily
+        and compares the text. None: "rank" for a task with labels, else "generate".
+      batch_size: rows of a batch.
+      normalize: for "rank": "tokens" divides a label's score by its number of tokens.
+      task_ids: task name -> prompt, for methods that hold several.
+
+    Raises:
+      UserError: "rank" without labels, or labels that cannot be told apart.
+    """
+    method = method or ('generate' if task.labels is None else 'rank')
+    if method not in METHODS:
+      raise UserError(f'The method is {method!r}; expected {" or ".join(METHODS)}.')
+    if batch_size < 1:
+      raise UserError(f'The batch size is {batch_size}; it must be at least 1.')
+    self.method, self._vocabulary, self._task = method, vocabulary, task
+    self._batch_size, self._task_ids = batch_size, task_ids
+    if method == 'rank':
+      labels = task.label_tokens(vocabulary, max_target_length)
+      call = functools.partial(score.rank, model, label_tokens=labels, normalize=normalize)
+    else:
+      call = functools.partial(
+        decode.decode,
+        model,
+        max_len=max_target_length,
+        choose=decode.most_probable,
+        eos_id=vocabulary.eos_id,
+      )
+    self._call = jax.jit(lambda variables, x, ids: call(variables, x, task_id=ids))
+
+  def __call__(
+    self,
+    variables: decode.Variables,
+    examples: Sequence[Example],
+    advance: Advance = lambda count: None,
+  ) -> tuple[metrics.Scores, list[Prediction]]:
+    """Metrics of the task in percent, {} if no target is known; predictions in order.
+
+    Args:
+      variables: the model's "params" and "constants".
+      examples: at least one.
+      advance: told of progress.
+
+    Raises:
+      UserError: no examples, or only some of them have a label.
+    """
+    if not examples:
+      raise UserError('There are no examples to evaluate; check the split or the limit on them.')
+    predictions: list[Prediction | None] = [None] * len(examples)
+    compared: list[Any] = [None] * len(examples)
+    for indices, tokens, ids in self._batches(examples):
+      found = jax.device_get(self._call(variables, tokens, ids))
+      rows = found if self.method == 'rank' else zip(*found[:2], strict=True)
+      for i, row in zip(indices, rows, strict=False):  # rows that fill up the batch are left over
+        predictions[i], compared[i] = self._read(examples[i], row)
+      advance(len(indices))
+    return self._measure(examples, compared, predictions), predictions
+
+  def _batches(self, examples: Sequence[Example]) -> Iterator[tuple[np.ndarray, ...]]:
+    """Indices [n <= B], tokens int32[B, T] and prompt numbers int32[B] (or None), by length."""
+    shapes = choose_buckets(examples)
+    size = min(self._batch_size, len(examples))
+    for bucket, width in enumerate(shapes.inputs):
+      (members,) = np.nonzero(shapes.member == bucket)
+      for start in range(0, len(members), size):
+        indices = members[start : start + size]
+        # Filled up with an example, not with padding: an empty row might never end decoding.
+        filled = np.resize(indices, size)
+        tokens = np.zeros((size, width), np.int32)
+        for row, i in zip(tokens, filled, strict=True):
+          row[: len(examples[i].inputs)] = examples[i].inputs
+        yield indices, tokens, self._prompts([examples[i].task for i in filled])
+
+  def _prompts(self, names: Sequence[str]) -> np.ndarray | None:
+    if self._task_ids is None:
+      return None
+    return np.array([self._task_ids[name] for name in names], np.int32)
+
+  def _read(self, example: Example, row: Any) -> tuple[Prediction, Any]:
+    """The prediction, and the value that metrics compare, from one row of results."""
+    labels = self._task.labels
+    if self.method == 'rank':
+      value = int(np.argmax(row))
+      text, scores = labels[value], dict(zip(labels, map(float, row), strict=True))
+    else:
+      tokens, log_prob = row
+      text, scores = self._vocabulary.decode(tokens), {'log_prob': float(log_prob)}
+      value = self._task.postprocess(text) if labels is None else label_of(text, labels)
+    target = self._target(example)
+    if target is None:
+      right = None
+    elif labels is not None:
+      right = value == target
+    else:
+      right = text_metrics.right(target, value)
+    return Prediction(example.inputs_text, example.targets_text, text, right, scores), value
+
+  def _target(self, example: Example) -> Any:
+    """What metrics compare with: a label's index, all right answers, or the target's value."""
+    if self._task.labels is not None:
+      return example.label
+    if 'answers' in example.fields:
+      return [self._task.postprocess(str(answer)) for answer in example.fields['answers']]
+    return self._task.postprocess(example.targets_text)
+
+  def _measure(
+    self, examples: Sequence[Example], compared: list[Any], predictions: list[Prediction]
+  ) -> metrics.Scores:
+    if self._task.score is not None:
+      return self._task.score(examples, [p.prediction for p in predictions])
+    targets = [self._target(example) for example in examples]
+    unknown = sum(target is None for target in targets)
+    if unknown == len(targets):
+      return {}
+    if unknown:
+      raise UserError(
+        f'{unknown} of {len(targets)} examples of {self._task.name!r} have no label; label them or '
+        'leave them out.'
+      )
+    groups = [example.fields.get('group') for example in examples]
+    return metrics.compute(self._task.metrics, targets, compared, groups)
+
+
+def label_of(text: str, labels: Sequence[str]) -> int:
+  """The index of the label that `text` is, white space at the ends aside; else INVALID."""
+  text = text.strip()
+  return labels.index(text) if text in labels else metrics.INVALID
+
+
+def evaluate(
+  model: PromptedT5,
+  variables: decode.Variables,
+  examples: Sequence[Example],
+  vocabulary: Vocabulary,
+  task: Task,
+  **options: Any,
+) -> tuple[metrics.Scores, list[Prediction]]:
+  """One evaluation; `options` are `Evaluator`'s. To evaluate again and again, keep an Evaluator."""
+  return Evaluator(model, vocabulary, task, **options)(variables, examples)

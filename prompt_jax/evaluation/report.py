@@ -1,0 +1,70 @@
+"""What an evaluation leaves on disk and shows meanwhile."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.errors import UserError
+from prompt_jax.evaluation.evaluator import Advance, Prediction
+
+
+def write_predictions(path: str | os.PathLike, predictions: Sequence[Prediction]) -> None:
+  """One JSON object a line: input, target, prediction, correct, scores. Whole or not at all.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
+  lines = (json.dumps(dataclasses.asdict(p), ensure_ascii=False) for p in predictions)
+  write_atomically(path, ''.join(f'{line}\n' for line in lines).encode())
+
+
+def append_metrics(path: str | os.PathLike, record: Mapping[str, Any]) -> None:
+  """Adds one JSON object as a line (task, split, step, metrics, ...); older lines stay.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  path = pathlib.Path(path)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'a', encoding='utf-8') as file:
+      file.write(json.dumps(dict(record), ensure_ascii=False) + '\n')
+  except OSError as e:
+    raise UserError(
+      f'Cannot write {path.name!r} into the folder {str(path.parent)!r}: {e.strerror}. '
+      'Free some space or give another folder.'
+    ) from None
+
+
+@contextlib.contextmanager
+def progress(total: int, title: str, console: Console) -> Iterator[Advance]:
+  """A bar with examples a second and the time left; nothing where there is no terminal."""
+  if not console.is_terminal:
+    yield lambda count: None
+    return
+  from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+  from rich.progress import Progress as Bar
+
+  columns = (
+    TextColumn('{task.description}'),
+    BarColumn(bar_width=None),
+    MofNCompleteColumn(),
+    TextColumn('{task.fields[rate]}'),
+    TimeRemainingColumn(),
+  )
+  with Bar(*columns, console=console, transient=True) as bar:
+    task = bar.add_task(title, total=total, rate='')
+
+    def advance(count: int) -> None:
+      bar.advance(task, count)
+      speed = bar.tasks[0].speed
+      bar.update(task, rate=f'{speed:.1f}/s' if speed else '')
+
+    yield advance

@@ -1,0 +1,181 @@
+"""The evaluator against each example scored or decoded alone, and what it leaves on disk."""
+
+import dataclasses
+import functools
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from prompt_jax.data.example import Lengths, TextExample, text_task
+from prompt_jax.errors import UserError
+from prompt_jax.evaluation import evaluator, report
+from prompt_jax.inference import decode, score
+from prompt_jax.models.t5 import T5
+from prompt_jax.prompted import PromptedT5
+from prompt_jax.testing import tiny
+
+LABELS = ('yes', 'not', 'may')  # as many tokens each, so that length does not decide
+WIDTH = 6
+VOCABULARY = tiny.Vocabulary()
+
+
+def _task(labels, **changes):
+  rng = np.random.default_rng(1)
+  words = lambda: ''.join(rng.choice(list('abcdefgh '), rng.integers(2, 15)))
+  texts = [
+    TextExample(words(), LABELS[i % 3], i % 3 if labels else None, {'answers': ['no', 'maybe']})
+    for i in range(11)
+  ]
+  metrics = ('accuracy', 'f1_macro') if labels else ('exact_match',)
+  task = text_task('toy', {'test': lambda: texts}, labels, metrics)
+  return dataclasses.replace(task, **changes)
+
+
+def _examples(task):
+  return task.load('test', VOCABULARY, Lengths(32, WIDTH))
+
+
+@pytest.fixture(scope='module')
+def tuned():
+  model = PromptedT5(T5(tiny.config()))
+  variables = jax.jit(model.init)(jax.random.key(2), tiny.batch())
+  kernel = variables['params']['backbone']['decoder']['logits_dense']['kernel']
+  variables['params']['backbone']['decoder']['logits_dense']['kernel'] = 4.0 * kernel
+  return model, variables
+
+
+@pytest.fixture(scope='module')
+def ranking(tuned):
+  return evaluator.Evaluator(
+    tuned[0], VOCABULARY, _task(LABELS), max_target_length=WIDTH, batch_size=4
+  )
+
+
+def _padded(example, width=16):
+  return np.pad(example.inputs, (0, width - len(example.inputs)))[None]
+
+
+def test_rank_gives_each_example_its_own_scores_in_order(tuned, ranking):
+  model, variables = tuned
+  task = _task(LABELS)
+  examples = _examples(task)
+  scores, predictions = ranking(variables, examples)
+  labels = task.label_tokens(VOCABULARY, WIDTH)
+  alone = jax.jit(functools.partial(score.rank, model))
+  hits = []
+  for example, prediction in zip(examples, predictions, strict=True):
+    want = np.asarray(alone(variables, _padded(example), labels))[0]
+    np.testing.assert_allclose(list(prediction.scores.values()), want, atol=3e-4)
+    assert list(prediction.scores) == list(LABELS)
+    assert prediction.prediction == LABELS[want.argmax()]
+    assert prediction.correct == (want.argmax() == example.label)
+    assert (prediction.input, prediction.target) == (example.inputs_text, example.targets_text)
+    hits.append(want.argmax() == example.label)
+  assert len({p.prediction for p in predictions}) > 1, 'the case must not be constant'
+  assert scores['accuracy'] == pytest.approx(100 * np.mean(hits))
+  assert 'f1_macro' in scores
+  assert ranking(variables, examples) == (scores, predictions)
+
+
+def test_evaluating_again_compiles_nothing(tuned, ranking):
+  examples = _examples(_task(LABELS))
+  before = []
+  ranking(tuned[1], examples, before.append)
+  compiled = ranking._call._cache_size()
+  ranking(tuned[1], examples)
+  assert ranking._call._cache_size() == compiled <= 4
+  assert sum(before) == len(examples)
+
+
+def test_generate_decodes_each_example_as_if_alone(tuned):
+  model, variables = tuned
+  task = _task(None)
+  examples = [dataclasses.replace(e, fields={}) for e in _examples(task)]
+  run = evaluator.Evaluator(model, VOCABULARY, task, max_target_length=WIDTH, batch_size=4)
+  assert run.method == 'generate'
+  _, predictions = run(variables, examples)
+  alone = jax.jit(functools.partial(decode.greedy, model, max_len=WIDTH))
+  texts = [VOCABULARY.decode(np.asarray(alone(variables, _padded(e)))[0]) for e in examples]
+  assert [p.prediction for p in predictions] == texts
+  assert len(set(texts)) > 3
+  # With the model's own texts as targets everything is right; with one changed, one is wrong.
+  own = [dataclasses.replace(e, targets_text=t) for e, t in zip(examples, texts, strict=True)]
+  assert run(variables, own)[0] == {'exact_match': 100.0}
+  own[3] = dataclasses.replace(own[3], targets_text='other')
+  scores, predictions = run(variables, own)
+  assert scores['exact_match'] == pytest.approx(100 * 10 / 11)
+  assert [p.correct for p in predictions] == [i != 3 for i in range(11)]
+  # Any of several answers is right.
+  own[3] = dataclasses.replace(own[3], fields={'answers': ['other', texts[3]]})
+  assert run(variables, own)[0] == {'exact_match': 100.0}
+  # A measure of the task's own replaces the metrics, and sees the texts.
+  measured = dataclasses.replace(task, score=lambda e, t: {'same': 100.0 * (list(t) == texts)})
+  options = {'max_target_length': WIDTH, 'batch_size': 4}
+  got, _ = evaluator.evaluate(model, variables, examples, VOCABULARY, measured, **options)
+  assert got == {'same': 100.0}
+
+
+@pytest.mark.parametrize(
+  ('text', 'label'), [('yes', 0), (' not ', 1), ('Yes', -1), ('', -1), ('may not', -1)]
+)
+def test_a_generated_text_is_a_label_only_if_it_is_its_words(text, label):
+  assert evaluator.label_of(text, LABELS) == label
+
+
+def test_examples_without_labels_are_predicted_but_not_measured(tuned, ranking):
+  examples = _examples(_task(LABELS))
+  without = [dataclasses.replace(e, label=None) for e in examples]
+  scores, predictions = ranking(tuned[1], without)
+  assert scores == {}
+  assert [p.correct for p in predictions] == [None] * len(without)
+  with pytest.raises(UserError, match='10 of 11'):
+    ranking(tuned[1], [examples[0], *without[1:]])
+
+
+def test_refusals(tuned, ranking):
+  with pytest.raises(UserError, match='no examples'):
+    ranking(tuned[1], [])
+  build = functools.partial(evaluator.Evaluator, tuned[0], VOCABULARY, max_target_length=WIDTH)
+  with pytest.raises(UserError, match='no labels to rank'):
+    build(_task(None), method='rank')
+  with pytest.raises(UserError, match='rank or generate'):
+    build(_task(LABELS), method='guess')
+  with pytest.raises(UserError, match='batch size'):
+    build(_task(LABELS), batch_size=0)
+
+
+def test_predictions_and_metrics_are_json_lines(tmp_path):
+  rows = [
+    evaluator.Prediction('é in', 'yes', 'no', False, {'yes': -2.0, 'no': -1.5}),
+    evaluator.Prediction('two\nlines', '?', 'no', None, {'log_prob': -0.5}),
+  ]
+  path = tmp_path / 'new' / 'predictions.jsonl'
+  report.write_predictions(path, rows)
+  read = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+  assert [evaluator.Prediction(**row) for row in read] == rows
+  assert set(read[0]) == {'input', 'target', 'prediction', 'correct', 'scores'}
+  for step in (1, 2):
+    report.append_metrics(tmp_path / 'm' / 'metrics.jsonl', {'step': step, 'accuracy': 50.0})
+  lines = (tmp_path / 'm' / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [1, 2]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  for write in (report.write_predictions, report.append_metrics):
+    with pytest.raises(UserError, match='file'):
+      write(tmp_path / 'file' / 'x.jsonl', {})
+
+
+def test_progress_shows_count_and_rate_on_a_terminal_only():
+  for terminal in (True, False):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100)
+    with report.progress(40, 'test', console) as advance:
+      advance(10)
+      advance(30)
+    assert ('40/40' in out.getvalue()) == terminal

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from prompt_jax.data.example import Task
-from prompt_jax.errors import UserError, unknown
-from prompt_jax.tasks import docstrings, glue, jsonl, super_glue
+from prompt_jax.errors import unknown
+from prompt_jax.tasks import docstrings, glue, jsonl, super_glue, tfds
 
 EMBEDDED = {
   'docstrings_iid': docstrings.docstrings_iid,
@@ -36,13 +36,7 @@ def find(name: str, folder: str | None = None, modules: Sequence[str] = ()) -> T
     UserError: no such task, or seqio is needed and absent.
   """
   if modules:
-    try:
-      from prompt_jax.data import seqio_source
-    except ImportError as error:
-      raise UserError(
-        f'The task {name!r} needs seqio, which is not installed: pip install "prompt_jax[seqio]".'
-      ) from error
-    return seqio_source.seqio_task(name, modules)
+    return tfds.seqio_library(name).seqio_task(name, modules)
   if name in EMBEDDED:
     return EMBEDDED[name]()
   base = name.removeprefix(TASKLESS)

@@ -8,6 +8,8 @@ tasks for the vocabulary given, and nothing is registered behind one's back.
 TensorFlow and seqio are imported when a dataset is built: describing a task needs neither.
 """
 
+import importlib
+import types
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +17,7 @@ import numpy as np
 
 from prompt_jax.data.example import Example, Lengths, Loader, Task
 from prompt_jax.data.vocabulary import Vocabulary
+from prompt_jax.errors import UserError
 from prompt_jax.tasks.formats import Format
 
 if TYPE_CHECKING:
@@ -35,10 +38,9 @@ def task(name: str, splits: Mapping[str, tuple[Source, str]], taskless: bool) ->
 
   def loader(source: Source, split: str) -> Loader:
     def load(vocabulary: Vocabulary, lengths: Lengths) -> list[Example]:
-      from prompt_jax.data.seqio_source import read, seqio_vocabulary
-
-      built = seqio_task(source, seqio_vocabulary(vocabulary), taskless)
-      return read(built, split, vocabulary, lengths)
+      library = seqio_library(name)
+      built = seqio_task(source, library.seqio_vocabulary(vocabulary), taskless)
+      return library.read(built, split, vocabulary, lengths)
 
     return load
 
@@ -51,6 +53,16 @@ def task(name: str, splits: Mapping[str, tuple[Source, str]], taskless: bool) ->
     score=source.form.score,
     about=f'{source.tfds_name} through tensorflow-datasets: "{source.form.template}"',
   )
+
+
+def seqio_library(name: str) -> types.ModuleType:
+  """The module that reads seqio tasks; where seqio is absent, an error that says what needs it."""
+  try:
+    return importlib.import_module('prompt_jax.data.seqio_source')
+  except ImportError as error:
+    raise UserError(
+      f'The task {name!r} needs seqio ({error}). Install it: pip install "prompt_jax[seqio]".'
+    ) from error
 
 
 def seqio_task(

@@ -1,0 +1,237 @@
+"""seqio tasks and mixtures: the model's ids, the end kept, rates as published, own metrics."""
+
+import collections
+import functools
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from prompt_jax.data.example import Example, Lengths
+from prompt_jax.data.vocabulary import ByteVocabulary, SentencePieceVocabulary
+from prompt_jax.errors import UserError
+from tests.data.conftest import SENTENCES
+
+seqio = pytest.importorskip('seqio')
+tf = pytest.importorskip('tensorflow')
+seqio_source = pytest.importorskip('prompt_jax.data.seqio_source')
+
+LENGTHS = Lengths(12, 6)
+
+
+def rows(n, prefix='text'):
+  return [{'inputs': f'{prefix} {i} {SENTENCES[i % 6]}', 'targets': f't{i}'} for i in range(n)]
+
+
+def source(splits):
+  def dataset(split, shuffle_files=False, seed=None):
+    return tf.data.Dataset.from_generator(
+      functools.partial(iter, splits[split]),
+      output_signature={
+        name: tf.TensorSpec((), tf.string if isinstance(value, str) else tf.int32)
+        for name, value in splits[split][0].items()
+      },
+    )
+
+  return seqio.FunctionDataSource(dataset, splits=list(splits))
+
+
+def hits(targets, predictions):
+  return {'hits': sum(t == p for t, p in zip(targets, predictions, strict=True))}
+
+
+def make(name, splits, eos='trim', **settings):
+  """A task registered with a byte vocabulary, as a user would have one."""
+  vocabulary = seqio.ByteVocabulary()
+  append = {
+    'trim': [seqio.preprocessors.append_eos_after_trim],
+    'before': [seqio.preprocessors.append_eos],
+    'none': [],
+  }[eos]
+  return seqio.Task(
+    name,
+    source=source(splits),
+    preprocessors=[seqio.preprocessors.tokenize, *append],
+    output_features={n: seqio.Feature(vocabulary) for n in ('inputs', 'targets')},
+    **settings,
+  )
+
+
+def register(task):
+  registry = seqio.MixtureRegistry if isinstance(task, seqio.Mixture) else seqio.TaskRegistry
+  registry.add_provider(task.name, task)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def registered():
+  def upper(text, example=None, is_target=False):
+    return example['targets_pretokenized'].upper() if is_target else text.upper()
+
+  splits = {'train': rows(5), 'validation': rows(3, 'other')}
+  small = make('pj_small', splits, metric_fns=[hits], postprocess_fn=upper)
+  large = make('pj_large', {'train': rows(20)}, metric_fns=[hits], postprocess_fn=upper)
+  unused = make('pj_unused', {'train': rows(2), 'validation': rows(2)})
+  for task in (small, large, unused):
+    register(task)
+  inner = seqio.Mixture('pj_inner', [('pj_large', 2.0), ('pj_unused', 0.0)])
+  register(inner)
+  register(seqio.Mixture('pj_mixture', [('pj_small', 1.0), ('pj_inner', 3.0)]))
+  yield
+  for name in ('pj_small', 'pj_large', 'pj_unused'):
+    seqio.TaskRegistry.remove(name)
+  for name in ('pj_inner', 'pj_mixture'):
+    seqio.MixtureRegistry.remove(name)
+
+
+@pytest.mark.parametrize('kind', ['bytes', 'sentencepiece'])
+def test_ids_are_the_models(kind, vocabulary):
+  ours = ByteVocabulary() if kind == 'bytes' else vocabulary
+  examples = seqio_source.seqio_task('pj_small').load('train', ours, Lengths(200, 6))
+  assert [e.inputs_text for e in examples] == [row['inputs'] for row in rows(5)]
+  for example in examples:
+    assert example.inputs.dtype == example.targets.dtype == np.int32
+    assert example.inputs.tolist() == [*ours.encode(example.inputs_text), 1]
+    assert example.targets.tolist() == [*ours.encode(example.targets_text), 1]
+    assert example.task == 'pj_small'
+
+
+def test_the_registered_task_keeps_its_vocabulary(vocabulary):
+  seqio_source.seqio_task('pj_small').load('train', vocabulary, LENGTHS)
+  feature = seqio.TaskRegistry.get('pj_small').output_features['inputs']
+  assert isinstance(feature.vocabulary, seqio.ByteVocabulary)
+
+
+@pytest.mark.parametrize('eos', ['trim', 'before', 'none'])
+def test_truncation_keeps_the_end_wherever_seqio_put_it(eos):
+  task = make(f'pj_{eos}', {'train': rows(3)}, eos)
+  vocabulary = ByteVocabulary()
+  task = seqio_source.with_vocabulary(task, seqio_source.seqio_vocabulary(vocabulary))
+  for example in seqio_source.read(task, 'train', vocabulary, LENGTHS):
+    whole = vocabulary.encode(example.inputs_text)
+    assert len(whole) > LENGTHS.inputs
+    assert example.inputs.tolist() == [*whole[: LENGTHS.inputs - 1], 1]
+    assert example.targets.tolist() == [*vocabulary.encode(example.targets_text), 1]
+
+
+def test_mixtures_keep_their_rates_and_leave_no_example_out():
+  examples = seqio_source.seqio_task('pj_mixture').load('train', ByteVocabulary(), LENGTHS)
+  counts = collections.Counter(e.task for e in examples)
+  # A unit of rate stands for 20 / 3 examples; the small task has 5, so two of them come twice.
+  assert counts == {'pj_large': 20, 'pj_small': 7}
+  texts = collections.Counter(e.inputs_text for e in examples if e.task == 'pj_small')
+  assert len(texts) == 5
+  assert set(texts.values()) == {1, 2}
+  assert len({e.inputs_text for e in examples if e.task == 'pj_large'}) == 20
+
+
+def test_other_splits_of_a_mixture_hold_all_examples_once():
+  examples = seqio_source.seqio_task('pj_mixture').load('validation', ByteVocabulary(), LENGTHS)
+  assert collections.Counter(e.task for e in examples) == {'pj_small': 3, 'pj_unused': 2}
+
+
+def test_mixing():
+  parts = [
+    [Example(np.ones(1), np.ones(1), str(i), '', None, {}, t) for i in range(n)]
+    for t, n in (('a', 100), ('b', 3), ('c', 10))
+  ]
+  counts = collections.Counter(e.task for e in seqio_source.mix(parts, [1.0, 0.5, 0.0], 0))
+  assert counts == {'a': 100, 'b': 50}
+  once = collections.Counter(e.inputs_text for e in seqio_source.mix(parts[1:2], [9.0], 0))
+  assert once == {'0': 1, '1': 1, '2': 1}
+  assert seqio_source.mix([[], []], [1.0, 1.0], 0) == []
+
+
+def test_limit():
+  task = seqio_source.seqio_task('pj_large', limit=4)
+  assert [e.inputs_text for e in task.load('train', ByteVocabulary(), LENGTHS)] == [
+    row['inputs'] for row in rows(4)
+  ]
+
+
+def test_own_postprocessing_and_metrics():
+  task = seqio_source.seqio_task('pj_small')
+  examples = task.load('validation', ByteVocabulary(), LENGTHS)
+  assert task.score(examples, ['T0', 't1', 'no']) == {'hits': 2.0}
+  mixed = seqio_source.seqio_task('pj_mixture')
+  both = [
+    *examples[:1],
+    *seqio_source.seqio_task('pj_large').load('train', ByteVocabulary(), LENGTHS),
+  ]
+  scores = mixed.score(both, ['t0'] * len(both))
+  assert scores == {'pj_small/hits': 1.0, 'pj_large/hits': 1.0}
+
+
+def test_span_corruption_uses_the_models_sentinels(vocabulary):
+  def corrupt(dataset):
+    # Stands for any preprocessor that asks the features for their vocabulary.
+    return dataset
+
+  def sentinel(dataset, output_features):
+    last = output_features['inputs'].vocabulary.vocab_size - 1
+    return dataset.map(lambda x: {**x, 'targets': tf.concat([[last], x['targets']], 0)})
+
+  task = seqio.Task(
+    'pj_span',
+    source=source({'train': rows(1)}),
+    preprocessors=[corrupt, seqio.preprocessors.tokenize, sentinel],
+    output_features={n: seqio.Feature(seqio.ByteVocabulary()) for n in ('inputs', 'targets')},
+  )
+  task = seqio_source.with_vocabulary(task, seqio_source.seqio_vocabulary(vocabulary))
+  (example,) = seqio_source.read(task, 'train', vocabulary, Lengths(20, 20))
+  assert example.targets[0] == vocabulary.size - 1
+
+
+def test_a_users_module(tmp_path, monkeypatch):
+  module = """
+    import seqio
+    import tensorflow as tf
+
+    seqio.TaskRegistry.add(
+      'pj_mine',
+      source=seqio.FunctionDataSource(
+        lambda split, shuffle_files=False, seed=None: tf.data.Dataset.from_tensors(
+          {'inputs': 'in', 'targets': 'out'}
+        ),
+        splits=['train'],
+      ),
+      preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+      output_features={
+        n: seqio.Feature(seqio.ByteVocabulary()) for n in ('inputs', 'targets')
+      },
+    )
+  """
+  (tmp_path / 'pj_my_tasks.py').write_text(textwrap.dedent(module))
+  monkeypatch.syspath_prepend(tmp_path)
+  task = seqio_source.seqio_task('pj_mine', ['pj_my_tasks'])
+  (example,) = task.load('train', ByteVocabulary(), LENGTHS)
+  assert (example.inputs_text, example.targets_text) == ('in', 'out')
+  assert task.score is None
+  seqio.TaskRegistry.remove('pj_mine')
+  sys.modules.pop('pj_my_tasks')
+
+
+def test_faults(vocabulary):
+  with pytest.raises(UserError, match='Cannot import no_such_module'):
+    seqio_source.seqio_task('x', ['no_such_module'])
+  with pytest.raises(UserError, match=r"Did you mean 'pj_small'.*Name the module"):
+    seqio_source.seqio_task('pj_smal')
+
+  def broken(dataset):
+    raise RuntimeError('no disk')
+
+  features = {n: seqio.Feature(seqio.ByteVocabulary()) for n in ('inputs', 'targets')}
+  task = seqio.Task('pj_broken', source({'train': rows(1)}), features, [broken])
+  with pytest.raises(UserError, match="cannot read its split 'train': RuntimeError: no disk"):
+    seqio_source.read(task, 'train', ByteVocabulary(), LENGTHS)
+  only = {'targets': features['targets']}
+  task = seqio.Task('pj_lm', source({'train': rows(1)}), only, [seqio.preprocessors.tokenize])
+  with pytest.raises(UserError, match='needs inputs and targets'):
+    seqio_source.read(task, 'train', ByteVocabulary(), LENGTHS)
+
+
+def test_vocabularies_are_equal_in_seqios_sense(vocabulary_file):
+  ours = SentencePieceVocabulary(vocabulary_file, 7)
+  one, two = seqio_source.seqio_vocabulary(ours), seqio_source.seqio_vocabulary(ours)
+  assert one == two
+  assert one.vocab_size == ours.size

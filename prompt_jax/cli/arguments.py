@@ -129,6 +129,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     MODEL, TASK, FOLDER, MODULE, DATA, *COLUMNS,
     Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt', metavar='FILE'),
     Flag('split', 'SPLIT', 'which split to measure', metavar='NAME'),
+    Flag('method', 'METHOD', 'rank the labels, or generate text', metavar='rank|generate'),
     OUTPUT, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE,
   ),
   'infer': (
@@ -136,6 +137,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt', metavar='FILE'),
     Flag('input', 'INPUT', 'a file with one text a line, or JSONL with "text" or "inputs"',
          metavar='FILE'),
+    Flag('text', 'TEXT', 'its column (several: a,b)', metavar='COLUMN'),
     Flag('output', 'OUTPUT', 'a JSONL file for the answers', metavar='FILE'),
     BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE,
   ),
@@ -197,7 +199,6 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
       'texts', nargs='*', metavar='TEXT', help='texts; without any, --input or stdin'
     )
-  if verb in ('eval', 'infer'):
     sub.add_argument('--decoding', metavar='NAME', help='how to decode: a file of gin/decoding')
   if verb == 'inspect':
     sub.add_argument('file', metavar='FILE', help='a prompt file')

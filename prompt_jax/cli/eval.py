@@ -1,0 +1,92 @@
+"""`prompt-jax eval`: the scores of what was tuned, or of the bare model, on one split."""
+
+import argparse
+import pathlib
+from collections.abc import Callable
+
+from rich.console import Console
+
+from prompt_jax.cli import config, report, tuned
+from prompt_jax.cli.device import choose as choose_device
+from prompt_jax.data.example import Lengths, Task
+from prompt_jax.errors import UserError, unknown
+from prompt_jax.evaluation.evaluator import Evaluator, Method
+from prompt_jax.evaluation.report import progress, write_predictions
+
+# Where neither a flag nor a prompt file says otherwise.
+LENGTHS = Lengths(128, 64)
+
+
+def run(args: argparse.Namespace) -> None:
+  config.load(args, evaluate)()
+
+
+def evaluate(
+  *,
+  model: str | None,
+  prompt_file: str | None,
+  choose_task: Callable[..., Task],
+  split: str | None,
+  method: Method | None,
+  output: str | None,
+  batch_size: int,
+  input_length: int | None,
+  target_length: int | None,
+  device: str,
+  dtype: str | None,
+) -> None:
+  """Measures, prints a table, and writes scores and predictions if a folder is given.
+
+  Args:
+    model: a folder or "embedded"; None for the one the prompt file names, else "embedded".
+    prompt_file: a prompt or tuned weights; None for the bare model.
+    choose_task: `data.choose`; a file's labels are those that the prompt was tuned on.
+    split: None for test, else validation.
+    method: see `Evaluator`.
+    output: folder for results.json and predictions.jsonl.
+    batch_size: examples at once.
+    input_length: most tokens of an input; None as in training.
+    target_length: most tokens of a target; None as in training.
+    device: see `cli.device`.
+    dtype: see `load_backbone`.
+  """
+  console = Console()
+  choose_device(device)
+  ready = tuned.load(model, prompt_file, dtype)
+  task = choose_task(labels=ready.metadata.get('labels'))
+  split = split or next((s for s in ('test', 'validation') if s in task.splits), None)
+  if split is None:
+    raise UserError(f'The task {task.name!r} has only {", ".join(task.splits)}; give --split.')
+  if split not in task.splits:
+    raise unknown(f'split of {task.name!r}', split, task.splits)
+
+  lengths = lengths_of(ready, input_length, target_length)
+  vocabulary = ready.backbone.vocabulary
+  examples = task.load(split, vocabulary, lengths)
+  evaluator = Evaluator(
+    ready.model,
+    vocabulary,
+    task,
+    max_target_length=lengths.targets,
+    method=method,
+    batch_size=batch_size,
+  )
+  with progress(len(examples), f'{task.name} {split}', console) as advance:
+    scores, predictions = evaluator(ready.variables, examples, advance)
+
+  name = prompt_file or f'{ready.backbone.name}, untuned'
+  rows = [report.Row(str(name), [scores])]
+  if output:
+    folder = pathlib.Path(output)
+    config.record(folder)
+    report.write(folder / 'results.json', rows, task=task.name, split=split)
+    write_predictions(folder / 'predictions.jsonl', predictions)
+  report.show(rows, f'{task.name}, {len(examples)} {split} examples, in percent', console)
+
+
+def lengths_of(ready: tuned.Tuned, inputs: int | None, targets: int | None) -> Lengths:
+  """What was given, else what the prompt was trained with."""
+  return Lengths(
+    inputs or ready.metadata.get('input_length', LENGTHS.inputs),
+    targets or ready.metadata.get('target_length', LENGTHS.targets),
+  )

@@ -1,0 +1,175 @@
+"""`prompt-jax infer`: what was tuned, applied to texts."""
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.cli import config, tuned
+from prompt_jax.cli.device import choose as choose_device
+from prompt_jax.cli.eval import lengths_of
+from prompt_jax.data.batches import evaluation_batches
+from prompt_jax.data.example import Example, Lengths, Task, encode
+from prompt_jax.data.local_file import local_inputs
+from prompt_jax.errors import UserError
+from prompt_jax.evaluation.evaluator import Evaluator
+from prompt_jax.inference.decode import sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+  """How text is written; see `inference.decode.sample`. Temperature 0 is greedy."""
+
+  temperature: float = 0.0
+  topk: int = 0
+  topp: float = 0.0
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """The label or text for one input; probability among the labels, None for text."""
+
+  text: str
+  prediction: str
+  probability: float | None = None
+
+
+def run(args: argparse.Namespace) -> None:
+  includes = [('decoding', args.decoding)] if args.decoding else []
+  config.load(args, infer, includes)(args.texts)
+
+
+def infer(
+  texts: Sequence[str],
+  *,
+  model: str | None,
+  prompt_file: str | None,
+  file: str | None,
+  column: str | None,
+  output: str | None,
+  batch_size: int,
+  input_length: int | None,
+  target_length: int | None,
+  decoding: Decoding | None,
+  device: str,
+  dtype: str | None,
+) -> None:
+  """Answers each text and prints or writes the answers in order.
+
+  Args:
+    texts: none to read `file` or standard input.
+    model: a folder or "embedded"; None for the one the prompt file names, else "embedded".
+    prompt_file: a prompt or tuned weights; None for the bare model.
+    file: a file of texts.
+    column: its column or columns, for a table.
+    output: a JSON Lines file; None prints.
+    batch_size: texts at once.
+    input_length: most tokens of an input; None as in training.
+    target_length: most tokens of an answer; None as in training.
+    decoding: how text is written; None ranks the labels that the prompt was tuned on, if any.
+    device: see `cli.device`.
+    dtype: see `load_backbone`.
+  """
+  choose_device(device)
+  texts = _texts(texts, file, column)
+  ready = tuned.load(model, prompt_file, dtype)
+  lengths = lengths_of(ready, input_length, target_length)
+  vocabulary = ready.backbone.vocabulary
+  none = np.asarray([vocabulary.eos_id], np.int32)
+  examples = [
+    Example(encode(t, vocabulary, lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
+  ]
+  labels = ready.metadata.get('labels')
+  if decoding is None and labels:
+    answers = _rank(ready, examples, labels, lengths, batch_size)
+  else:
+    answers = _write(ready, examples, decoding or Decoding(), lengths, batch_size)
+  _tell(answers, output)
+
+
+def _texts(texts: Sequence[str], file: str | None, column: str | None) -> list[str]:
+  """From the command line, a file, or standard input."""
+  if texts and file:
+    raise UserError('Give texts or --input FILE, not both.')
+  if file:
+    return [e.inputs for e in local_inputs(file, column)]
+  if not texts and not sys.stdin.isatty():
+    texts = sys.stdin.read().splitlines()
+  found = [t.strip() for t in texts if t.strip()]
+  if not found:
+    raise UserError('No texts: give them as arguments, with --input FILE, or on standard input.')
+  return found
+
+
+def _rank(
+  ready: tuned.Tuned,
+  examples: Sequence[Example],
+  labels: Sequence[str],
+  lengths: Lengths,
+  batch_size: int,
+) -> list[Answer]:
+  """The most probable label of each text."""
+  evaluator = Evaluator(
+    ready.model,
+    ready.backbone.vocabulary,
+    Task('infer', {}, tuple(labels), ('accuracy',)),
+    max_target_length=lengths.targets,
+    batch_size=batch_size,
+  )
+  _, predictions = evaluator(ready.variables, examples)
+  answers = []
+  for p in predictions:
+    best = p.scores[p.prediction]
+    share = 1 / math.fsum(math.exp(score - best) for score in p.scores.values())
+    answers.append(Answer(p.input, p.prediction, share))
+  return answers
+
+
+def _write(
+  ready: tuned.Tuned,
+  examples: Sequence[Example],
+  decoding: Decoding,
+  lengths: Lengths,
+  batch_size: int,
+) -> list[Answer]:
+  """What the model writes for each text."""
+  vocabulary = ready.backbone.vocabulary
+  call = jax.jit(
+    functools.partial(
+      sample,
+      ready.model,
+      max_len=lengths.targets,
+      temperature=decoding.temperature,
+      topk=decoding.topk,
+      topp=decoding.topp,
+      eos_id=vocabulary.eos_id,
+    )
+  )
+  answers: dict[int, Answer] = {}
+  size = min(batch_size, len(examples))
+  for number, (batch, indices) in enumerate(evaluation_batches(examples, size)):
+    key = jax.random.fold_in(jax.random.key(decoding.seed), number)
+    tokens = jax.device_get(call(ready.variables, batch.encoder_input_tokens, key=key).tokens)
+    for i, row in zip(indices.tolist(), tokens, strict=False):
+      answers[i] = Answer(examples[i].inputs_text, vocabulary.decode(row))
+  return [answers[i] for i in range(len(examples))]
+
+
+def _tell(answers: Sequence[Answer], output: str | None) -> None:
+  if output is None:
+    for a in answers:
+      share = '' if a.probability is None else f'\t{a.probability:.3f}\t{a.text}'
+      print(f'{a.prediction}{share}')
+    return
+  lines = [json.dumps(dataclasses.asdict(a), ensure_ascii=False) + '\n' for a in answers]
+  write_atomically(pathlib.Path(output), ''.join(lines).encode())
+  print(f'{len(answers)} answers: {output}')

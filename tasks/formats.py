@@ -28,6 +28,8 @@ class Format:
     labels: label words in the order of the data set's label indices; None for free text.
     metrics: names of metrics; the first one selects prompts.
     write: (row, format) -> its examples: several, or none for a row to leave out.
+    fields: names of the fields that its metrics read: "answers" (several right ones), "group"
+      (examples judged together), "right" (whether the target is).
     score: a measure that needs whole examples; None for `metrics`.
   """
 
@@ -35,6 +37,7 @@ class Format:
   labels: tuple[str, ...] | None
   metrics: tuple[str, ...]
   write: Callable[[Row, 'Format'], Iterable[TextExample]]
+  fields: tuple[str, ...] = ()
   score: Callable[[Sequence[Example], Sequence[str]], dict[str, float]] | None = None
 
   def examples(self, row: Row, taskless: bool = False) -> list[TextExample]:
@@ -170,6 +173,8 @@ def question(row: Row, form: Format) -> Iterable[TextExample]:
   yield TextExample(form.template.format_map(row), row['question'])
 
 
-def classification(template: str, labels: str, *metrics: str, write=classify) -> Format:
+def classification(
+  template: str, labels: str, *metrics: str, write=classify, fields: tuple[str, ...] = ()
+) -> Format:
   """A format with label words, given as 'one|two|three', in the order of their indices."""
-  return Format(template, tuple(labels.split('|')), metrics or ('accuracy',), write)
+  return Format(template, tuple(labels.split('|')), metrics or ('accuracy',), write, fields)

@@ -39,20 +39,22 @@ FORMATS = {
     'f1',
     'group_exact_match',
     write=multirc,
+    fields=('group',),
   ),
   'record': Format(
     'record query: {query} entities: {entities} passage: {passage}',
     None,
     ('squad_by_group',),
     record,
+    ('answers', 'group'),
   ),
   'rte': classification('rte hypothesis: {hypothesis} premise: {premise}', ENTAILMENT),
   'wic': classification(
     'wic sentence1: {sentence1} sentence2: {sentence2} word: {word}', 'False|True'
   ),
   # Only right candidates are learned from, but all are asked (T5, section 2.4).
-  'wsc_train': Format('wsc: {text}', None, ('exact_match',), right_pronoun),
-  'wsc': Format('wsc: {text}', None, ('accuracy',), pronoun, referent_accuracy),
+  'wsc_train': Format('wsc: {text}', None, ('exact_match',), right_pronoun, ('right',)),
+  'wsc': Format('wsc: {text}', None, ('accuracy',), pronoun, ('right',), referent_accuracy),
   # The diagnostic sets are asked as RTE, and have a test split alone.
   'axb': classification('rte hypothesis: {sentence2} premise: {sentence1}', ENTAILMENT),
   'axg': classification('rte hypothesis: {hypothesis} premise: {premise}', ENTAILMENT),

@@ -120,28 +120,30 @@ class _Preprocessor:
   def __call__(self, dataset: 'tf.data.Dataset') -> 'tf.data.Dataset':
     import tensorflow as tf
 
+    types = {
+      'inputs': tf.TensorSpec((), tf.string),
+      'targets': tf.TensorSpec((), tf.string),
+      'label': tf.TensorSpec((), tf.int32),
+      'answers': tf.TensorSpec((None,), tf.string),
+      'group': tf.TensorSpec((), tf.string),
+      'right': tf.TensorSpec((), tf.int32),
+    }
+    label = ('label',) if self.form.labels else ()
+    names = ('inputs', 'targets', *label, *self.form.fields)
+
     def written() -> Iterator[dict[str, Any]]:
       for row in dataset.as_numpy_iterator():
         for example in self.form.examples(plain(row), self.taskless):
-          yield {
+          values = {
             'inputs': example.inputs,
             'targets': example.targets,
             'label': -1 if example.label is None else example.label,
-            'right': example.fields.get('right', -1),
-            'group': str(example.fields.get('group', '')),
-            'answers': list(example.fields.get('answers', ())),
+            **example.fields,
           }
+          yield {name: values[name] for name in names}
 
     return tf.data.Dataset.from_generator(
-      written,
-      output_signature={
-        'inputs': tf.TensorSpec((), tf.string),
-        'targets': tf.TensorSpec((), tf.string),
-        'label': tf.TensorSpec((), tf.int32),
-        'right': tf.TensorSpec((), tf.int32),
-        'group': tf.TensorSpec((), tf.string),
-        'answers': tf.TensorSpec((None,), tf.string),
-      },
+      written, output_signature={name: types[name] for name in names}
     )
 
 

@@ -56,6 +56,10 @@ def test_rows_become_examples(suite, name, taskless):
   assert example.targets.tolist() == [*BYTES.encode(targets), 1]
   labels = found.form.labels
   assert example.label == (labels.index(targets) if labels and targets != '<unk>' else None)
+  # Fields that mean something to a metric are there only where the data set has them.
+  (direct,) = found.form.examples(row)
+  for field in ('answers', 'group', 'right'):
+    assert example.fields.get(field) == direct.fields.get(field)
 
 
 def test_several_answers_groups_and_rows_left_out():

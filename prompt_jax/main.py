@@ -9,6 +9,8 @@ immediate. A verb parses its gin configuration (cli/config.py) and runs its phas
 import importlib
 import os
 import sys
+import warnings
+from typing import Any
 
 from prompt_jax.cli import arguments
 from prompt_jax.errors import UserError
@@ -21,7 +23,10 @@ def main(argv: list[str]) -> int:
   try:
     args = arguments.parse(argv)
     _quiet_libraries()
-    return importlib.import_module(f'prompt_jax.cli.{args.verb}').run(args) or 0
+    with warnings.catch_warnings():
+      warnings.showwarning = _say
+      importlib.import_module(f'prompt_jax.cli.{args.verb}').run(args)
+    return 0
   except UserError as e:
     print(f'prompt-jax: {e}', file=sys.stderr)
     return 2
@@ -37,6 +42,12 @@ def _quiet_libraries() -> None:
   """Keeps start-up chatter of compiled libraries off the terminal; a user's own setting wins."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('GRPC_VERBOSITY', 'ERROR')
+
+
+def _say(message: Warning | str, category: type[Warning], *place: Any) -> None:
+  """A warning as one line, without the line of code that raised it."""
+  if issubclass(category, UserWarning):
+    print(f'prompt-jax: warning: {message}', file=sys.stderr)
 
 
 def run() -> None:

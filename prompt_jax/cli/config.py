@@ -218,4 +218,4 @@ def _settings(text: str) -> dict[str, str]:
   """{'STEPS': '100'} of gin text, which has one setting a line (or goes on indented)."""
   joined = re.sub(r'\\?\n +', ' ', text)
   pairs = (line.split(' = ', 1) for line in joined.splitlines() if ' = ' in line)
-  return {name: value for name, value in pairs if not name.startswith('#')}
+  return {name: ' '.join(value.split()) for name, value in pairs if not name.startswith('#')}

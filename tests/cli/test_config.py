@@ -1,0 +1,131 @@
+"""gin: what is found, what wins, and what is refused. Nothing is trained: the entry is replaced."""
+
+import argparse
+
+import pytest
+from gin import config as gin_config
+
+from prompt_jax.cli import arguments, config, train
+from prompt_jax.errors import UserError
+
+NONE = ['--data', 'x.tsv']  # read only when the task is made
+
+
+def load(*argv: str, includes=()) -> argparse.Namespace:
+  args = arguments.parse(['train', *NONE, *argv])
+  config.load(args, train.train, includes)
+  return args
+
+
+def value(name: str):
+  return gin_config.query_parameter(f'{name}/gin.macro.value')
+
+
+def test_the_run_file_gives_the_defaults():
+  load()
+  assert value('STEPS') == 1000
+  assert value('MODEL') == 'embedded'
+
+
+def test_flags_win_over_files_and_settings_over_flags(tmp_path):
+  (tmp_path / 'my.gin').write_text('STEPS = 7\nBATCH_SIZE = 3\nSEED = 9\n')
+  load('--gin_file', str(tmp_path / 'my.gin'), '--steps=8', '--batch_size=4', '--gin.BATCH_SIZE=5')
+  assert (value('STEPS'), value('BATCH_SIZE'), value('SEED')) == (8, 5, 9)
+
+
+def test_a_prompt_is_a_file_of_the_package():
+  load('--prompt=residual', includes=[('prompts', 'residual')])
+  assert value('PROMPT_LENGTH') == 10
+  built = value('PROMPT').scoped_configurable_fn()
+  assert type(built.table).__name__ == 'Residual'
+
+
+@pytest.mark.parametrize('name', config.names('prompts'))
+def test_every_prompt_file_builds_a_method_and_reads_the_length(name):
+  load('--length=3', includes=[('prompts', name)])
+  assert value('PROMPT').scoped_configurable_fn().length == 3
+
+
+@pytest.mark.parametrize('name', config.names('inits'))
+def test_every_initialiser_file_reaches_the_prompt(name):
+  load(includes=[('inits', name)])
+  initializer = value('PROMPT').scoped_configurable_fn().table.initializer
+  assert type(initializer).__name__.lower() == {
+    'file': 'fromfile', 'class_labels': 'classlabels', 'sampled_vocabulary': 'sampledvocabulary',
+    'matched_normal': 'matchednormal', 'positive_uniform': 'positiveuniform',
+  }.get(name, name)  # fmt: skip
+
+
+def test_search_paths_and_includes_of_a_users_file(tmp_path):
+  (tmp_path / 'part.gin').write_text("include 'prompts/prefix.gin'\n")
+  load('--gin_file=part.gin', f'--gin_search_paths={tmp_path}')
+  assert type(value('PROMPT').scoped_configurable_fn()).__name__ == 'PrefixTuning'
+
+
+def test_an_include_is_not_taken_from_the_working_directory(tmp_path, monkeypatch):
+  (tmp_path / 'prompts').mkdir()
+  (tmp_path / 'prompts/input.gin').write_text('PROMPT_LENGTH = 1\n')
+  monkeypatch.chdir(tmp_path)
+  load()
+  assert value('PROMPT_LENGTH') == 100
+
+
+@pytest.mark.parametrize(
+  ('argv', 'words'),
+  [
+    (['--gin.STESP=3'], ["'STESP'", "'STEPS'", 'Did you mean']),
+    (['--gin.adafactor.decy=0.7'], ["'decy'", "'decay'"]),
+    (['--gin.adafctor.decay=0.7'], ["'adafctor'", "'adafactor'"]),
+    (['--gin.adamw.b1=0.8'], ['adamw']),
+    (['--gin.MODEL=embedded'], ['quotes', '"embedded"']),
+    (['--gin_file=models/t5_1_1/smal.gin'], ['models/t5_1_1/small.gin', 'Did you mean']),
+    (['--gin_file=no_such.gin'], ['no_such.gin', 'working directory']),
+  ],
+)
+def test_a_mistake_names_what_is_near(argv, words):
+  with pytest.raises(UserError) as e:
+    load(*argv)
+  for word in words:
+    assert word in str(e.value)
+
+
+def test_a_binding_without_effect_is_refused():
+  load('--gin.InputPrompt.length=5')
+  with pytest.raises(UserError, match='no effect'):
+    load('--gin.InputPrompt.length=5', includes=[('prompts', 'prefix')])
+
+
+def test_a_misspelt_macro_in_a_users_file_is_refused(tmp_path):
+  (tmp_path / 'my.gin').write_text('LERNING_RATE = 0.1\n')
+  with pytest.raises(UserError, match='LEARNING_RATE') as e:
+    load('--gin_file', str(tmp_path / 'my.gin'))
+  assert 'my.gin' in str(e.value)
+
+
+def test_a_macro_that_another_macro_reads_is_no_leftover(tmp_path):
+  (tmp_path / 'my.gin').write_text('MINE = 12\nSTEPS = %MINE\n')
+  load('--gin_file', str(tmp_path / 'my.gin'))
+  assert value('STEPS').scoped_configurable_fn() == 12
+
+
+def test_a_broken_file_is_told_with_its_name(tmp_path):
+  (tmp_path / 'my.gin').write_text('STEPS = = 3\n')
+  with pytest.raises(UserError, match=r'my\.gin'):
+    load('--gin_file', str(tmp_path / 'my.gin'))
+
+
+def test_an_unknown_prompt_lists_the_known():
+  with pytest.raises(UserError, match="'prefix'"):
+    load(includes=[('prompts', 'prefx')])
+
+
+def test_a_folder_keeps_its_settings(tmp_path, monkeypatch):
+  monkeypatch.setattr(config, 'used', lambda: '# Macros:\nSTEPS = 5\nNAMES = \\\n    [1]\n')
+  config.record(tmp_path)
+  config.record(tmp_path)
+  monkeypatch.setattr(config, 'used', lambda: 'STEPS = 6\nNAMES = [1]\n')
+  with pytest.raises(UserError, match='STEPS: 5 before, 6 now') as e:
+    config.record(tmp_path)
+  assert 'NAMES' not in str(e.value)
+  config.record(tmp_path, may_change=('STEPS',))
+  assert 'STEPS = 6' in (tmp_path / 'operative_config.gin').read_text()

@@ -1,0 +1,120 @@
+"""The verbs end to end, on a tiny model and a file: train, go on, eval, infer, inspect."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from prompt_jax.checkpoints.prompt_file import load_prompt
+from prompt_jax.main import main
+
+
+def flags(model, reviews, sizes) -> list[str]:
+  return ['--model', model, '--data', reviews, '--length=4', '--gin.EVAL_EVERY=2', *sizes]
+
+
+@pytest.fixture(scope='module')
+def trained(model, reviews, sizes, tmp_path_factory) -> pathlib.Path:
+  """The output folder of a run."""
+  out = tmp_path_factory.mktemp('out')
+  assert main(['train', *flags(model, reviews, sizes), '--steps=4', '--output', str(out)]) == 0
+  return out
+
+
+def test_train_leaves_what_the_documentation_says(trained, model):
+  for name in (
+    'prompt.safetensors', 'last.safetensors', 'initial.safetensors', 'curve.png', 'metrics.jsonl',
+    'results.json', 'predictions.jsonl', 'operative_config.gin', 'command.txt', 'state',
+    'tensorboard',
+  ):  # fmt: skip
+    assert (trained / name).exists(), name
+  prompt = load_prompt(trained / 'prompt.safetensors')
+  assert prompt.params['encoder']['prompt'].shape == (4, 32)
+  assert prompt.metadata['labels'] == ['bad', 'good']
+  assert prompt.metadata['model'] == model
+  assert prompt.metadata['length'] == 4
+  assert 'STEPS = 4' in (trained / 'operative_config.gin').read_text()
+
+
+def test_train_measures_baselines_beside_the_prompt(trained):
+  results = json.loads((trained / 'results.json').read_text())
+  systems = results['systems']
+  assert list(systems) == [
+    'majority class', 'TF-IDF + logistic regression', 'the model, untuned', 'tuned prompt',
+  ]  # fmt: skip
+  assert systems['majority class']['scores'] == [{'accuracy': 50.0}]
+  assert systems['tuned prompt']['trained'] == 4 * 32
+
+
+def test_the_same_command_again_changes_nothing(trained, model, reviews, sizes, capsys):
+  before = (trained / 'prompt.safetensors').read_bytes()
+  command = ['train', *flags(model, reviews, sizes), '--steps=4', '--output', str(trained)]
+  assert main(command) == 0
+  assert 'Going on after step 4' in capsys.readouterr().out
+  assert (trained / 'prompt.safetensors').read_bytes() == before
+
+
+def test_other_settings_in_the_same_folder_are_refused(trained, model, reviews, sizes, capsys):
+  command = [*flags(model, reviews, sizes), '--steps=4', '--output', str(trained)]
+  assert main(['train', *command, '--learning_rate=0.1']) == 2
+  err = capsys.readouterr().err
+  assert 'LEARNING_RATE: 0.3 before, 0.1 now' in err
+
+
+def test_eval_gives_the_score_of_the_training_run(trained, reviews, tmp_path):
+  assert main(['eval', '--prompt_file', str(trained / 'prompt.safetensors'), '--data', reviews,
+               '--output', str(tmp_path)]) == 0  # fmt: skip
+  predictions = [json.loads(s) for s in (tmp_path / 'predictions.jsonl').read_text().splitlines()]
+  assert len(predictions) == 60
+  scores = json.loads((tmp_path / 'results.json').read_text())['systems'].popitem()[1]['scores']
+  right = 100 * np.mean([p['prediction'] == p['target'] for p in predictions])
+  assert scores[0]['accuracy'] == pytest.approx(right)
+
+
+def test_infer_ranks_labels_and_gives_their_probability(trained, capsys):
+  prompt = str(trained / 'prompt.safetensors')
+  assert main(['infer', '--prompt_file', prompt, 'it was good', 'it was bad']) == 0
+  lines = [line.split('\t') for line in capsys.readouterr().out.splitlines()]
+  assert [text for _, _, text in lines] == ['it was good', 'it was bad']
+  assert all(label in ('good', 'bad') and 0.5 <= float(p) <= 1 for label, p, _ in lines)
+
+
+def test_infer_reads_a_file_and_writes_one(trained, tmp_path):
+  (tmp_path / 'texts.txt').write_text('one\n\ntwo\n')
+  out = tmp_path / 'answers.jsonl'
+  prompt = str(trained / 'prompt.safetensors')
+  assert main(['infer', '--prompt_file', prompt, '--input', str(tmp_path / 'texts.txt'),
+               '--output', str(out), '--decoding=greedy', '--target_length=3']) == 0  # fmt: skip
+  answers = [json.loads(line) for line in out.read_text().splitlines()]
+  assert [a['text'] for a in answers] == ['one', 'two']
+  assert all(a['probability'] is None for a in answers)
+
+
+def test_inspect_prints_the_card_and_draws(trained, tmp_path, capsys):
+  prompt = str(trained / 'prompt.safetensors')
+  assert main(['inspect', prompt, '--plots', str(tmp_path)]) == 0
+  out = capsys.readouterr().out
+  for word in ('InputPrompt', 'encoder rows', 'effective rank', 'nearest tokens', 'reviews'):
+    assert word in out
+  assert (tmp_path / 'prompt.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_model_tuning_and_seeds(model, reviews, sizes, tmp_path, capsys):
+  command = ['train', '--model', model, '--data', reviews, *sizes, '--steps=2', '--train=all']
+  assert main([*command, '--seeds=0,1', '--output', str(tmp_path)]) == 0
+  out = capsys.readouterr().out
+  assert '±' in out
+  assert '(100 %)' in out
+  one, two = (load_prompt(tmp_path / f'seed_{n}/weights.safetensors', 'weights') for n in (0, 1))
+  assert one.metadata['method'] == 'none'
+  path = ('backbone', 'encoder', 'encoder_norm', 'scale')
+  leaves = []
+  for prompt in (one, two):
+    leaf = prompt.params
+    for key in path:
+      leaf = leaf[key]
+    leaves.append(leaf)
+  assert not np.array_equal(*leaves)
+  weights = str(tmp_path / 'seed_0/weights.safetensors')
+  assert main(['infer', '--prompt_file', weights, 'it was good']) == 0

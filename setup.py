@@ -50,7 +50,13 @@ setuptools.setup(
   extras_require={
     # Tasks registered with seqio (GLUE, SuperGLUE, ...) and TensorBoard files. Local files, the
     # embedded task, training and inference need none of it.
-    'seqio': ['seqio>=0.0.20', 'tensorflow>=2.21,<2.22', 'tensorflow-datasets>=4.9.9'],
+    # tensorflow-datasets imports importlib_resources without requiring it.
+    'seqio': [
+      'importlib_resources>=6',
+      'seqio>=0.0.20',
+      'tensorflow>=2.21,<2.22',
+      'tensorflow-datasets>=4.9.9',
+    ],
     'test': [
       'hypothesis>=6.100',
       'mypy>=1.15',

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     args = arguments.parse(argv)
     _quiet_libraries()
     with warnings.catch_warnings():
-      warnings.showwarning = _say
+      warnings.showwarning = _say  # type: ignore[assignment]
       importlib.import_module(f'prompt_jax.cli.{args.verb}').run(args)
     return 0
   except UserError as e:

@@ -40,7 +40,7 @@ def names(subfolder: str) -> list[str]:
 
 def load(
   args: argparse.Namespace, entry: Callable[..., Any], includes: Sequence[tuple[str, str]] = ()
-) -> Callable[[], Any]:
+) -> Callable[..., Any]:
   """Parses everything the user gave and returns `entry` with its arguments bound.
 
   Args:

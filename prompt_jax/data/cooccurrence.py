@@ -67,5 +67,5 @@ def _counts(tokens: np.ndarray, size: int, window: int) -> np.ndarray:
       second = tokens[start + distance : start + distance + len(first)]
       pairs, times = np.unique(first * size + second, return_counts=True)
       counts[pairs] += times / np.sqrt(distance)
-  counts = counts.reshape(size, size)
-  return counts + counts.T
+  square = counts.reshape(size, size)
+  return square + square.T

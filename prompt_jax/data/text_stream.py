@@ -119,7 +119,9 @@ class TextStream:
       x, y = self._example(rng, self.tokens[start : start + self.chunk])
       inputs[row, : len(x)], targets[row, : len(y)] = x, y
     shifted = np.pad(targets[:, :-1], ((0, 0), (1, 0)))
-    return Batch(inputs, shifted, targets, (targets > 0).astype(np.float32))
+    weights = (targets > 0).astype(np.float32)
+    # NumPy until it is put on a device.
+    return Batch(inputs, shifted, targets, weights)  # type: ignore[arg-type]
 
   def _example(self, rng: np.random.Generator, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if self.objective == 'prefix_lm':

@@ -1,9 +1,10 @@
 """Log-probabilities of given texts: rank classification and scoring of targets."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from prompt_jax.inference.decode import Variables
 from prompt_jax.prompted import PromptedT5
@@ -16,7 +17,7 @@ def rank(
   model: PromptedT5,
   variables: Variables,
   encoder_input_tokens: Array,
-  label_tokens: Array,
+  label_tokens: Array | np.ndarray,
   normalize: Normalize = 'none',
   task_id: Array | None = None,
   labels_at_once: int = 4,
@@ -92,7 +93,7 @@ def score(
   """
   encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
   shifted = jnp.pad(target_tokens, ((0, 0), (1, 0)))[:, :-1]
-  logits = model.apply(variables, encoded, shifted, method='decode')
+  logits: Any = model.apply(variables, encoded, shifted, method='decode')
   total = jnp.sum(_of_token(logits, target_tokens) * (target_tokens > 0), axis=-1)
   return total / _lengths(target_tokens) if normalize == 'tokens' else total
 

@@ -13,13 +13,12 @@ Position = dict[str, int]
 
 
 class Stream(Protocol):
-  """Where batches come from: iterating gives NumPy batches, for ever or until the data end.
+  """Where batches come from: iterating gives NumPy batches, for ever or until the data end."""
 
-  Attributes:
-    position: a few integers that say which batch comes next. It moves on as batches are taken.
-  """
-
-  position: Position
+  @property
+  def position(self) -> Position:
+    """A few integers that say which batch comes next. It moves on as batches are taken."""
+    ...
 
   def restore(self, position: Position) -> None:
     """The next batch is the one that came next when `position` was read."""

@@ -22,6 +22,9 @@ from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.cli import arguments
 from prompt_jax.errors import UserError, unknown
 
+# Saved states of a run, of one of several seeds, and of a stage of pretraining.
+STATES = ('state/[0-9]*', 'seed_*/state/[0-9]*', 'runs/*/state/[0-9]*')
+GIN_ADDS = '\n  In call to configurable'
 MACRO = re.compile(r'^([A-Za-z_]\w*)\s*=', re.MULTILINE)
 
 
@@ -69,7 +72,19 @@ def load(
     _parse(f'{name} = {value}', f'--gin.{name}={value}')
   _refuse_leftovers(args, entry, own, {flag.macro: f'--{flag.name}' for flag, _ in flags})
   gin_config.finalize()
-  return gin_config.get_configurable(entry)
+  return _call(gin_config.get_configurable(entry))
+
+
+def _call(bound: Callable[..., Any]) -> Callable[..., Any]:
+  """`bound`, whose errors say what we said: gin adds which of its configurables was called."""
+
+  def call(*args: Any) -> Any:
+    try:
+      return bound(*args)
+    except UserError as e:
+      raise UserError(str(e).split(GIN_ADDS)[0]) from e
+
+  return call
 
 
 def _singular(subfolder: str) -> str:
@@ -199,7 +214,8 @@ def record(output: pathlib.Path, may_change: Sequence[str] = ()) -> None:
     UserError: the folder holds a run with other settings, or cannot be written.
   """
   text, path = used(), output / 'operative_config.gin'
-  before, now = (_settings(t) for t in (path.read_text('utf-8') if path.is_file() else text, text))
+  begun = path.is_file() and any(any(output.glob(pattern)) for pattern in STATES)
+  before, now = _settings(path.read_text('utf-8') if begun else text), _settings(text)
   changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
   changed = [name for name in changed if name not in may_change]
   if changed:

@@ -119,9 +119,17 @@ def test_an_unknown_prompt_lists_the_known():
     load(includes=[('prompts', 'prefx')])
 
 
+def test_a_run_that_never_began_binds_no_one(tmp_path, monkeypatch):
+  for steps in (5, 6):
+    monkeypatch.setattr(config, 'used', lambda steps=steps: f'STEPS = {steps}\n')
+    config.record(tmp_path)
+  assert 'STEPS = 6' in (tmp_path / 'operative_config.gin').read_text()
+
+
 def test_a_folder_keeps_its_settings(tmp_path, monkeypatch):
   monkeypatch.setattr(config, 'used', lambda: '# Macros:\nSTEPS = 5\nNAMES = \\\n    [1]\n')
   config.record(tmp_path)
+  (tmp_path / 'state/5').mkdir(parents=True)
   config.record(tmp_path)
   monkeypatch.setattr(config, 'used', lambda: 'STEPS = 6\nNAMES = [1]\n')
   with pytest.raises(UserError, match='STEPS: 5 before, 6 now') as e:

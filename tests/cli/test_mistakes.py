@@ -1,0 +1,161 @@
+"""Bad input gets one clear message and exit code 2, whichever verb meets it."""
+
+import io
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
+from prompt_jax.main import main
+
+
+@pytest.fixture
+def mistake(capsys):
+  """Runs a command that must fail and returns what it says."""
+
+  def call(*argv: str) -> str:
+    assert main(list(argv)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith('prompt-jax: ')
+    assert 'Traceback' not in err
+    assert 'configurable' not in err
+    return err
+
+  return call
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+  """What has no --output writes into runs/ of the working directory."""
+  monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def train(model, reviews, sizes, tmp_path) -> list[str]:
+  return ['train', '--model', model, '--data', reviews, *sizes, '--output', str(tmp_path / 'out')]
+
+
+def test_no_task(mistake, model):
+  err = mistake('train', '--model', model)
+  assert '--task' in err
+  assert '--data' in err
+
+
+def test_task_and_data(mistake, reviews):
+  assert 'not both' in mistake('train', '--task=docstrings_iid', '--data', reviews)
+
+
+def test_unknown_task(mistake):
+  err = mistake('train', '--task=docstring_iid')
+  assert "'docstrings_iid'" in err
+
+
+def test_missing_data_file(mistake):
+  assert 'no_such.tsv' in mistake('train', '--data=no_such.tsv')
+
+
+def test_missing_model(mistake, reviews):
+  assert 'no/such/model' in mistake('train', '--data', reviews, '--model=no/such/model')
+
+
+def test_prompt_longer_than_allowed(mistake, train):
+  err = mistake(*train, '--length=1020')
+  assert '1020 rows' in err
+  assert '1024 positions' in err
+  assert '--gin.MAX_POSITIONS=1036' in err
+
+
+def test_pattern_that_matches_nothing(mistake, train):
+  assert 'backbone/nothing' in mistake(*train, '--train=backbone/nothing')
+
+
+@pytest.mark.skipif(jax.default_backend() == 'gpu', reason='this machine has a GPU')
+def test_no_gpu_where_one_is_demanded(mistake, train):
+  err = mistake(*train, '--device=gpu')
+  assert 'gpu' in err
+  assert 'cpu' in err
+
+
+def test_unknown_device(mistake, train):
+  assert 'cpu' in mistake(*train, '--device=gpus')
+
+
+@pytest.fixture
+def prompt_file(model, tmp_path) -> str:
+  """A prompt of another model of the same width."""
+  metadata = {
+    'base_model': 'another', 'fingerprint': '0123456789abcdef', 'method': 'InputPrompt',
+    'width': 32, 'model': model, 'method_config': None,
+  }  # fmt: skip
+  path = tmp_path / 'prompt.safetensors'
+  save_prompt(path, Prompt({'encoder': {'prompt': np.zeros((2, 32), np.float32)}}, {}, metadata))
+  return str(path)
+
+
+def test_prompt_of_another_model(mistake, prompt_file):
+  err = mistake('infer', '--prompt_file', prompt_file, 'text')
+  assert '0123456789abcdef' in err
+  assert "'another'" in err
+  assert "'bytes'" in err
+
+
+def test_missing_vocabulary(mistake, model, reviews, tmp_path):
+  folder = tmp_path / 'model'
+  shutil.copytree(model, folder)
+  about = json.loads((folder / 'config.json').read_text())
+  about['vocabulary'] = {'kind': 'sentencepiece', 'extra_ids': 100}
+  (folder / 'config.json').write_text(json.dumps(about))
+  assert 'sentencepiece.model' in mistake('train', '--data', reviews, '--model', str(folder))
+
+
+def test_damaged_weights(mistake, model, reviews, tmp_path):
+  folder = tmp_path / 'model'
+  shutil.copytree(model, folder)
+  (folder / 'model.safetensors').write_bytes(safetensors.numpy.save({'x': np.zeros(3)})[:20])
+  assert 'model.safetensors' in mistake('train', '--data', reviews, '--model', str(folder))
+
+
+@pytest.mark.parametrize('verb', ['eval', 'infer', 'inspect'])
+def test_missing_prompt_file(mistake, verb):
+  argv = ['inspect', 'gone.safetensors'] if verb == 'inspect' else [
+    verb, '--prompt_file=gone.safetensors', *(['text'] if verb == 'infer' else ['--data=x.tsv'])
+  ]  # fmt: skip
+  assert 'gone.safetensors' in mistake(*argv)
+
+
+def test_no_texts(mistake, monkeypatch):
+  monkeypatch.setattr(sys, 'stdin', io.StringIO('\n\n'))
+  assert 'No texts' in mistake('infer')
+
+
+def test_unknown_split(mistake, model):
+  err = mistake('eval', '--model', model, '--task=docstrings_iid', '--split=tset')
+  assert "'test'" in err
+
+
+def test_pretrain_needs_text_and_a_folder(mistake):
+  assert '--corpus' in mistake('pretrain')
+
+
+def test_an_unwritable_output_folder(mistake, model, reviews, sizes, tmp_path):
+  (tmp_path / 'file').write_text('')
+  out = str(tmp_path / 'file' / 'out')
+  err = mistake('train', '--model', model, '--data', reviews, *sizes, '--output', out)
+  assert out in err
+
+
+def test_the_command_itself_prints_no_traceback():
+  done = subprocess.run(
+    [sys.executable, '-m', 'prompt_jax', 'train', '--gin_file=no_such.gin'],
+    capture_output=True, text=True, check=False, cwd=pathlib.Path(__file__).parent,
+  )  # fmt: skip
+  assert done.returncode == 2
+  assert done.stdout == ''
+  assert done.stderr.startswith("prompt-jax: No gin file 'no_such.gin'")

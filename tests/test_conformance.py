@@ -1,0 +1,309 @@
+"""What every prompt method must do, checked for every file of gin/prompts on a tiny model.
+
+A new method needs a gin file there and a test of its own equation; these tests come by themselves.
+`VARIANTS` adds settings of those files that take another path through the model. Everything a case
+compiles is compiled once and shared by the tests below.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import warnings
+from typing import Any
+
+import gin
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from prompt_jax.checkpoints.method import build, describe
+from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
+from prompt_jax.errors import UserError
+from prompt_jax.injections import Injections
+from prompt_jax.models.t5 import T5
+from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompts.base import PromptMethod, materialise
+from prompt_jax.prompts.initialise import initialise_prompt
+from prompt_jax.testing import tiny
+from prompt_jax.training.losses import Loss
+from prompt_jax.training.partition import count, merge, split
+from prompt_jax.training.step import create_state, train_step
+
+FOLDER = pathlib.Path(__file__).parent.parent / 'gin' / 'prompts'
+FILES = {path.stem: (path.stem, ()) for path in sorted(FOLDER.glob('*.gin'))}
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+  'input-after_bos-blind': (
+    'input',
+    ("PROMPT_PLACEMENT = 'after_bos'", 'PROMPT_SEES_INPUT = False'),
+  ),
+  'input-before_eos': ('input', ("PROMPT_PLACEMENT = 'before_eos'",)),
+  'input-after_eos': ('input', ("PROMPT_PLACEMENT = 'after_eos'",)),
+  'input_both-after_bos': ('input_both', ("PROMPT_DECODER_PLACEMENT = 'after_bos'",)),
+  'prefix_zero-shifted': ('prefix_zero', ("PROMPT_KV_BIAS = 'shifted'",)),
+  'deep-add-before_eos': ('deep', ("PROMPT_MODE = 'add'", "PROMPT_PLACEMENT = 'before_eos'")),
+  'deep-both-blind': ('deep', ('DeepPrompt.decoder = True', 'PROMPT_SEES_INPUT = False')),
+}
+CASES = FILES | VARIANTS
+# Sizes for a model of width 32; a file that does not use a macro is not affected.
+SMALL = {'LENGTH': 4, 'RANK': 2, 'HIDDEN': 16, 'BOTTLENECK': 8}
+CONFIG = tiny.config()
+BATCH = tiny.batch()
+STEPS = 4
+
+# Compiling is nearly all of the suite's time, and running nearly none.
+compiled = functools.partial(
+  jax.jit,
+  compiler_options={
+    'xla_backend_optimization_level': 0,
+    'xla_llvm_disable_expensive_passes': True,
+  },
+)
+
+every_case = pytest.mark.parametrize('name', CASES)
+every_file = pytest.mark.parametrize('name', FILES)
+# Placement, visibility and bias change nothing in what trains; adding to rows does.
+every_training = pytest.mark.parametrize('name', [*FILES, 'deep-add-before_eos'])
+# One for each field of an injection that arrays can fill.
+MATERIALISED = ('input_both', 'prefix_zero', 'deep')
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """A method on the tiny model, at its first parameters."""
+
+  model: PromptedT5
+  params: dict[str, Any]
+  constants: dict[str, Any]
+
+  @property
+  def variables(self):
+    return {'params': self.params, 'constants': self.constants}
+
+
+@functools.lru_cache(None)
+def backbone():
+  """The tree of a bare T5."""
+  init = compiled(PromptedT5(T5(CONFIG), None).init)
+  return init(jax.random.key(0), BATCH)['params']['backbone']
+
+
+def parse(name: str) -> PromptMethod:
+  """The method that %PROMPT of the gin file stands for."""
+  file, bindings = CASES[name]
+  gin.clear_config()
+  gin.parse_config_file(str(FOLDER / f'{file}.gin'))
+  gin.parse_config([f'PROMPT_{macro} = {value}' for macro, value in SMALL.items()])
+  gin.parse_config(bindings)
+  with gin.config_scope('PROMPT'):
+    method = gin.get_configurable('gin.macro')()
+  gin.clear_config()
+  return method
+
+
+@functools.lru_cache(None)
+def case(name: str) -> Case:
+  model = PromptedT5(T5(CONFIG), parse(name))
+  table = backbone()['token_embedder']['embedding']
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # of norms and of a vocabulary this small
+    params, constants = initialise_prompt(model, jax.random.key(1), table, tiny.Vocabulary())
+  constants = {'prompt': constants} if constants else {}
+  return Case(model, {'backbone': backbone(), 'prompt': params}, constants)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+  """What inference computes: states and slots of the encoder, logits [B, U, V] two ways."""
+
+  states: np.ndarray
+  slot: np.ndarray  # empty where there are no prompt rows
+  forced: np.ndarray
+  cached: np.ndarray
+
+
+@functools.lru_cache(None)
+def decoded(name: str) -> Decoded:
+  c = case(name)
+  run = functools.partial(c.model.apply, c.variables)
+
+  @compiled
+  def infer(batch):
+    encoded = run(batch.encoder_input_tokens, method='encode')
+    forced = run(encoded, batch.decoder_input_tokens, method='decode')
+    targets = batch.decoder_target_tokens.T
+    first, cache = run(encoded, len(targets), method='start_cache')
+
+    def step(cache, tokens):
+      logits, cache = run(encoded, tokens, cache, method='decode_step')
+      return cache, logits
+
+    rest = jax.lax.scan(step, cache, targets[:-1])[1]
+    cached = jnp.concatenate([first[None], rest]).swapaxes(0, 1)
+    slot = jnp.zeros(0) if encoded.layout.slot is None else encoded.layout.slot
+    return encoded.states, slot, forced, cached
+
+  return Decoded(*map(np.asarray, infer(BATCH)))
+
+
+@functools.lru_cache(None)
+def trained(name: str):
+  """The states before, between and after `STEPS` steps, and the metrics of each."""
+  c = case(name)
+  tx, (trainable, frozen) = optax.adam(3e-3), split(c.params)
+  step = compiled(functools.partial(train_step, model=c.model, tx=tx, loss=Loss(z_loss=0.0)))
+  states, metrics = [create_state(trainable, tx, seed=0)], []
+  for _ in range(STEPS):
+    state, m = step(states[-1], frozen, c.constants, BATCH)
+    states.append(state)
+    metrics.append(m)
+  return states, frozen, metrics
+
+
+def leaves(tree) -> dict[str, np.ndarray]:
+  return {jax.tree_util.keystr(k): np.asarray(x) for k, x in jax.tree.leaves_with_path(tree)}
+
+
+@every_case
+def test_the_tree_is_that_of_the_bare_model_and_a_prompt(name):
+  c = case(name)
+  assert c.params['prompt'], 'nothing to train'
+  assert all(x.dtype == np.float32 for x in jax.tree.leaves(c.params['prompt']))
+  hash(c.model)  # it is a static argument of jitted functions
+  # A call makes no variable that was not there, in any collection.
+  call = lambda v: c.model.apply(v, BATCH, mutable=True)[1]
+  after = jax.eval_shape(call, c.variables)
+  assert jax.tree.structure(after['params']) == jax.tree.structure(c.params)
+  assert {k: v for k, v in after.items() if v}.keys() <= {'params', 'constants'}
+
+
+@every_case
+def test_inference_and_padded_training_rows_give_the_same_finite_logits(name):
+  c, padded = case(name), tiny.batch(pad=3)
+  logits, aux = compiled(c.model.apply)(c.variables, padded)
+  assert logits.shape == (3, 4, CONFIG.vocab_size)
+  assert logits.dtype == np.float32
+  assert np.isfinite(logits).all()
+  assert np.isfinite(aux)
+  np.testing.assert_allclose(logits, decoded(name).forced, atol=2e-5)
+
+
+@every_case
+def test_cached_decoding_is_teacher_forcing(name):
+  np.testing.assert_allclose(decoded(name).cached, decoded(name).forced, atol=2e-5)
+
+
+@every_case
+def test_the_prompt_changes_the_logits(name):
+  difference = np.abs(decoded(name).forced - bare_logits()).max(axis=(1, 2))
+  assert (difference > 1e-3).all(), 'the method does nothing to some example'
+
+
+@every_training
+def test_every_leaf_trains_and_the_loss_falls(name):
+  states, frozen, metrics = trained(name)
+  before, after = leaves(states[0].trainable), leaves(states[2].trainable)
+  still = [path for path in before if np.array_equal(before[path], after[path])]
+  assert not still, f'no gradient within two steps: {still}'
+  for path in before:
+    if path.endswith("['prompt']"):  # the rows themselves: none may be left out
+      moved = np.abs(after[path] - before[path]).max(-1)
+      assert (moved > 0).all(), f'{path} has rows without gradient: {np.argwhere(moved == 0)}'
+  losses = [float(m['loss']) for m in metrics]
+  assert losses[-1] < losses[0]
+  assert np.isfinite(losses).all()
+  # The loss of the first step is that of what inference computes: train time is decode time.
+  logits = decoded(name).forced.astype(np.float64)
+  log_z = np.log(np.exp(logits).sum(-1))
+  target = np.take_along_axis(logits, np.asarray(BATCH.decoder_target_tokens)[..., None], -1)
+  first = metrics[0]
+  np.testing.assert_allclose(first['cross_entropy'], (log_z - target[..., 0]).mean(), rtol=1e-5)
+  # Frozen weights are the same bits, and nothing but the prompt has optimiser state.
+  tree = merge(states[-1].trainable, frozen)['backbone']
+  jax.tree.map(np.testing.assert_array_equal, tree, backbone())
+  trainable = count(states[0].trainable)
+  assert trainable == count(case(name).params['prompt'])
+  assert 2 * trainable <= count(states[-1].opt_state) <= 2 * trainable + 2
+
+
+@every_case
+def test_materialised_is_the_method_or_is_refused(name):
+  c = case(name)
+  method, prompt = c.model.prompt, c.params['prompt']
+  sizes = {'encoder': CONFIG.encoder_dims, 'decoder': CONFIG.decoder_dims}
+  if method.depends_on:
+    with pytest.raises(UserError, match=f'reads {min(method.depends_on)}'):
+      materialise(method, prompt, c.constants, **sizes)
+    return
+  fixed = materialise(method, prompt, c.constants.get('prompt', {}), **sizes)
+  live = c.model.apply(c.variables, BATCH.encoder_input_tokens, method='injections')
+  assert jax.tree.structure(fixed) == jax.tree.structure(live)
+  jax.tree.map(np.testing.assert_array_equal, fixed, live)
+  if name in MATERIALISED:  # and the bare model, given these arrays, is the prompted one
+    logits = forced_with(fixed)
+    np.testing.assert_allclose(logits, decoded(name).forced, atol=2e-5)
+
+
+@every_file
+def test_bfloat16(name):
+  c = case(name)
+  half = PromptedT5(T5(tiny.config('bfloat16')), c.model.prompt)
+  logits, _ = compiled(half.apply)(c.variables, BATCH)
+  assert logits.dtype == np.float32
+  want = decoded(name).forced
+  assert np.isfinite(logits).all()
+  assert np.abs(logits - want).mean() < 0.05 * want.std()
+
+
+@every_case
+def test_a_saved_prompt_is_the_same_method_and_the_same_bits(name, tmp_path):
+  c = case(name)
+  path = tmp_path / 'prompt.safetensors'
+  metadata = {'base_model': 'tiny', 'fingerprint': 'f', 'width': CONFIG.emb_dim}
+  metadata['method'] = describe(c.model.prompt)
+  prompt = c.params['prompt']
+  save_prompt(path, Prompt(prompt, c.constants.get('prompt', {}), metadata))
+  loaded = load_prompt(path)
+  assert jax.tree.structure(loaded.params) == jax.tree.structure(prompt)
+  jax.tree.map(np.testing.assert_array_equal, loaded.params, prompt)
+  assert build(loaded.metadata['method']) == c.model.prompt
+
+
+@pytest.mark.parametrize('name', [name for name in CASES if 'blind' in name])
+def test_prompt_rows_that_do_not_see_the_input_have_one_state_for_all_inputs(name):
+  d = decoded(name)
+  slot = np.broadcast_to(d.slot, d.states.shape[:2])
+  rows = [d.states[i][slot[i] >= 0] for i in range(len(slot))]
+  same = [np.allclose(rows[0], r, atol=1e-5) for r in rows[1:]]
+  # After the first token every row stands at the same places, so positions do not differ either.
+  assert all(same)
+
+
+def forced_with(injections: Injections) -> np.ndarray:
+  """Logits of the bare T5 with these injections."""
+  model = PromptedT5(T5(CONFIG), None)
+
+  @compiled
+  def run(params, injections):
+    variables = {'params': {'backbone': params}}
+    tokens = BATCH.encoder_input_tokens
+    encoded = model.apply(variables, tokens, injections=injections, method='encode')
+    return model.apply(variables, encoded, BATCH.decoder_input_tokens, method='decode')
+
+  return np.asarray(run(backbone(), injections))
+
+
+@functools.lru_cache(None)
+def bare_logits() -> np.ndarray:
+  model = PromptedT5(T5(CONFIG), None)
+  return np.asarray(compiled(model.apply)({'params': {'backbone': backbone()}}, BATCH)[0])
+
+
+def test_empty_injections_are_the_bare_model():
+  np.testing.assert_array_equal(forced_with(Injections()), bare_logits())
+
+
+def test_the_suite_sees_every_prompt_file():
+  assert len(FILES) >= 10
+  assert {file for file, _ in VARIANTS.values()} <= FILES.keys()

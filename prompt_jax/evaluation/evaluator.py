@@ -85,7 +85,9 @@ class Evaluator:
     self._batch_size, self._task_ids = batch_size, task_ids
     if method == 'rank':
       labels = task.label_tokens(vocabulary, max_target_length)
-      call = functools.partial(score.rank, model, label_tokens=labels, normalize=normalize)
+      call: Callable[..., Any] = functools.partial(
+        score.rank, model, label_tokens=labels, normalize=normalize
+      )
     else:
       call = functools.partial(
         decode.decode,
@@ -114,26 +116,28 @@ class Evaluator:
     """
     if not examples:
       raise UserError('There are no examples to evaluate; check the split or the limit on them.')
-    predictions: list[Prediction | None] = [None] * len(examples)
-    compared: list[Any] = [None] * len(examples)
+    found_at: dict[int, tuple[Prediction, Any]] = {}
     for indices, tokens, ids in self._batches(examples):
       found = jax.device_get(self._call(variables, tokens, ids))
       rows = found if self.method == 'rank' else zip(*found[:2], strict=True)
       for i, row in zip(indices, rows, strict=False):  # rows that fill up the batch are left over
-        predictions[i], compared[i] = self._read(examples[i], row)
+        found_at[i] = self._read(examples[i], row)
       advance(len(indices))
-    return self._measure(examples, compared, predictions), predictions
+    predictions, compared = zip(*(found_at[i] for i in range(len(examples))), strict=True)
+    return self._measure(examples, compared, predictions), list(predictions)
 
-  def _batches(self, examples: Sequence[Example]) -> Iterator[tuple[np.ndarray, ...]]:
-    """Indices [n <= B], tokens int32[B, T] and prompt numbers int32[B] (or None), by length."""
+  def _batches(
+    self, examples: Sequence[Example]
+  ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray | None]]:
+    """Indices (at most B), tokens int32[B, T] and prompt numbers int32[B] (or None), by length."""
     shapes = choose_buckets(examples)
     size = min(self._batch_size, len(examples))
     for bucket, width in enumerate(shapes.inputs):
       (members,) = np.nonzero(shapes.member == bucket)
       for start in range(0, len(members), size):
-        indices = members[start : start + size]
+        indices = members[start : start + size].tolist()
         # Filled up with an example, not with padding: an empty row might never end decoding.
-        filled = np.resize(indices, size)
+        filled = np.resize(indices, size).tolist()
         tokens = np.zeros((size, width), np.int32)
         for row, i in zip(tokens, filled, strict=True):
           row[: len(examples[i].inputs)] = examples[i].inputs
@@ -147,8 +151,8 @@ class Evaluator:
   def _read(self, example: Example, row: Any) -> tuple[Prediction, Any]:
     """The prediction, and the value that metrics compare, from one row of results."""
     labels = self._task.labels
-    if self.method == 'rank':
-      value = int(np.argmax(row))
+    if labels is not None and self.method == 'rank':
+      value: Any = int(np.argmax(row))
       text, scores = labels[value], dict(zip(labels, map(float, row), strict=True))
     else:
       tokens, log_prob = row
@@ -172,7 +176,7 @@ class Evaluator:
     return self._task.postprocess(example.targets_text)
 
   def _measure(
-    self, examples: Sequence[Example], compared: list[Any], predictions: list[Prediction]
+    self, examples: Sequence[Example], compared: Sequence[Any], predictions: Sequence[Prediction]
   ) -> metrics.Scores:
     if self._task.score is not None:
       return self._task.score(examples, [p.prediction for p in predictions])

@@ -120,23 +120,34 @@ def plot(found: Sequence[Block], usual_norm: float | None, path: str | os.PathLi
     usual_norm: mean length of an embedding row, drawn as a line; None for none.
     path: the PNG.
   """
+  from matplotlib import colormaps
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
+  from matplotlib.ticker import MaxNLocator
 
   figure = Figure(figsize=(13, 4), layout='constrained')
   FigureCanvasAgg(figure)
   length, values, alike = figure.subplots(1, 3)
-  for block in found:
-    length.plot(norms(block.rows), '.-', label=block.name)
-    values.plot(np.arange(1, min(block.rows.shape) + 1), spectrum(block.rows), '.-')
+  # Few blocks: a colour and a name each. Many: shades in their order, from dark to light.
+  few = len(found) <= 6
+  colours = [f'C{i}' if few else colormaps['viridis'](i / len(found)) for i in range(len(found))]
+  for block, colour in zip(found, colours, strict=True):
+    length.plot(norms(block.rows), '.-', label=block.name, color=colour)
+    index = np.arange(1, min(block.rows.shape) + 1)
+    values.plot(index, spectrum(block.rows), '.-', color=colour)
   if usual_norm is not None and any(b.in_vocabulary_space for b in found):
     length.axhline(usual_norm, color='grey', linestyle=':', label='mean embedding row')
   length.set(title='length of each row', xlabel='row', ylabel='norm', ylim=(0, None))
-  if len(found) <= 6:
-    length.legend(fontsize='small')
+  names, handles = length.get_legend_handles_labels()[::-1]
+  shown = list(range(len(names)))
+  if not few:
+    shown = [0, len(found) // 2, len(found) - 1, *shown[len(found) :]]
+  length.legend([handles[i] for i in shown], [names[i] for i in shown], fontsize='small')
   values.set(title='singular values', xlabel='index', yscale='log')
   first = _unit(found[0].rows)
   image = alike.imshow(first @ first.T, vmin=-1, vmax=1, cmap='RdBu')
   alike.set(title=f'cosine similarity, {found[0].name}', xlabel='row', ylabel='row')
   figure.colorbar(image, ax=alike)
+  for axis in (length.xaxis, values.xaxis, alike.xaxis, alike.yaxis):
+    axis.set_major_locator(MaxNLocator(integer=True))
   figure.savefig(path, dpi=120)

@@ -86,12 +86,16 @@ def bleu(
 
   references = [answers(target) for target in targets]
   # sacrebleu wants the i-th references of all examples together, None where there is none.
-  streams = [
+  streams: list[Any] = [
     [row[i] if i < len(row) else None for row in references]
     for i in range(max(map(len, references)))
   ]
   result = sacrebleu.corpus_bleu(
-    list(predictions), streams, smooth_method='exp', force=True, tokenize=tokenize
+    list(predictions),
+    streams,
+    smooth_method='exp',
+    force=True,
+    tokenize=tokenize,
   )
   return {'bleu': float(result.score)}
 

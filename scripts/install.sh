@@ -9,7 +9,7 @@ python=${PYTHON:-$(command -v python3.11 || command -v python3)}
   exit 1
 }
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".$extras"
+.venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".$extras"
 export PATH="$PWD/.venv/bin:$PATH"
 python -c "
 import importlib.metadata as m, platform

@@ -206,6 +206,7 @@ class PromptedT5(nn.Module):
       cache=own,
       cached_cross=cross,
     )
-    assert filled is not None  # a cache was given, so one came back
+    assert filled is not None  # a cache was given, so both came back
+    assert cross is not None
     own = dataclasses.replace(filled, start=filled.start + count, layer=jnp.int32(0))
     return logits[:, 0], Cache(own, cross)

@@ -7,6 +7,7 @@ kernel), normalises by root mean square without a bias, and has no biases in its
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from prompt_jax.models.config import T5Config
 
@@ -16,6 +17,9 @@ KeysValues = tuple[Array, Array]  # keys and values, each [B, K, N, D]
 _kernel_init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
 _relpos_init = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
 _ACTIVATIONS = {'gelu': nn.gelu, 'relu': nn.relu, 'linear': lambda x: x}
+# What a layer keeps for its backward pass by these names; all else (norms, activations, dropout,
+# and in bfloat16 the attention weights) is cheaper to compute again than to store and read.
+KEPT = ('projected', 'weights', 'residual', 'mlp_input')
 _MASKED = -1e10  # T5X's value; finite, so that a fully masked row stays finite too
 
 
@@ -116,6 +120,8 @@ class Attention(nn.Module):
     self.dropout = nn.Dropout(self.cfg.dropout_rate, broadcast_dims=(-2,))
 
   def _heads(self, x: Array) -> Array:
+    # Named before the split: a last axis of D = 64 would be padded to 128 in a TPU's memory.
+    x = checkpoint_name(x, 'projected')
     return x.reshape(*x.shape[:-1], self.cfg.num_heads, self.cfg.head_dim)
 
   def keys_values(self, x: Array) -> KeysValues:
@@ -128,6 +134,8 @@ class Attention(nn.Module):
     if bias is not None:
       logits = logits + bias
     weights = jax.nn.softmax(jnp.where(mask, logits, _MASKED), axis=-1).astype(v.dtype)
+    if v.dtype == jnp.float32:  # the softmax's backward needs them in float32
+      weights = checkpoint_name(weights, 'weights')
     weights = self.dropout(weights, deterministic=self.deterministic)
     y = jnp.einsum('bnqk,bknd->bqnd', weights, v)
     return self.out(y.reshape(*y.shape[:2], -1))
@@ -145,6 +153,7 @@ class Mlp(nn.Module):
     h = jnp.ones((), x.dtype)
     for i, activation in enumerate(names):
       name = 'wi' if len(names) == 1 else f'wi_{i}'
-      h = h * _ACTIVATIONS[activation](Dense(self.cfg.mlp_dim, name=name)(x))
+      y = checkpoint_name(Dense(self.cfg.mlp_dim, name=name)(x), 'mlp_input')
+      h = h * _ACTIVATIONS[activation](y)
     dropout = nn.Dropout(self.cfg.dropout_rate, broadcast_dims=(-2,))
     return Dense(self.cfg.emb_dim, name='wo')(dropout(h, deterministic=self.deterministic))

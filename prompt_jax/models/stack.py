@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 
 from prompt_jax.injections import Injection, LayerEdit, Layout
 from prompt_jax.models import layers
@@ -74,6 +75,7 @@ class EncoderLayer(nn.Module):
     y = layers.RMSNorm(name='pre_attention_layer_norm')(x)
     attention = layers.Attention(self.cfg, self.deterministic, name='attention')
     x = x + drop(attention(y, prepend_kv(attention.keys_values(y), kv), mask, bias))
+    x = checkpoint_name(x, 'residual')
     y = layers.RMSNorm(name='pre_mlp_layer_norm')(x)
     return x + drop(layers.Mlp(self.cfg, self.deterministic, name='mlp')(y)), None
 
@@ -87,7 +89,7 @@ class DecoderLayer(nn.Module):
     """One layer. Scanned: the last four arguments are this layer's own.
 
     `carry` is (x, SelfCache | None). `cached` holds cross-attention keys and values computed
-    before; otherwise they are made from the encoder's `states` and returned.
+    before; otherwise they are made from the encoder's `states`, and returned if there is a cache.
     """
     x, cache = carry
     dropout = nn.Dropout(self.cfg.dropout_rate, broadcast_dims=(-2,))
@@ -104,19 +106,28 @@ class DecoderLayer(nn.Module):
     else:
       cache, own = cache.append(own)
     x = x + drop(attention(y, own, self_mask, bias))
+    x = checkpoint_name(x, 'residual')
     y = layers.RMSNorm(name='pre_cross_attention_layer_norm')(x)
     attention = layers.Attention(self.cfg, self.deterministic, name='encoder_decoder_attention')
-    made = None
+    made = None  # given back only to decoding step by step, and only once
     if cached is None:
-      made = cached = prepend_kv(attention.keys_values(states), cross_kv)
+      cached = prepend_kv(attention.keys_values(states), cross_kv)
+      made = None if cache is None else cached
     x = x + drop(attention(y, cached, cross_mask, None))
+    x = checkpoint_name(x, 'residual')
     y = layers.RMSNorm(name='pre_mlp_layer_norm')(x)
     x = x + drop(layers.Mlp(self.cfg, self.deterministic, name='mlp')(y))
-    return (x, cache), made  # what was given is not stacked again at every step
+    return (x, cache), made
 
 
 def _scanned(layer: type[nn.Module], cfg: T5Config, length: int, in_axes: Any) -> Any:
-  """`layer` applied `length` times; parameters and per-layer arguments have a leading L axis."""
+  """`layer` applied `length` times; parameters and per-layer arguments have a leading L axis.
+
+  For the backward pass a layer keeps only `layers.KEPT`: half of what it would keep otherwise.
+  """
+  policy = jax.checkpoint_policies.save_only_these_names(*layers.KEPT)
+  # Forward and backward are two loops: no barrier is needed to keep XLA from merging them.
+  layer = nn.remat(layer, policy=policy, prevent_cse=False)
   return nn.scan(
     layer,
     variable_axes={'params': 0},
@@ -174,7 +185,7 @@ class Decoder(nn.Module):
     skip: int = 0,
     cache: SelfCache | None = None,
     cached_cross: layers.KeysValues | None = None,
-  ) -> tuple[Array, SelfCache | None, layers.KeysValues]:
+  ) -> tuple[Array, SelfCache | None, layers.KeysValues | None]:
     """Runs the stack on x.
 
     Args:
@@ -191,7 +202,7 @@ class Decoder(nn.Module):
 
     Returns:
       float32[B, Q - skip, V] logits ([B, Q - skip, H] final states where logits are tied), the
-      cache, the cross-attention keys and values.
+      cache, and with `cache` the cross-attention keys and values.
     """
     cfg, extra = self.cfg, kv_length(injection)
     if cache is None:

@@ -76,7 +76,7 @@ class T5(nn.Module):
     skip: int = 0,
     cache: stack.SelfCache | None = None,
     cached_cross: KeysValues | None = None,
-  ) -> tuple[Array, stack.SelfCache | None, KeysValues]:
+  ) -> tuple[Array, stack.SelfCache | None, KeysValues | None]:
     """As `stack.Decoder`, and always to logits: float32[B, Q - skip, V]."""
     x, cache, cross_kv = self.decoder(
       x,

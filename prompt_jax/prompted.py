@@ -5,6 +5,7 @@ called through `apply(variables, ..., method='encode')` and so on.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -53,6 +54,11 @@ class Cache:
 
   own: SelfCache
   cross: KeysValues
+
+
+def variables_of(params: Any, constants: Any) -> dict[str, Any]:
+  """What `apply` takes: the model's parameters, and the method's own constants in their place."""
+  return {'params': params, 'constants': {'prompt': constants} if constants else {}}
 
 
 class PromptedT5(nn.Module):

@@ -24,7 +24,7 @@ from prompt_jax.evaluation.report import write_predictions
 from prompt_jax.evaluation.tensorboard import EventFile
 from prompt_jax.injections import prefix_length
 from prompt_jax.models.t5 import T5
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.initialise import initialise_prompt
 from prompt_jax.prompts.initializers import ClassLabels
 from prompt_jax.training import loop
@@ -164,7 +164,7 @@ def _validation(
   _, frozen = split(params, settings.patterns)
 
   def evaluate(trainable: Any) -> dict[str, float]:
-    variables = {'params': merge(trainable, frozen), 'constants': constants}
+    variables = variables_of(merge(trainable, frozen), constants)
     return evaluator(variables, setup.examples['validation'])[0]
 
   return evaluate
@@ -276,7 +276,7 @@ def _metadata(setup: _Setup, rows: int, settings: Settings) -> dict[str, Any]:
 def _length(setup: _Setup, params: dict[str, Any], constants: Any, most: int) -> int:
   """Rows that the prompt puts among the encoder's tokens, if they fit."""
   tokens = jax.ShapeDtypeStruct((1, setup.lengths.inputs), 'int32')
-  variables = {'params': params, 'constants': constants}
+  variables = variables_of(params, constants)
   injections = jax.eval_shape(
     lambda v, t: setup.model.apply(v, t, method='injections'), variables, tokens
   )

@@ -13,7 +13,7 @@ from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, load_backbone
 from prompt_jax.checkpoints.method import build
 from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt
 from prompt_jax.models.t5 import T5
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompted import PromptedT5, variables_of
 
 Tree = dict[str, Any]
 
@@ -94,7 +94,7 @@ def _ready(
   backbone: Backbone, method: Any, params: Tree, constants: Tree
 ) -> tuple[PromptedT5, dict[str, Tree]]:
   model = PromptedT5(T5(backbone.config), method)
-  return model, jax.device_put({'params': params, 'constants': constants})
+  return model, jax.device_put(variables_of(params, constants))
 
 
 def command(prompt_file: pathlib.Path, model: str) -> str:

@@ -67,9 +67,10 @@ def test_every_dependency_has_a_tested_version():
     re.split('[<>=]', r)[0] for r in re.findall(r"'((?:seqio|tensorflow)[\w-]*>=[^']+)'", text)
   }
   pinned = {
-    line.split('==')[0]
+    line.split('==')[0].replace('_', '-')
     for line in (ROOT / 'constraints.txt').read_text(encoding='utf-8').splitlines()
     if '==' in line
   }
+  required = {name.replace('_', '-') for name in required}
   assert {'jax', 'flax', 'seqio', 'torch'} <= required
   assert required <= pinned, f'add to constraints.txt: {sorted(required - pinned)}'

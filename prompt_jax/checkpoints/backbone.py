@@ -71,12 +71,7 @@ def load_backbone(name: str, dtype: str | None = None) -> Backbone:
   Raises:
     UserError: the folder or a file in it is missing, damaged, or does not fit the architecture.
   """
-  folder = embedded_folder() if name == EMBEDDED else pathlib.Path(name)
-  if not folder.is_dir():
-    raise UserError(
-      f'No model {name!r}: there is no such folder. Give a folder that holds {CONFIG}, {WEIGHTS} '
-      f'and {FILE_NAME}, or "{EMBEDDED}" for the model inside the package.'
-    )
+  folder = _folder(name)
   about = read_config(folder)
   dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
   config = dataclasses.replace(_architecture(folder, about), dtype=dtype)
@@ -136,6 +131,22 @@ def save_backbone(
     about['vocabulary']['kind'] = 'bytes'
   write_atomically(folder / WEIGHTS, safetensors.numpy.save(tensors))
   write_atomically(folder / CONFIG, (json.dumps(about, indent=2) + '\n').encode())
+
+
+def vocabulary_of(name: str) -> Vocabulary:
+  """The vocabulary of a model, without its weights; `name` as in `load_backbone`."""
+  folder = _folder(name)
+  return _vocabulary(folder, read_config(folder))
+
+
+def _folder(name: str) -> pathlib.Path:
+  folder = embedded_folder() if name == EMBEDDED else pathlib.Path(name)
+  if not folder.is_dir():
+    raise UserError(
+      f'No model {name!r}: there is no such folder. Give a folder that holds {CONFIG}, {WEIGHTS} '
+      f'and {FILE_NAME}, or "{EMBEDDED}" for the model inside the package.'
+    )
+  return folder
 
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:

@@ -44,7 +44,8 @@ EXAMPLES = {
   prompt-jax inspect out/prompt.safetensors --plots out/""",
   'tasks': """
   prompt-jax tasks
-  prompt-jax tasks docstrings_iid --examples 5""",
+  prompt-jax tasks docstrings_iid --examples 5
+  prompt-jax tasks glue_sst2 --record sst2.npz      (then train --data sst2.npz needs no seqio)""",
 }
 
 
@@ -212,6 +213,12 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
       '--folder', metavar='DIR', help='where the task is a folder of JSON Lines files'
     )
+    sub.add_argument(
+      '--record', metavar='FILE', help='write the tokenised examples to an .npz file'
+    )
+    sub.add_argument('--model', default='embedded', help='whose vocabulary is recorded')
+    sub.add_argument('--input_length', type=at_least_one, default=128, metavar='N', help='recorded')
+    sub.add_argument('--target_length', type=at_least_one, default=64, metavar='N', help='recorded')
   if configured(verb):
     gin = sub.add_argument_group('configuration')
     gin.add_argument('--gin_file', action='append', default=[], metavar='FILE', help='repeatable')

@@ -5,9 +5,12 @@ import textwrap
 
 from rich.console import Console
 
+from prompt_jax.checkpoints.backbone import vocabulary_of
 from prompt_jax.cli import data
 from prompt_jax.data.example import Lengths
+from prompt_jax.data.recorded import record
 from prompt_jax.data.vocabulary import ByteVocabulary
+from prompt_jax.errors import UserError
 
 # In bytes; long enough that nothing of what is shown was cut.
 LENGTHS = Lengths(100_000, 100_000)
@@ -15,6 +18,8 @@ LENGTHS = Lengths(100_000, 100_000)
 
 def run(args: argparse.Namespace) -> None:
   console = Console(highlight=False)
+  if args.name is None and args.record:
+    raise UserError('--record needs the task: prompt-jax tasks NAME --record FILE')
   if args.name is None:
     for name, make in data.native().items():
       console.print(f'[bold]{name}[/bold]  {make().about}', soft_wrap=True)
@@ -26,6 +31,11 @@ def run(args: argparse.Namespace) -> None:
     console.print('A file of your own: --data FILE', soft_wrap=True)
     return
   task = data.named(args.name, args.folder)
+  if args.record:
+    lengths = Lengths(args.input_length, args.target_length)
+    record(args.record, task, list(task.splits), vocabulary_of(args.model), lengths)
+    console.print(f'Recorded {", ".join(task.splits)} of {task.name} in {args.record}')
+    return
   console.print(f'[bold]{task.name}[/bold]  {task.about}', soft_wrap=True)
   console.print(f'metrics: {", ".join(task.metrics)}')
   if task.labels:

@@ -33,6 +33,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--steps', type=int, default=5, help='timed steps of a process')
   parser.add_argument('--rounds', type=int, default=3, help='processes of each side')
   parser.add_argument('--unroll', type=int, default=1, help='our T5Config.unroll')
+  parser.add_argument('--microbatches', type=int, default=1, help='parts of our batch, in turn')
   parser.add_argument('--only', choices=RUNS, help='one process of one side, as JSON')
   return parser.parse_args(argv)
 
@@ -100,7 +101,9 @@ def ours(args: argparse.Namespace) -> dict:
   shifted = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
   batch = jax.device_put(Batch(inputs, shifted, targets, np.ones(targets.shape, np.float32)))
   model = PromptedT5(T5(cfg), InputPrompt(length=args.prompt))
-  run = functools.partial(train_step, model=model, tx=tx, loss=Loss())
+  run = functools.partial(
+    train_step, model=model, tx=tx, loss=Loss(), microbatches=args.microbatches
+  )
   run = jax.jit(run, donate_argnums=0)
 
   def step():

@@ -1,7 +1,10 @@
 """`prompt-jax pretrain`: a T5 from plain text, as two ordinary runs with everything trainable."""
 
 import argparse
+import functools
+import hashlib
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,14 +16,15 @@ from rich.console import Console
 
 from prompt_jax.batch import Batch
 from prompt_jax.checkpoints.backbone import save_backbone
-from prompt_jax.checkpoints.fingerprint import fingerprint
 from prompt_jax.cli import config
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.data.cooccurrence import token_vectors as vectors_of
 from prompt_jax.data.text_stream import Objective, TextStream, read_documents, tokenise
 from prompt_jax.data.vocabulary import FILE_NAME, T5_EXTRA_IDS, Vocabulary, load_vocabulary
+from prompt_jax.data.word_choice import content_words
 from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config
+from prompt_jax.models.mimetic import mimetic
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.training import loop
@@ -33,6 +37,9 @@ HELD_OUT = 0.01
 EVAL_BATCHES = 8
 # Sentences that the vocabulary is trained on at most; more take memory and change little.
 SENTENCES = 1_000_000
+# Root mean square of the entries of T5 1.1's trained embeddings (row norm 297 at base size). Models
+# made here have the same, so that rates and initial prompts mean what they mean on published ones.
+EMBEDDING_RMS = 10.7
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,6 +62,7 @@ def pretrain(
   settings: Settings,
   adapt_settings: Settings,
   token_vectors: bool,
+  choice_share: float,
   seed: int,
   device: str,
   stored_dtype: str,
@@ -75,7 +83,9 @@ def pretrain(
     adapt_optimizer: of the prefix LM.
     settings: of span corruption.
     adapt_settings: of the prefix LM.
-    token_vectors: begin with vectors from co-occurrence counts.
+    token_vectors: begin with vectors from co-occurrence counts and attention that compares them.
+    choice_share: fraction of the rows of the second stage that are word choice, see
+      `data.word_choice`.
     seed: of the weights and of the order of the text.
     device: see `cli.device`.
     stored_dtype: of the weights on disk.
@@ -83,6 +93,11 @@ def pretrain(
   if not corpus or not output:
     raise UserError('Give a text (--corpus FILE) and a folder for the model (--output DIR).')
   console, folder = Console(), pathlib.Path(output)
+  if token_vectors and architecture.num_heads * architecture.head_dim != architecture.emb_dim:
+    raise UserError(
+      f'TOKEN_VECTORS needs num_heads * head_dim = emb_dim, but {architecture.num_heads} * '
+      f'{architecture.head_dim} is not {architecture.emb_dim}. Change the sizes, or leave it off.'
+    )
   choose_device(device)
   config.record(folder, may_change=('DEVICE',))
 
@@ -91,31 +106,55 @@ def pretrain(
   tokens = tokenise(documents, words)
   console.print(f'{len(documents):,} documents, {len(tokens):,} tokens', highlight=False)
 
+  # What a run that goes on must share. The weights are its own; the first ones may differ in their
+  # last bits from one process to the next, as those of an iterative SVD do.
+  text = hashlib.sha256(words.sha256.encode() + tokens.tobytes()).hexdigest()[:16]
+
   model = PromptedT5(T5(architecture))
   params = _first_params(model, seed)
   if token_vectors:
-    params = _with_vectors(params, tokens, architecture)
+    params = mimetic(_with_vectors(params, tokens, architecture), seed)
+  if not architecture.tied_logits:
+    params = at_published_scale(params)
+  content = content_words(tokens, words) if choice_share else None
+  if content is not None and not content.any():
+    raise UserError(
+      'No token of this text is a word to choose from: word choice needs a SentencePiece vocabulary '
+      'and more text. Leave CHOICE_SHARE at 0.'
+    )
   stages: tuple[tuple[Objective, Settings, optax.GradientTransformation], ...] = (
     ('span_corruption', settings, optimizer),
     ('prefix_lm', adapt_settings, adapt_optimizer),
   )
   for objective, of_stage, tx in stages:
     console.rule(objective)
-    train, held_out = _streams(
-      tokens, objective, batch_size, (input_length, target_length), words, seed
+    make = functools.partial(
+      TextStream,
+      inputs=input_length,
+      targets=target_length,
+      first_sentinel=words.size - 1,
+      objective=objective,
+      eos=words.eos_id,
+      content=content,
+      seed=seed,
     )
+    share = choice_share if objective == 'prefix_lm' else 0.0
+    cut = int(len(tokens) * (1 - HELD_OUT))
+    held_out = {'held_out_loss': _held_out(make, tokens[cut:], batch_size, 0.0)}
+    if share:
+      held_out['choice_loss'] = _held_out(make, tokens[cut:], batch_size, 1.0)
     result = loop.train(
       model=model,
       backbone=params,
       prompt={},
       constants={},
-      stream=train,
+      stream=make(tokens[:cut], batch_size, choice_share=share),
       tx=tx,
       settings=of_stage,
       folder=folder / 'runs' / objective,
       metadata={
         'base_model': name or folder.name,
-        'fingerprint': fingerprint(params),
+        'fingerprint': text,
         'method': 'none',
         'width': architecture.emb_dim,
       },
@@ -201,37 +240,31 @@ def _with_vectors(params: Tree, tokens: np.ndarray, architecture: T5Config) -> T
   return params
 
 
-def _streams(
-  tokens: np.ndarray,
-  objective: Objective,
-  batch_size: int,
-  lengths: tuple[int, int],
-  vocabulary: Vocabulary,
-  seed: int,
-) -> tuple[TextStream, TextStream]:
-  """Training and held-out batches; the end of the text is held out."""
-  cut = int(len(tokens) * (1 - HELD_OUT))
-  made = [
-    TextStream(
-      part,
-      size,
-      *lengths,
-      first_sentinel=vocabulary.size - 1,
-      objective=objective,
-      eos=vocabulary.eos_id,
-      seed=seed,
-    )
-    for part, size in ((tokens[:cut], batch_size), (tokens[cut:], 1))
-  ]
-  rows = min(batch_size, made[1].rows)
-  made[1].batch_size = rows
-  return made[0], made[1]
+def at_published_scale(params: Tree) -> Tree:
+  """The same function, with embeddings, and what is added to them, of the published size."""
+  embedding = params['token_embedder']['embedding']
+  factor = EMBEDDING_RMS / float(jnp.sqrt(jnp.mean(jnp.square(embedding))))
+
+  def grown(path: tuple[Any, ...], leaf: Any) -> Any:
+    names = [key.key for key in path]
+    adds = names[-1] == 'embedding' or names[-2:] in (['out', 'kernel'], ['wo', 'kernel'])
+    return leaf * factor if adds else leaf
+
+  return jax.tree_util.tree_map_with_path(grown, params)
 
 
-def _held_out_loss(model: PromptedT5, stream: TextStream) -> loop.Evaluate:
-  """Mean cross entropy of the held-out text in nats a token, on the same batches every time."""
+def _held_out(
+  make: Callable[..., TextStream], tokens: np.ndarray, batch_size: int, choice_share: float
+) -> list[Batch]:
+  """The same batches every time; fewer rows where the text is short."""
+  stream = make(tokens, 1, choice_share=choice_share)
+  stream.batch_size = min(batch_size, stream.rows)
   count = min(EVAL_BATCHES, stream.rows // stream.batch_size)
-  batches = [stream.batch(i) for i in range(count)]
+  return [stream.batch(i) for i in range(count)]
+
+
+def _held_out_loss(model: PromptedT5, held_out: dict[str, list[Batch]]) -> loop.Evaluate:
+  """Mean cross entropy in nats a token, by name."""
 
   @jax.jit
   def sums(params: Tree, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -241,7 +274,10 @@ def _held_out_loss(model: PromptedT5, stream: TextStream) -> loop.Evaluate:
     return jnp.sum(losses * weights), jnp.sum(weights)
 
   def evaluate(params: Tree) -> dict[str, float]:
-    total = np.sum([jax.device_get(sums(params, b)) for b in batches], axis=0)
-    return {'held_out_loss': float(total[0] / total[1])}
+    metrics = {}
+    for name, batches in held_out.items():
+      total = np.sum([jax.device_get(sums(params, b)) for b in batches], axis=0)
+      metrics[name] = float(total[0] / total[1])
+    return metrics
 
   return evaluate

@@ -77,19 +77,20 @@ def corrupt_spans(
 
 
 def prefix_lm(
-  rng: np.random.Generator, chunk: np.ndarray, targets: int, *, eos: int
+  rng: np.random.Generator, chunk: np.ndarray, inputs: int, targets: int, *, eos: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Cuts a chunk at a random place: the decoder continues what the encoder has read.
 
   Args:
     rng: the source of randomness.
     chunk: int[n] token ids, n >= 2.
+    inputs: the most input tokens, EOS included, >= 2.
     targets: the most target tokens; what is beyond is left out, and then so is EOS.
     eos: id that ends both sequences.
 
   Returns:
-    int32[k + 1] inputs and int32[<= targets] targets, 1 <= k < n uniform.
+    int32[k + 1] inputs and int32[<= targets] targets, k uniform from 1 to less than n and `inputs`.
   """
-  k = int(rng.integers(1, len(chunk)))
-  inputs, continuation = np.append(chunk[:k], eos), np.append(chunk[k:], eos)
-  return inputs.astype(np.int32), continuation[:targets].astype(np.int32)
+  k = int(rng.integers(1, min(len(chunk), inputs)))
+  prefix, continuation = np.append(chunk[:k], eos), np.append(chunk[k:], eos)
+  return prefix.astype(np.int32), continuation[:targets].astype(np.int32)

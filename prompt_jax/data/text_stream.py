@@ -13,11 +13,16 @@ from typing import Literal
 import numpy as np
 
 from prompt_jax.batch import Batch
-from prompt_jax.data import span_corruption
+from prompt_jax.data import span_corruption, word_choice
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 
 Objective = Literal['span_corruption', 'prefix_lm']
+# A word choice offers up to so many words, takes wrong ones from a window of so many tokens, and
+# has a passage of so many tokens or more.
+OPTIONS = 20
+WINDOW = 500
+SHORTEST = 8
 
 
 def read_documents(path: str | pathlib.Path) -> list[str]:
@@ -60,6 +65,9 @@ class TextStream:
     eos: id that ends a sequence.
     density: fraction of tokens masked in span corruption.
     mean_span: mean length of a masked span.
+    content: bool[V] of `word_choice.content_words`, where `choice_share` is above 0.
+    choice_share: fraction of the rows that are word choice instead of `objective`.
+    options: the most words that a word choice offers.
     seed: of the order and of the masks.
     number: the next batch.
   """
@@ -73,6 +81,9 @@ class TextStream:
   eos: int = 1
   density: float = 0.15
   mean_span: float = 3.0
+  content: np.ndarray | None = None
+  choice_share: float = 0.0
+  options: int = OPTIONS
   seed: int = 0
   number: int = 0
 
@@ -82,7 +93,14 @@ class TextStream:
       lengths = span_corruption.corrupted_lengths(self.chunk, self.density, self.mean_span)
       self.inputs, self.targets = lengths
     else:
-      self.chunk = self.inputs
+      self.chunk = self.inputs + self.targets - 1
+    if self.choice_share and self.content is None:
+      raise ValueError('word choice needs `content`, see word_choice.content_words')
+    if self.choice_share and self.inputs < self.options + 2 * SHORTEST:
+      raise UserError(
+        f'Inputs of {self.inputs} tokens are too short for {self.options} words to choose from and '
+        f'a passage; give {self.options + 2 * SHORTEST} or more, or no word choice'
+      )
     # One chunk is given up for the random offset of an epoch.
     self.rows = len(self.tokens) // self.chunk - 1
     if self.rows < self.batch_size:
@@ -124,8 +142,12 @@ class TextStream:
     return Batch(inputs, shifted, targets, weights)  # type: ignore[arg-type]
 
   def _example(self, rng: np.random.Generator, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if self.choice_share and rng.random() < self.choice_share:
+      made = self._choice(rng, chunk)
+      if made is not None:
+        return made
     if self.objective == 'prefix_lm':
-      return span_corruption.prefix_lm(rng, chunk, self.targets, eos=self.eos)
+      return span_corruption.prefix_lm(rng, chunk, self.inputs, self.targets, eos=self.eos)
     return span_corruption.corrupt_spans(
       rng,
       chunk,
@@ -133,4 +155,20 @@ class TextStream:
       eos=self.eos,
       density=self.density,
       mean_span=self.mean_span,
+    )
+
+  def _choice(
+    self, rng: np.random.Generator, chunk: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray] | None:
+    assert self.content is not None
+    passage = chunk[: int(rng.integers(SHORTEST, self.inputs - self.options))]
+    start = int(rng.integers(max(1, len(self.tokens) - WINDOW)))
+    return word_choice.word_choice(
+      rng,
+      passage,
+      self.tokens[start : start + WINDOW],
+      self.content,
+      options=self.options,
+      answers=min(self.options - 1, self.targets - 1) // 2,
+      eos=self.eos,
     )

@@ -172,14 +172,3 @@ def compute(
     else:
       scores |= GROUPED[name](targets, predictions, groups)
   return scores
-
-
-def wilson_interval(correct: int, count: int, z: float = 1.96) -> tuple[float, float]:
-  """Wilson's interval of an accuracy, in percent (95 % with the default z)."""
-  if not count:
-    raise UserError('An interval needs at least one example.')
-  p = correct / count
-  centre = p + z * z / (2 * count)
-  half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-  scale = 100 / (1 + z * z / count)
-  return (centre - half) * scale, (centre + half) * scale

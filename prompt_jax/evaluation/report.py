@@ -4,14 +4,11 @@ import contextlib
 import dataclasses
 import json
 import os
-import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.errors import UserError
 from prompt_jax.evaluation.evaluator import Advance, Prediction
 
 
@@ -23,24 +20,6 @@ def write_predictions(path: str | os.PathLike, predictions: Sequence[Prediction]
   """
   lines = (json.dumps(dataclasses.asdict(p), ensure_ascii=False) for p in predictions)
   write_atomically(path, ''.join(f'{line}\n' for line in lines).encode())
-
-
-def append_metrics(path: str | os.PathLike, record: Mapping[str, Any]) -> None:
-  """Adds one JSON object as a line (task, split, step, metrics, ...); older lines stay.
-
-  Raises:
-    UserError: the file cannot be written.
-  """
-  path = pathlib.Path(path)
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a', encoding='utf-8') as file:
-      file.write(json.dumps(dict(record), ensure_ascii=False) + '\n')
-  except OSError as e:
-    raise UserError(
-      f'Cannot write {path.name!r} into the folder {str(path.parent)!r}: {e.strerror}. '
-      'Free some space or give another folder.'
-    ) from None
 
 
 @contextlib.contextmanager

@@ -34,6 +34,17 @@ class RMSNorm(nn.Module):
     return y.astype(x.dtype) * scale.astype(x.dtype)
 
 
+def _matmul(x: Array, kernel: Array, dtype: jax.typing.DTypeLike | None = None) -> Array:
+  """[..., S, I] @ [I, O], as one matrix where that is free.
+
+  On a CPU the kernel's gradient then needs no transposed copies, a quarter of the time of a step
+  that trains everything. 16 rows are whole tiles of a TPU, which would have to move others.
+  """
+  rows = x.reshape(-1, x.shape[-1]) if x.shape[-2] % 16 == 0 else x
+  y = jnp.matmul(rows, kernel, preferred_element_type=dtype)
+  return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 class Dense(nn.Module):
   """x @ kernel; the kernel is cast to the dtype of x. `scale` multiplies its initial value."""
 
@@ -43,8 +54,8 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     init = lambda *args: _kernel_init(*args) * self.scale
-    kernel = self.param('kernel', init, (x.shape[-1], self.features))
-    return x @ kernel.astype(x.dtype)
+    kernel = self.param('kernel', init, (x.shape[-1], self.features)).astype(x.dtype)
+    return _matmul(x, kernel)
 
 
 class LogitsDense(nn.Module):
@@ -55,7 +66,7 @@ class LogitsDense(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     kernel = self.param('kernel', _kernel_init, (x.shape[-1], self.features))
-    return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+    return _matmul(x, kernel.astype(x.dtype), jnp.float32)
 
 
 def relative_buckets(

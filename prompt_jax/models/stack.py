@@ -126,8 +126,8 @@ def _scanned(layer: type[nn.Module], cfg: T5Config, length: int, in_axes: Any) -
   For the backward pass a layer keeps only `layers.KEPT`: half of what it would keep otherwise.
   """
   policy = jax.checkpoint_policies.save_only_these_names(*layers.KEPT)
-  # Forward and backward are two loops: no barrier is needed to keep XLA from merging them.
-  layer = nn.remat(layer, policy=policy, prevent_cse=False)
+  # Two loops, forward and backward, are never merged; without loops XLA would undo the saving.
+  layer = nn.remat(layer, policy=policy, prevent_cse=cfg.unroll >= length)
   return nn.scan(
     layer,
     variable_axes={'params': 0},

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompt_jax.data import span_corruption, text_stream
-from prompt_jax.data.vocabulary import ByteVocabulary
+from prompt_jax.checkpoints.backbone import embedded_folder
+from prompt_jax.data import span_corruption, text_stream, word_choice
+from prompt_jax.data.vocabulary import ByteVocabulary, load_vocabulary
 from prompt_jax.errors import UserError
 
 SENTINEL, EOS = 999, 1
@@ -48,15 +49,80 @@ def test_t5_masks_15_percent_in_spans_of_3():
   assert span_corruption.chunk_length(512, 0.15, 3.0) == 568
 
 
-@given(st.integers(2, 50), st.integers(1, 60), st.integers(0, 2**32 - 1))
-def test_prefix_lm_cuts_once(length, targets, seed):
+@given(st.integers(2, 50), st.integers(2, 60), st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_prefix_lm_cuts_once(length, inputs, targets, seed):
   chunk = np.arange(2, length + 2)
   rng = np.random.default_rng(seed)
-  x, y = span_corruption.prefix_lm(rng, chunk, targets, eos=EOS)
+  x, y = span_corruption.prefix_lm(rng, chunk, inputs, targets, eos=EOS)
   k = len(x) - 1
-  assert 1 <= k < length
+  assert 1 <= k < min(length, inputs)
   assert x.tolist() == [*chunk[:k], EOS]
   assert y.tolist() == [*chunk[k:], EOS][:targets]
+
+
+def test_prefix_lm_fills_its_targets():
+  batch = _stream(objective='prefix_lm', inputs=24, targets=8).batch(0)
+  assert batch.decoder_target_tokens.all()
+
+
+CONTENT = np.zeros(1000, bool)
+CONTENT[100:900] = True
+
+
+@given(st.integers(1, 60), st.integers(2, 20), st.integers(0, 2**32 - 1))
+def test_word_choice_hides_the_words_it_takes_among_others(length, options, seed):
+  rng = np.random.default_rng(seed)
+  chunk = rng.integers(50, 200, length)
+  elsewhere = rng.integers(50, 900, 100)
+  made = word_choice.word_choice(
+    rng, chunk, elsewhere, CONTENT, options=options, answers=min(5, options - 1), eos=EOS
+  )
+  if made is None:
+    assert not CONTENT[chunk].any()
+    return
+  x, y = made
+  assert x[-1] == y[-1] == EOS
+  taken = y[:-1].tolist()
+  assert 1 <= len(taken) <= min(5, options - 1)
+  left = [t for t in chunk if t not in taken]
+  offered = x[: len(x) - 1 - len(left)].tolist()
+  assert x[len(offered) : -1].tolist() == left
+  assert len(offered) <= options
+  assert len(set(offered)) == len(offered)
+  assert set(taken) <= set(offered)
+  assert CONTENT[offered].all()
+  assert not (set(offered) - set(taken)) & set(chunk.tolist())  # the others are wrong
+  first = [chunk.tolist().index(t) for t in taken]
+  assert first == sorted(first)
+
+
+def test_content_words_are_whole_and_not_the_commonest():
+  words = load_vocabulary(embedded_folder() / 'sentencepiece.model')
+  text = 'the network protocol of the server and the client; a socket is open'
+  tokens = np.array(words.encode(text) * word_choice.FEWEST)
+  chosen = word_choice.content_words(tokens, words, common=1)
+  named = {words.pieces(i) for i in np.flatnonzero(chosen)}
+  assert {'▁network', '▁protocol', '▁server'} <= named
+  assert '▁the' not in named  # the commonest
+  assert all(len(n) > 3 and n.startswith('▁') for n in named)  # not "▁of", not "et"
+  rare = word_choice.content_words(tokens[: len(tokens) // 2], words, common=1)
+  assert not rare.any()
+
+
+def test_a_share_of_the_rows_is_word_choice():
+  stream = _stream(objective='prefix_lm', inputs=44, content=CONTENT, choice_share=0.5)
+  chosen = rows = 0
+  for i in range(20):
+    batch = stream.batch(i)
+    for x, y in zip(batch.encoder_input_tokens, batch.decoder_target_tokens, strict=True):
+      rows += 1
+      chosen += y[y > 1][0] in x  # the text of this stream never repeats
+  assert 0.3 < chosen / rows < 0.7
+
+
+def test_word_choice_needs_room():
+  with pytest.raises(UserError, match='36 or more'):
+    _stream(objective='prefix_lm', inputs=30, content=CONTENT, choice_share=0.5)
 
 
 def _stream(**settings):

@@ -148,7 +148,7 @@ def test_refusals(tuned, ranking):
     build(_task(LABELS), batch_size=0)
 
 
-def test_predictions_and_metrics_are_json_lines(tmp_path):
+def test_predictions_are_json_lines(tmp_path):
   rows = [
     evaluator.Prediction('é in', 'yes', 'no', False, {'yes': -2.0, 'no': -1.5}),
     evaluator.Prediction('two\nlines', '?', 'no', None, {'log_prob': -0.5}),
@@ -158,17 +158,12 @@ def test_predictions_and_metrics_are_json_lines(tmp_path):
   read = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
   assert [evaluator.Prediction(**row) for row in read] == rows
   assert set(read[0]) == {'input', 'target', 'prediction', 'correct', 'scores'}
-  for step in (1, 2):
-    report.append_metrics(tmp_path / 'm' / 'metrics.jsonl', {'step': step, 'accuracy': 50.0})
-  lines = (tmp_path / 'm' / 'metrics.jsonl').read_text().splitlines()
-  assert [json.loads(line)['step'] for line in lines] == [1, 2]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
-  for write in (report.write_predictions, report.append_metrics):
-    with pytest.raises(UserError, match='file'):
-      write(tmp_path / 'file' / 'x.jsonl', {})
+  with pytest.raises(UserError, match='file'):
+    report.write_predictions(tmp_path / 'file' / 'x.jsonl', [])
 
 
 def test_progress_shows_count_and_rate_on_a_terminal_only():

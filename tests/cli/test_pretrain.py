@@ -1,0 +1,62 @@
+"""`pretrain` end to end on a tiny model: both stages, and a model folder at the end."""
+
+import json
+import pathlib
+
+import pytest
+
+from prompt_jax.checkpoints.backbone import load_backbone
+from prompt_jax.main import main
+
+WORDS = (
+  'the server opens a socket and sends bytes over the network to another host which reads them'
+)
+
+
+@pytest.fixture(scope='module')
+def command(tmp_path_factory) -> list[str]:
+  folder = tmp_path_factory.mktemp('pretrain')
+  words = WORDS.split()
+  documents = [' '.join(words[i % 17 :] + words[: i % 13] * 3) for i in range(120)]
+  (folder / 'text.txt').write_text('\n\n'.join(documents), encoding='utf-8')
+  return [
+    'pretrain', '--corpus', str(folder / 'text.txt'), '--output', str(folder / 'made'),
+    '--vocabulary', 'bytes', '--gin.T5Config.vocab_size=384', '--gin.STEPS=2',
+    '--gin.ADAPT_STEPS=3', '--gin.BATCH_SIZE=4', '--gin.INPUT_LENGTH=48',
+    '--gin.TOKEN_VECTORS=True', '--gin.WARMUP_STEPS=1',
+  ]  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def made(command) -> pathlib.Path:
+  assert main(command) == 0
+  return pathlib.Path(command[4])
+
+
+def test_both_stages_leave_their_losses(made):
+  for stage in ('span_corruption', 'prefix_lm'):
+    records = (made / 'runs' / stage / 'metrics.jsonl').read_text().splitlines()
+    assert 'held_out_loss' in json.loads(records[-1])
+
+
+def test_the_folder_is_a_model(made):
+  backbone = load_backbone(str(made))
+  assert backbone.name == 'made'
+  assert backbone.config.emb_dim == 32
+
+
+def test_the_same_command_again_keeps_the_model(made, command):
+  before = (made / 'model.safetensors').read_bytes()
+  assert main(command) == 0
+  assert (made / 'model.safetensors').read_bytes() == before
+
+
+def test_vectors_need_heads_that_fill_the_width(command, capsys):
+  assert main([*command, '--gin.T5Config.head_dim=4']) == 2
+  assert 'num_heads * head_dim = emb_dim' in capsys.readouterr().err
+
+
+def test_bytes_are_no_words_to_choose_from(command, tmp_path, capsys):
+  elsewhere = [*command[:4], str(tmp_path / 'other'), *command[5:]]
+  assert main([*elsewhere, '--gin.CHOICE_SHARE=0.5']) == 2
+  assert 'Leave CHOICE_SHARE at 0' in capsys.readouterr().err

@@ -119,8 +119,8 @@ def pretrain(
   content = content_words(tokens, words) if choice_share else None
   if content is not None and not content.any():
     raise UserError(
-      'No token of this text is a word to choose from: word choice needs a SentencePiece vocabulary '
-      'and more text. Leave CHOICE_SHARE at 0.'
+      'No token of this text is a word to choose from: word choice needs a SentencePiece '
+      'vocabulary and more text. Leave CHOICE_SHARE at 0.'
     )
   stages: tuple[tuple[Objective, Settings, optax.GradientTransformation], ...] = (
     ('span_corruption', settings, optimizer),

@@ -230,7 +230,7 @@ def _set_up(
     raise UserError(
       f'The task {task.name!r} has no examples to train on; give --data FILE as well.'
     )
-  if prompt is not None:
+  if prompt is not None and task.labels:
     prompt = with_labels(prompt, task.labels)
   model = PromptedT5(T5(backbone.config), prompt)
   sizes = ', '.join(f'{len(found)} {name}' for name, found in examples.items())
@@ -240,17 +240,13 @@ def _set_up(
   return _Setup(backbone, model, task, lengths, examples, model_name, console)
 
 
-def with_labels(module: Any, labels: Sequence[str] | None) -> Any:
-  """`module` with the task's labels in every ClassLabels initialiser that was given none.
-
-  A task of free text has no labels: there the rest of the initialiser makes all rows.
-  """
+def with_labels(module: Any, labels: Sequence[str]) -> Any:
+  """`module` with the task's labels in every ClassLabels initialiser that was given none."""
   changes = {}
   for field in dataclasses.fields(module):
     value = None if field.name == 'parent' else getattr(module, field.name)
     if isinstance(value, ClassLabels) and not value.labels:
-      made = dataclasses.replace(value, labels=tuple(labels)) if labels else value.fallback
-      changes[field.name] = made
+      changes[field.name] = dataclasses.replace(value, labels=tuple(labels))
     elif isinstance(value, nn.Module):
       changes[field.name] = with_labels(value, labels)
   return module.clone(**changes)

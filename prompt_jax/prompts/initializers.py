@@ -187,7 +187,7 @@ class ClassLabels(Initializer):
 
   Attributes:
     labels: the words a task answers with, in any order. Those beyond P are left out, with a
-      warning.
+      warning. None at all, as in a task of free text: every row comes from `fallback`.
     fallback: for the rows after the labels; the paper takes sampled vocabulary.
   """
 
@@ -201,10 +201,7 @@ class ClassLabels(Initializer):
 
   def __call__(self, key, shape, embedding=None, vocabulary=None):
     if not self.labels:
-      raise UserError(
-        'ClassLabels.labels is empty: give the words the task answers with, or choose another '
-        'initialiser, such as SampledVocabulary.'
-      )
+      return self.fallback(key, shape, embedding, vocabulary)
     table = _table(self, embedding, shape)
     p = shape[-2]
     if len(self.labels) > p:

@@ -8,11 +8,7 @@ import pytest
 
 from prompt_jax.checkpoints.backbone import load_backbone
 from prompt_jax.checkpoints.prompt_file import load_prompt
-from prompt_jax.cli.train import with_labels
 from prompt_jax.main import main
-from prompt_jax.prompts.initializers import ClassLabels, SampledVocabulary
-from prompt_jax.prompts.input_prompt import InputPrompt
-from prompt_jax.prompts.tables import Plain
 
 
 def flags(model, reviews, sizes) -> list[str]:
@@ -49,13 +45,6 @@ def test_a_prompt_begins_with_the_labels(trained, model):
   for row, label in zip(rows, ('bad', 'good'), strict=False):
     wanted = embedding[backbone.vocabulary.encode(label)].mean(axis=0)
     np.testing.assert_allclose(row, wanted, atol=1e-6)
-
-
-def test_free_text_has_no_labels_to_begin_with():
-  fallback = SampledVocabulary(population=7)
-  prompt = InputPrompt(length=3, table=Plain(initializer=ClassLabels(fallback=fallback)))
-  assert with_labels(prompt, None).table.initializer == fallback
-  assert with_labels(prompt, ['a', 'b']).table.initializer.labels == ('a', 'b')
 
 
 def test_train_measures_baselines_beside_the_prompt(trained):

@@ -189,6 +189,13 @@ def test_table_and_width_are_needed_and_bfloat16_is_read(init):
   np.testing.assert_allclose(half, make(init, 3, H), rtol=2e-2)
 
 
+def test_without_labels_every_row_is_sampled():
+  fallback = ini.SampledVocabulary(population=20)
+  np.testing.assert_array_equal(
+    make(ini.ClassLabels(fallback=fallback), 3, H), make(fallback, 3, H)
+  )
+
+
 def test_words_need_a_vocabulary_and_pieces():
   for init in READS_TABLE[:3]:
     with pytest.raises(UserError, match='needs the vocabulary'):
@@ -197,8 +204,6 @@ def test_words_need_a_vocabulary_and_pieces():
     make(ini.Text(''), 3, H)
   with pytest.raises(UserError, match='has no pieces'):
     make(ini.ClassLabels(('a', '')), 3, H)
-  with pytest.raises(UserError, match='labels is empty'):
-    make(ini.ClassLabels(), 3, H)
   with pytest.raises(UserError, match="got the text 'yes'"):
     ini.ClassLabels('yes')
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -9,3 +10,7 @@ os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(tempfile.gettempdir()) / 'prompt_jax_test_cache')
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+
+# Torch looks for Triton, which crashes the process where TensorFlow was imported before it: both
+# carry an LLVM of their own. No test needs it.
+sys.modules['triton'] = None  # type: ignore[assignment]

@@ -6,6 +6,7 @@ below says which. What has no flag is reached with `--gin_file` and `--gin.`.
 
 import argparse
 import dataclasses
+import functools
 from typing import Any, NoReturn
 
 from prompt_jax import __version__
@@ -38,7 +39,8 @@ EXAMPLES = {
   cat texts.txt | prompt-jax infer --prompt_file out/prompt.safetensors""",
   'pretrain': """
   prompt-jax pretrain --corpus text.txt.xz --gin_file=models/t5_1_1/tiny.gin --output model/
-  prompt-jax train --model model/ --data reviews.tsv --output out/""",
+  prompt-jax train --model model/ --data reviews.tsv --output out/
+  prompt-jax pretrain --model model/ --steps 0 --corpus text.txt --output adapted/""",
   'inspect': """
   prompt-jax inspect out/prompt.safetensors
   prompt-jax inspect out/prompt.safetensors --plots out/""",
@@ -76,14 +78,18 @@ def seeds(text: str) -> list[int]:
     raise argparse.ArgumentTypeError(f'{text!r} is not a list of numbers such as 0,1,2') from None
 
 
-def at_least_one(text: str) -> int:
+def _at_least(least: int, text: str) -> int:
   try:
     n = int(text)
   except ValueError:
-    n = 0
-  if n < 1:
-    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 1')
+    n = least - 1
+  if n < least:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least {least}')
   return n
+
+
+at_least_zero = functools.partial(_at_least, 0)
+at_least_one = functools.partial(_at_least, 1)
 
 
 MODEL = Flag('model', 'MODEL', '"embedded" (the small model in this package) or a model folder')
@@ -143,10 +149,15 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE,
   ),
   'pretrain': (
-    Flag('corpus', 'CORPUS', 'text, one document a paragraph (.txt, .gz or .xz)', metavar='FILE'),
+    Flag('corpus', 'CORPUS', 'text, one document a paragraph (.txt or .xz)', metavar='FILE'),
+    Flag('model', 'MODEL', 'a model folder to go on from; without it a new one is made',
+         metavar='DIR'),
     Flag('vocabulary', 'VOCABULARY', 'a SentencePiece model; without it one is trained',
          metavar='FILE'),
-    OUTPUT, STEPS, BATCH, RATE, INPUT_LENGTH, TARGET_LENGTH, SEED, DEVICE,
+    OUTPUT,
+    Flag('steps', 'STEPS', 'steps of span corruption; 0 for none', at_least_zero, 'N'),
+    Flag('adapt_steps', 'ADAPT_STEPS', 'steps of prefix LM', at_least_one, 'N'),
+    BATCH, RATE, INPUT_LENGTH, TARGET_LENGTH, SEED, DEVICE,
   ),
   'inspect': (),
   'tasks': (),

@@ -15,7 +15,7 @@ import sentencepiece
 from rich.console import Console
 
 from prompt_jax.batch import Batch
-from prompt_jax.checkpoints.backbone import save_backbone
+from prompt_jax.checkpoints.backbone import load_backbone, save_backbone
 from prompt_jax.cli import config
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.data.cooccurrence import token_vectors as vectors_of
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
 def pretrain(
   *,
   architecture: T5Config,
+  model: str | None,
   corpus: str | None,
   vocabulary: str | None,
   output: str | None,
@@ -67,10 +68,12 @@ def pretrain(
   device: str,
   stored_dtype: str,
 ) -> None:
-  """Trains both stages, each resumable, and writes a model folder.
+  """Trains the stages that have steps, each resumable, and writes a model folder.
 
   Args:
-    architecture: of the model.
+    architecture: of a new model.
+    model: a model folder whose weights, architecture and vocabulary to begin with; None makes a new
+      model.
     corpus: a text file, documents separated by empty lines.
     vocabulary: a SentencePiece model, or "bytes"; None trains one on the corpus.
     output: the model folder; the runs are kept in folders inside it.
@@ -93,40 +96,38 @@ def pretrain(
   if not corpus or not output:
     raise UserError('Give a text (--corpus FILE) and a folder for the model (--output DIR).')
   console, folder = Console(), pathlib.Path(output)
-  if token_vectors and architecture.num_heads * architecture.head_dim != architecture.emb_dim:
-    raise UserError(
-      f'TOKEN_VECTORS needs num_heads * head_dim = emb_dim, but {architecture.num_heads} * '
-      f'{architecture.head_dim} is not {architecture.emb_dim}. Change the sizes, or leave it off.'
-    )
   choose_device(device)
+  if model:
+    _check_given(model, vocabulary, token_vectors, folder)
+  elif token_vectors:
+    _check_heads(architecture)
+  base = load_backbone(model, 'float32') if model else None
   config.record(folder, may_change=('DEVICE',))
 
   documents = read_documents(corpus)
-  words = _vocabulary(vocabulary, documents, architecture, folder, console)
-  tokens = tokenise(documents, words)
+  if base is None:
+    words = _vocabulary(vocabulary, documents, architecture, folder, console)
+    tokens = tokenise(documents, words)
+    params = _first_params(architecture, tokens, token_vectors, seed)
+  else:
+    architecture, words, params = base.config, base.vocabulary, base.params
+    tokens = tokenise(documents, words)
   console.print(f'{len(documents):,} documents, {len(tokens):,} tokens', highlight=False)
+  content = _choices(tokens, words) if choice_share else None
 
-  # What a run that goes on must share. The weights are its own; the first ones may differ in their
-  # last bits from one process to the next, as those of an iterative SVD do.
-  text = hashlib.sha256(words.sha256.encode() + tokens.tobytes()).hexdigest()[:16]
+  # What a run that goes on must share. A new model's weights are its own; the first ones may differ
+  # in their last bits from one process to the next, as those of an iterative SVD do.
+  given = words.sha256 + (base.fingerprint if base else '')
+  text = hashlib.sha256(given.encode() + tokens.tobytes()).hexdigest()[:16]
 
-  model = PromptedT5(T5(architecture))
-  params = _first_params(model, seed)
-  if token_vectors:
-    params = mimetic(_with_vectors(params, tokens, architecture), seed)
-  if not architecture.tied_logits:
-    params = at_published_scale(params)
-  content = content_words(tokens, words) if choice_share else None
-  if content is not None and not content.any():
-    raise UserError(
-      'No token of this text is a word to choose from: word choice needs a SentencePiece '
-      'vocabulary and more text. Leave CHOICE_SHARE at 0.'
-    )
-  stages: tuple[tuple[Objective, Settings, optax.GradientTransformation], ...] = (
-    ('span_corruption', settings, optimizer),
-    ('prefix_lm', adapt_settings, adapt_optimizer),
-  )
-  for objective, of_stage, tx in stages:
+  stages: list[tuple[Objective, Settings, optax.GradientTransformation, float]] = [
+    ('span_corruption', settings, optimizer, 0.0),
+    ('prefix_lm', adapt_settings, adapt_optimizer, choice_share),
+  ]
+  module = PromptedT5(T5(architecture))
+  for objective, of_stage, tx, share in stages:
+    if not of_stage.steps:
+      continue
     console.rule(objective)
     make = functools.partial(
       TextStream,
@@ -138,13 +139,12 @@ def pretrain(
       content=content,
       seed=seed,
     )
-    share = choice_share if objective == 'prefix_lm' else 0.0
     cut = int(len(tokens) * (1 - HELD_OUT))
     held_out = {'held_out_loss': _held_out(make, tokens[cut:], batch_size, 0.0)}
     if share:
       held_out['choice_loss'] = _held_out(make, tokens[cut:], batch_size, 1.0)
     result = loop.train(
-      model=model,
+      model=module,
       backbone=params,
       prompt={},
       constants={},
@@ -159,7 +159,7 @@ def pretrain(
         'width': architecture.emb_dim,
       },
       loss=loss,
-      evaluate=_held_out_loss(model, held_out),
+      evaluate=_held_out_loss(module, held_out),
       console=console,
     )
     params = result.trainable['backbone']
@@ -174,6 +174,30 @@ def pretrain(
   )
   console.print(f'\nModel: {folder}', soft_wrap=True)
   console.print(f'Use it: prompt-jax train --model {folder} --data FILE', soft_wrap=True)
+
+
+def _check_given(
+  model: str, vocabulary: str | None, token_vectors: bool, folder: pathlib.Path
+) -> None:
+  """A given model decides what a new one is told."""
+  for macro, given in (('VOCABULARY', vocabulary), ('TOKEN_VECTORS', token_vectors)):
+    if given:
+      raise UserError(
+        f'{macro} is {given!r}, but the model {model!r} has its own. Leave out one of the two.'
+      )
+  if folder.resolve() == pathlib.Path(model).resolve():
+    raise UserError(
+      f'The model {model!r} would be replaced by what is made of it. Give another --output.'
+    )
+
+
+def _check_heads(architecture: T5Config) -> None:
+  joined = architecture.num_heads * architecture.head_dim
+  if joined != architecture.emb_dim:
+    raise UserError(
+      f'TOKEN_VECTORS needs num_heads * head_dim = emb_dim, but {architecture.num_heads} * '
+      f'{architecture.head_dim} is not {architecture.emb_dim}. Change the sizes, or leave it off.'
+    )
 
 
 def _vocabulary(
@@ -222,10 +246,27 @@ def _train_vocabulary(documents: list[str], pieces: int, path: pathlib.Path) -> 
   part.with_suffix('.part.model').replace(path)
 
 
-def _first_params(model: PromptedT5, seed: int) -> Tree:
-  tokens = jnp.ones((1, 2), jnp.int32)
-  batch = Batch(tokens, tokens, tokens, jnp.ones((1, 2)))
-  return jax.jit(model.init)(jax.random.key(seed), batch)['params']['backbone']
+def _first_params(
+  architecture: T5Config, tokens: np.ndarray, token_vectors: bool, seed: int
+) -> Tree:
+  """Of a new model."""
+  ids = jnp.ones((1, 2), jnp.int32)
+  batch = Batch(ids, ids, ids, jnp.ones((1, 2)))
+  init = jax.jit(PromptedT5(T5(architecture)).init)
+  params = init(jax.random.key(seed), batch)['params']['backbone']
+  if token_vectors:
+    params = mimetic(_with_vectors(params, tokens, architecture), seed)
+  return params if architecture.tied_logits else at_published_scale(params)
+
+
+def _choices(tokens: np.ndarray, words: Vocabulary) -> np.ndarray:
+  content = content_words(tokens, words)
+  if not content.any():
+    raise UserError(
+      'No token of this text is a word to choose from: word choice needs a SentencePiece '
+      'vocabulary and more text. Leave CHOICE_SHARE at 0.'
+    )
+  return content
 
 
 def _with_vectors(params: Tree, tokens: np.ndarray, architecture: T5Config) -> Tree:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from prompt_jax.errors import UserError
+
 Schedule = Callable[[jax.Array | int], jax.Array]
 
 
@@ -57,7 +59,7 @@ def rsqrt(learning_rate: float, decay_from: int = 10_000, warmup_steps: int = 0)
   Raffel et al. 2020, section 3.1.2: 1 / sqrt(max(n, k)), which is 0.01 until step k = 10^4.
   """
   if decay_from < 1:
-    raise ValueError(f'decay_from is {decay_from}; expected at least 1')
+    raise UserError(f'decay_from is {decay_from}; expected at least 1')
 
   def schedule(step):
     later = jnp.maximum(jnp.asarray(step, jnp.float32), float(decay_from))
@@ -68,7 +70,10 @@ def rsqrt(learning_rate: float, decay_from: int = 10_000, warmup_steps: int = 0)
 
 def _check(steps: int, warmup_steps: int) -> None:
   if steps <= warmup_steps:
-    raise ValueError(f'steps is {steps}; expected more than warmup_steps, which is {warmup_steps}')
+    raise UserError(
+      f'A schedule of {steps} steps leaves none after {warmup_steps} of warm-up. Give more '
+      'steps, or fewer of warm-up (--gin.WARMUP_STEPS=0).'
+    )
 
 
 def _warmup(step, warmup_steps: int) -> jax.Array:

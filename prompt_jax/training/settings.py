@@ -11,7 +11,7 @@ class Settings:
   """How long, what and how often.
 
   Attributes:
-    steps: updates in all, those of an earlier part of the run included.
+    steps: updates in all, those of an earlier part of the run included; 0 leaves the first values.
     patterns: what trains, see `partition.split`.
     microbatches: parts that a batch is cut into, see `step.train_step`.
     dropout: whether the model drops out while it trains. The published runs do (0.1); a frozen
@@ -47,9 +47,9 @@ class Settings:
 
   def __post_init__(self):
     object.__setattr__(self, 'patterns', tuple(self.patterns))
-    for name in ('steps', 'microbatches', 'log_every', 'keep', 'prefetch'):
+    for name in ('microbatches', 'log_every', 'keep', 'prefetch'):
       self._at_least(name, 1)
-    for name in ('seed', 'eval_every', 'save_every'):
+    for name in ('steps', 'seed', 'eval_every', 'save_every'):
       self._at_least(name, 0)
     if self.mode not in ('max', 'min'):
       raise unknown('selection mode', self.mode, ('max', 'min'))

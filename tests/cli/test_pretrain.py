@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from prompt_jax.checkpoints.backbone import load_backbone
@@ -60,3 +61,33 @@ def test_bytes_are_no_words_to_choose_from(command, tmp_path, capsys):
   elsewhere = [*command[:4], str(tmp_path / 'other'), *command[5:]]
   assert main([*elsewhere, '--gin.CHOICE_SHARE=0.5']) == 2
   assert 'Leave CHOICE_SHARE at 0' in capsys.readouterr().err
+
+
+def test_goes_on_from_a_model(made, command, tmp_path):
+  adapted = tmp_path / 'adapted'
+  more = ['pretrain', '--model', str(made), '--corpus', command[2], '--output', str(adapted)]
+  sizes = ['--gin.BATCH_SIZE=4', '--gin.INPUT_LENGTH=48', '--gin.WARMUP_STEPS=0']
+  assert main([*more, *sizes, '--steps', '0', '--adapt_steps', '1']) == 0
+  assert not (adapted / 'runs' / 'span_corruption').exists()
+  before, after = (load_backbone(str(folder)) for folder in (made, adapted))
+  assert after.config == before.config
+  assert after.fingerprint != before.fingerprint
+  # A first step: the weights are near those that it began with, far from those of another start.
+  first, last = (b.params['token_embedder']['embedding'] for b in (before, after))
+  assert np.abs(last - first).max() < 0.1 * np.abs(first).max()
+
+
+@pytest.mark.parametrize(
+  ('more', 'says'),
+  [
+    (['--vocabulary', 'bytes'], 'VOCABULARY'),
+    (['--gin.TOKEN_VECTORS=True'], 'TOKEN_VECTORS'),
+    (['--output', 'made'], 'would be replaced'),
+    (['--adapt_steps', '40'], 'leaves none after 40 of warm-up'),
+  ],
+)
+def test_what_a_given_model_decides(made, command, tmp_path, capsys, more, says):
+  more = [str(made) if word == 'made' else word for word in more]
+  begun = ['pretrain', '--model', str(made), '--corpus', command[2], '--output', str(tmp_path)]
+  assert main([*begun, *more]) == 2
+  assert says in capsys.readouterr().err

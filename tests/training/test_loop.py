@@ -272,7 +272,7 @@ def test_records_after_a_kill(tmp_path):
 
 def test_settings_are_checked():
   for bad, match in (
-    ({'steps': 0}, 'steps is 0'),
+    ({'steps': -1}, 'steps is -1'),
     ({'steps': 5, 'mode': 'maximum'}, "'maximum'"),
     ({'steps': 5, 'patience': 3}, 'no metric'),
     ({'steps': 5, 'save_every': -1}, 'save_every is -1'),

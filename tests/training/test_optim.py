@@ -180,7 +180,7 @@ def test_schedules_work_on_traced_steps():
 
 
 def test_schedule_errors():
-  with pytest.raises(ValueError, match='steps is 5'):
+  with pytest.raises(UserError, match='schedule of 5 steps'):
     schedules.linear(1.0, 5, warmup_steps=5)
-  with pytest.raises(ValueError, match='decay_from is 0'):
+  with pytest.raises(UserError, match='decay_from is 0'):
     schedules.rsqrt(1.0, 0)

@@ -37,9 +37,10 @@ def main() -> None:
   parser.add_argument('--seeds', default='0,1,2')
   parser.add_argument('--model', default='embedded')
   parser.add_argument('--length', default='20', help='rows of a prompt')
-  parser.add_argument('--input_length', default='64')
-  parser.add_argument('--prompt_steps', default='1000')
-  parser.add_argument('--model_steps', default='300')
+  parser.add_argument('--input_length', default='48')
+  parser.add_argument('--batch_size', default='16')
+  parser.add_argument('--prompt_steps', default='1200')
+  parser.add_argument('--model_steps', default='400')
   args = parser.parse_args()
   table = {task: _scores(task, args) for task in args.tasks}
   text = _markdown(table)
@@ -55,7 +56,8 @@ def _scores(task: str, args: argparse.Namespace) -> dict[str, MeanStd]:
     folder = args.output / task / system.replace(' ', '_')
     steps = args.model_steps if '--train' in flags else args.prompt_steps
     command = ['prompt-jax', 'train', '--task', task, '--model', args.model, '--seeds', args.seeds]
-    command += ['--input_length', args.input_length, '--steps', steps, '--output', str(folder)]
+    command += ['--input_length', args.input_length, '--batch_size', args.batch_size]
+    command += ['--steps', steps, '--output', str(folder)]
     command += flags if '--train' in flags else ['--length', args.length, *flags]
     if args.data and (args.data / task).is_dir():
       command += ['--folder', str(args.data / task)]

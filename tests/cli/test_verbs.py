@@ -69,7 +69,7 @@ def test_other_settings_in_the_same_folder_are_refused(trained, model, reviews, 
   command = [*flags(model, reviews, sizes), '--steps=4', '--output', str(trained)]
   assert main(['train', *command, '--learning_rate=0.1']) == 2
   err = capsys.readouterr().err
-  assert 'LEARNING_RATE: 0.3 before, 0.1 now' in err
+  assert 'LEARNING_RATE: %PROMPT_LEARNING_RATE before, 0.1 now' in err
 
 
 def test_eval_gives_the_score_of_the_training_run(trained, reviews, tmp_path):

@@ -33,7 +33,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('tasks', nargs='+', metavar='TASK')
   parser.add_argument('--output', type=pathlib.Path, required=True, metavar='DIR')
-  parser.add_argument('--data', type=pathlib.Path, metavar='DIR', help="of the tasks' folders")
+  parser.add_argument('--data', type=pathlib.Path, metavar='DIR', help='of JSON Lines files, for tasks that are there')
   parser.add_argument('--seeds', default='0,1,2')
   parser.add_argument('--model', default='embedded')
   parser.add_argument('--length', default='20', help='rows of a prompt')
@@ -60,7 +60,7 @@ def _scores(task: str, args: argparse.Namespace) -> dict[str, MeanStd]:
     command += ['--steps', steps, '--output', str(folder)]
     command += flags if '--train' in flags else ['--length', args.length, *flags]
     if args.data and (args.data / task).is_dir():
-      command += ['--folder', str(args.data / task)]
+      command += ['--folder', str(args.data)]
     if not (folder / 'results.json').is_file():
       print('$', ' '.join(command), flush=True)
       if subprocess.run([sys.executable, '-m', 'prompt_jax', *command[1:]]).returncode:

@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from prompt_jax.data.example import Example, TextExample
+from prompt_jax.data.example import UNKNOWN, Example, TextExample
 
 Row = Mapping[str, Any]
-# The target of an example without a label, as in the test splits of GLUE.
-UNKNOWN = '<unk>'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +92,8 @@ def multirc(row: Row, form: Format) -> Iterable[TextExample]:
 def similarity(row: Row, form: Format) -> Iterable[TextExample]:
   """STS-B: the score rounded to a fifth, as text; float32 decides the ties, as in T5."""
   score = np.round(np.float32(row['label']) * np.float32(5)) / np.float32(5)
-  yield TextExample(form.template.format_map(row), f'{score:.1f}', None, {'idx': row.get('idx')})
+  targets = UNKNOWN if score < 0 else f'{score:.1f}'
+  yield TextExample(form.template.format_map(row), targets, None, {'idx': row.get('idx')})
 
 
 def record(row: Row, form: Format) -> Iterable[TextExample]:
@@ -120,7 +119,8 @@ def pronoun(row: Row, form: Format) -> Iterable[TextExample]:
   words[place] = f'*{word}*' + (f' {rest}' if rest else '')
   inputs = form.template.format_map({'text': ' '.join(words)})
   fields = {'idx': row.get('idx'), 'right': int(row['label'])}
-  yield TextExample(inputs, row['span1_text'], None, fields)
+  targets = UNKNOWN if row['label'] == -1 else row['span1_text']
+  yield TextExample(inputs, targets, None, fields)
 
 
 def right_pronoun(row: Row, form: Format) -> Iterable[TextExample]:

@@ -31,7 +31,7 @@ EXAMPLES = {
   prompt-jax train --gin_file=my_run.gin --gin.BATCH_SIZE=16""",
   'eval': """
   prompt-jax eval --prompt_file out/prompt.safetensors --task docstrings_iid --split test
-  prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --output out/
+  prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --output out/test/
   prompt-jax eval --task docstrings_iid                        (the model without a prompt)""",
   'infer': """
   prompt-jax infer --prompt_file out/prompt.safetensors 'a line of text' 'another'
@@ -224,6 +224,10 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
       '--folder', metavar='DIR', help='where the task is a folder of JSON Lines files'
     )
+    sub.add_argument(
+      '--module', action='append', default=[], metavar='NAME',
+      help='a Python module that registers seqio tasks; repeatable',
+    )  # fmt: skip
     sub.add_argument(
       '--record', metavar='FILE', help='write the tokenised examples to an .npz file'
     )

@@ -26,6 +26,8 @@ from prompt_jax.errors import UserError, unknown
 STATES = ('state/[0-9]*', 'seed_*/state/[0-9]*', 'runs/*/state/[0-9]*')
 GIN_ADDS = '\n  In call to configurable'
 MACRO = re.compile(r'^([A-Za-z_]\w*)\s*=', re.MULTILINE)
+# `thing.parameter =`, or `thing:` before an indented block of parameters.
+BINDING = re.compile(r'^((?:\w+/)*[A-Za-z_][\w.]*)(?:\.\w+\s*=|:\s*$)', re.MULTILINE)
 
 
 def folder() -> pathlib.Path:
@@ -60,7 +62,7 @@ def load(
   searched = [s for s in args.gin_search_paths.split(',') if s]
   gin_config._LOCATION_PREFIXES[:] = [str(folder()), *searched]
   _file(f'runs/{args.verb}.gin', searched)
-  own = [path for name in args.gin_file for path in [_file(name, searched)] if not _ours(path)]
+  files = [_file(name, searched) for name in args.gin_file]
   for subfolder, name in includes:
     if name not in names(subfolder):
       raise unknown(_singular(subfolder), name, names(subfolder))
@@ -70,7 +72,7 @@ def load(
     _parse(f'{flag.macro} = {value!r}', f'--{flag.name}')
   for name, value in args.gin:
     _parse(f'{name} = {value}', f'--gin.{name}={value}')
-  _refuse_leftovers(args, entry, own, {flag.macro: f'--{flag.name}' for flag, _ in flags})
+  _refuse_leftovers(args, entry, files, {flag.macro: f'--{flag.name}' for flag, _ in flags})
   gin_config.finalize()
   return _call(gin_config.get_configurable(entry))
 
@@ -150,26 +152,41 @@ def _reason(e: Exception) -> str:
 def _refuse_leftovers(
   args: argparse.Namespace,
   entry: Callable[..., Any],
-  own: Sequence[pathlib.Path],
+  files: Sequence[pathlib.Path],
   flags: dict[str, str],
 ) -> None:
   """Refuses what was given and can have no effect: nothing that `entry` builds refers to it."""
   macros, selectors = _reachable(gin_config._inverse_lookup(entry).selector)
   given = {**flags, **{name: f'--gin.{name}' for name, _ in args.gin if '.' not in name}}
-  for path in own:
-    given.update({name: str(path) for name in MACRO.findall(path.read_text(encoding='utf-8'))})
+  bound = [
+    (name.rpartition('.')[0], f'--gin.{name}={value}') for name, value in args.gin if '.' in name
+  ]
+  for path in files:
+    text = path.read_text(encoding='utf-8')
+    if _ours(path):
+      _refuse_useless(path, text, macros)
+      continue
+    given.update({name: str(path) for name in MACRO.findall(text)})
+    bound += [(name, f'{name} in {path}') for name in BINDING.findall(text)]
   for name, where in given.items():
     if name not in macros:
       raise unknown(f'macro (from {where})', name, macros)
-  for name, value in args.gin:
-    if '.' in name:
-      selector = gin_config.ParsedBindingKey.parse(name).complete_selector
-      if selector not in selectors:
-        used = sorted(s.rsplit('.', 1)[-1] for s in selectors)
-        raise UserError(
-          f'--gin.{name}={value} has no effect: this run does not use '
-          f'{name.rpartition(".")[0]!r}. It uses {", ".join(used)}.'
-        )
+  for name, where in bound:
+    # gin has parsed it, so there is exactly one such configurable.
+    (selector,) = gin_config._REGISTRY.matching_selectors(name.rpartition('/')[2])
+    if selector not in selectors:
+      used = sorted(s.rsplit('.', 1)[-1] for s in selectors)
+      raise UserError(
+        f'{where} has no effect: this run does not use {name!r}. It uses {", ".join(used)}.'
+      )
+
+
+def _refuse_useless(path: pathlib.Path, text: str, macros: set[str]) -> None:
+  unread = [name for name in MACRO.findall(text) if name not in macros]
+  if unread:
+    raise UserError(
+      f'{path.relative_to(folder())} is not for this run, which does not read {", ".join(unread)}.'
+    )
 
 
 def _reachable(start: str) -> tuple[set[str], set[str]]:
@@ -203,6 +220,11 @@ def used() -> str:
   return gin_config.operative_config_str()
 
 
+def begun(output: pathlib.Path) -> bool:
+  """Whether a run has left a state in the folder."""
+  return any(any(output.glob(pattern)) for pattern in STATES)
+
+
 def record(output: pathlib.Path, may_change: Sequence[str] = ()) -> None:
   """Writes operative_config.gin and command.txt, from which the run can be had again.
 
@@ -214,8 +236,8 @@ def record(output: pathlib.Path, may_change: Sequence[str] = ()) -> None:
     UserError: the folder holds a run with other settings, or cannot be written.
   """
   text, path = used(), output / 'operative_config.gin'
-  begun = path.is_file() and any(any(output.glob(pattern)) for pattern in STATES)
-  before, now = _settings(path.read_text('utf-8') if begun else text), _settings(text)
+  before = _settings(path.read_text('utf-8') if path.is_file() and begun(output) else text)
+  now = _settings(text)
   changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
   changed = [name for name in changed if name not in may_change]
   if changed:

@@ -49,20 +49,30 @@ def choose(
   Raises:
     UserError: both or neither of task and data, an unknown name, or a bad file.
   """
-  if task and (data or validation or test):
-    raise UserError('Give --task or files of your own (--data), not both.')
+  columns = {'text': text, 'label': label, 'inputs': inputs, 'targets': targets}
+  files = {'validation': validation, 'test': test}
   if task:
+    _refuse(f'--task {task}', {'data': data, **files, **columns})
     return named(task, folder, modules)
+  _refuse('a file of your own', {'folder': folder, 'module': modules})
   if not (data or validation or test):
     raise UserError(
       'Nothing to work on: give --task NAME (prompt-jax tasks lists them) or --data FILE.'
     )
   if data and data.endswith('.npz'):
+    _refuse('recorded examples', {**files, **columns})
     return replay(data)
   return local_task(
     data, validation=validation, test=test, text=text, label=label, inputs=inputs, targets=targets,
     labels=labels, words=words, metrics=metrics,
   )  # fmt: skip
+
+
+def _refuse(what: str, given: Mapping[str, object]) -> None:
+  """Refuses flags that would have no effect beside `what`."""
+  flags = [f'--{name}' for name, value in given.items() if value]
+  if flags:
+    raise UserError(f'{", ".join(flags)} cannot be combined with {what}. Leave one of them out.')
 
 
 def native() -> dict[str, Callable[[], Task]]:

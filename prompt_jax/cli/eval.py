@@ -2,13 +2,14 @@
 
 import argparse
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
 from prompt_jax.cli import config, report, tuned
 from prompt_jax.cli.device import choose as choose_device
-from prompt_jax.data.example import Lengths, Task
+from prompt_jax.data.example import Example, Lengths, Task
+from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation.evaluator import Evaluator, Method
 from prompt_jax.evaluation.report import progress, write_predictions
@@ -41,7 +42,7 @@ def evaluate(
     model: a folder or "embedded"; None for the one the prompt file names, else "embedded".
     prompt_file: a prompt or tuned weights; None for the bare model.
     choose_task: `data.choose`; a file's labels are those that the prompt was tuned on.
-    split: None for test, else validation.
+    split: None for test, else validation, whichever has labels.
     method: see `Evaluator`.
     output: folder for results.json and predictions.jsonl.
     batch_size: examples at once.
@@ -50,19 +51,18 @@ def evaluate(
     device: see `cli.device`.
     dtype: see `load_backbone`.
   """
-  console = Console()
+  console, folder = Console(), pathlib.Path(output) if output else None
   choose_device(device)
+  if folder and (folder / 'metrics.jsonl').exists():
+    raise UserError(
+      f'The folder {output} holds a training run, whose results would be replaced. Give another '
+      f'--output, such as {folder / "eval"}.'
+    )
   ready = tuned.load(model, prompt_file, dtype)
   task = choose_task(labels=ready.metadata.get('labels'))
-  split = split or next((s for s in ('test', 'validation') if s in task.splits), None)
-  if split is None:
-    raise UserError(f'The task {task.name!r} has only {", ".join(task.splits)}; give --split.')
-  if split not in task.splits:
-    raise unknown(f'split of {task.name!r}', split, task.splits)
-
   lengths = lengths_of(ready, input_length, target_length)
   vocabulary = ready.backbone.vocabulary
-  examples = task.load(split, vocabulary, lengths)
+  split, examples = _split(task, split, vocabulary, lengths, output)
   evaluator = Evaluator(
     ready.model,
     vocabulary,
@@ -76,12 +76,32 @@ def evaluate(
 
   name = prompt_file or f'{ready.backbone.name}, untuned'
   rows = [report.Row(str(name), [scores])]
-  if output:
-    folder = pathlib.Path(output)
+  if folder:
     config.record(folder)
     report.write(folder / 'results.json', rows, task=task.name, split=split)
     write_predictions(folder / 'predictions.jsonl', predictions)
   report.show(rows, f'{task.name}, {len(examples)} {split} examples, in percent', console)
+
+
+def _split(
+  task: Task, named: str | None, vocabulary: Vocabulary, lengths: Lengths, output: str | None
+) -> tuple[str, Sequence[Example]]:
+  """The split that is named, or the first that can be judged, and its examples."""
+  if named is not None and named not in task.splits:
+    raise unknown(f'split of {task.name!r}', named, task.splits)
+  for split in [named] if named else [s for s in ('test', 'validation') if s in task.splits]:
+    examples = task.load(split, vocabulary, lengths)
+    if task.judges(examples) or (named and output):
+      return split, examples
+  if named:
+    raise UserError(
+      f'The {named} split of {task.name!r} has no labels, so there is no score. Give another '
+      '--split, or --output DIR for the predictions alone.'
+    )
+  raise UserError(
+    f'The task {task.name!r} has {", ".join(task.splits)}, of which none but train has labels; '
+    'give --split.'
+  )
 
 
 def lengths_of(ready: tuned.Tuned, inputs: int | None, targets: int | None) -> Lengths:

@@ -54,7 +54,10 @@ def _words(backbone: Backbone) -> np.ndarray:
 
 def _card(console: Console, path: pathlib.Path, metadata: dict[str, Any]) -> None:
   table = Table(title=str(path), title_justify='left', show_header=False, box=None)
-  for name, value in metadata.items():
+  # What the method's rows mean depends on these as well: placement, sees_input, kv_bias, ...
+  method = (metadata.get('method_config') or {}).get('fields', {})
+  conventions = {k: v for k, v in method.items() if isinstance(v, bool | int | float | str)}
+  for name, value in {**conventions, **metadata}.items():
     if name not in HIDDEN and value is not None:
       table.add_row(name, value if isinstance(value, str) else json.dumps(value))
   console.print(table)

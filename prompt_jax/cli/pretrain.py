@@ -1,10 +1,12 @@
 """`prompt-jax pretrain`: a T5 from plain text, as two ordinary runs with everything trainable."""
 
 import argparse
+import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -23,7 +25,7 @@ from prompt_jax.data.text_stream import Objective, TextStream, read_documents, t
 from prompt_jax.data.vocabulary import FILE_NAME, T5_EXTRA_IDS, Vocabulary, load_vocabulary
 from prompt_jax.data.word_choice import content_words
 from prompt_jax.errors import UserError
-from prompt_jax.models.config import T5Config
+from prompt_jax.models.config import T5Config, with_dropout
 from prompt_jax.models.mimetic import mimetic
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5
@@ -36,7 +38,10 @@ Tree = dict[str, Any]
 HELD_OUT = 0.01
 EVAL_BATCHES = 8
 # Sentences that the vocabulary is trained on at most; more take memory and change little.
-SENTENCES = 1_000_000
+SENTENCES = 100_000
+# One is up to 1000 characters, cut at white space where there is any; SentencePiece passes over
+# what has more than 4192 bytes.
+SENTENCE = re.compile(r'.{1,1000}(?:\s|$)|.{1000}', re.DOTALL)
 # Root mean square of the entries of T5 1.1's trained embeddings (row norm 297 at base size). Models
 # made here have the same, so that rates and initial prompts mean what they mean on published ones.
 EMBEDDING_RMS = 10.7
@@ -58,6 +63,7 @@ def pretrain(
   input_length: int,
   target_length: int,
   loss: Loss,
+  dropout: float,
   optimizer: optax.GradientTransformation,
   adapt_optimizer: optax.GradientTransformation,
   settings: Settings,
@@ -82,6 +88,7 @@ def pretrain(
     input_length: tokens of an input, end of sequence included.
     target_length: tokens of a prefix-LM target.
     loss: what is minimised.
+    dropout: probability with which the model drops out while it trains.
     optimizer: of span corruption.
     adapt_optimizer: of the prefix LM.
     settings: of span corruption.
@@ -124,7 +131,7 @@ def pretrain(
     ('span_corruption', settings, optimizer, 0.0),
     ('prefix_lm', adapt_settings, adapt_optimizer, choice_share),
   ]
-  module = PromptedT5(T5(architecture))
+  module = PromptedT5(T5(with_dropout(architecture, dropout)))
   for objective, of_stage, tx, share in stages:
     if not of_stage.steps:
       continue
@@ -150,7 +157,7 @@ def pretrain(
       constants={},
       stream=make(tokens[:cut], batch_size, choice_share=share),
       tx=tx,
-      settings=of_stage,
+      settings=dataclasses.replace(of_stage, dropout=dropout > 0),
       folder=folder / 'runs' / objective,
       metadata={
         'base_model': name or folder.name,
@@ -209,7 +216,8 @@ def _vocabulary(
 ) -> Vocabulary:
   """The vocabulary given, or one trained on the documents (once; a resumed run reads it)."""
   path = folder / FILE_NAME
-  if given is None and not path.is_file():
+  # Nothing is trained on it before a run state exists; until then it may be another text's.
+  if given is None and not (path.is_file() and config.begun(folder)):
     pieces = architecture.vocab_size - T5_EXTRA_IDS
     console.print(f'Training a vocabulary of {pieces} pieces', highlight=False)
     _train_vocabulary(documents, pieces, path)
@@ -226,13 +234,14 @@ def _train_vocabulary(documents: list[str], pieces: int, path: pathlib.Path) -> 
   part = path.with_suffix('.part')
   try:
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=iter(documents),
+      sentence_iterator=_sentences(documents),
       model_prefix=str(part),
       vocab_size=pieces,
       pad_id=0,
       eos_id=1,
       unk_id=2,
       bos_id=-1,
+      byte_fallback=True,
       input_sentence_size=SENTENCES,
       shuffle_input_sentence=True,
       minloglevel=2,
@@ -244,6 +253,12 @@ def _train_vocabulary(documents: list[str], pieces: int, path: pathlib.Path) -> 
     ) from None
   part.with_suffix('.part.vocab').unlink()
   part.with_suffix('.part.model').replace(path)
+
+
+def _sentences(documents: list[str]) -> Iterator[str]:
+  """The documents in parts that SentencePiece takes."""
+  for document in documents:
+    yield from re.findall(SENTENCE, document)
 
 
 def _first_params(

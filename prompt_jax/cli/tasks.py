@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     console.print('\nA folder of JSON Lines files: --task NAME --folder DIR', soft_wrap=True)
     console.print('A file of your own: --data FILE', soft_wrap=True)
     return
-  task = data.named(args.name, args.folder)
+  task = data.named(args.name, args.folder, args.module)
   if args.record:
     lengths = Lengths(args.input_length, args.target_length)
     record(args.record, task, list(task.splits), vocabulary_of(args.model), lengths)

@@ -18,11 +18,13 @@ from prompt_jax.cli import config, report, tuned
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Example, Lengths, Task
-from prompt_jax.errors import UserError
+from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation.evaluator import Evaluator
+from prompt_jax.evaluation.metrics import scores_of
 from prompt_jax.evaluation.report import write_predictions
 from prompt_jax.evaluation.tensorboard import EventFile
 from prompt_jax.injections import prefix_length
+from prompt_jax.models.config import with_dropout
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.initialise import initialise_prompt
@@ -33,13 +35,13 @@ from prompt_jax.training.partition import count, merge, split
 from prompt_jax.training.records import read_records
 from prompt_jax.training.settings import Settings
 
-# Metrics with several scores: the one that selects the best step.
-MAIN_SCORE = {'squad': 'f1', 'squad_by_group': 'f1', 'rouge': 'rougeLsum'}
-
 
 def run(args: argparse.Namespace) -> None:
   includes = []
   if args.train == ['all']:
+    for name in ('prompt', 'init', 'length'):
+      if getattr(args, name) is not None:
+        raise UserError(f'--{name} is of a prompt, and --train all tunes the model without one.')
     includes.append(('runs', 'model_tuning'))
     args.train = None
   elif args.train is not None:
@@ -71,6 +73,7 @@ def train(
   settings: Settings,
   optimizer: optax.GradientTransformation,
   loss: Loss,
+  dropout: float,
   batch_size: int,
   input_length: int,
   target_length: int,
@@ -90,6 +93,7 @@ def train(
     settings: see `training.settings.Settings`; its seed is that of each run.
     optimizer: of the trainable leaves.
     loss: what is minimised.
+    dropout: probability with which the model drops out while it trains.
     batch_size: examples a step.
     input_length: most tokens of an input.
     target_length: most tokens of a target.
@@ -102,8 +106,11 @@ def train(
   console = Console()
   choose_device(device)
   folder = pathlib.Path(output or f'runs/{task.name}')
+  if seeds and len(set(seeds)) < len(seeds):
+    raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one run.')
   config.record(folder, may_change=('DEVICE', 'STEPS'))
-  setup = _set_up(model, task, prompt, Lengths(input_length, target_length), dtype, console)
+  lengths = Lengths(input_length, target_length)
+  setup = _set_up(model, task, prompt, lengths, dropout, dtype, console)
   evaluator = _evaluator(setup, setup.model, batch_size)
 
   results = []
@@ -115,8 +122,10 @@ def train(
       setup.model, jax.random.key(number), embedding, setup.backbone.vocabulary
     )
     params = {'backbone': setup.backbone.params, **({'prompt': rows} if rows else {})}
-    length = _length(setup, params, constants, max_positions)
-    of_run = dataclasses.replace(settings, seed=number, metric=_metric(setup, settings))
+    _check_positions(setup, params, constants, max_positions)
+    of_run = dataclasses.replace(
+      settings, seed=number, metric=_metric(setup, settings), dropout=dropout > 0
+    )
     result = loop.train(
       model=setup.model,
       backbone=setup.backbone.params,
@@ -126,7 +135,7 @@ def train(
       tx=optimizer,
       settings=of_run,
       folder=folder / f'seed_{number}' if seeds else folder,
-      metadata=_metadata(setup, length, of_run),
+      metadata=_metadata(setup, of_run),
       loss=loss,
       evaluate=_validation(setup, evaluator, params, constants, of_run),
       console=console,
@@ -151,8 +160,11 @@ def _metric(setup: _Setup, settings: Settings) -> str | None:
   """The validation score that selects the best step; none without validation examples."""
   if 'validation' not in setup.examples:
     return None
-  first = setup.task.metrics[0]
-  return settings.metric or MAIN_SCORE.get(first, first)
+  known = scores_of(setup.task.metrics)
+  # The scores of a measure of the task's own are known only once they are there.
+  if settings.metric and setup.task.score is None and settings.metric not in known:
+    raise unknown(f'score of {setup.task.name!r} to select by (METRIC)', settings.metric, known)
+  return settings.metric or known[0]
 
 
 def _validation(
@@ -219,22 +231,30 @@ def _set_up(
   task: Task,
   prompt: nn.Module | None,
   lengths: Lengths,
+  dropout: float,
   dtype: str | None,
   console: Console,
 ) -> _Setup:
   """Reads the model and the examples, before anything is computed."""
   backbone = load_backbone(model_name, dtype)
-  backbone = dataclasses.replace(backbone, params=jax.device_put(backbone.params))
-  examples = {s: task.load(s, backbone.vocabulary, lengths) for s in task.splits}
-  if 'train' not in examples:
+  architecture = with_dropout(backbone.config, dropout)
+  backbone = dataclasses.replace(
+    backbone, config=architecture, params=jax.device_put(backbone.params)
+  )
+  loaded = {s: task.load(s, backbone.vocabulary, lengths) for s in task.splits}
+  if 'train' not in loaded:
     raise UserError(
       f'The task {task.name!r} has no examples to train on; give --data FILE as well.'
     )
+  # The public test splits of GLUE and SuperGLUE have no labels: the validation split is the score.
+  examples = {s: found for s, found in loaded.items() if s == 'train' or task.judges(found)}
   if prompt is not None and task.labels:
     prompt = with_labels(prompt, task.labels)
   model = PromptedT5(T5(backbone.config), prompt)
   sizes = ', '.join(f'{len(found)} {name}' for name, found in examples.items())
   console.print(f'Model {backbone.name} · task {task.name}: {sizes} examples', highlight=False)
+  for name in loaded.keys() - examples.keys():
+    console.print(f'The {name} split has no labels and is not used', highlight=False)
   if model_name != EMBEDDED:
     model_name = str(pathlib.Path(model_name).resolve())
   return _Setup(backbone, model, task, lengths, examples, model_name, console)
@@ -252,7 +272,7 @@ def with_labels(module: Any, labels: Sequence[str]) -> Any:
   return module.clone(**changes)
 
 
-def _metadata(setup: _Setup, rows: int, settings: Settings) -> dict[str, Any]:
+def _metadata(setup: _Setup, settings: Settings) -> dict[str, Any]:
   """What the prompt file says about itself, besides step, seed and score."""
   method, backbone = setup.model.prompt, setup.backbone
   return {
@@ -264,7 +284,7 @@ def _metadata(setup: _Setup, rows: int, settings: Settings) -> dict[str, Any]:
     'method': 'none' if method is None else type(method).__name__,
     'method_config': describe(method),
     'gin': config.used(),
-    'length': rows,
+    'length': getattr(method, 'length', 0),
     'patterns': list(settings.patterns),
     'task': setup.task.name,
     'labels': setup.task.labels and list(setup.task.labels),
@@ -273,8 +293,8 @@ def _metadata(setup: _Setup, rows: int, settings: Settings) -> dict[str, Any]:
   }
 
 
-def _length(setup: _Setup, params: dict[str, Any], constants: Any, most: int) -> int:
-  """Rows that the prompt puts among the encoder's tokens, if they fit."""
+def _check_positions(setup: _Setup, params: dict[str, Any], constants: Any, most: int) -> None:
+  """Refuses a prompt whose rows do not fit among the encoder's tokens."""
   tokens = jax.ShapeDtypeStruct((1, setup.lengths.inputs), 'int32')
   variables = variables_of(params, constants)
   injections = jax.eval_shape(
@@ -287,4 +307,3 @@ def _length(setup: _Setup, params: dict[str, Any], constants: Any, most: int) ->
       f'more than {most} positions. Lower --length or --input_length, or raise the limit with '
       f'--gin.MAX_POSITIONS={rows + setup.lengths.inputs}.'
     )
-  return rows

@@ -9,6 +9,9 @@ import numpy as np
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
 
+# The target of an example whose answer is not public, as in the test splits of GLUE.
+UNKNOWN = '<unk>'
+
 
 class Lengths(NamedTuple):
   """The most tokens of a sequence, its end-of-sequence id included."""
@@ -104,6 +107,12 @@ class Task:
     if self.labels is not None:
       encode_labels(self.labels, vocabulary, lengths.targets)
     return examples
+
+  def judges(self, examples: Sequence[Example]) -> bool:
+    """Whether the answer to any of the examples is known."""
+    if self.labels is None:
+      return any(e.targets_text != UNKNOWN for e in examples)
+    return any(e.label is not None for e in examples)
 
   def label_tokens(self, vocabulary: Vocabulary, length: int) -> np.ndarray:
     """int32[C, U] the labels as padded target sequences, for rank classification."""

@@ -139,6 +139,19 @@ GROUPED: Mapping[str, GroupedMetric] = {
 }
 
 
+# Those that measure several things, the one to select by first.
+SEVERAL: Mapping[str, tuple[str, ...]] = {
+  'rouge': ('rougeLsum', 'rouge1', 'rouge2'),
+  'squad': ('f1', 'em'),
+  'squad_by_group': ('f1', 'em'),
+}
+
+
+def scores_of(names: Sequence[str]) -> list[str]:
+  """The names of the scores that `compute` gives; the first is the one to select by."""
+  return [score for name in names for score in SEVERAL.get(name, (name,))]
+
+
 def compute(
   names: Sequence[str],
   targets: Sequence[Any],

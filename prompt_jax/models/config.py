@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from prompt_jax.errors import UserError
 from prompt_jax.injections import Dims
 
 
@@ -56,3 +57,14 @@ class T5Config:
   @property
   def decoder_dims(self) -> Dims:
     return Dims(self.num_decoder_layers, self.emb_dim, self.num_heads, self.head_dim)
+
+
+def with_dropout(config: T5Config, rate: float) -> T5Config:
+  """The same model, dropping out at `rate` when it is not deterministic.
+
+  Raises:
+    UserError: the rate is no probability below 1.
+  """
+  if not 0 <= rate < 1:
+    raise UserError(f'The dropout rate is {rate!r}; expected 0 or more and less than 1.')
+  return dataclasses.replace(config, dropout_rate=float(rate))

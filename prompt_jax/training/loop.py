@@ -19,6 +19,7 @@ from prompt_jax.checkpoints.prompt_file import REQUIRED, check_model, load_promp
 from prompt_jax.checkpoints.run_state import RunStates, from_arrays, to_arrays
 from prompt_jax.errors import UserError
 from prompt_jax.training.interrupt import Interrupt
+from prompt_jax.training.lock import Lock
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.monitor import Monitor
 from prompt_jax.training.output import Output, warm_start
@@ -116,14 +117,17 @@ def train(
     console: where to print.
 
   Raises:
-    UserError: the folder belongs to another model or set-up or cannot be written; the loss is not
-      finite; the data end early; and what `split` and the optimiser refuse.
+    UserError: the folder belongs to another model or set-up, is in use or cannot be written; the
+      loss is not finite; the data end early; patience without a metric; and what `split` and the
+      optimiser refuse.
   """
   console = console or Console()
   folder = pathlib.Path(folder)
   missing = [name for name in REQUIRED if name not in metadata]
   if missing:
     raise ValueError(f'metadata lacks {", ".join(missing)}')
+  if settings.patience is not None and (evaluate is None or settings.metric is None):
+    raise UserError('patience needs validation examples to judge by; give some, or leave it out.')
 
   # Split, and put on the device: the frozen side as it is, the trainable side as float32.
   params = {'backbone': backbone, **({'prompt': prompt} if prompt else {})}
@@ -150,12 +154,15 @@ def train(
 
   # Restore, loop, finish.
   saved = RunStates(folder / 'state', settings.keep, settings.mode)
-  with saved as states, Interrupt() as interrupt:
+  with Lock(folder), saved as states, Interrupt() as interrupt:
     output = Output(folder, trainable, frozen, collection, {**metadata, 'seed': settings.seed})
     run = _Run(settings, folder, metadata['fingerprint'], evaluate, states, output, console)
     point = _restore(run, state, collection, stream, metadata)
     _loop(run, point, step, frozen, stream, interrupt)
-    return _finish(run, point)
+    result = _finish(run, point)
+    if interrupt.signal:  # it came after the last step
+      _leave(run, point, interrupt)
+    return result
 
 
 def _restore(
@@ -163,6 +170,11 @@ def _restore(
 ) -> _Point:
   """Resume, else warm start, else fresh."""
   steps = run.states.steps()
+  if steps and steps[-1] > run.settings.steps:
+    raise UserError(
+      f'The run in {str(run.folder)!r} has done {steps[-1]} steps, more than {run.settings.steps}. '
+      'Give as many or more, or another output folder.'
+    )
   if steps:
     point = _resume(run, steps[-1], state, constants)
     stream.restore(point.position)
@@ -227,12 +239,14 @@ def _loop(
       last = point.step == settings.steps
       value, improved = None, False
       if run.evaluate and (last or _due(point.step, settings.eval_every)):
-        monitor.flush()
-        value, improved = _evaluate(run, run.evaluate, point, records, progress)
+        with monitor.paused():
+          value, improved = _evaluate(run, run.evaluate, point, records, progress)
       last = last or point.selection.exhausted(settings.patience)
       if last or improved or interrupt.signal or _due(point.step, settings.save_every):
-        monitor.flush()  # A state is saved only once its metrics were seen to be finite.
-        _save(run, point, value)
+        with monitor.paused():  # A state is saved only once its metrics were seen to be finite.
+          _save(run, point, value)
+      if interrupt.signal or last:
+        monitor.close()
       if interrupt.signal:
         _leave(run, point, interrupt)
       if last:

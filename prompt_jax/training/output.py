@@ -12,8 +12,9 @@ from prompt_jax.training.partition import Tree, merge
 class Output:
   """Writes the trained leaves of one run into its folder.
 
-  If only the prompt trains, that is a prompt file with the whole prompt; with any other pattern it
-  is a file of kind "weights" with everything that trained, from the root of the model's tree.
+  If only the prompt trains, that is a prompt file; with any other pattern it is a file of kind
+  "weights" with everything that trained, from the root of the model's tree. Both have the whole
+  prompt, whatever part of it trains.
   """
 
   def __init__(
@@ -25,7 +26,6 @@ class Output:
     self.best = folder / f'{self.kind}.safetensors'
     self.last = folder / 'last.safetensors'
     self._initial_path = folder / 'initial.safetensors'
-    # The rest of a prompt of which only a part trains.
     self._rest = {'prompt': frozen['prompt']} if 'prompt' in frozen else {}
     self._constants, self._metadata = constants.get('prompt', {}), metadata
     self._initial: Tree = {}
@@ -47,9 +47,9 @@ class Output:
     save_prompt(path, self._prompt(trainable, facts), self.kind)
 
   def _prompt(self, trainable: Tree, facts: dict[str, Any]) -> Prompt:
-    params = trainable
+    params = merge(trainable, self._rest)
     if self.kind == 'prompt':
-      params = merge(trainable, self._rest)['prompt']
+      params = params['prompt']
     return Prompt(
       params=_host(params),
       constants=_host(self._constants),

@@ -55,8 +55,6 @@ class Settings:
       raise unknown('selection mode', self.mode, ('max', 'min'))
     if self.patience is not None:
       self._at_least('patience', 1)
-      if self.metric is None:
-        raise UserError('patience is given, but no metric to judge by: set `metric` as well.')
 
   def _at_least(self, name: str, least: int) -> None:
     value = getattr(self, name)

@@ -80,7 +80,7 @@ def train_step(
   Returns:
     The state after the step and float32[] metrics: "loss" (what is minimised), "cross_entropy",
     "z_loss" and "token_accuracy" (means over target tokens), "tokens" (their number), "aux_loss",
-    and "grad_norm" (of all trainable leaves).
+    "grad_norm" and "update_norm" (of all trainable leaves).
 
   Raises:
     UserError: the rows do not divide into `microbatches`.
@@ -115,7 +115,7 @@ def train_step(
     trainable=optax.apply_updates(state.trainable, updates),
     opt_state=opt_state,
   )
-  return new, _metrics(sums, gradient)
+  return new, {**_metrics(sums, gradient), 'update_norm': optax.tree.norm(updates)}
 
 
 def _accumulate(gradient_of, trainable, batch, scaled, key, microbatches: int):

@@ -49,7 +49,7 @@ def test_no_task(mistake, model):
 
 
 def test_task_and_data(mistake, reviews):
-  assert 'not both' in mistake('train', '--task=docstrings_iid', '--data', reviews)
+  assert 'cannot be combined' in mistake('train', '--task=docstrings_iid', '--data', reviews)
 
 
 def test_unknown_task(mistake):
@@ -159,3 +159,56 @@ def test_the_command_itself_prints_no_traceback():
   assert done.returncode == 2
   assert done.stdout == ''
   assert done.stderr.startswith("prompt-jax: No gin file 'no_such.gin'")
+
+
+def test_eval_does_not_replace_a_training_run(mistake, train, tmp_path, reviews):
+  out = tmp_path / 'out'
+  assert main([*train, '--steps=1', '--length=2']) == 0
+  before = (out / 'results.json').read_bytes()
+  prompt = str(out / 'prompt.safetensors')
+  err = mistake('eval', '--prompt_file', prompt, '--data', reviews, '--output', str(out))
+  assert 'holds a training run' in err
+  assert str(out / 'eval') in err
+  assert (out / 'results.json').read_bytes() == before
+
+
+@pytest.mark.parametrize(
+  ('more', 'says'),
+  [
+    (['--gin.METRIC="acuracy"'], ["'acuracy'", "'accuracy'"]),
+    (['--seeds', '0,1,0'], ['0, 1, 0', 'repeat']),
+    (['--folder', 'somewhere'], ['--folder', 'a file of your own']),
+    (['--gin.DROPOUT=1.5'], ['1.5', 'less than 1']),
+    (['--gin_file=models/t5_1_1/small.gin'], ['models/t5_1_1/small.gin', 'ARCHITECTURE']),
+    (['--gin_file=decoding/nucleus.gin'], ['decoding/nucleus.gin', 'TOP_P']),
+  ],
+)
+def test_what_has_no_effect_or_no_sense(mistake, train, more, says):
+  err = mistake(*train, *more)
+  for words in says:
+    assert words in err
+
+
+@pytest.mark.parametrize(
+  ('flags', 'says'),
+  [
+    (['--task=docstrings_iid', '--text', 'a'], '--text'),
+    (['--data=recorded.npz', '--test', 'b.tsv'], '--test'),
+  ],
+)
+def test_flags_of_another_source(mistake, flags, says):
+  assert f'{says} cannot be combined' in mistake('train', *flags)
+
+
+@pytest.mark.parametrize('binding', ['tables.LowRank.rank = 3', 'tables.LowRank:\n  rank = 3'])
+def test_a_binding_of_a_file_that_nothing_reads(mistake, train, tmp_path, binding):
+  head = 'from __gin__ import dynamic_registration\nfrom prompt_jax.prompts import tables\n'
+  (tmp_path / 'mine.gin').write_text(head + binding + '\n')
+  err = mistake(*train, '--gin_file', str(tmp_path / 'mine.gin'))
+  assert 'tables.LowRank' in err
+  assert 'mine.gin has no effect' in err
+
+
+@pytest.mark.parametrize('flag', ['--length=4', '--prompt=deep', '--init=zeros'])
+def test_a_prompts_flag_beside_model_tuning(mistake, train, flag):
+  assert flag.split('=')[0] in mistake(*train, '--train', 'all', flag)

@@ -5,9 +5,13 @@ import pathlib
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import load_backbone
+from prompt_jax.cli.pretrain import _train_vocabulary, _vocabulary
+from prompt_jax.data.vocabulary import load_vocabulary
 from prompt_jax.main import main
+from prompt_jax.models.config import T5Config
 
 WORDS = (
   'the server opens a socket and sends bytes over the network to another host which reads them'
@@ -37,7 +41,8 @@ def made(command) -> pathlib.Path:
 def test_both_stages_leave_their_losses(made):
   for stage in ('span_corruption', 'prefix_lm'):
     records = (made / 'runs' / stage / 'metrics.jsonl').read_text().splitlines()
-    assert 'held_out_loss' in json.loads(records[-1])
+    evaluated = [r for r in map(json.loads, records) if r['kind'] == 'eval']
+    assert 'held_out_loss' in evaluated[-1]
 
 
 def test_the_folder_is_a_model(made):
@@ -91,3 +96,32 @@ def test_what_a_given_model_decides(made, command, tmp_path, capsys, more, says)
   begun = ['pretrain', '--model', str(made), '--corpus', command[2], '--output', str(tmp_path)]
   assert main([*begun, *more]) == 2
   assert says in capsys.readouterr().err
+
+
+def test_the_vocabulary_is_of_the_whole_text(tmp_path):
+  """Documents longer than SentencePiece takes at once, with a word that only the last part has."""
+  long = 'the server opens a socket and sends bytes over the network ' * 200
+  documents = [f'{long} number{i} ' + 'zygomorphic ' * 60 for i in range(3)]
+  path = tmp_path / 'made.model'
+  _train_vocabulary(documents, 420, path)
+  words = load_vocabulary(path)
+  assert any('zygo' in words.pieces(i) for i in range(420))
+  assert words.decode(words.encode('\u20ac')) == '\u20ac'  # bytes stand in for what it never saw
+
+
+def test_a_vocabulary_left_by_another_text_is_not_taken(tmp_path):
+  console = Console(quiet=True)
+  cfg = T5Config(520, 16, 2, 8, 1, 1, 16)
+  first = _vocabulary(None, ['alpha beta gamma delta ' * 90] * 9, cfg, tmp_path, console)
+  second = _vocabulary(None, ['one two three four five ' * 90] * 9, cfg, tmp_path, console)
+  assert first.sha256 != second.sha256
+
+
+def test_dropout_is_a_rate(command, tmp_path):
+  losses = []
+  for rate in ('0.0', '0.5'):
+    out = tmp_path / rate
+    more = ['--output', str(out), f'--gin.DROPOUT={rate}', '--steps', '0']
+    assert main([*command, *more]) == 0
+    losses.append((out / 'model.safetensors').read_bytes())
+  assert losses[0] != losses[1]

@@ -128,3 +128,64 @@ def test_model_tuning_and_seeds(model, reviews, sizes, tmp_path, capsys):
   assert not np.array_equal(*leaves)
   weights = str(tmp_path / 'seed_0/weights.safetensors')
   assert main(['infer', '--prompt_file', weights, 'it was good']) == 0
+
+
+def test_a_part_of_the_model_trained_beside_its_prompt_is_usable(
+  model, reviews, sizes, tmp_path, capsys
+):
+  """`--train 'backbone/...'`: the weights file keeps the prompt that they were trained with."""
+  command = [*flags(model, reviews, sizes), '--steps=2', '--output', str(tmp_path)]
+  assert main(['train', *command, '--train', 'backbone/.*scale']) == 0
+  weights = str(tmp_path / 'weights.safetensors')
+  assert main(['infer', '--prompt_file', weights, 'it was good']) == 0
+  assert main(['inspect', weights]) == 0
+  assert 'encoder rows' in capsys.readouterr().out
+
+
+def test_patience_stops_a_run(model, reviews, sizes, tmp_path, capsys):
+  command = [*flags(model, reviews, sizes), '--steps=40', '--output', str(tmp_path)]
+  assert main(['train', *command, '--gin.PATIENCE=1', '--learning_rate=1e-9']) == 0
+  steps = [r['step'] for r in map(json.loads, (tmp_path / 'metrics.jsonl').open())]
+  assert max(steps) == 4  # two evaluations, the second no better
+
+
+def test_dropout_changes_the_prompt(trained, model, reviews, sizes, tmp_path):
+  command = [*flags(model, reviews, sizes), '--steps=4', '--output', str(tmp_path)]
+  assert main(['train', *command, '--gin.DROPOUT=0.3']) == 0
+  rows = [
+    load_prompt(f / 'last.safetensors').params['encoder']['prompt'] for f in (trained, tmp_path)
+  ]
+  assert np.abs(rows[0] - rows[1]).max() > 1e-3
+
+
+def test_the_length_of_a_prefix_is_recorded(model, reviews, sizes, tmp_path, capsys):
+  command = [*flags(model, reviews, sizes), '--steps=1', '--output', str(tmp_path)]
+  assert main(['train', *command, '--prompt', 'prefix_zero']) == 0
+  assert load_prompt(tmp_path / 'prompt.safetensors').metadata['length'] == 4
+  capsys.readouterr()
+  assert main(['inspect', str(tmp_path / 'prompt.safetensors')]) == 0
+  assert 'kv_bias' in capsys.readouterr().out
+
+
+def test_a_test_split_without_labels_is_not_the_score(model, sizes, tmp_path, capsys):
+  """As those of GLUE and SuperGLUE."""
+  folder, out = tmp_path / 'sst2', tmp_path / 'out'
+  folder.mkdir()
+  for split, known in (('train', True), ('validation', True), ('test', False)):
+    texts = [f'it was {("bad", "good")[i % 2]} {i}' for i in range(24)]
+    labels = [i % 2 if known else -1 for i in range(24)]
+    rows = [{'sentence': t, 'label': y, 'idx': 0} for t, y in zip(texts, labels, strict=True)]
+    (folder / f'{split}.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n')
+  task = ['--task', 'sst2', '--folder', str(folder)]
+  command = ['--model', model, *sizes, '--length=2', '--steps=1', '--output', str(out)]
+  assert main(['train', *task, *command]) == 0
+  found = json.loads((out / 'results.json').read_text())
+  assert found['split'] == 'validation'
+  assert 'accuracy' in found['systems']['tuned prompt']['scores'][0]
+  prompt = ['--prompt_file', str(out / 'prompt.safetensors')]
+  assert main(['eval', *task, *prompt]) == 0
+  assert 'validation examples' in capsys.readouterr().out
+  assert main(['eval', *task, *prompt, '--split', 'test']) == 2
+  assert 'has no labels' in capsys.readouterr().err
+  assert main(['eval', *task, *prompt, '--split', 'test', '--output', str(out / 'test')]) == 0
+  assert len((out / 'test' / 'predictions.jsonl').read_text().splitlines()) == 24

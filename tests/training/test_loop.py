@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
+import signal
 import threading
+import time
 import warnings
 
 import jax
@@ -16,7 +19,8 @@ from toy_run import ToyStream, toy_train
 
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.errors import UserError
-from prompt_jax.training import optim
+from prompt_jax.training import loop, optim
+from prompt_jax.training.lock import Lock
 from prompt_jax.training.prefetch import Prefetch
 from prompt_jax.training.progress import Progress
 from prompt_jax.training.records import Records, read_records
@@ -129,8 +133,9 @@ def test_another_pattern_trains_weights_and_leaves_the_prompt(tmp_path):
   result = toy_train(tmp_path, patterns=('backbone/.*',), steps=2, eval_every=0)
   assert result.file.name == 'weights.safetensors'
   names = {name for name in load_file(result.file) if name.startswith('params/')}
-  assert all(name.startswith('params/backbone/') for name in names)
-  assert len(names) == 5
+  assert len({name for name in names if name.startswith('params/backbone/')}) == 5
+  # And the prompt that they were trained with.
+  assert {name for name in names if name.startswith('params/prompt/')}
   assert not (tmp_path / 'initial.safetensors').exists()
   with pytest.raises(UserError, match="holds 'weights'"):
     load_prompt(result.file)
@@ -274,9 +279,60 @@ def test_settings_are_checked():
   for bad, match in (
     ({'steps': -1}, 'steps is -1'),
     ({'steps': 5, 'mode': 'maximum'}, "'maximum'"),
-    ({'steps': 5, 'patience': 3}, 'no metric'),
     ({'steps': 5, 'save_every': -1}, 'save_every is -1'),
     ({'steps': 1.5}, 'steps is 1.5'),
   ):
     with pytest.raises(UserError, match=match):
       Settings(**bad)
+
+
+def test_patience_needs_something_to_judge_by(tmp_path):
+  with pytest.raises(UserError, match='needs validation'):
+    toy_train(tmp_path, patience=3)
+
+
+def test_fewer_steps_than_were_done_are_refused(finished):
+  with pytest.raises(UserError, match='has done 20 steps, more than 5'):
+    toy_train(finished.folder, steps=5)
+
+
+def test_one_run_at_a_time_in_a_folder(tmp_path):
+  with Lock(tmp_path), pytest.raises(UserError, match='Another process'):
+    toy_train(tmp_path)
+  toy_train(tmp_path, steps=1)
+
+
+def test_a_signal_after_the_last_step_is_not_lost(tmp_path, monkeypatch):
+  plot = loop.plot_curve
+
+  def interrupted(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    plot(*args)
+
+  monkeypatch.setattr(loop, 'plot_curve', interrupted)
+  with pytest.raises(SystemExit) as e:
+    toy_train(tmp_path, steps=2)
+  assert e.value.code == 143
+  assert (tmp_path / 'prompt.safetensors').exists()
+
+
+def test_an_update_that_is_not_finite_is_not_saved(tmp_path):
+  with pytest.raises(UserError, match='update_norm is inf at step 1'):
+    toy_train(tmp_path, tx=optim.adafactor(1e38), save_every=1, eval_every=0)
+  assert not list((tmp_path / 'state').glob('[0-9]*'))
+
+
+def test_evaluations_do_not_count_as_training_time(tmp_path):
+  def slow(trainable):
+    time.sleep(0.3)
+    return {'loss': 0.0}
+
+  toy_train(tmp_path, evaluate=slow, steps=6, eval_every=2, log_every=2)
+  records = [r for r in read_records(tmp_path / 'metrics.jsonl') if r['kind'] == 'train']
+  assert records[-1]['examples_per_second'] > 2 * 8 / 0.3
+
+
+def test_a_short_run_records_its_loss(tmp_path):
+  toy_train(tmp_path, steps=3, log_every=50)
+  trained = [r for r in read_records(tmp_path / 'metrics.jsonl') if r['kind'] == 'train']
+  assert [r['step'] for r in trained] == [3]

@@ -61,7 +61,8 @@ def write_merged(
       values = np.ascontiguousarray(array, np.float32)
       specs[path] = _write(temporary, 'target.' + '.'.join(path), values)
       advance(1)
-    state = {'step': np.asarray(step, np.int32), 'param_states': {}}
+    # Without optimiser states: T5X's reader trips over an empty dict of them.
+    state = {'step': np.asarray(step, np.int32)}
     target = traverse_util.unflatten_dict(specs)
     tree = {'version': VERSION, 'optimizer': {'state': state, 'target': target}}
     write_atomically(temporary / FILE, serialization.msgpack_serialize(tree))

@@ -46,6 +46,7 @@ setuptools.setup(
     'scikit-learn>=1.5',
     'scipy>=1.13',
     'sentencepiece>=0.2',
+    'tensorstore>=0.1.70',
   ],
   extras_require={
     # Tasks registered with seqio (GLUE, SuperGLUE, ...) and TensorBoard files. Local files, the

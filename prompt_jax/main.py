@@ -25,7 +25,8 @@ def main(argv: list[str]) -> int:
     _quiet_libraries()
     with warnings.catch_warnings():
       warnings.showwarning = _say  # type: ignore[assignment]
-      importlib.import_module(f'prompt_jax.cli.{args.verb}').run(args)
+      file = arguments.FILES.get(args.verb, args.verb)
+      importlib.import_module(f'prompt_jax.cli.{file}').run(args)
     return 0
   except UserError as e:
     print(f'prompt-jax: {e}', file=sys.stderr)

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
   'inference': {'prompted', 'batch', 'data.vocabulary', 'injections'},
   'evaluation': {'inference', 'data', 'batch', 'prompted', 'checkpoints', 'models', 'injections'},
   'evaluation.inspect': {'injections', 'prompts.base'},
-  'checkpoints': {'models', 'data.vocabulary', 'training.partition', 'batch'},
+  'checkpoints': {'models', 'data.vocabulary', 'training.partition', 'batch', 'injections'},
   'testing': {'models', 'data', 'prompted', 'prompts', 'batch', 'checkpoints', 'injections'},
   'main': {'cli'},
   '__main__': {'main'},

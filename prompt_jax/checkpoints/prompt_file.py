@@ -19,6 +19,8 @@ from prompt_jax.errors import UserError
 
 Tree = dict[str, Any]
 VERSION = 1
+# What to do with a file that is none of ours.
+FOREIGN = 'If another library wrote it: prompt-jax import.'
 REQUIRED = ('base_model', 'fingerprint', 'method', 'width')
 
 
@@ -76,6 +78,8 @@ def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
     UserError: there is no such file, it is damaged, or it is something else.
   """
   path = pathlib.Path(path)
+  if path.is_dir():
+    raise UserError(f'{str(path)!r} is a folder; expected a prompt file. {FOREIGN}')
   if not path.is_file():
     raise UserError(f'No prompt file {str(path)!r}.{_neighbours(path)}')
   try:
@@ -85,7 +89,7 @@ def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
   except (safetensors.SafetensorError, OSError, ValueError) as e:
     raise UserError(
       f'{str(path)!r} is damaged or no safetensors file ({e}). Expected a prompt file written by '
-      'prompt_jax; copy it again, or train it again.'
+      f'prompt_jax; copy it again, or train it again. {FOREIGN}'
     ) from None
   metadata = _metadata(path, header, kind)
   groups: dict[str, Tree] = {'params': {}, 'constants': {}, 'initial': {}}
@@ -100,6 +104,7 @@ def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
     for key in keys[:-1]:
       branch = branch.setdefault(key, {})
     branch[keys[-1]] = tensor
+    _check_finite(path, name, tensor)
   return Prompt(metadata=metadata, **groups)
 
 
@@ -162,12 +167,20 @@ def _remove(path: pathlib.Path) -> None:
     return  # It was never made, or cannot be removed either: the caller reports the first error.
 
 
+def _check_finite(path: pathlib.Path, name: str, tensor: np.ndarray) -> None:
+  if not np.isfinite(tensor).all():
+    raise UserError(
+      f'{str(path)!r} holds NaN or infinity in {name!r}: the file was damaged or its training '
+      'diverged. Copy it again, or train it with a lower learning rate.'
+    )
+
+
 def _metadata(path: pathlib.Path, header: str | None, kind: str) -> dict[str, Any]:
   """The checked JSON object of the header, without "version" and "kind"."""
   if header is None:
     raise UserError(
       f'{str(path)!r} is a safetensors file, but not one of prompt_jax: its header has no '
-      '"prompt_jax" entry.'
+      f'"prompt_jax" entry. {FOREIGN}'
     )
   try:
     metadata = json.loads(header)

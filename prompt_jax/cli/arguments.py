@@ -18,6 +18,8 @@ VERBS = {
   'infer': 'apply a prompt to texts',
   'pretrain': 'train a model from text: span corruption, then prefix LM',
   'inspect': 'describe a prompt file, in words and pictures',
+  'import': 'make a prompt file of a prompt that another library trained',
+  'export': 'write a prompt for another library: NumPy, T5X or PEFT',
   'tasks': 'list the known tasks and show their examples',
 }
 
@@ -44,12 +46,27 @@ EXAMPLES = {
   'inspect': """
   prompt-jax inspect out/prompt.safetensors
   prompt-jax inspect out/prompt.safetensors --plots out/""",
+  'import': """
+  prompt-jax import sst2.npy sst2.safetensors --model t5_base/ --labels negative,positive
+  prompt-jax import run/numpy_checkpoints rte.safetensors --model t5_base/     (its last step)
+  prompt-jax import peft_folder/ prompt.safetensors --model t5_base/""",
+  'export': """
+  prompt-jax export out/prompt.safetensors peft_folder/ --to=peft
+  prompt-jax export out/prompt.safetensors prompt.npy --to=npy
+  prompt-jax export out/prompt.safetensors run/ --to=numpy_checkpoints
+  prompt-jax export out/prompt.safetensors run/ --to=t5x       (with the model, one checkpoint)""",
   'tasks': """
   prompt-jax tasks
   prompt-jax tasks docstrings_iid --examples 5
   prompt-jax tasks glue_sst2 --record sst2.npz      (then train --data sst2.npz needs no seqio)""",
 }
 
+# Whose file is not named after the verb: `import` is a keyword, and export goes with it.
+FILES = {'import': 'import_prompt', 'export': 'export_prompt'}
+FORMS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
+PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
+# Names in the parsed arguments that are no flags.
+POSITIONAL = ('verb', '_', 'texts', 'file', 'name', 'source', 'destination')
 
 OVERVIEW = """examples:
   prompt-jax train --task docstrings_iid --output out/     tune a prompt on the embedded model
@@ -160,6 +177,8 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     BATCH, RATE, INPUT_LENGTH, TARGET_LENGTH, SEED, DEVICE,
   ),
   'inspect': (),
+  'import': (),
+  'export': (),
   'tasks': (),
 }  # fmt: skip
 
@@ -218,6 +237,24 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
       '--model', default=None, help='the model it was tuned on, if not the recorded one'
     )
     sub.add_argument('--plots', metavar='DIR', help='also write PNG plots there')
+  if verb == 'import':
+    sub.add_argument('source', metavar='SOURCE', help='a .npy file, or a folder of T5X or PEFT')
+    sub.add_argument('destination', metavar='DEST', help='the prompt file to write')
+    sub.add_argument('--model', default='embedded', help='the model it was trained on')
+    sub.add_argument('--labels', metavar='A,B', help='what it answers, to rank instead of write')
+    sub.add_argument(
+      '--placement', choices=PLACEMENTS, help='where its rows go, if not before the input'
+    )
+  if verb == 'export':
+    sub.add_argument('file', metavar='PROMPT_FILE', help='a prompt file')
+    sub.add_argument('destination', metavar='DEST', help='the file or folder to write')
+    sub.add_argument('--to', choices=FORMS, required=True, help='its form')
+    sub.add_argument(
+      '--model', default=None, help='the model it was tuned on, if not the recorded one'
+    )
+    sub.add_argument(
+      '--base_model', metavar='NAME', help='what PEFT calls the model, if not as recorded'
+    )
   if verb == 'tasks':
     sub.add_argument('name', nargs='?', metavar='NAME', help='show examples of this task')
     sub.add_argument('--examples', type=at_least_one, default=3, metavar='N', help='how many')
@@ -263,9 +300,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   if args.verb is None:
     raise UserError(f'no verb given: one of {", ".join(VERBS)}. See prompt-jax --help')
   if extra:
-    known = [
-      f'--{name}' for name in vars(args) if name not in ('verb', '_', 'texts', 'file', 'name')
-    ]
+    known = [f'--{name}' for name in vars(args) if name not in POSITIONAL]
     raise unknown(f'argument of prompt-jax {args.verb}', extra[0].split('=')[0], known)
   if settings and not configured(args.verb):
     raise UserError(

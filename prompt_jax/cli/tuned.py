@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import safetensors
 from flax import traverse_util
+from flax.errors import FlaxError
 
 from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, load_backbone
 from prompt_jax.checkpoints.method import build
 from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt
+from prompt_jax.errors import UserError
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompts.base import placeholder
 
 Tree = dict[str, Any]
 
@@ -67,7 +70,10 @@ def attach(backbone: Backbone, prompt_file: str | os.PathLike[str]) -> Tuned:
     width=backbone.config.emb_dim,
     path=prompt_file,
   )
-  return Tuned(*_ready(backbone, *_parts(saved, kind, backbone)), backbone, saved.metadata)
+  method, params, constants = _parts(saved, kind, backbone)
+  if kind == 'prompt':
+    _check_parameters(method, saved, backbone, prompt_file)
+  return Tuned(*_ready(backbone, method, params, constants), backbone, saved.metadata)
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
@@ -77,6 +83,28 @@ def kind_of(path: str | os.PathLike[str]) -> str:
       return json.loads(file.metadata()['prompt_jax'])['kind']
   except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError):
     return 'prompt'
+
+
+def _check_parameters(
+  method: Any, saved: Prompt, backbone: Backbone, path: str | os.PathLike[str]
+) -> None:
+  """Refuses a file whose numbers are not those of the method it names."""
+  if method is None:
+    raise UserError(
+      f'The prompt file {str(path)!r} does not say how its method is built ("method_config"). '
+      'Train it again.'
+    )
+  cfg = backbone.config
+  variables = {'params': saved.params, 'constants': saved.constants}
+  context = placeholder(cfg.encoder_dims, cfg.decoder_dims)
+  try:
+    jax.eval_shape(method.apply, variables, context)
+  except FlaxError as e:  # a parameter that is missing or of another shape
+    what = ' '.join(str(e).split()).split(' (https:')[0]
+    raise UserError(
+      f'The prompt file {str(path)!r} does not hold the parameters of its method, '
+      f'{type(method).__name__}: {what} Copy it again, or train it again.'
+    ) from None
 
 
 def _parts(saved: Prompt, kind: str, backbone: Backbone) -> tuple[Any, Tree, Tree]:

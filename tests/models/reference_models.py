@@ -44,9 +44,9 @@ class Reference:
 
 
 @functools.cache
-def reference(variant: str) -> Reference:
+def reference(variant: str, **sizes: int) -> Reference:
   name, overrides = VARIANTS[variant]
-  published = {**SIZES, **overrides}
+  published = {**SIZES, **overrides, **sizes}
   theirs = getattr(transformers, f'{name}Config')(
     **published, dropout_rate=0.0, decoder_start_token_id=0
   )

@@ -1,0 +1,144 @@
+"""What a prompt of another library can say, and where it is read from.
+
+Files of google-research/prompt-tuning and folders of PEFT know two kinds of prompts: rows among
+the encoder's token embeddings, and keys and values in front of the decoder's own. Everything else
+that a method may inject stays with the prompt files of this package.
+"""
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+
+from prompt_jax.errors import UserError
+from prompt_jax.injections import Injection, Injections, Placement
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """Prompt tuning: rows among the encoder's token embeddings.
+
+  Attributes:
+    values: float32[P, H].
+    placement: where the rows go.
+  """
+
+  values: np.ndarray
+  placement: Placement = 'before'
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderKeysValues:
+  """Prefix tuning of the decoder's self attention, the keys standing at positions -P..-1.
+
+  Attributes:
+    values: float32[L, 2, P, N, D] keys and values of each of the decoder's layers.
+  """
+
+  values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """A prompt as another library left it.
+
+  Attributes:
+    prompt: its numbers.
+    form: what wrote it, for the metadata: "npy", "PEFT P_TUNING", ...
+    path: the file that holds the numbers.
+    step: of its training; None where nothing says.
+    base_model: what its metadata call the model; None where nothing says.
+  """
+
+  prompt: Rows | DecoderKeysValues
+  form: str
+  path: str
+  step: int | None = None
+  base_model: str | None = None
+
+
+def plain(injections: Injections, method: str) -> Rows | DecoderKeysValues:
+  """A materialised prompt as one of the two kinds.
+
+  Args:
+    injections: arrays, the batch axis 1.
+    method: name of the prompt's method, for messages.
+
+  Raises:
+    UserError: the prompt is neither of the two.
+  """
+  encoder, decoder, cross = injections.encoder, injections.decoder, injections.cross
+  for name, injection in (('encoder', encoder), ('decoder', decoder), ('cross', cross)):
+    for field, what in (('delta', 'moves token embeddings'), ('hidden', 'edits every layer')):
+      if getattr(injection, field) is not None:
+        raise _other(method, f'{what} of the {name}')
+  if decoder.prefix is not None:
+    raise _other(method, "puts rows before the decoder's input")
+  for name, injection in (('encoder', encoder), ('cross', cross)):
+    if injection.kv is not None:
+      where = 'self attention of the encoder' if name == 'encoder' else 'cross attention'
+      raise _other(method, f'adds keys and values to the {where}')
+  if encoder.prefix is not None and decoder.kv is not None:
+    raise _other(method, 'has both rows and keys and values')
+  if encoder.prefix is not None:
+    return _rows(encoder, method)
+  if decoder.kv is None:
+    raise _other(method, 'adds nothing')
+  if decoder.kv_bias != 'shifted':
+    raise _other(
+      method,
+      f'has kv_bias={decoder.kv_bias!r}, elsewhere added keys stand at positions -P..-1 '
+      '(kv_bias="shifted"), and weights of one are useless with the other',
+    )
+  return DecoderKeysValues(np.asarray(decoder.kv[:, :, 0], np.float32))
+
+
+def _rows(injection: Injection, method: str) -> Rows:
+  assert injection.prefix is not None
+  if not injection.sees_input:
+    raise _other(method, 'has sees_input=False, elsewhere prompt rows attend to the input')
+  return Rows(np.asarray(injection.prefix[0], np.float32), injection.placement)
+
+
+def _other(method: str, what: str) -> UserError:
+  return UserError(
+    f'{method} {what}: no other library reads such a prompt. Keep the prompt file of this package; '
+    'what can be exported are rows before the input of the encoder (--prompt input, low_rank, '
+    'residual, mlp, lstm) and keys and values of the decoder alone.'
+  )
+
+
+def checked(values: Any, path: str | os.PathLike, shape: tuple[int | None, ...]) -> np.ndarray:
+  """An array of a foreign file as float32, if it is finite numbers of the wanted shape.
+
+  Args:
+    values: as read.
+    path: where, for messages.
+    shape: the size of each axis; None for any of at least 1.
+
+  Raises:
+    UserError: it is not.
+  """
+  values = np.asarray(values)
+  sizes = [list(values.shape), ['any' if n is None else n for n in shape]]
+  if values.ndim != len(shape) or any(
+    n < 1 or want not in (None, n) for n, want in zip(values.shape, shape, strict=True)
+  ):
+    raise UserError(
+      f'{str(path)!r} holds an array of shape {sizes[0]}; expected '
+      f'[{", ".join(map(str, sizes[1]))}]. Give the file of one prompt.'
+    )
+  if not (np.issubdtype(values.dtype, np.floating) or values.dtype.name == 'bfloat16'):
+    raise UserError(
+      f'{str(path)!r} holds {values.dtype}; expected floating point numbers. Give the file of one '
+      'prompt.'
+    )
+  numbers = values.astype(np.float32)
+  bad = np.argwhere(~np.isfinite(numbers))
+  if len(bad):
+    raise UserError(
+      f'{str(path)!r} is not finite: {len(bad)} values, the first at {bad[0].tolist()}. The '
+      'training that wrote it diverged; give the prompt of an earlier step.'
+    )
+  return numbers

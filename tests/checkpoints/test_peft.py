@@ -1,0 +1,132 @@
+"""PEFT folders as files: bit-exact round trips, and a line for each that is wrong.
+
+That PEFT computes the same with them is tested in test_peft_parity.py.
+"""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from prompt_jax.checkpoints.foreign import DecoderKeysValues, Rows
+from prompt_jax.checkpoints.peft import read_peft, write_peft
+from prompt_jax.errors import UserError
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.normal(size=(3, 8)).astype(np.float32)
+SIZES = {'base_model': 't5', 'layers': 2, 'heads': 2}
+CONFIG = {
+  'peft_type': 'PROMPT_TUNING', 'task_type': 'SEQ_2_SEQ_LM', 'num_virtual_tokens': 3,
+  'num_transformer_submodules': 2, 'token_dim': 8, 'num_layers': 2, 'num_attention_heads': 2,
+  'base_model_name_or_path': 'google/t5-v1_1-base',
+}  # fmt: skip
+
+
+def folder(path, matrix, **changes):
+  config = {**CONFIG, **changes}
+  (path / 'adapter_config.json').write_text(json.dumps(config))
+  safetensors.numpy.save_file({'prompt_embeddings': matrix}, path / 'adapter_model.safetensors')
+  return path
+
+
+def test_rows_there_and_back_bit_for_bit(tmp_path):
+  write_peft(tmp_path / 'new', Rows(ROWS), **SIZES)
+  assert sorted(p.name for p in (tmp_path / 'new').iterdir()) == [
+    'adapter_config.json', 'adapter_model.safetensors'
+  ]  # fmt: skip
+  found = read_peft(tmp_path / 'new')
+  assert found.prompt.values.tobytes() == ROWS.tobytes()
+  assert (found.form, found.base_model) == ('PEFT PROMPT_TUNING', 't5')
+
+
+@pytest.mark.parametrize('layers', [1, 3, 5])
+def test_keys_and_values_there_and_back_bit_for_bit(tmp_path, layers):
+  values = RNG.normal(size=(layers, 2, 3, 2, 4)).astype(np.float32)
+  write_peft(tmp_path, DecoderKeysValues(values), **{**SIZES, 'layers': layers})
+  found = read_peft(tmp_path)
+  assert isinstance(found.prompt, DecoderKeysValues)
+  assert found.prompt.values.tobytes() == values.tobytes()
+
+
+def test_an_even_decoder_only_where_layers_share_their_keys(tmp_path):
+  half = RNG.normal(size=(2, 2, 3, 2, 4)).astype(np.float32)
+  sizes = {**SIZES, 'layers': 4}
+  shared_keys = np.concatenate([half, half])
+  write_peft(tmp_path / 'shared', DecoderKeysValues(shared_keys), **sizes)
+  np.testing.assert_array_equal(read_peft(tmp_path / 'shared').prompt.values, shared_keys)
+  with pytest.raises(UserError, match=r'layers l and l \+ 2 .* same keys and values'):
+    write_peft(tmp_path / 'own', DecoderKeysValues(np.concatenate([half, half + 1])), **sizes)
+  assert not (tmp_path / 'own').exists()
+
+
+def test_rows_that_peft_cannot_place(tmp_path):
+  with pytest.raises(UserError, match="'before_eos'; PEFT puts rows before the input only"):
+    write_peft(tmp_path / 'new', Rows(ROWS, 'before_eos'), **SIZES)
+
+
+def test_the_second_half_of_doubled_rows_is_left_out(tmp_path):
+  doubled = np.concatenate([ROWS, 9 * np.ones_like(ROWS)])
+  for changes in ({}, {'num_transformer_submodules': None}, {'peft_type': 'P_TUNING'}):
+    found = read_peft(folder(tmp_path, doubled, **changes))
+    np.testing.assert_array_equal(found.prompt.values, ROWS)
+  assert found.base_model == 'google/t5-v1_1-base'
+
+
+def test_half_precision_becomes_float32_exactly(tmp_path):
+  matrix = np.concatenate([ROWS, ROWS]).astype(ml_dtypes.bfloat16)
+  found = read_peft(folder(tmp_path, matrix))
+  assert found.prompt.values.dtype == np.float32
+  np.testing.assert_array_equal(found.prompt.values, matrix[:3].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'match'),
+  [
+    ({'peft_type': 'LORA'}, "peft_type 'LORA'; only PROMPT_TUNING"),
+    ({'peft_type': 'MULTITASK_PROMPT_TUNING'}, 'MULTITASK_PROMPT_TUNING'),
+    ({'task_type': 'CAUSAL_LM'}, "task_type 'CAUSAL_LM'"),
+    ({'num_virtual_tokens': None}, 'num_virtual_tokens None'),
+    ({'num_virtual_tokens': 0}, 'num_virtual_tokens 0'),
+    ({'num_virtual_tokens': 4}, r'shape \[6, 8\]; expected \[8, 8\]'),
+    ({'num_transformer_submodules': 1}, r'shape \[6, 8\]; expected \[3, 8\]'),
+    ({'token_dim': 16}, r'shape \[6, 8\]; expected \[6, 16\]'),
+    ({'peft_type': 'PREFIX_TUNING'}, r'shape \[6, 8\]; expected \[3, 32\]'),
+    ({'peft_type': 'PREFIX_TUNING', 'num_transformer_submodules': 1}, 'Train it with 2'),
+    ({'peft_type': 'PREFIX_TUNING', 'num_attention_heads': 3}, 'not for 3 heads'),
+    ({'peft_type': 'PREFIX_TUNING', 'num_layers': None}, 'num_layers None'),
+  ],
+)
+def test_a_configuration_that_is_no_prompt_of_a_t5(tmp_path, changes, match):
+  with pytest.raises(UserError, match=match) as e:
+    read_peft(folder(tmp_path, np.concatenate([ROWS, ROWS]), **changes))
+  assert str(tmp_path) in str(e.value)
+  assert '\n' not in str(e.value)
+
+
+def test_files_that_are_missing_or_damaged(tmp_path):
+  weights, config = tmp_path / 'adapter_model.safetensors', tmp_path / 'adapter_config.json'
+  with pytest.raises(UserError, match=r'Cannot read .*adapter_config\.json'):
+    read_peft(tmp_path)
+  matrix = np.concatenate([ROWS, ROWS])
+  folder(tmp_path, matrix)
+  whole = weights.read_bytes()
+  for cut in (0, 5, 60, -1):
+    weights.write_bytes(whole[:cut])
+    with pytest.raises(UserError, match=r'adapter_model\.safetensors.* is damaged'):
+      read_peft(tmp_path)
+  weights.unlink()
+  (tmp_path / 'adapter_model.bin').write_bytes(b'')
+  with pytest.raises(UserError, match=r'adapter_model\.bin is there.* safe_serialization=True'):
+    read_peft(tmp_path)
+  safetensors.numpy.save_file({'lora_A.weight': matrix}, weights)
+  with pytest.raises(UserError, match=r"holds lora_A\.weight; expected 'prompt_embeddings'"):
+    read_peft(tmp_path)
+  matrix[1, 2] = np.inf
+  with pytest.raises(UserError, match=r'not finite: 1 values, the first at \[1, 2\]'):
+    read_peft(folder(tmp_path, matrix))
+  for text, match in (('{', 'no JSON'), ('[]', 'no JSON object')):
+    config.write_text(text)
+    with pytest.raises(UserError, match=match):
+      read_peft(tmp_path)

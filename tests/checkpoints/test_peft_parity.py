@@ -1,0 +1,225 @@
+"""Prompts to PEFT and back: the same logits and the same greedy text on the same T5.
+
+The verbs of the command line convert, PEFT itself trains nothing here but makes, saves, loads and
+runs the adapters, on Hugging Face's torch models with random weights.
+"""
+
+import copy
+import functools
+import pathlib
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+import peft
+import pytest
+import torch
+
+from prompt_jax.checkpoints.backbone import save_backbone
+from prompt_jax.checkpoints.method import describe
+from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
+from prompt_jax.cli import tuned
+from prompt_jax.data.vocabulary import ByteVocabulary
+from prompt_jax.inference.decode import greedy
+from prompt_jax.main import main
+from prompt_jax.prompts.base import placeholder
+from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.prompts.prefix_tuning import PrefixTuning
+from prompt_jax.prompts.tables import LowRank, Lstm, Mlp, Plain
+from tests.models.reference_models import Reference, batch, reference, tokens
+
+BYTES = ByteVocabulary()
+VOCABULARY = 384  # as long as the byte vocabulary
+STEPS = 10
+ROWS = 5
+
+warnings.filterwarnings('ignore', module='peft')
+
+
+def t5(variant: str, layers: int = 2) -> Reference:
+  sizes = {'num_layers': 3, 'num_decoder_layers': layers}
+  return reference(variant, vocab_size=VOCABULARY, **sizes)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Makes the model folder of a reference."""
+
+  def make(ref: Reference) -> str:
+    path = tmp_path / 'model'
+    save_backbone(path, name='tiny', config=ref.cfg, params=ref.params, vocabulary=BYTES)
+    return str(path)
+
+  return make
+
+
+def long(x: np.ndarray) -> torch.Tensor:
+  return torch.tensor(x, dtype=torch.long)
+
+
+def inputs() -> tuple[np.ndarray, np.ndarray]:
+  """Encoder tokens with padding, decoder tokens behind a start token."""
+  decoder = tokens(6, (7, 7, 7), 259, eos=False)
+  decoder[:, 0] = 0
+  return tokens(5, (12, 9, 3), 259), decoder
+
+
+def ours(model: str, prompt_file: pathlib.Path) -> tuple[np.ndarray, list[str]]:
+  """Logits, and what greedy decoding writes."""
+  ready = tuned.load(model, str(prompt_file), 'float32')
+  encoder, decoder = inputs()
+  logits, _ = jax.jit(ready.model.apply)(ready.variables, batch(encoder, decoder))
+  write = jax.jit(functools.partial(greedy, ready.model, max_len=STEPS, eos_id=BYTES.eos_id))
+  return np.asarray(logits), [
+    BYTES.decode(row) for row in np.asarray(write(ready.variables, encoder))
+  ]
+
+
+def theirs(model: Any) -> tuple[np.ndarray, list[str]]:
+  encoder, decoder = inputs()
+  given = {'input_ids': long(encoder), 'attention_mask': long(encoder > 0)}
+  with torch.no_grad():
+    logits = model(**given, decoder_input_ids=long(decoder)).logits.numpy()
+    written = model.generate(**given, do_sample=False, num_beams=1, max_new_tokens=STEPS)
+  return logits, [BYTES.decode(row) for row in written.numpy()[:, 1:].tolist()]
+
+
+def assert_same(got, want, bare: np.ndarray) -> None:
+  np.testing.assert_allclose(got[0], want[0], atol=1e-4)
+  assert got[1] == want[1]
+  assert any(want[1]), 'the case must write text'
+  assert np.abs(want[0] - bare).max() > 0.1, 'the prompt must matter'
+
+
+def bare(ref: Reference) -> np.ndarray:
+  return theirs(ref.torch_model)[0]
+
+
+# -- to PEFT
+
+
+def save_random(path: pathlib.Path, method: Any, ref: Reference, model: str) -> pathlib.Path:
+  """A prompt file of that method with random parameters."""
+  cfg = ref.cfg
+  context = placeholder(cfg.encoder_dims, cfg.decoder_dims)
+  shapes = jax.eval_shape(method.init, jax.random.key(0), context)['params']
+  rng = np.random.default_rng(7)
+  params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+  ready = tuned.load(model, None)
+  metadata = {
+    'base_model': 'tiny', 'model': model, 'fingerprint': ready.backbone.fingerprint,
+    'width': cfg.emb_dim, 'method': type(method).__name__, 'method_config': describe(method),
+    'length': method.length,
+  }  # fmt: skip
+  save_prompt(path, Prompt(params, {}, metadata))
+  return path
+
+
+METHODS = {
+  'plain': InputPrompt(ROWS, Plain()),
+  'low rank': InputPrompt(ROWS, LowRank(rank=3)),
+  'P-tuning': InputPrompt(ROWS, Lstm()),
+}
+
+
+def export(tmp_path, method, ref, model) -> tuple[pathlib.Path, pathlib.Path]:
+  source = save_random(tmp_path / 'prompt.safetensors', method, ref, model)
+  destination = tmp_path / 'peft'
+  assert main(['export', str(source), str(destination), '--to=peft']) == 0
+  return source, destination
+
+
+@pytest.mark.parametrize(
+  ('variant', 'name'),
+  [('t5', 'low rank'), ('umt5', 'plain'), ('t5_1_1', 'P-tuning')],
+)
+def test_rows_export(variant, name, folder, tmp_path):
+  ref = t5(variant)
+  model = folder(ref)
+  source, destination = export(tmp_path, METHODS[name], ref, model)
+  with warnings.catch_warnings():
+    warnings.simplefilter('error', UserWarning)  # PEFT warns of missing and unexpected keys
+    adapted = peft.PeftModel.from_pretrained(copy.deepcopy(ref.torch_model), str(destination))
+  config = adapted.peft_config['default']
+  assert config.num_transformer_submodules == 1
+  assert config.base_model_name_or_path == 'tiny'
+  assert_same(ours(model, source), theirs(adapted), bare(ref))
+
+
+@pytest.mark.parametrize(('variant', 'layers'), [('t5_1_1', 3), ('umt5', 1)])
+def test_prefix_export(variant, layers, folder, tmp_path):
+  ref = t5(variant, layers)
+  model = folder(ref)
+  method = PrefixTuning(
+    ROWS, Mlp(hidden=8), encoder=False, cross=False, kv_bias='shifted'
+  )  # fmt: skip
+  source, destination = export(tmp_path, method, ref, model)
+  adapted = peft.PeftModel.from_pretrained(copy.deepcopy(ref.torch_model), str(destination))
+  assert_same(ours(model, source), theirs(adapted), bare(ref))
+
+
+# -- from PEFT
+
+SEQ2SEQ: dict[str, Any] = {'task_type': 'SEQ_2_SEQ_LM', 'num_virtual_tokens': ROWS}
+CONFIGS = {
+  'doubled rows': peft.PromptTuningConfig(**SEQ2SEQ),
+  'single rows': peft.PromptTuningConfig(**SEQ2SEQ, num_transformer_submodules=1),
+  'P-tuning': peft.PromptEncoderConfig(**SEQ2SEQ, encoder_hidden_size=16),
+  'P-tuning v1': peft.PromptEncoderConfig(
+    **SEQ2SEQ, encoder_hidden_size=16, encoder_reparameterization_type='LSTM'
+  ),
+}
+
+
+def adapt(ref: Reference, config: Any, path: pathlib.Path) -> Any:
+  """A PEFT model with random parameters, saved into a folder."""
+  adapted = peft.get_peft_model(copy.deepcopy(ref.torch_model), copy.deepcopy(config)).eval()
+  rng = torch.Generator().manual_seed(3)
+  for p in adapted.prompt_encoder.parameters():
+    p.data = torch.randn(p.shape, generator=rng)
+  adapted.save_pretrained(path)
+  return adapted
+
+
+@pytest.mark.parametrize(
+  ('variant', 'name'),
+  [
+    ('t5_1_1', 'doubled rows'),
+    ('umt5', 'single rows'),
+    ('t5_1_1', 'P-tuning'),
+    ('t5_1_1', 'P-tuning v1'),
+  ],
+)
+def test_rows_import(variant, name, folder, tmp_path):
+  ref = t5(variant)
+  model = folder(ref)
+  adapted = adapt(ref, CONFIGS[name], tmp_path / 'peft')
+  destination = tmp_path / 'imported.safetensors'
+  assert main(['import', str(tmp_path / 'peft'), str(destination), '--model', model]) == 0
+  assert load_prompt(destination).params['encoder']['prompt'].shape == (ROWS, ref.cfg.emb_dim)
+  assert_same(ours(model, destination), theirs(adapted), bare(ref))
+
+
+@pytest.mark.parametrize(
+  ('variant', 'layers', 'projection'),
+  [('t5_1_1', 2, True), ('umt5', 3, False)],
+)
+def test_prefix_import(variant, layers, projection, folder, tmp_path):
+  """With 2 layers, an even number, PEFT gives both the same keys and values."""
+  ref = t5(variant, layers)
+  model = folder(ref)
+  cfg = ref.cfg
+  config = peft.PrefixTuningConfig(
+    **SEQ2SEQ, num_layers=layers, num_attention_heads=cfg.num_heads,
+    token_dim=cfg.num_heads * cfg.head_dim, prefix_projection=projection, encoder_hidden_size=8,
+  )  # fmt: skip
+  adapted = adapt(ref, config, tmp_path / 'peft')
+  destination = tmp_path / 'imported.safetensors'
+  assert main(['import', str(tmp_path / 'peft'), str(destination), '--model', model]) == 0
+  assert_same(ours(model, destination), theirs(adapted), bare(ref))
+  # And out again: what PEFT reads from the new folder is what it reads from its own.
+  again = tmp_path / 'again'
+  assert main(['export', str(destination), str(again), '--to=peft']) == 0
+  reloaded = peft.PeftModel.from_pretrained(copy.deepcopy(ref.torch_model), str(again))
+  assert_same(theirs(reloaded), theirs(adapted), bare(ref))

@@ -19,7 +19,7 @@ from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.initialise import draw
 from prompt_jax.t5x.beams import CachedDecoder
 from prompt_jax.t5x.names import CONSTANTS, PROMPT_ONLY, from_t5x, logical_axes, to_t5x
-from prompt_jax.t5x.optimizer import only
+from prompt_jax.t5x.optimizer import Only
 from prompt_jax.t5x.vocabulary import SeqioVocabulary
 from prompt_jax.training.partition import Tree, merge, split
 
@@ -54,7 +54,7 @@ class PromptedModel(models.BaseTransformerModel):
       prompt: a prompt method; None for the bare model.
       input_vocabulary: must equal the task's.
       output_vocabulary: must equal the task's.
-      optimizer_def: one of T5X's, for what trains; see `t5x.optimizer.only`.
+      optimizer_def: one of T5X's, for what trains; see `t5x.optimizer.Only`.
       trainable: regular expressions of T5X's parameter names; the default is the prompt.
       decode_fn: one of T5X's (`t5x.decoding`).
       num_decodes: beams or samples of each input.
@@ -67,7 +67,7 @@ class PromptedModel(models.BaseTransformerModel):
       module=PromptedT5(T5(architecture), prompt),
       input_vocabulary=input_vocabulary,
       output_vocabulary=output_vocabulary,
-      optimizer_def=only(trainable, optimizer_def),
+      optimizer_def=Only(trainable, optimizer_def),
       decode_fn=decode_fn,
       label_smoothing=label_smoothing,
       z_loss=z_loss,

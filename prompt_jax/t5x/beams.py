@@ -45,9 +45,10 @@ class CachedDecoder:
       beams: sequences that T5X keeps of each input.
     """
     self._module, self._variables, self._beams = module, variables, beams
-    self._encoded = module.apply(variables, encoder_input_tokens, method='encode')
+    self._encoded: Any = module.apply(variables, encoder_input_tokens, method='encode')
     # T5X may compute one position past the last.
-    first, cache = module.apply(variables, self._encoded, max_len + 1, method='start_cache')
+    made: Any = module.apply(variables, self._encoded, max_len + 1, method='start_cache')
+    first, cache = made
     self._first = jnp.repeat(first, beams, axis=0)
     self._start, self._cross = cache.own, cache.cross
     self.cache = {
@@ -72,9 +73,10 @@ class CachedDecoder:
 
     def one_beam(tokens: Array, keys: Array, values: Array) -> tuple[Array, Array, Array]:
       own = dataclasses.replace(self._start, keys=keys, values=values, start=position)
-      logits, new = self._module.apply(
+      made: Any = self._module.apply(
         self._variables, self._encoded, tokens, Cache(own, self._cross), method='decode_step'
       )
+      logits, new = made
       return logits, new.own.keys, new.own.values
 
     apart = lambda x, axis: x.reshape(*x.shape[:axis], -1, self._beams, *x.shape[axis + 1 :])

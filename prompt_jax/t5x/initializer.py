@@ -62,7 +62,7 @@ class PromptInitializer(utils.TrainStateInitializer):
     """
     if not self._checkpoint or self._model.prompt is None:
       return super().from_scratch(init_rng)
-    prompt = self._prompt(init_rng)
+    prompt = self._prompt(init_rng, self._checkpoint)
     shapes = traverse_util.flatten_dict(self.global_train_state_shape.state_dict())
     _check_shapes(
       {k[1:]: v.shape for k, v in shapes.items() if _ours(k)},
@@ -72,10 +72,7 @@ class PromptInitializer(utils.TrainStateInitializer):
     replicated = jax.sharding.NamedSharding(self._partitioner.mesh, jax.sharding.PartitionSpec())
     rest = self._without_backbone(init_rng)
     for path, value in prompt.items():
-      value = np.asarray(value, np.float32)
-      rest['target', *path] = jax.make_array_from_callback(
-        value.shape, replicated, lambda index, value=value: value[index]
-      )
+      rest['target', *path] = _placed(np.asarray(value, np.float32), replicated)
     return Rest(traverse_util.unflatten_dict(rest))
 
   def _without_backbone(self, rng: jax.Array) -> dict[tuple[str, ...], Any]:
@@ -92,35 +89,39 @@ class PromptInitializer(utils.TrainStateInitializer):
     )(rng)
     return {tuple(name.split('/')): leaf for name, leaf in made.items()}
 
-  def _prompt(self, rng: jax.Array) -> dict[tuple[str, ...], Any]:
+  def _prompt(self, rng: jax.Array, path: str) -> dict[tuple[str, ...], Any]:
     """The prompt's parameters and constants by their T5X names."""
     model = self._model
     if self._prompt_file:
       saved = load_prompt(self._prompt_file)
-      self._check(saved)
+      self._check(saved, path)
       params, constants = saved.params, saved.constants
     else:
       params, constants = initialise(
         model.prompt,
         jax.random.split(rng)[1],
-        checkpoint.embedding(self._checkpoint),
+        checkpoint.embedding(path),
         SeqioVocabulary(model.input_vocabulary),
         encoder=model.architecture.encoder_dims,
         decoder=model.architecture.decoder_dims,
       )
     return traverse_util.flatten_dict(to_t5x(model.prompt, {}, params, constants))
 
-  def _check(self, saved: Prompt) -> None:
+  def _check(self, saved: Prompt, path: str) -> None:
     """Reads the whole checkpoint once, parameter by parameter: no prompt on another model."""
-    found = checkpoint.leaves(self._checkpoint)
+    found = checkpoint.leaves(path)
     backbone = {name: leaf for name, leaf in found.items() if not is_ours(name)}
     check_model(
       saved,
-      base_model=self._checkpoint,
+      base_model=path,
       fingerprint=fingerprint(traverse_util.unflatten_dict(backbone, sep='/')),
       width=self._model.architecture.emb_dim,
-      path=self._prompt_file,
+      path=self._prompt_file or '',
     )
+
+
+def _placed(value: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+  return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
 def _ours(path: tuple[str, ...]) -> bool:

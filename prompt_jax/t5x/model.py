@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import flax.core
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import seqio
@@ -16,6 +15,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.prompts.initialise import draw
 from prompt_jax.t5x.beams import CachedDecoder
 from prompt_jax.t5x.names import CONSTANTS, PROMPT_ONLY, from_t5x, logical_axes, to_t5x
@@ -35,7 +35,7 @@ class PromptedModel(models.BaseTransformerModel):
   def __init__(
     self,
     architecture: T5Config,
-    prompt: nn.Module | None,
+    prompt: PromptMethod | None,
     input_vocabulary: seqio.Vocabulary,
     output_vocabulary: seqio.Vocabulary,
     optimizer_def: optimizers.OptimizerDef,
@@ -92,7 +92,8 @@ class PromptedModel(models.BaseTransformerModel):
     for_backbone, for_prompt = jax.random.split(rng)
     one = jnp.ones((1, 1), jnp.int32)
     backbone = T5(self.architecture).init(for_backbone, one, one)['params']
-    prompt, constants = {}, {}
+    prompt: Tree = {}
+    constants: Tree = {}
     if self.prompt is not None:
       _, prompt, constants = draw(
         self.prompt,
@@ -112,7 +113,7 @@ class PromptedModel(models.BaseTransformerModel):
     Raises:
       UserError: a pattern of `trainable` matches no parameter.
     """
-    tree = flax.core.unfreeze(params)
+    tree = flax.core.unfreeze(dict(params))
     constants = {CONSTANTS: tree.pop(CONSTANTS)} if CONSTANTS in tree else {}
     trainable, frozen = split(tree, self.trainable)
     return trainable, {**frozen, **constants}

@@ -46,7 +46,9 @@ every_method = pytest.mark.parametrize('name', METHODS)
 
 def prompted(prompt, **kwargs) -> PromptedModel:
   vocabulary = seqio.PassThroughVocabulary(size=CONFIG.vocab_size, eos_id=1)
-  return PromptedModel(CONFIG, prompt, vocabulary, vocabulary, adafactor.Adafactor(0.3), **kwargs)
+  return PromptedModel(
+    CONFIG, prompt, vocabulary, vocabulary, adafactor.Adafactor(0.3, factored=False), **kwargs
+  )
 
 
 def initial(model):

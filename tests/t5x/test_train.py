@@ -20,6 +20,7 @@ pytest.importorskip('t5x.version', reason='T5X is not importable: see docs/t5x.m
 
 from flax import serialization, traverse_util
 
+import prompt_jax
 from prompt_jax.checkpoints.backbone import embedded_folder, load_backbone
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.cli import config, tuned
@@ -99,9 +100,13 @@ class T5X:
   def start(self, script: str, files: list[str], **macros) -> subprocess.Popen:
     given = {**self.common, **macros}
     command = [sys.executable, '-m', f't5x.{script}', f'--gin_search_paths={config.folder()}']
-    command += [f'--gin_file={name}' for name in (str(self.folder / 'embedded.gin'), *files)]
+    # Whole paths: gin takes a folder `prompts` or `models` on Python's path for a package.
+    paths = [self.folder / 'embedded.gin', *(config.folder() / name for name in files)]
+    command += [f'--gin_file={path}' for path in paths]
     command += [f'--gin.{name}={value!r}' for name, value in given.items()]
-    path = os.pathsep.join([str(self.folder), *filter(None, sys.path)])
+    package = pathlib.Path(prompt_jax.__file__).parent.parent
+    given_path = filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))
+    path = os.pathsep.join([str(self.folder), str(package), *given_path])
     return subprocess.Popen(
       command,
       cwd=self.folder,

@@ -58,6 +58,22 @@ setuptools.setup(
       'tensorflow>=2.21,<2.22',
       'tensorflow-datasets>=4.9.9',
     ],
+    # What T5X needs of the index, beside `seqio`. T5X itself is on no index, and a package with
+    # requirements from elsewhere could be on none either: docs/t5x.md has the commands.
+    't5x': [
+      'cached_property>=2.0',
+      'chex>=0.1.90',
+      'clu>=0.0.12',
+      'fiddle>=0.3',
+      'grain>=0.2.18',
+      'importlib_resources>=6',
+      'jaxtyping>=0.3',
+      'portpicker>=1.6',
+      'seqio>=0.0.20',
+      'tensorboard>=2.21,<2.22',
+      'tensorflow>=2.21,<2.22',
+      'tensorflow-datasets>=4.9.9',
+    ],
     'test': [
       'hypothesis>=6.100',
       'mypy>=1.15',

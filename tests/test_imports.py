@@ -35,10 +35,20 @@ ALLOWED: dict[str, set[str]] = {
   '__main__': {'main'},
   'cli': {'*'},
   'tasks': {'data'},
+  't5x': {
+    'batch',
+    'checkpoints',
+    'data.vocabulary',
+    'injections',
+    'models',
+    'prompted',
+    'prompts',
+    'training.partition',
+  },
 }
 
 TENSORFLOW = {'tensorflow', 'tensorflow_datasets', 'tensorflow_text', 'seqio', 'tf_keras', 'keras'}
-MAY_IMPORT_TENSORFLOW = {'data.seqio_source', 'evaluation.tensorboard', 'tasks'}
+MAY_IMPORT_TENSORFLOW = {'data.seqio_source', 'evaluation.tensorboard', 't5x', 'tasks'}
 
 
 def modules() -> dict[str, pathlib.Path]:

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prompt_jax.injections import Dims
+from prompt_jax.injections import Dims, Injections
 from prompt_jax.prompts.base import PromptMethod, Tree, placeholder
 from prompt_jax.prompts.initializers import Initializer, Vocabulary
 
@@ -65,10 +65,38 @@ def initialise(
   Raises:
     UserError: an initialiser cannot make what is asked of it.
   """
+  injections, params, constants = draw(
+    method, key, embedding, vocabulary, encoder=encoder, decoder=decoder
+  )
+  _warn_of_norms(injections, embedding, vocabulary)
+  return params, constants
+
+
+def draw(
+  method: PromptMethod,
+  key: Array,
+  embedding: Any,
+  vocabulary: Vocabulary | None,
+  *,
+  encoder: Dims,
+  decoder: Dims,
+) -> tuple[Injections, Tree, Tree]:
+  """What `initialise` draws, without its warning; pure, so that it may be traced.
+
+  Args:
+    method: as in `initialise`, and so are the rest.
+    key: PRNG key.
+    embedding: [V, H] the frozen embedding table.
+    vocabulary: whose ids index the table.
+    encoder: sizes of the encoder.
+    decoder: sizes of the decoder.
+
+  Returns:
+    What the method first injects, and its `params` and `constants`.
+  """
   bound = _bind(method, embedding, vocabulary)
   injections, variables = bound.init_with_output(key, placeholder(encoder, decoder))
-  _warn_of_norms(injections, embedding, vocabulary)
-  return variables.get('params', {}), variables.get('constants', {})
+  return injections, variables.get('params', {}), variables.get('constants', {})
 
 
 def _bind(module: nn.Module, embedding: Any, vocabulary: Vocabulary | None) -> nn.Module:

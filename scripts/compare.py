@@ -33,7 +33,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('tasks', nargs='+', metavar='TASK')
   parser.add_argument('--output', type=pathlib.Path, required=True, metavar='DIR')
-  parser.add_argument('--data', type=pathlib.Path, metavar='DIR', help='of JSON Lines files, for tasks that are there')
+  parser.add_argument('--data', type=pathlib.Path, metavar='DIR', help='of JSON Lines files')
   parser.add_argument('--seeds', default='0,1,2')
   parser.add_argument('--model', default='embedded')
   parser.add_argument('--length', default='20', help='rows of a prompt')

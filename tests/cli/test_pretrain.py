@@ -98,23 +98,29 @@ def test_what_a_given_model_decides(made, command, tmp_path, capsys, more, says)
   assert says in capsys.readouterr().err
 
 
+def documents(seed: int, last: str) -> list[str]:
+  """Longer than SentencePiece takes at once; only their last parts have the word `last`."""
+  rng = np.random.default_rng(seed)
+  letters = np.array(list('abcdefghijklmnopqrstuvwxyz'))
+  known = [''.join(rng.choice(letters, 5)) for _ in range(150)]
+  return [' '.join([*rng.choice(known, 1500), *[last] * 100]) for _ in range(3)]
+
+
 def test_the_vocabulary_is_of_the_whole_text(tmp_path):
-  """Documents longer than SentencePiece takes at once, with a word that only the last part has."""
-  long = 'the server opens a socket and sends bytes over the network ' * 200
-  documents = [f'{long} number{i} ' + 'zygomorphic ' * 60 for i in range(3)]
   path = tmp_path / 'made.model'
-  _train_vocabulary(documents, 420, path)
+  _train_vocabulary(documents(0, 'zygomorphic'), 400, path)
   words = load_vocabulary(path)
-  assert any('zygo' in words.pieces(i) for i in range(420))
+  assert len(words.encode('zygomorphic')) <= 2
   assert words.decode(words.encode('\u20ac')) == '\u20ac'  # bytes stand in for what it never saw
 
 
 def test_a_vocabulary_left_by_another_text_is_not_taken(tmp_path):
-  console = Console(quiet=True)
-  cfg = T5Config(520, 16, 2, 8, 1, 1, 16)
-  first = _vocabulary(None, ['alpha beta gamma delta ' * 90] * 9, cfg, tmp_path, console)
-  second = _vocabulary(None, ['one two three four five ' * 90] * 9, cfg, tmp_path, console)
-  assert first.sha256 != second.sha256
+  cfg = T5Config(500, 16, 2, 8, 1, 1, 16)
+  made = [
+    _vocabulary(None, documents(seed, 'last'), cfg, tmp_path, Console(quiet=True)).sha256
+    for seed in (0, 1)
+  ]
+  assert made[0] != made[1]
 
 
 def test_dropout_is_a_rate(command, tmp_path):

@@ -176,8 +176,9 @@ def test_a_test_split_without_labels_is_not_the_score(model, sizes, tmp_path, ca
     labels = [i % 2 if known else -1 for i in range(24)]
     rows = [{'sentence': t, 'label': y, 'idx': 0} for t, y in zip(texts, labels, strict=True)]
     (folder / f'{split}.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n')
-  task = ['--task', 'sst2', '--folder', str(folder)]
-  command = ['--model', model, *sizes, '--length=2', '--steps=1', '--output', str(out)]
+  task = ['--task', 'sst2', '--folder', str(tmp_path)]
+  command = ['--model', model, *sizes, '--target_length=9', '--length=2', '--steps=1']
+  command += ['--output', str(out)]
   assert main(['train', *task, *command]) == 0
   found = json.loads((out / 'results.json').read_text())
   assert found['split'] == 'validation'

@@ -145,7 +145,7 @@ class T5X:
     """{input: log-probability of its target} by `t5x.infer`."""
     macros = {'infer.mode': 'score', 'INFER_OUTPUT_DIR': str(out), **macros}
     self.run('infer', [*files], **macros)
-    (found,) = out.glob('*.jsonl*')
+    (found,) = out.glob('*-of-00001')
     lines = [json.loads(line) for line in found.read_text().splitlines()]
     return {line['inputs']['inputs_pretokenized']: line['score'] for line in lines}
 

@@ -18,7 +18,6 @@ from prompt_jax.checkpoints.check import check_params
 from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
 from prompt_jax.checkpoints.source import EMBEDDED, embedded_folder
 from prompt_jax.data.vocabulary import Vocabulary
-from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config
 
 __all__ = [
@@ -81,11 +80,7 @@ def load_backbone(
   found = source.find(name, vocabulary, architecture)
   words = found.vocabulary()
   config, leaves = found.model()
-  if words.size > config.vocab_size:
-    raise UserError(
-      f'{found.where}: the vocabulary has {words.size} ids, the embedding table '
-      f'{config.vocab_size} rows; it belongs to another model'
-    )
+  source.check_vocabulary(found, words, config)
   dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
   config = dataclasses.replace(config, dtype=dtype)
   flat: dict[str, Any] = {}

@@ -45,6 +45,12 @@ def embedded_folder() -> pathlib.Path:
   return pathlib.Path(__file__).parent.parent / 'embedded'
 
 
+def whole_path(name: str) -> str:
+  """A model or a vocabulary, named so that it means the same in any folder."""
+  path = pathlib.Path(name)
+  return str(path.resolve()) if path.exists() and name not in (EMBEDDED, 'bytes') else name
+
+
 def find(name: str, vocabulary: str | None = None, architecture: T5Config | None = None) -> Source:
   """Tells what kind of model a name means.
 
@@ -63,6 +69,15 @@ def find(name: str, vocabulary: str | None = None, architecture: T5Config | None
   if vocabulary is None:
     return source
   return dataclasses.replace(source, vocabulary=lambda: load_vocabulary(vocabulary))
+
+
+def check_vocabulary(source: Source, words: Vocabulary, config: T5Config) -> None:
+  """Raises UserError if the vocabulary has ids that the embedding table has not."""
+  if words.size > config.vocab_size:
+    raise UserError(
+      f'{source.where}: the vocabulary has {words.size} ids, the embedding table '
+      f'{config.vocab_size} rows; it belongs to another model'
+    )
 
 
 def _find(name: str, architecture: T5Config | None) -> Source:

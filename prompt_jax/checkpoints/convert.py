@@ -117,7 +117,7 @@ def write(folder: pathlib.Path, to: str, model: Model, advance: Advance) -> dict
 
 
 def _checksum(array: np.ndarray) -> str:
-  return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8)).hexdigest()
+  return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).hexdigest()
 
 
 def reopen(folder: pathlib.Path, to: str, model: Model) -> Model:

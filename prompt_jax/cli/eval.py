@@ -63,11 +63,11 @@ def evaluate(
   ready = tuned.load(model, prompt_file, dtype, vocabulary)
   task = choose_task(labels=ready.metadata.get('labels'))
   lengths = lengths_of(ready, input_length, target_length)
-  vocabulary = ready.backbone.vocabulary
-  split, examples = _split(task, split, vocabulary, lengths, output)
+  words = ready.backbone.vocabulary
+  split, examples = _split(task, split, words, lengths, output)
   evaluator = Evaluator(
     ready.model,
-    vocabulary,
+    words,
     task,
     max_target_length=lengths.targets,
     method=method,

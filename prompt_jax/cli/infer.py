@@ -85,10 +85,10 @@ def infer(
   texts = _texts(texts, file, column)
   ready = tuned.load(model, prompt_file, dtype, vocabulary)
   lengths = lengths_of(ready, input_length, target_length)
-  vocabulary = ready.backbone.vocabulary
-  none = np.asarray([vocabulary.eos_id], np.int32)
+  words = ready.backbone.vocabulary
+  none = np.asarray([words.eos_id], np.int32)
   examples = [
-    Example(encode(t, vocabulary, lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
+    Example(encode(t, words, lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
   ]
   labels = ready.metadata.get('labels')
   if decoding is None and labels:

@@ -13,8 +13,8 @@ import optax
 from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone
-from prompt_jax.checkpoints.source import whole_path
 from prompt_jax.checkpoints.method import describe
+from prompt_jax.checkpoints.source import whole_path
 from prompt_jax.cli import config, report, tuned
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.data.batches import BatchStream

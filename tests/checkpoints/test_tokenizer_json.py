@@ -1,13 +1,13 @@
 """A tokenizer.json gives back the SentencePiece model that it was made from."""
 
 import json
+import pathlib
 import random
 
 import pytest
 import sentencepiece
 import transformers
 
-from prompt_jax.checkpoints.source import embedded_folder
 from prompt_jax.checkpoints.tokenizer_json import vocabulary
 from prompt_jax.data.vocabulary import load_vocabulary
 from prompt_jax.errors import UserError
@@ -17,7 +17,8 @@ RANGES = ((32, 127), (0xA0, 0x600), (0x3000, 0x3100), (0xFF00, 0xFF60))
 
 def lines() -> list[str]:
   """Text that has been written, and text that tries every rule of normalisation."""
-  real = (embedded_folder() / 'card.md').read_text('utf-8').split('\n')
+  licence = pathlib.Path(__file__).parent.parent.parent / 'LICENSE'
+  real = licence.read_text('utf-8').split('\n')
   rng = random.Random(0)
   made = [''.join(chr(rng.randrange(*rng.choice(RANGES))) for _ in range(30)) for _ in range(200)]
   return [*real, *made, '  two  spaces ', '', 'a <extra_id_3> b', '\ttab\u00a0and ﬁ']

@@ -36,7 +36,7 @@ setuptools.setup(
     'gin-config>=0.5,<0.6',
     'jax>=0.10,<0.11',
     'matplotlib>=3.9',
-    'numpy>=2.0',
+    'numpy>=2.1',
     'optax>=0.2.5,<0.3',
     'orbax-checkpoint>=0.12,<0.13',
     'rich>=13',
@@ -46,7 +46,7 @@ setuptools.setup(
     'scikit-learn>=1.5',
     'scipy>=1.13',
     'sentencepiece>=0.2',
-    'tensorstore>=0.1.70',
+    'tensorstore>=0.1.74',
   ],
   extras_require={
     # Tasks registered with seqio (GLUE, SuperGLUE, ...) and TensorBoard files. Local files, the
@@ -74,6 +74,9 @@ setuptools.setup(
       'tensorflow>=2.21,<2.22',
       'tensorflow-datasets>=4.9.9',
     ],
+    # pytorch_model.bin of Hugging Face folders; models by their name on its hub.
+    'torch': ['torch>=2.6'],
+    'hub': ['huggingface-hub>=1.0'],
     'test': [
       'hypothesis>=6.100',
       'mypy>=1.15',

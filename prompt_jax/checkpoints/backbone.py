@@ -1,40 +1,33 @@
-"""A frozen model on disk: a folder with its architecture, weights and vocabulary.
-
-  config.json          {"format": "prompt_jax", "name": ..., "architecture": {T5Config fields}}
-  model.safetensors    the tree of `models.t5.T5`, names joined with "/"
-  sentencepiece.model  the vocabulary (absent for byte models)
-  card.md              where it comes from (optional)
+"""A frozen model, read into memory leaf by leaf, and written as a model folder of ours.
 
 The model named "embedded" is such a folder inside the package.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-import safetensors
-import safetensors.numpy
 from flax import traverse_util
 
+from prompt_jax.checkpoints import native, source
 from prompt_jax.checkpoints.check import check_params
-from prompt_jax.checkpoints.fingerprint import fingerprint
-from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.data.vocabulary import (
-  FILE_NAME,
-  ByteVocabulary,
-  SentencePieceVocabulary,
-  Vocabulary,
-)
-from prompt_jax.errors import UserError
+from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
+from prompt_jax.checkpoints.source import EMBEDDED, embedded_folder
+from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.models.config import T5Config
 
-EMBEDDED = 'embedded'
-CONFIG = 'config.json'
-WEIGHTS = 'model.safetensors'
+__all__ = [
+  'EMBEDDED',
+  'Backbone',
+  'embedded_folder',
+  'load_backbone',
+  'save_backbone',
+  'vocabulary_of',
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,42 +49,49 @@ class Backbone:
   fingerprint: str
 
 
-def embedded_folder() -> pathlib.Path:
-  """The model that every installation has."""
-  return pathlib.Path(__file__).parent.parent / 'embedded'
+def _on_device(path: str, array: np.ndarray) -> jax.Array:
+  """The array on the default device; waits, so that only one copy is ever in flight."""
+  return jax.block_until_ready(jax.device_put(array))
 
 
-def load_backbone(name: str, dtype: str | None = None) -> Backbone:
-  """Reads a model folder, one leaf at a time, cast as it is read.
+def load_backbone(
+  name: str,
+  dtype: str | None = None,
+  *,
+  vocabulary: str | None = None,
+  architecture: T5Config | None = None,
+  place: Callable[[str, np.ndarray], Any] = _on_device,
+) -> Backbone:
+  """Reads a model, one leaf at a time, cast as it is read and placed before the next.
+
+  The host needs at most twice the largest leaf beside what `place` keeps.
 
   Args:
-    name: a folder, or "embedded".
+    name: a model folder, a T5X checkpoint, ...; see `source.find`.
     dtype: compute and storage dtype; None is float32 on CPU and bfloat16 elsewhere.
+    vocabulary: as in `load_vocabulary`, in place of the model's own.
+    architecture: see `source.find`.
+    place: (path, array) -> the leaf that stays, on one device or sharded over several.
 
   Raises:
-    UserError: the folder or a file in it is missing, damaged, or does not fit the architecture.
+    UserError: the model is missing or damaged, does not fit its architecture or its vocabulary, or
+      has weights that are not finite. Nothing is loaded then.
   """
-  folder = _folder(name)
-  about = read_config(folder)
+  found = source.find(name, vocabulary, architecture)
+  words = found.vocabulary()
+  config, leaves = found.model()
+  source.check_vocabulary(found, words, config)
   dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
-  config = dataclasses.replace(_architecture(folder, about), dtype=dtype)
-  flat, marks = {}, {}
-  for path, leaf in _leaves(folder / WEIGHTS):
-    marks[path] = leaf
-    # A cast from bfloat16 to float32 is exact, so the fingerprint may come after it.
-    flat[path] = np.asarray(leaf, dtype=np.float32) if dtype == 'float32' else leaf
+  config = dataclasses.replace(config, dtype=dtype)
+  flat: dict[str, Any] = {}
+  digests: dict[str, bytes] = {}
+  for path in sorted(leaves):
+    array = leaves[path].read(dtype)
+    # The fingerprint reads values as bfloat16, so the cast before it does not matter.
+    digests |= leaf_digests(path, array)
+    flat[path] = place(path, array)
   params = traverse_util.unflatten_dict(flat, sep='/')
-  check_params(config, params)
-  mark = fingerprint(traverse_util.unflatten_dict(marks, sep='/'))
-  if dtype != 'float32':
-    params = jax.tree.map(lambda x: np.asarray(x).astype(jax.numpy.dtype(dtype)), params)
-  vocabulary = _vocabulary(folder, about)
-  if vocabulary.size > config.vocab_size:
-    raise UserError(
-      f'{folder}: the vocabulary has {vocabulary.size} ids, the embedding table '
-      f'{config.vocab_size} rows; {FILE_NAME} belongs to another model'
-    )
-  return Backbone(about.get('name') or folder.name, config, params, vocabulary, mark)
+  return Backbone(found.name, config, params, words, combine(digests))
 
 
 def save_backbone(
@@ -117,73 +117,13 @@ def save_backbone(
     UserError: the folder cannot be written, or the tree is not that of the architecture.
   """
   check_params(config, params)
-  folder = pathlib.Path(folder)
   flat = traverse_util.flatten_dict(params, sep='/')
   kind = jax.numpy.dtype(dtype)
-  tensors = {path: np.ascontiguousarray(np.asarray(x).astype(kind)) for path, x in flat.items()}
-  about: dict[str, Any] = {'format': 'prompt_jax', 'name': name}
-  about['architecture'] = dataclasses.asdict(config)
-  about['vocabulary'] = {'extra_ids': vocabulary.extra_ids}
-  if isinstance(vocabulary, SentencePieceVocabulary):
-    about['vocabulary']['kind'] = 'sentencepiece'
-    write_atomically(folder / FILE_NAME, pathlib.Path(vocabulary.path).read_bytes())
-  else:
-    about['vocabulary']['kind'] = 'bytes'
-  write_atomically(folder / WEIGHTS, safetensors.numpy.save(tensors))
-  write_atomically(folder / CONFIG, (json.dumps(about, indent=2) + '\n').encode())
+  arrays = ((path, np.asarray(x).astype(kind)) for path, x in flat.items())
+  dtypes = dict.fromkeys(flat, kind)
+  native.save(pathlib.Path(folder), name, config, arrays, dtypes, vocabulary)
 
 
-def vocabulary_of(name: str) -> Vocabulary:
-  """The vocabulary of a model, without its weights; `name` as in `load_backbone`."""
-  folder = _folder(name)
-  return _vocabulary(folder, read_config(folder))
-
-
-def _folder(name: str) -> pathlib.Path:
-  folder = embedded_folder() if name == EMBEDDED else pathlib.Path(name)
-  if not folder.is_dir():
-    raise UserError(
-      f'No model {name!r}: there is no such folder. Give a folder that holds {CONFIG}, {WEIGHTS} '
-      f'and {FILE_NAME}, or "{EMBEDDED}" for the model inside the package.'
-    )
-  return folder
-
-
-def read_config(folder: pathlib.Path) -> dict[str, Any]:
-  """The JSON object of a model folder, checked to be one of ours."""
-  path = folder / CONFIG
-  if not path.is_file():
-    raise UserError(f'{folder} is no model folder: it has no {CONFIG}')
-  try:
-    about = json.loads(path.read_text('utf-8'))
-  except ValueError as error:
-    raise UserError(f'{path} is not JSON: {error}') from None
-  if not isinstance(about, dict) or about.get('format') != 'prompt_jax':
-    raise UserError(f'{path} does not say "format": "prompt_jax": this is another kind of model')
-  return about
-
-
-def _architecture(folder: pathlib.Path, about: dict[str, Any]) -> T5Config:
-  try:
-    return T5Config(**about['architecture'])
-  except (KeyError, TypeError, ValueError) as error:
-    raise UserError(f'{folder / CONFIG}: no valid architecture: {error}') from None
-
-
-def _leaves(path: pathlib.Path):
-  """(name, array) of a safetensors file, one at a time."""
-  if not path.is_file():
-    raise UserError(f'{path.parent} has no {path.name}: the weights are missing')
-  try:
-    with safetensors.safe_open(path, framework='numpy') as file:
-      for name in file.keys():  # noqa: SIM118
-        yield name, file.get_tensor(name)
-  except (safetensors.SafetensorError, OSError, ValueError) as error:
-    raise UserError(f'{path} is damaged or no safetensors file: {error}') from None
-
-
-def _vocabulary(folder: pathlib.Path, about: dict[str, Any]) -> Vocabulary:
-  settings = about.get('vocabulary', {})
-  if settings.get('kind') == 'bytes':
-    return ByteVocabulary(extra_ids=settings['extra_ids'])
-  return SentencePieceVocabulary(folder / FILE_NAME, extra_ids=settings.get('extra_ids', 100))
+def vocabulary_of(name: str, vocabulary: str | None = None) -> Vocabulary:
+  """The vocabulary of a model, without its weights; arguments as in `load_backbone`."""
+  return source.find(name, vocabulary).vocabulary()

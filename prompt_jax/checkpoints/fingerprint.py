@@ -28,13 +28,24 @@ def fingerprint(params: Mapping[str, Any]) -> str:
   Returns:
     16 hexadecimal digits.
   """
+  digests: dict[str, bytes] = {}
+  for path, leaf in traverse_util.flatten_dict(dict(params), sep='/').items():
+    digests |= leaf_digests(path, leaf)
+  return combine(digests)
+
+
+def leaf_digests(path: str, leaf: Any) -> dict[str, bytes]:
+  """The hash of each parameter in one leaf, so that leaves need not be in memory together."""
   digests = {}
-  flat = traverse_util.flatten_dict(dict(params), sep='/')
-  for path, leaf in flat.items():
-    for name, shape, values in _parts(path, leaf):
-      rounded = values.astype(ml_dtypes.bfloat16)
-      head = f'{name}:{",".join(map(str, shape))}:'.encode()
-      digests[name] = hashlib.sha256(head + rounded.tobytes()).digest()
+  for name, shape, values in _parts(path, leaf):
+    rounded = values.astype(ml_dtypes.bfloat16)
+    head = f'{name}:{",".join(map(str, shape))}:'.encode()
+    digests[name] = hashlib.sha256(head + rounded.tobytes()).digest()
+  return digests
+
+
+def combine(digests: Mapping[str, bytes]) -> str:
+  """The fingerprint of parameters from the hashes of all of them, in any order."""
   return hashlib.sha256(b''.join(digests[name] for name in sorted(digests))).hexdigest()[:16]
 
 

@@ -1,18 +1,20 @@
 """T5, mT5 and umT5 weights as Hugging Face names them, to our tree and back.
 
-Pure functions on dicts of numpy arrays; reading and writing files is elsewhere. Hugging Face
+Pure functions on names, leaves and arrays; reading and writing files is elsewhere. Hugging Face
 stores matrices as [out, in], ours are [in, out].
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from prompt_jax.checkpoints.check import check_params
-from prompt_jax.checkpoints.tree import Tree, stack_layers, unstack_layers
+from prompt_jax.checkpoints.check import compare, expected_shapes
+from prompt_jax.checkpoints.leaf import Leaf, Leaves, of_array, scaled, transposed
+from prompt_jax.checkpoints.t5x import to_t5x
+from prompt_jax.checkpoints.tree import Tree, stack_leaves
 from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config
 
@@ -29,48 +31,78 @@ _IGNORED = (
 )
 _LOGITS = 'lm_head.weight'
 _SHARED = 'shared.weight'
+_KERNEL = 'decoder/logits_dense/kernel'
 
 
 def from_huggingface(
   state: Mapping[str, np.ndarray], hf: Mapping[str, Any]
 ) -> tuple[T5Config, Tree]:
-  """Our architecture and parameters.
+  """As `leaves_from_huggingface`, on arrays in memory."""
+  leaves = {name: of_array(array, name) for name, array in state.items()}
+  cfg, ours = leaves_from_huggingface(leaves, hf, 'The state')
+  params = {path: leaf.read() for path, leaf in ours.items()}
+  return cfg, traverse_util.unflatten_dict(params, sep='/')
+
+
+def leaves_from_huggingface(
+  state: Leaves, hf: Mapping[str, Any], where: str
+) -> tuple[T5Config, Leaves]:
+  """Our architecture and leaves.
 
   Args:
-    state: arrays by Hugging Face name, of a `...ForConditionalGeneration` model.
+    state: leaves by Hugging Face name, of a `...ForConditionalGeneration` model.
     hf: its configuration (config.json).
+    where: the model, for messages.
 
   Returns:
-    The configuration and the tree of `models.t5.T5`; leaves keep their dtype.
+    The configuration and the leaves of `models.t5.T5` by path; they keep their dtype.
 
   Raises:
-    UserError: another model, or unknown, missing or misshapen arrays, each listed.
+    UserError: another model, or unknown, missing or misshapen arrays; both trees are listed.
   """
   cfg = config_from_huggingface(hf)
   if _SHARED not in state and _IGNORED[0] in state:  # saved without its shared name
     state = {**state, _SHARED: state[_IGNORED[0]]}
   logits, cfg = _logits(state, hf, cfg)
-  names = _names(cfg)
-  _check_names(state, set(names.values()) - {_LOGITS})
-  flat = {path: _ours(path, state[name]) for path, name in names.items() if name != _LOGITS}
+  names = {path: name for path, name in _names(cfg).items() if name != _LOGITS}
+  _check_names(state, cfg, names, where)
+  leaves = {path: _ours(path, state[name]) for path, name in names.items()}
   if logits is not None:
-    flat['decoder/logits_dense/kernel'] = logits
-  params = stack_layers(traverse_util.unflatten_dict(flat, sep='/'))
-  check_params(cfg, params)
-  return cfg, params
+    leaves[_KERNEL] = logits
+  ours = stack_leaves(leaves, where)
+  compare(expected_shapes(cfg), {p: x.shape for p, x in ours.items()}, f'{where}: the arrays')
+  return cfg, ours
 
 
 def to_huggingface(cfg: T5Config, params: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
   """The inverse of `from_huggingface`: arrays by name, and the configuration as a dict."""
-  flat = traverse_util.flatten_dict(unstack_layers(params), sep='/')
-  state = {name: _theirs(path, np.asarray(flat[path])) for path, name in _names(cfg).items()}
+  flat = traverse_util.flatten_dict(dict(params), sep='/')
+  arrays = (pair for path, x in flat.items() for pair in arrays_to_huggingface(cfg, path, x))
+  return dict(arrays), config_to_huggingface(cfg)
+
+
+def arrays_to_huggingface(
+  cfg: T5Config, path: str, array: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+  """Hugging Face's names and arrays (views where they can be), one a layer, of one leaf of ours."""
+  names = _names(cfg)
+  for name, part in to_t5x(path, np.asarray(array)):
+    yield names[name], part.T if _is_matrix(name) else part
+
+
+def config_to_huggingface(cfg: T5Config) -> dict[str, Any]:
+  """The config.json of an architecture.
+
+  Raises:
+    UserError: Hugging Face has no such T5.
+  """
   feed_forward = {v: k for k, v in _ACTIVATIONS.items()}
   if cfg.mlp_activations not in feed_forward:
     raise UserError(
       f'Hugging Face T5 has no activations {cfg.mlp_activations}; known: {list(feed_forward)}.'
     )
   model = 'umt5' if cfg.relpos_per_layer else 't5'
-  return state, {
+  return {
     'architectures': [f'{model.upper()}ForConditionalGeneration'],
     'model_type': model,
     'vocab_size': cfg.vocab_size,
@@ -136,9 +168,7 @@ def _scaled(hf: Mapping[str, Any]) -> bool:
   return bool(hf.get('scale_decoder_outputs', hf.get('tie_word_embeddings', True)))
 
 
-def _logits(
-  state: Mapping[str, np.ndarray], hf: Mapping[str, Any], cfg: T5Config
-) -> tuple[np.ndarray | None, T5Config]:
+def _logits(state: Leaves, hf: Mapping[str, Any], cfg: T5Config) -> tuple[Leaf | None, T5Config]:
   """The untied output matrix [H, V], or None where logits come from the embedding table.
 
   Scaling and tying go together in T5 1.0 (both) and 1.1 (neither). A file may still have one
@@ -147,22 +177,25 @@ def _logits(
   head, shared = state.get(_LOGITS), state.get(_SHARED)
   if shared is None:  # reported with the other missing names
     return None, cfg
-  tied = head is None or (head.shape == shared.shape and np.array_equal(head, shared))
-  if cfg.tied_logits and tied:
+  if cfg.tied_logits and (head is None or _equal(head, shared)):
     return None, cfg
   if head is None and hf.get('tie_word_embeddings') is False:
     raise UserError(f'{_LOGITS} is missing, and the configuration says that it is not tied.')
-  kernel = (shared if head is None else head).T
+  kernel = transposed(head or shared)
   if cfg.tied_logits:
-    kernel = kernel * np.asarray(cfg.emb_dim**-0.5, kernel.dtype)
+    kernel = scaled(kernel, cfg.emb_dim**-0.5)
   return kernel, dataclasses.replace(cfg, tied_logits=False)
+
+
+def _equal(a: Leaf, b: Leaf) -> bool:
+  return a.shape == b.shape and np.array_equal(a.read(), b.read())
 
 
 def _names(cfg: T5Config) -> dict[str, str]:
   """T5X's path of each array -> its Hugging Face name."""
   names = {'token_embedder/embedding': _SHARED}
   if not cfg.tied_logits:
-    names['decoder/logits_dense/kernel'] = _LOGITS
+    names[_KERNEL] = _LOGITS
   encoder = {'attention': 'SelfAttention'}
   decoder = {'self_attention': 'SelfAttention', 'encoder_decoder_attention': 'EncDecAttention'}
   norms = {
@@ -199,17 +232,22 @@ def _inputs(cfg: T5Config) -> tuple[str, ...]:
   return ('wi',) if count == 1 else tuple(f'wi_{i}' for i in range(count))
 
 
-def _ours(path: str, x: np.ndarray) -> np.ndarray:
-  return x.T if path.endswith(('kernel', 'rel_embedding')) else x
+def _is_matrix(path: str) -> bool:
+  return path.endswith(('kernel', 'rel_embedding'))
 
 
-def _theirs(path: str, x: np.ndarray) -> np.ndarray:
-  return np.ascontiguousarray(_ours(path, x))
+def _ours(path: str, leaf: Leaf) -> Leaf:
+  return transposed(leaf) if _is_matrix(path) else leaf
 
 
-def _check_names(state: Mapping[str, np.ndarray], expected: set[str]) -> None:
-  missing = sorted(expected - state.keys())
-  unknown = sorted(state.keys() - expected - {_LOGITS, *_IGNORED})
-  if missing or unknown:
-    lines = [f'  missing {name}' for name in missing] + [f'  unknown {name}' for name in unknown]
-    raise UserError('The arrays are not those of the configuration:\n' + '\n'.join(lines))
+def _check_names(state: Leaves, cfg: T5Config, names: Mapping[str, str], where: str) -> None:
+  """Compares what is there with what the configuration says, by Hugging Face's names."""
+  expected = {}
+  for path, shape in expected_shapes(cfg).items():
+    # A view of one number has any shape and no size.
+    for name, part in to_t5x(path, np.broadcast_to(np.float32(0), shape)):
+      if name in names:
+        expected[names[name]] = part.shape[::-1] if _is_matrix(name) else part.shape
+  ignored = {_LOGITS, *_IGNORED}
+  found = {name: leaf.shape for name, leaf in state.items() if name not in ignored}
+  compare(expected, found, f'{where}: the arrays')

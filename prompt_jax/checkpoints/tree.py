@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from prompt_jax.checkpoints.leaf import Leaf, Leaves, stacked
 from prompt_jax.errors import UserError
 
 Tree = dict[str, Any]
 
 _LAYER = re.compile(r'layers_(\d+)')
+_IN_LAYER = re.compile(r'(.*/)layers_(\d+)/(.*)')
 
 
 def stack_layers(tree: Mapping[str, Any]) -> Tree:
@@ -85,3 +87,36 @@ def _layer(tree: Any, i: int) -> Any:
   if isinstance(tree, Mapping):
     return {name: _layer(sub, i) for name, sub in tree.items()}
   return np.asarray(tree)[i]
+
+
+def stack_leaves(leaves: Leaves, where: str) -> Leaves:
+  """`encoder/layers_0/x`, `encoder/layers_1/x`, ... -> `encoder/layers/x`, unread.
+
+  Args:
+    leaves: by path; those outside layers stay as they are.
+    where: the checkpoint, for messages.
+
+  Raises:
+    UserError: a layer is missing, lacks an array that others have, or has another shape.
+  """
+  out: Leaves = {}
+  layers: dict[str, dict[int, Leaf]] = {}
+  depth: dict[str, int] = {}
+  for path, leaf in leaves.items():
+    found = _IN_LAYER.fullmatch(path)
+    if not found:
+      out[path] = leaf
+      continue
+    stack, i, rest = found[1], int(found[2]), found[3]
+    layers.setdefault(f'{stack}layers/{rest}', {})[i] = leaf
+    depth[stack] = max(depth.get(stack, 0), i + 1)
+  for path, parts in layers.items():
+    stack, _, rest = path.partition('layers/')
+    missing = [f'{stack}layers_{i}/{rest}' for i in range(depth[stack]) if i not in parts]
+    if missing:
+      raise UserError(
+        f'{where} lacks {", ".join(missing[:5])}{" ..." * (len(missing) > 5)}: other layers of '
+        'the same stack have it, so the checkpoint is not whole. Copy it again.'
+      )
+    out[path] = stacked([parts[i] for i in range(len(parts))], path)
+  return out

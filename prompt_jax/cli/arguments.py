@@ -17,10 +17,11 @@ VERBS = {
   'eval': 'measure a prompt on a task or a file',
   'infer': 'apply a prompt to texts',
   'pretrain': 'train a model from text: span corruption, then prefix LM',
-  'inspect': 'describe a prompt file, in words and pictures',
+  'inspect': 'describe a prompt file, in words and pictures, or list a model',
   'import': 'make a prompt file of a prompt that another library trained',
   'export': 'write a prompt for another library: NumPy, T5X or PEFT',
   'tasks': 'list the known tasks and show their examples',
+  'convert': 'write a model in another form: ours, T5X, Hugging Face',
 }
 
 EXAMPLES = {
@@ -45,7 +46,8 @@ EXAMPLES = {
   prompt-jax pretrain --model model/ --steps 0 --corpus text.txt --output adapted/""",
   'inspect': """
   prompt-jax inspect out/prompt.safetensors
-  prompt-jax inspect out/prompt.safetensors --plots out/""",
+  prompt-jax inspect out/prompt.safetensors --plots out/
+  prompt-jax inspect t5x/checkpoint_1100000                (names, shapes and dtypes, unread)""",
   'import': """
   prompt-jax import sst2.npy sst2.safetensors --model t5_base/ --labels negative,positive
   prompt-jax import run/numpy_checkpoints rte.safetensors --model t5_base/     (its last step)
@@ -59,6 +61,12 @@ EXAMPLES = {
   prompt-jax tasks
   prompt-jax tasks docstrings_iid --examples 5
   prompt-jax tasks glue_sst2 --record sst2.npz      (then train --data sst2.npz needs no seqio)""",
+  'convert': """
+  prompt-jax convert google/t5-v1_1-small/ model/             (Hugging Face to ours)
+  prompt-jax convert t5x/checkpoint_1100000 model/ --vocabulary spiece.model
+  prompt-jax convert gs://BUCKET/t5x/checkpoint_1100000 model/ --vocabulary spiece.model
+  prompt-jax convert model/ exported/ --to hf
+  prompt-jax convert model/ exported/ --to t5x --dtype float32""",
 }
 
 # Whose file is not named after the verb: `import` is a keyword, and export goes with it.
@@ -66,7 +74,7 @@ FILES = {'import': 'import_prompt', 'export': 'export_prompt'}
 FORMS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
 # Names in the parsed arguments that are no flags.
-POSITIONAL = ('verb', '_', 'texts', 'file', 'name', 'source', 'destination')
+POSITIONAL = ('verb', '_', 'texts', 'file', 'name', 'source', 'dest', 'destination')
 
 OVERVIEW = """examples:
   prompt-jax train --task docstrings_iid --output out/     tune a prompt on the embedded model
@@ -109,7 +117,18 @@ at_least_zero = functools.partial(_at_least, 0)
 at_least_one = functools.partial(_at_least, 1)
 
 
-MODEL = Flag('model', 'MODEL', '"embedded" (the small model in this package) or a model folder')
+MODEL = Flag(
+  'model',
+  'MODEL',
+  '"embedded" (the small model in this package), a model folder (ours or of Hugging Face), or a '
+  'T5X checkpoint',
+)
+VOCABULARY = Flag(
+  'vocabulary',
+  'VOCABULARY',
+  'a SentencePiece model, or "bytes", where the model has none (T5X)',
+  metavar='FILE',
+)
 DEVICE = Flag(
   'device', 'DEVICE', 'cpu, gpu or tpu; "auto" takes the best one present', metavar='KIND'
 )
@@ -137,7 +156,7 @@ RATE = Flag('learning_rate', 'LEARNING_RATE', 'learning rate', float, 'X')
 
 SHORTCUTS: dict[str, tuple[Flag, ...]] = {
   'train': (
-    MODEL, TASK, FOLDER, MODULE, DATA,
+    MODEL, VOCABULARY, TASK, FOLDER, MODULE, DATA,
     Flag('validation', 'VALIDATION', 'a file to select the best prompt on', metavar='FILE'),
     Flag('test', 'TEST', 'a file for the final score', metavar='FILE'),
     *COLUMNS,
@@ -150,14 +169,14 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     DEVICE,
   ),
   'eval': (
-    MODEL, TASK, FOLDER, MODULE, DATA, *COLUMNS,
+    MODEL, VOCABULARY, TASK, FOLDER, MODULE, DATA, *COLUMNS,
     Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt', metavar='FILE'),
     Flag('split', 'SPLIT', 'which split to measure', metavar='NAME'),
     Flag('method', 'METHOD', 'rank the labels, or generate text', metavar='rank|generate'),
     OUTPUT, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE,
   ),
   'infer': (
-    MODEL,
+    MODEL, VOCABULARY,
     Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt', metavar='FILE'),
     Flag('input', 'INPUT', 'a file with one text a line, or JSONL with "text" or "inputs"',
          metavar='FILE'),
@@ -180,6 +199,15 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
   'import': (),
   'export': (),
   'tasks': (),
+  'convert': (
+    Flag('to', 'TO', 'what to write', metavar='native|t5x|hf'),
+    VOCABULARY,
+    Flag('dtype', 'DTYPE', 'of the weights that are written, if not as they are stored',
+         metavar='float32|bfloat16'),
+    Flag('verify', 'VERIFY', 'compare logits before and after, or only the values, which needs '
+         'no memory for the model', metavar='logits|values'),
+    DEVICE,
+  ),
 }  # fmt: skip
 
 
@@ -232,15 +260,17 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument('--decoding', metavar='NAME', help='how to decode: a file of gin/decoding')
   if verb == 'inspect':
-    sub.add_argument('file', metavar='FILE', help='a prompt file')
+    sub.add_argument('file', metavar='FILE', help='a prompt file; or a model, to list its arrays')
     sub.add_argument(
       '--model', default=None, help='the model it was tuned on, if not the recorded one'
     )
+    sub.add_argument('--vocabulary', metavar='FILE', help=VOCABULARY.help)
     sub.add_argument('--plots', metavar='DIR', help='also write PNG plots there')
   if verb == 'import':
     sub.add_argument('source', metavar='SOURCE', help='a .npy file, or a folder of T5X or PEFT')
     sub.add_argument('destination', metavar='DEST', help='the prompt file to write')
     sub.add_argument('--model', default='embedded', help='the model it was trained on')
+    sub.add_argument('--vocabulary', metavar='FILE', help=VOCABULARY.help)
     sub.add_argument('--labels', metavar='A,B', help='what it answers, to rank instead of write')
     sub.add_argument(
       '--placement', choices=PLACEMENTS, help='where its rows go, if not before the input'
@@ -252,6 +282,7 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
       '--model', default=None, help='the model it was tuned on, if not the recorded one'
     )
+    sub.add_argument('--vocabulary', metavar='FILE', help=VOCABULARY.help)
     sub.add_argument(
       '--base_model', metavar='NAME', help='what PEFT calls the model, if not as recorded'
     )
@@ -269,8 +300,12 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
       '--record', metavar='FILE', help='write the tokenised examples to an .npz file'
     )
     sub.add_argument('--model', default='embedded', help='whose vocabulary is recorded')
+    sub.add_argument('--vocabulary', metavar='FILE', help=VOCABULARY.help)
     sub.add_argument('--input_length', type=at_least_one, default=128, metavar='N', help='recorded')
     sub.add_argument('--target_length', type=at_least_one, default=64, metavar='N', help='recorded')
+  if verb == 'convert':
+    sub.add_argument('source', metavar='SOURCE', help=MODEL.help)
+    sub.add_argument('dest', metavar='DEST', help='a folder that does not exist yet')
   if configured(verb):
     gin = sub.add_argument_group('configuration')
     gin.add_argument('--gin_file', action='append', default=[], metavar='FILE', help='repeatable')

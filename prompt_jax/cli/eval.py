@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> None:
 def evaluate(
   *,
   model: str | None,
+  vocabulary: str | None,
   prompt_file: str | None,
   choose_task: Callable[..., Task],
   split: str | None,
@@ -39,7 +40,8 @@ def evaluate(
   """Measures, prints a table, and writes scores and predictions if a folder is given.
 
   Args:
-    model: a folder or "embedded"; None for the one the prompt file names, else "embedded".
+    model: see `load_backbone`; None for the one the prompt file names, else "embedded".
+    vocabulary: see `load_backbone`; None for the one the prompt file names, if any.
     prompt_file: a prompt or tuned weights; None for the bare model.
     choose_task: `data.choose`; a file's labels are those that the prompt was tuned on.
     split: None for test, else validation, whichever has labels.
@@ -58,14 +60,14 @@ def evaluate(
       f'The folder {output} holds a training run, whose results would be replaced. Give another '
       f'--output, such as {folder / "eval"}.'
     )
-  ready = tuned.load(model, prompt_file, dtype)
+  ready = tuned.load(model, prompt_file, dtype, vocabulary)
   task = choose_task(labels=ready.metadata.get('labels'))
   lengths = lengths_of(ready, input_length, target_length)
-  vocabulary = ready.backbone.vocabulary
-  split, examples = _split(task, split, vocabulary, lengths, output)
+  words = ready.backbone.vocabulary
+  split, examples = _split(task, split, words, lengths, output)
   evaluator = Evaluator(
     ready.model,
-    vocabulary,
+    words,
     task,
     max_target_length=lengths.targets,
     method=method,

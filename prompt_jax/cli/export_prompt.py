@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     raise UserError('--base_model is what PEFT calls the model; it goes with --to=peft only.')
   console = Console()
   place = pathlib.Path(args.destination)
-  ready = tuned.load(args.model, args.file, 'float32')
+  ready = tuned.load(args.model, args.file, 'float32', args.vocabulary)
   prompt = _plain(ready, args.file)
   step = ready.metadata.get('step') or 0
   if args.to == 'peft':

@@ -4,12 +4,13 @@ import argparse
 import pathlib
 from typing import Any
 
-from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, load_backbone
+from prompt_jax.checkpoints.backbone import Backbone, load_backbone
 from prompt_jax.checkpoints.foreign import DecoderKeysValues, Found, Rows
 from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.npy import find_numpy_checkpoint, is_npy, read_npy
 from prompt_jax.checkpoints.peft import CONFIG, read_peft
 from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
+from prompt_jax.checkpoints.source import whole_path
 from prompt_jax.cli import tuned
 from prompt_jax.errors import UserError
 from prompt_jax.prompts.base import PromptMethod
@@ -24,10 +25,12 @@ def run(args: argparse.Namespace) -> None:
     raise UserError(f'{args.destination!r} exists already. Give another name, or remove it first.')
   found = find(args.source)
   method, params = _method(found, args.placement)
-  backbone = load_backbone(args.model)
+  backbone = load_backbone(args.model, vocabulary=args.vocabulary)
   _check_fits(found, backbone)
   labels = [label.strip() for label in args.labels.split(',')] if args.labels else None
-  metadata = _metadata(found, method, backbone, args.model, labels)
+  metadata = _metadata(found, method, backbone, labels)
+  metadata['model'] = whole_path(args.model)
+  metadata['vocabulary_file'] = args.vocabulary and whole_path(args.vocabulary)
   save_prompt(destination, Prompt(params, {}, metadata))
   rows = metadata['length']
   what = f'{rows} rows' if isinstance(found.prompt, Rows) else f'{rows} keys and values a layer'
@@ -107,12 +110,10 @@ def _metadata(
   found: Found,
   method: PromptMethod,
   backbone: Backbone,
-  model: str,
   labels: list[str] | None,
 ) -> dict[str, Any]:
   return {
     'base_model': backbone.name,
-    'model': model if model == EMBEDDED else str(pathlib.Path(model).resolve()),
     'fingerprint': backbone.fingerprint,
     'width': backbone.config.emb_dim,
     'vocabulary': backbone.vocabulary.sha256,

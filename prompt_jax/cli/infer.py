@@ -52,6 +52,7 @@ def infer(
   texts: Sequence[str],
   *,
   model: str | None,
+  vocabulary: str | None,
   prompt_file: str | None,
   file: str | None,
   column: str | None,
@@ -67,7 +68,8 @@ def infer(
 
   Args:
     texts: none to read `file` or standard input.
-    model: a folder or "embedded"; None for the one the prompt file names, else "embedded".
+    model: see `load_backbone`; None for the one the prompt file names, else "embedded".
+    vocabulary: see `load_backbone`; None for the one the prompt file names, if any.
     prompt_file: a prompt or tuned weights; None for the bare model.
     file: a file of texts.
     column: its column or columns, for a table.
@@ -81,12 +83,12 @@ def infer(
   """
   choose_device(device)
   texts = _texts(texts, file, column)
-  ready = tuned.load(model, prompt_file, dtype)
+  ready = tuned.load(model, prompt_file, dtype, vocabulary)
   lengths = lengths_of(ready, input_length, target_length)
-  vocabulary = ready.backbone.vocabulary
-  none = np.asarray([vocabulary.eos_id], np.int32)
+  words = ready.backbone.vocabulary
+  none = np.asarray([words.eos_id], np.int32)
   examples = [
-    Example(encode(t, vocabulary, lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
+    Example(encode(t, words, lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
   ]
   labels = ready.metadata.get('labels')
   if decoding is None and labels:

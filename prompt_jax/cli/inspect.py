@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prompt_jax.checkpoints.backbone import Backbone
-from prompt_jax.cli import tuned
+from prompt_jax.cli import listing, tuned
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.inspect import Block, blocks, effective_rank, nearest, norms, plot
 
@@ -21,7 +21,10 @@ NEIGHBOURS = 5
 
 def run(args: argparse.Namespace) -> None:
   console = Console()
-  ready = tuned.load(args.model, args.file, 'float32')
+  if listing.is_model(args.file):
+    listing.show(args.file, console)
+    return
+  ready = tuned.load(args.model, args.file, 'float32', args.vocabulary)
   _card(console, pathlib.Path(args.file), ready.metadata)
   if ready.model.prompt is None:
     console.print('No prompt: this file holds weights of the model itself.')

@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> None:
   task = data.named(args.name, args.folder, args.module)
   if args.record:
     lengths = Lengths(args.input_length, args.target_length)
-    record(args.record, task, list(task.splits), vocabulary_of(args.model), lengths)
+    words = vocabulary_of(args.model, args.vocabulary)
+    record(args.record, task, list(task.splits), words, lengths)
     console.print(f'Recorded {", ".join(task.splits)} of {task.name} in {args.record}')
     return
   console.print(f'[bold]{task.name}[/bold]  {task.about}', soft_wrap=True)

@@ -12,8 +12,9 @@ import jax
 import optax
 from rich.console import Console
 
-from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, load_backbone
+from prompt_jax.checkpoints.backbone import Backbone, load_backbone
 from prompt_jax.checkpoints.method import describe
+from prompt_jax.checkpoints.source import whole_path
 from prompt_jax.cli import config, report, tuned
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.data.batches import BatchStream
@@ -61,12 +62,14 @@ class _Setup:
   lengths: Lengths
   examples: dict[str, Sequence[Example]]
   model_name: str
+  vocabulary: str | None
   console: Console
 
 
 def train(
   *,
   model: str,
+  vocabulary: str | None,
   task: Task,
   prompt: nn.Module | None,
   output: str | None,
@@ -86,7 +89,8 @@ def train(
   """Trains once a seed, measures the test split, and writes everything into the output folder.
 
   Args:
-    model: "embedded" or a model folder.
+    model: see `load_backbone`.
+    vocabulary: see `load_backbone`.
     task: what to learn.
     prompt: the method; None for the bare model.
     output: folder for results; None for runs/ and the task's name.
@@ -110,7 +114,7 @@ def train(
     raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one run.')
   config.record(folder, may_change=('DEVICE', 'STEPS'))
   lengths = Lengths(input_length, target_length)
-  setup = _set_up(model, task, prompt, lengths, dropout, dtype, console)
+  setup = _set_up(model, vocabulary, task, prompt, lengths, dropout, dtype, console)
   evaluator = _evaluator(setup, setup.model, batch_size)
 
   results = []
@@ -228,6 +232,7 @@ def _report(
 
 def _set_up(
   model_name: str,
+  vocabulary: str | None,
   task: Task,
   prompt: nn.Module | None,
   lengths: Lengths,
@@ -236,11 +241,9 @@ def _set_up(
   console: Console,
 ) -> _Setup:
   """Reads the model and the examples, before anything is computed."""
-  backbone = load_backbone(model_name, dtype)
+  backbone = load_backbone(model_name, dtype, vocabulary=vocabulary)
   architecture = with_dropout(backbone.config, dropout)
-  backbone = dataclasses.replace(
-    backbone, config=architecture, params=jax.device_put(backbone.params)
-  )
+  backbone = dataclasses.replace(backbone, config=architecture)
   loaded = {s: task.load(s, backbone.vocabulary, lengths) for s in task.splits}
   if 'train' not in loaded:
     raise UserError(
@@ -255,9 +258,9 @@ def _set_up(
   console.print(f'Model {backbone.name} · task {task.name}: {sizes} examples', highlight=False)
   for name in loaded.keys() - examples.keys():
     console.print(f'The {name} split has no labels and is not used', highlight=False)
-  if model_name != EMBEDDED:
-    model_name = str(pathlib.Path(model_name).resolve())
-  return _Setup(backbone, model, task, lengths, examples, model_name, console)
+  model_name = whole_path(model_name)
+  vocabulary = vocabulary and whole_path(vocabulary)
+  return _Setup(backbone, model, task, lengths, examples, model_name, vocabulary, console)
 
 
 def with_labels(module: Any, labels: Sequence[str]) -> Any:
@@ -278,6 +281,7 @@ def _metadata(setup: _Setup, settings: Settings) -> dict[str, Any]:
   return {
     'base_model': backbone.name,
     'model': setup.model_name,
+    'vocabulary_file': setup.vocabulary,
     'fingerprint': backbone.fingerprint,
     'width': backbone.config.emb_dim,
     'vocabulary': backbone.vocabulary.sha256,

@@ -37,22 +37,31 @@ class Tuned(NamedTuple):
   metadata: dict[str, Any]
 
 
-def load(model: str | None, prompt_file: str | None, dtype: str | None = None) -> Tuned:
+def load(
+  model: str | None,
+  prompt_file: str | None,
+  dtype: str | None = None,
+  vocabulary: str | None = None,
+) -> Tuned:
   """Reads a model and, if given, a prompt file (or the weights of a model-tuning run).
 
   Args:
-    model: a folder or "embedded"; None for the one the prompt file names, else "embedded".
+    model: see `load_backbone`; None for the one the prompt file names, else "embedded".
     prompt_file: None for the bare model.
     dtype: see `load_backbone`.
+    vocabulary: see `load_backbone`; None for the one the prompt file names, if any.
 
   Raises:
     UserError: a file is missing or damaged, or the prompt belongs to another model.
   """
   if prompt_file is None:
-    backbone = load_backbone(model or EMBEDDED, dtype)
+    backbone = load_backbone(model or EMBEDDED, dtype, vocabulary=vocabulary)
     return Tuned(*_ready(backbone, None, {'backbone': backbone.params}, {}), backbone, {})
-  named = load_prompt(prompt_file, kind_of(prompt_file)).metadata.get('model', EMBEDDED)
-  return attach(load_backbone(model or named, dtype), prompt_file)
+  metadata = load_prompt(prompt_file, kind_of(prompt_file)).metadata
+  if model is None:
+    model = metadata.get('model', EMBEDDED)
+    vocabulary = vocabulary or metadata.get('vocabulary_file')
+  return attach(load_backbone(model, dtype, vocabulary=vocabulary), prompt_file)
 
 
 def attach(backbone: Backbone, prompt_file: str | os.PathLike[str]) -> Tuned:

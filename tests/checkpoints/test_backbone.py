@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_jax.checkpoints import backbone
+from prompt_jax.checkpoints import backbone, native
 from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.checkpoints.fingerprint import fingerprint
 from prompt_jax.data.vocabulary import ByteVocabulary
@@ -65,12 +65,12 @@ def test_bfloat16_storage_rounds_and_no_more(folder, tmp_path):
 
 
 def _truncate(folder):
-  path = folder / backbone.WEIGHTS
+  path = folder / native.WEIGHTS
   path.write_bytes(path.read_bytes()[:-100])
 
 
 def _another_width(folder):
-  path = folder / backbone.CONFIG
+  path = folder / native.CONFIG
   about = json.loads(path.read_text())
   about['architecture']['emb_dim'] = 32
   path.write_text(json.dumps(about))
@@ -79,10 +79,10 @@ def _another_width(folder):
 @pytest.mark.parametrize(
   ('damage', 'words'),
   [
-    (lambda f: (f / backbone.WEIGHTS).unlink(), 'weights are missing'),
-    (lambda f: (f / backbone.CONFIG).unlink(), 'no model folder'),
-    (lambda f: (f / backbone.CONFIG).write_text('{'), 'is not JSON'),
-    (lambda f: (f / backbone.CONFIG).write_text('{}'), 'another kind of model'),
+    (lambda f: (f / native.WEIGHTS).unlink(), 'weights are missing'),
+    (lambda f: (f / native.CONFIG).unlink(), 'no model folder'),
+    (lambda f: (f / native.CONFIG).write_text('{'), 'is not JSON'),
+    (lambda f: (f / native.CONFIG).write_text('{}'), 'another kind of model'),
     (_truncate, 'is damaged'),
     (_another_width, 'encoder/encoder_norm/scale is \\[16\\]; expected \\[32\\]'),
   ],

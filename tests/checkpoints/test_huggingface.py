@@ -127,8 +127,10 @@ def test_faults_are_listed():
     from_huggingface({k: v for k, v in state.items() if k != 'shared.weight'}, hf)
   with pytest.raises(UserError, match=r'lm_head.weight is missing'):
     from_huggingface({k: v for k, v in state.items() if k != 'lm_head.weight'}, hf)
-  with pytest.raises(UserError, match=r'embedding is \[40, 8\]; expected \[41, 8\]'):
+  with pytest.raises(UserError, match=r'shared.weight is \[40, 8\]; expected \[41, 8\]'):
     from_huggingface(state, {**hf, 'vocab_size': 41})
+  with pytest.raises(UserError, match=r'logits_dense/kernel is \[8, 39\]; expected \[8, 40\]'):
+    from_huggingface({**state, 'lm_head.weight': state['lm_head.weight'][1:]}, hf)
   with pytest.raises(UserError, match="type 'bert'"):
     from_huggingface(state, {**hf, 'model_type': 'bert'})
   with pytest.raises(UserError, match="feed_forward_proj is 'gated-silu'"):

@@ -1,46 +1,28 @@
 """States and logits that T5X's own network stored beside checkpoints it wrote."""
 
 import functools
-import gzip
-import pathlib
-import tarfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_jax.checkpoints.t5x import from_t5x, load_t5x_file
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5
+from tests.checkpoints.test_t5x import load, unpack
 from tests.shared import shared
 
-
-def one_file(folder: pathlib.Path):
-  packed = shared('golden', 't5x_checkpoints', 'test_t5_tiny.checkpoint_0.gz')
-  path = folder / 'checkpoint_0'
-  path.write_bytes(gzip.decompress(packed.read_bytes()))
-  return load_t5x_file(path)
-
-
-def orbax(folder: pathlib.Path):
-  """T5X of 2026; read with Orbax itself, to have another set of weights to compare."""
-  import orbax.checkpoint as ocp
-
-  name = 'orbax_2026_tiny_checkpoint_3'
-  with tarfile.open(shared('golden', 't5x_checkpoints', f'{name}.tar.gz')) as tar:
-    tar.extractall(folder, filter='data')
-  state = next(folder.rglob('state'))
-  with ocp.PyTreeCheckpointer() as checkpointer:
-    metadata = checkpointer.metadata(state).item_metadata.tree
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
-    return from_t5x(checkpointer.restore(state, restore_args=as_numpy)['target'])
+FILES = {
+  'test_t5_tiny': 'test_t5_tiny.checkpoint_0.gz',
+  'legacy_2026_tiny': 'legacy_2026_tiny_checkpoint_3.tar.gz',
+  'orbax_2026_tiny': 'orbax_2026_tiny_checkpoint_3.tar.gz',
+}
 
 
-@pytest.mark.parametrize(('name', 'load'), [('test_t5_tiny', one_file), ('orbax_2026_tiny', orbax)])
-def test_states_and_logits(name, load, tmp_path):
+@pytest.mark.parametrize('name', FILES)
+def test_states_and_logits(name, tmp_path):
   stored = np.load(shared('golden', 't5x_checkpoints', f'{name}.logits.npz'))
-  cfg, params = load(tmp_path)
+  cfg, params = load(unpack(FILES[name], tmp_path))
   model = PromptedT5(T5(cfg))
 
   @jax.jit

@@ -1,5 +1,6 @@
 """Recorded examples: unchanged by a replay, no TensorFlow, never with another vocabulary."""
 
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -74,6 +75,11 @@ def test_bad_files(tmp_path, file):
 def test_what_cannot_be_recorded(tmp_path):
   with pytest.raises(UserError, match=r"split 'empty' .* has no examples"):
     record(tmp_path / 'a.npz', some_task(), ['empty'], BYTES, LENGTHS)
+  for own in ({'score': lambda examples, texts: {'accuracy': 0.0}}, {'postprocess': str.lower}):
+    task = dataclasses.replace(some_task(), **own)
+    with pytest.raises(UserError, match=rf"'some' is judged by .* \({next(iter(own))}\)"):
+      record(tmp_path / 'a.npz', task, ['train'], BYTES, LENGTHS)
+  assert not (tmp_path / 'a.npz').exists()
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='Cannot write'):
     record(tmp_path / 'file' / 'a.npz', some_task(), ['train'], BYTES, LENGTHS)

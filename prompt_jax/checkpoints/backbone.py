@@ -141,7 +141,7 @@ def vocabulary_of(name: str) -> Vocabulary:
 
 def _folder(name: str) -> pathlib.Path:
   folder = embedded_folder() if name == EMBEDDED else pathlib.Path(name)
-  if not folder.is_dir():
+  if not os.path.isdir(folder):
     raise UserError(
       f'No model {name!r}: there is no such folder. Give a folder that holds {CONFIG}, {WEIGHTS} '
       f'and {FILE_NAME}, or "{EMBEDDED}" for the model inside the package.'

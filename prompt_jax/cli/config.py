@@ -8,6 +8,7 @@ misspelt macro and a binding of something that the run never builds; both are re
 import argparse
 import difflib
 import inspect
+import os
 import pathlib
 import re
 import shlex
@@ -101,7 +102,7 @@ def _file(name: str, searched: Sequence[str]) -> pathlib.Path:
   """Parses one gin file, by path or by its name in the package or the search paths."""
   roots = [folder(), *(pathlib.Path(s) for s in searched)]
   candidates = [pathlib.Path(name), *(root / name for root in roots)]
-  path = next((c for c in candidates if c.is_file()), None)
+  path = next((c for c in candidates if os.path.isfile(c)), None)
   if path is None:
     known = [p.relative_to(root).as_posix() for root in roots for p in root.rglob('*.gin')]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)

@@ -61,6 +61,27 @@ def test_missing_data_file(mistake):
   assert 'no_such.tsv' in mistake('train', '--data=no_such.tsv')
 
 
+LONG = 'x' * 300  # no file system has such a name
+
+
+@pytest.mark.parametrize(
+  'argv',
+  [
+    ['train', '--data', f'{LONG}.tsv'],
+    ['train', '--data', f'{LONG}.npz'],
+    ['train', '--gin_file', LONG],
+    ['eval', '--data=x.tsv', '--model', LONG],
+    ['eval', '--data=x.tsv', '--prompt_file', LONG],
+    ['eval', '--data=x.tsv', '--prompt_file', f'{LONG}/prompt.safetensors'],
+    ['infer', '--input', f'{LONG}.txt'],
+    ['pretrain', '--output=out', '--corpus', LONG],
+    ['pretrain', '--output=out', '--corpus', __file__, '--vocabulary', LONG],
+  ],
+)
+def test_a_name_too_long_for_a_file(mistake, argv):
+  assert LONG in mistake(*argv)
+
+
 def test_missing_model(mistake, reviews):
   assert 'no/such/model' in mistake('train', '--data', reviews, '--model=no/such/model')
 

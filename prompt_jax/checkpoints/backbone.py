@@ -166,7 +166,7 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
 def _architecture(folder: pathlib.Path, about: dict[str, Any]) -> T5Config:
   try:
     return T5Config(**about['architecture'])
-  except (KeyError, TypeError, ValueError) as error:
+  except (KeyError, TypeError, UserError) as error:
     raise UserError(f'{folder / CONFIG}: no valid architecture: {error}') from None
 
 

@@ -152,8 +152,26 @@ def test_missing_prompt_file(mistake, verb):
 
 
 def test_no_texts(mistake, monkeypatch):
-  monkeypatch.setattr(sys, 'stdin', io.StringIO('\n\n'))
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'\n\n')))
   assert 'No texts' in mistake('infer')
+
+
+def test_texts_that_are_not_utf_8(mistake, monkeypatch):
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'text\ncaf\xe9\n')))
+  assert 'standard input:2: not UTF-8 (byte 0xe9)' in mistake('infer')
+
+
+def test_a_dtype_that_overflows(mistake, train):
+  assert 'float32 or bfloat16' in mistake(*train, '--gin.DTYPE="float16"')
+
+
+def test_an_unknown_normalization(mistake, train):
+  assert "'tokens'" in mistake(*train, '--gin.Loss.normalization="token"')
+
+
+def test_two_ways_to_cut_the_vocabulary(mistake, model):
+  more = ['--decoding=nucleus', '--gin.Decoding.topk=5']
+  assert 'topk is 5 and topp 0.9' in mistake('infer', '--model', model, *more, 'text')
 
 
 def test_unknown_split(mistake, model):

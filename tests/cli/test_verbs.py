@@ -1,7 +1,9 @@
 """The verbs end to end, on a tiny model and a file: train, go on, eval, infer, inspect."""
 
+import io
 import json
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -99,6 +101,20 @@ def test_infer_reads_a_file_and_writes_one(trained, tmp_path):
   answers = [json.loads(line) for line in out.read_text().splitlines()]
   assert [a['text'] for a in answers] == ['one', 'two']
   assert all(a['probability'] is None for a in answers)
+
+
+def test_standard_input_is_read_as_a_file_is(trained, tmp_path, monkeypatch):
+  raw = '\ufeffone\u2028still one\r\n\n two\x0cpage\nlast'.encode()
+  (tmp_path / 'texts.txt').write_bytes(raw)
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(raw)))
+  command = ['infer', '--prompt_file', str(trained / 'prompt.safetensors')]
+  answers = []
+  for more in (['--input', str(tmp_path / 'texts.txt')], []):
+    out = tmp_path / 'answers.jsonl'
+    assert main([*command, *more, '--output', str(out)]) == 0
+    answers.append([json.loads(line) for line in out.read_text().split('\n')[:-1]])
+  assert answers[0] == answers[1]
+  assert [a['text'] for a in answers[0]] == ['one\u2028still one', 'two\x0cpage', 'last']
 
 
 def test_inspect_prints_the_card_and_draws(trained, tmp_path, capsys):

@@ -64,6 +64,7 @@ def record(
     'format': FORMAT,
     'task': task.name,
     'labels': task.labels,
+    'words': task.words,
     'metrics': task.metrics,
     'about': task.about,
     'vocabulary': vocabulary.sha256,
@@ -107,6 +108,7 @@ def replay(path: str | os.PathLike[str]) -> Task:
     labels=None if about['labels'] is None else tuple(about['labels']),
     metrics=tuple(about['metrics']),
     about=about['about'],
+    words=about.get('words'),
   )
 
 

@@ -11,6 +11,7 @@ import pytest
 from prompt_jax.checkpoints.backbone import load_backbone
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.main import main
+from tests.cli.conftest import GOOD
 
 
 def flags(model, reviews, sizes) -> list[str]:
@@ -82,6 +83,24 @@ def test_eval_gives_the_score_of_the_training_run(trained, reviews, tmp_path):
   scores = json.loads((tmp_path / 'results.json').read_text())['systems'].popitem()[1]['scores']
   right = 100 * np.mean([p['prediction'] == p['target'] for p in predictions])
   assert scores[0]['accuracy'] == pytest.approx(right)
+
+
+def test_words_for_labels_go_with_the_prompt(model, reviews, sizes, tmp_path):
+  words = {'bad': 'poor', 'good': 'fine'}
+  settings = [f'--gin.choose.words={words}', '--gin.choose.labels=["good", "bad"]']
+  command = ['train', *flags(model, reviews, sizes), *settings, '--steps=1']
+  assert main([*command, '--output', str(tmp_path / 'out')]) == 0
+  prompt = tmp_path / 'out/prompt.safetensors'
+  metadata = load_prompt(prompt).metadata
+  assert (metadata['labels'], metadata['words']) == (['fine', 'poor'], words)
+  evaluate = ['eval', '--prompt_file', str(prompt), '--data', reviews, '--output', str(tmp_path)]
+  assert main(evaluate) == 0
+  lines = (tmp_path / 'predictions.jsonl').read_text().splitlines()
+  predictions = [json.loads(line) for line in lines]
+  for p in predictions:
+    assert p['target'] == ('fine' if any(word in p['input'] for word in GOOD) else 'poor')
+    assert p['correct'] == (p['prediction'] == p['target'])
+    assert list(p['scores']) == ['fine', 'poor']  # the order of training
 
 
 def test_infer_ranks_labels_and_gives_their_probability(trained, capsys):

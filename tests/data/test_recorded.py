@@ -23,7 +23,8 @@ def some_task():
     for i in range(10)
   ]
   splits = {'train': lambda: rows, 'test': lambda: rows[:1], 'empty': lambda: []}
-  return text_task('some', splits, ('no', 'yes'), ('accuracy', 'f1'), about='made up')
+  task = text_task('some', splits, ('no', 'yes'), ('accuracy', 'f1'), about='made up')
+  return dataclasses.replace(task, words={'0': 'no', '1': 'yes'})
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def file(tmp_path):
 def test_replay_is_what_was_recorded(file):
   task, again = some_task(), replay(file)
   assert (again.name, again.labels, again.metrics) == (task.name, task.labels, task.metrics)
-  assert again.about == task.about
+  assert (again.about, again.words) == (task.about, task.words)
   for split in ('train', 'test'):
     before = task.load(split, BYTES, LENGTHS)
     after = again.load(split, BYTES, Lengths(16, 9))

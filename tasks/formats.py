@@ -56,14 +56,18 @@ class Format:
 
 
 def label_index(label: Any, labels: Sequence[str]) -> int | None:
-  """The index of a label given as index, truth value or word; None for -1, which means unknown."""
+  """The index of a label given as index, truth value or word; None for -1, which means unknown.
+
+  Raises:
+    ValueError: it is none of these.
+  """
   if isinstance(label, bool | np.bool_):
     label = str(bool(label))
   if isinstance(label, str):
     if label not in labels:
       raise ValueError(f'label {label!r} is none of {", ".join(labels)}')
     return labels.index(label)
-  if not -1 <= label < len(labels):
+  if not isinstance(label, int | np.integer) or not -1 <= label < len(labels):
     raise ValueError(f'label {label} is no index of {", ".join(labels)}')
   return None if label == -1 else int(label)
 
@@ -78,7 +82,9 @@ def classify(row: Row, form: Format) -> Iterable[TextExample]:
 
 def classify_spaced(row: Row, form: Format) -> Iterable[TextExample]:
   """As `classify`, for labels whose words the data set joins with underscores."""
-  return classify({**row, 'label': row['label'].replace('_', ' ')}, form)
+  label = row['label']
+  spaced = label.replace('_', ' ') if isinstance(label, str) else label
+  return classify({**row, 'label': spaced}, form)
 
 
 def multirc(row: Row, form: Format) -> Iterable[TextExample]:

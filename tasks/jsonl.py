@@ -111,6 +111,8 @@ def read_examples(path: pathlib.Path, form: Format, taskless: bool) -> list[Text
       fail(path, row.line, f'no column {error}; this data set needs it')
     except ValueError as error:
       fail(path, row.line, str(error))
+    except (TypeError, AttributeError, IndexError) as error:
+      fail(path, row.line, f'a column holds what this data set never has there ({error})')
     done += [
       TextExample(e.inputs, e.targets, e.label, e.fields, f'{path}:{row.line}') for e in written
     ]

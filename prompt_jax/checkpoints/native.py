@@ -58,7 +58,7 @@ def architecture(folder: pathlib.Path, about: Mapping[str, Any]) -> T5Config:
   """
   try:
     return T5Config(**about['architecture'])
-  except (KeyError, TypeError, ValueError) as error:
+  except (KeyError, TypeError, ValueError, UserError) as error:
     raise UserError(f'{folder / CONFIG}: no valid architecture: {error}') from None
 
 

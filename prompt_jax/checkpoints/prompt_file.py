@@ -36,7 +36,7 @@ class Prompt:
     metadata: JSON values by name. Required: "base_model" (name), "fingerprint" (of its weights),
       "method" (class name), "width" (H). Usual: "gin" (text that builds the method), "length"
       (P), "placement", "sees_input", "kv_bias", "vocabulary" (sha256), "task", "labels",
-      "metric", "value", "step", "seed".
+      "words" (label of the data -> its word in "labels"), "metric", "value", "step", "seed".
     initial: as `params`, before training; empty if not kept.
   """
 
@@ -78,9 +78,9 @@ def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
     UserError: there is no such file, it is damaged, or it is something else.
   """
   path = pathlib.Path(path)
-  if path.is_dir():
+  if os.path.isdir(path):
     raise UserError(f'{str(path)!r} is a folder; expected a prompt file. {FOREIGN}')
-  if not path.is_file():
+  if not os.path.isfile(path):
     raise UserError(f'No prompt file {str(path)!r}.{_neighbours(path)}')
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
@@ -202,7 +202,7 @@ def _metadata(path: pathlib.Path, header: str | None, kind: str) -> dict[str, An
 
 def _neighbours(path: pathlib.Path) -> str:
   """A sentence about the prompt files that are in the folder instead."""
-  if not path.parent.is_dir():
+  if not os.path.isdir(path.parent):
     return f' The folder {str(path.parent)!r} does not exist.'
   names = sorted(p.name for p in path.parent.glob('*.safetensors'))
   return f' That folder has: {", ".join(names)}.' if names else ' That folder has no such file.'

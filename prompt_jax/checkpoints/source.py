@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -84,13 +85,13 @@ def _find(name: str, architecture: T5Config | None) -> Source:
   if '://' in name:
     return _t5x(name, architecture)
   folder = embedded_folder() if name == EMBEDDED else pathlib.Path(name)
-  if folder.is_file():
+  if os.path.isfile(folder):  # pathlib raises where a name is too long
     if folder.suffix in ('.safetensors', '.bin', '.json', '.model'):
       raise UserError(f'{name} is one file of a model; give its folder, {folder.parent}.')
     return _t5x(name, architecture)
   if not folder.exists() and hub.is_name(name):
     folder = hub.download(name)
-  if not folder.is_dir():
+  if not os.path.isdir(folder):
     raise UserError(
       f'No model {name!r}: there is no such folder. Give a model folder (of prompt_jax or of '
       f'Hugging Face), a T5X checkpoint, or "{EMBEDDED}" for the model inside the package.'

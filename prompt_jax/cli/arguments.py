@@ -95,12 +95,23 @@ class Flag:
   many: bool = False
 
 
+def seed(text: str) -> int:
+  """A seed of jax.random, which has 32 bits."""
+  try:
+    n = int(text)
+  except ValueError:
+    n = -1
+  if not 0 <= n < 2**32:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 0 to {2**32 - 1}')
+  return n
+
+
 def seeds(text: str) -> list[int]:
   """'0,1,2' -> [0, 1, 2]."""
   try:
-    return [int(s) for s in text.split(',')]
-  except ValueError:
-    raise argparse.ArgumentTypeError(f'{text!r} is not a list of numbers such as 0,1,2') from None
+    return [seed(s) for s in text.split(',')]
+  except argparse.ArgumentTypeError as e:
+    raise argparse.ArgumentTypeError(f'{e}; seeds are given as 0,1,2') from None
 
 
 def _at_least(least: int, text: str) -> int:
@@ -151,7 +162,7 @@ OUTPUT = Flag(
   'output', 'OUTPUT', 'folder for results; the same command resumes there', metavar='DIR'
 )
 STEPS = Flag('steps', 'STEPS', 'training steps', at_least_one, 'N')
-SEED = Flag('seed', 'SEED', 'seed of everything random', int, 'N')
+SEED = Flag('seed', 'SEED', 'seed of everything random', seed, 'N')
 RATE = Flag('learning_rate', 'LEARNING_RATE', 'learning rate', float, 'X')
 
 SHORTCUTS: dict[str, tuple[Flag, ...]] = {
@@ -328,10 +339,13 @@ def configured(verb: str) -> bool:
 
 def parse(argv: list[str]) -> argparse.Namespace:
   """Parses the command line. `args.gin` holds the `--gin.` settings as (name, value) pairs."""
-  settings = [a for a in argv if a.startswith('--gin.')]
-  rest = [_underscores(a) for a in argv if not a.startswith('--gin.')]
+  _refuse_other_encodings(argv)
+  end = argv.index('--') if '--' in argv else len(argv)
+  flags, texts = argv[:end], argv[end:]  # what stands behind -- is taken as it is
+  settings = [a for a in flags if a.startswith('--gin.')]
+  rest = [_underscores(a) for a in flags if not a.startswith('--gin.')]
   parser = build()
-  args, extra = parser.parse_known_args(rest)
+  args, extra = parser.parse_known_args([*rest, *texts])
   if args.verb is None:
     raise UserError(f'no verb given: one of {", ".join(VERBS)}. See prompt-jax --help')
   if extra:
@@ -345,9 +359,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
   return args
 
 
+def _refuse_other_encodings(argv: list[str]) -> None:
+  """Python passes on bytes that are not UTF-8 as halves of characters, which no file can hold."""
+  for number, arg in enumerate(argv, 1):
+    try:
+      arg.encode('utf-8')
+    except UnicodeEncodeError:
+      raise UserError(
+        f'Argument {number}, {arg!a}, is not UTF-8. Write a text in UTF-8; a file of such a '
+        'name needs another one.'
+      ) from None
+
+
 def _underscores(arg: str) -> str:
   """--batch-size=8 -> --batch_size=8."""
-  if not arg.startswith('--') or arg == '--':
+  if not arg.startswith('--'):
     return arg
   name, equals, value = arg.partition('=')
   return '--' + name[2:].replace('-', '_') + equals + value

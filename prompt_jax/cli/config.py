@@ -8,6 +8,7 @@ misspelt macro and a binding of something that the run never builds; both are re
 import argparse
 import difflib
 import inspect
+import os
 import pathlib
 import re
 import shlex
@@ -19,7 +20,7 @@ from gin import config as gin_config
 
 import prompt_jax
 from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.cli import arguments
+from prompt_jax.cli import arguments, plain_values
 from prompt_jax.errors import UserError, unknown
 
 # Saved states of a run, of one of several seeds, and of a stage of pretraining.
@@ -54,7 +55,8 @@ def load(
     includes: (subfolder, name) of gin files that named flags chose, such as ('prompts', 'prefix').
 
   Raises:
-    UserError: an unknown file, macro or binding, or a value that gin cannot read.
+    UserError: an unknown file, macro or binding, a value that gin cannot read, or one of another
+      type than a parameter's.
   """
   gin_config.clear_config()
   # gin looks in the working directory first, where a folder of the user's may have the same name as
@@ -73,6 +75,7 @@ def load(
   for name, value in args.gin:
     _parse(f'{name} = {value}', f'--gin.{name}={value}')
   _refuse_leftovers(args, entry, files, {flag.macro: f'--{flag.name}' for flag, _ in flags})
+  plain_values.check(_reachable(gin_config._inverse_lookup(entry).selector)[1])
   gin_config.finalize()
   return _call(gin_config.get_configurable(entry))
 
@@ -101,7 +104,7 @@ def _file(name: str, searched: Sequence[str]) -> pathlib.Path:
   """Parses one gin file, by path or by its name in the package or the search paths."""
   roots = [folder(), *(pathlib.Path(s) for s in searched)]
   candidates = [pathlib.Path(name), *(root / name for root in roots)]
-  path = next((c for c in candidates if c.is_file()), None)
+  path = next((c for c in candidates if os.path.isfile(c)), None)
   if path is None:
     known = [p.relative_to(root).as_posix() for root in roots for p in root.rglob('*.gin')]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)

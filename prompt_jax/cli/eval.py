@@ -2,7 +2,8 @@
 
 import argparse
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -61,7 +62,7 @@ def evaluate(
       f'--output, such as {folder / "eval"}.'
     )
   ready = tuned.load(model, prompt_file, dtype, vocabulary)
-  task = choose_task(labels=ready.metadata.get('labels'))
+  task = choose_task(**_labels_of(ready.metadata))
   lengths = lengths_of(ready, input_length, target_length)
   words = ready.backbone.vocabulary
   split, examples = _split(task, split, words, lengths, output)
@@ -104,6 +105,15 @@ def _split(
     f'The task {task.name!r} has {", ".join(task.splits)}, of which none but train has labels; '
     'give --split.'
   )
+
+
+def _labels_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+  """The labels that a prompt was tuned on, in their order, as arguments of `data.choose`."""
+  words = metadata.get('words')
+  if not words:
+    return {'labels': metadata.get('labels')}
+  label_of = {word: label for label, word in words.items()}
+  return {'labels': [label_of[word] for word in metadata['labels']], 'words': words}
 
 
 def lengths_of(ready: tuned.Tuned, inputs: int | None, targets: int | None) -> Lengths:

@@ -19,6 +19,7 @@ from prompt_jax.cli.eval import lengths_of
 from prompt_jax.data.batches import evaluation_batches
 from prompt_jax.data.example import Example, Lengths, Task, encode
 from prompt_jax.data.local_file import local_inputs
+from prompt_jax.data.table import decode
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.inference.decode import sample
@@ -105,7 +106,7 @@ def _texts(texts: Sequence[str], file: str | None, column: str | None) -> list[s
   if file:
     return [e.inputs for e in local_inputs(file, column)]
   if not texts and not sys.stdin.isatty():
-    texts = sys.stdin.read().splitlines()
+    texts = decode(sys.stdin.buffer.read(), 'standard input').split('\n')
   found = [t.strip() for t in texts if t.strip()]
   if not found:
     raise UserError('No texts: give them as arguments, with --input FILE, or on standard input.')

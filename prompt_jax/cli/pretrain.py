@@ -141,6 +141,7 @@ def pretrain(
       inputs=input_length,
       targets=target_length,
       first_sentinel=words.size - 1,
+      sentinels=words.extra_ids or T5_EXTRA_IDS,  # mT5's vocabulary holds its own
       objective=objective,
       eos=words.eos_id,
       content=content,

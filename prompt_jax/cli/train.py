@@ -292,6 +292,7 @@ def _metadata(setup: _Setup, settings: Settings) -> dict[str, Any]:
     'patterns': list(settings.patterns),
     'task': setup.task.name,
     'labels': setup.task.labels and list(setup.task.labels),
+    'words': setup.task.words,
     'input_length': setup.lengths.inputs,
     'target_length': setup.lengths.targets,
   }

@@ -84,6 +84,7 @@ class Task:
     score: (examples, decoded texts) -> {name: value}, a measure of the task's own in place of
       `metrics` (WSC's, and those of a user's seqio task); None for `metrics`.
     about: one line on the task, its source and licence.
+    words: label as its file has it -> the word in `labels`; None where the two are the same.
   """
 
   name: str
@@ -93,6 +94,7 @@ class Task:
   postprocess: Callable[[str], Any] = same_text
   score: Callable[[Sequence[Example], Sequence[str]], dict[str, float]] | None = None
   about: str = ''
+  words: Mapping[str, str] | None = None
 
   def load(self, split: str, vocabulary: Vocabulary, lengths: Lengths) -> Sequence[Example]:
     """The examples of one split.

@@ -1,5 +1,6 @@
 """A user's own TSV, CSV or JSONL file as a task: text and label, or inputs and targets."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -87,13 +88,14 @@ def local_task(
     splits |= _draw(first.path, splits['train'], parts, held_out_fraction, seed)
   if metrics is None:
     metrics = ('exact_match', 'bleu') if spoken is None else ('accuracy', 'f1_macro')
-  return text_task(
+  task = text_task(
     name or pathlib.Path(first.path.name.removesuffix('.gz')).stem,
     {split: functools.partial(list, rows) for split, rows in splits.items()},
     None if spoken is None else tuple(spoken.values()),
     metrics,
     about=f'{first.path}: {" + ".join(columns.inputs)} -> {columns.targets}',
   )
+  return dataclasses.replace(task, words=spoken if words else None)
 
 
 def local_inputs(path: str, column: str | Sequence[str] | None = None) -> list[TextExample]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from prompt_jax.data.example import Example, Lengths, Task
+from prompt_jax.data.example import Example, Lengths, Task, same_text
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 
@@ -38,7 +38,17 @@ def record(
     splits: names of splits of the task.
     vocabulary: its hash goes into the file; replaying with another one is an error.
     lengths: the longest inputs and targets.
+
+  Raises:
+    UserError: no examples, a file that cannot be written, or a task that is judged by functions of
+      its own, which a file cannot hold.
   """
+  for name, own in (('score', task.score), ('postprocess', task.postprocess)):
+    if own not in (None, same_text):
+      raise UserError(
+        f'The task {task.name!r} is judged by a function of its own ({name}), which a file of '
+        'examples cannot hold: a replay would give other scores. Use the task by its name.'
+      )
   loaded = {split: task.load(split, vocabulary, lengths) for split in splits}
   arrays: dict[str, np.ndarray] = {}
   texts: dict[str, list[dict[str, Any]]] = {}
@@ -54,6 +64,7 @@ def record(
     'format': FORMAT,
     'task': task.name,
     'labels': task.labels,
+    'words': task.words,
     'metrics': task.metrics,
     'about': task.about,
     'vocabulary': vocabulary.sha256,
@@ -68,13 +79,12 @@ def replay(path: str | os.PathLike[str]) -> Task:
   """The task of a file that `record` wrote.
 
   It loads with the recorded vocabulary and with lengths no shorter than the recorded ones.
-  A postprocessing function is not recorded: text is compared as it stands.
 
   Raises:
     UserError: no such file, not such a file, or (on loading) another vocabulary or shorter lengths.
   """
   path = pathlib.Path(path)
-  if not path.is_file():
+  if not os.path.isfile(path):
     raise UserError(f'There is no file of recorded examples {path}.')
   try:
     with np.load(path, allow_pickle=False) as file:
@@ -98,6 +108,7 @@ def replay(path: str | os.PathLike[str]) -> Task:
     labels=None if about['labels'] is None else tuple(about['labels']),
     metrics=tuple(about['metrics']),
     about=about['about'],
+    words=about.get('words'),
   )
 
 

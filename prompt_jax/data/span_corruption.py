@@ -29,6 +29,14 @@ def chunk_length(inputs: int, density: float, mean_span: float) -> int:
   return length
 
 
+def longest_inputs(sentinels: int, density: float, mean_span: float) -> int:
+  """The most input tokens, EOS included, whose spans get a sentinel each."""
+  length = 2
+  while noise_counts(length + 1, density, mean_span)[1] <= sentinels:
+    length += 1
+  return corrupted_lengths(length, density, mean_span)[0]
+
+
 def _segment_lengths(rng: np.random.Generator, total: int, parts: int) -> np.ndarray:
   """`total` items cut at random into `parts` non-empty segments."""
   cuts = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1

@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import pathlib
 import zlib
 from collections.abc import Iterable, Iterator
@@ -39,7 +40,7 @@ class Table(NamedTuple):
   rows: list[Row]
 
 
-def fail(path: pathlib.Path, line: int | None, message: str) -> NoReturn:
+def fail(path: pathlib.Path | str, line: int | None, message: str) -> NoReturn:
   """Raises a UserError that begins with file:line."""
   raise UserError(f'{path}:{line}: {message}' if line else f'{path}: {message}')
 
@@ -71,7 +72,7 @@ def read_table(path: str | pathlib.Path) -> Table:
 
 def read_text(path: pathlib.Path) -> str:
   """The text of a UTF-8 file, unzipped if it ends in .gz; a byte-order mark is dropped."""
-  if not path.is_file():
+  if not os.path.isfile(path):  # is_file() of a path raises for a name that is too long
     fail(path, None, 'there is no such file')
   try:
     raw = path.read_bytes()
@@ -80,14 +81,19 @@ def read_text(path: pathlib.Path) -> str:
     fail(path, None, f'not a whole gzip file ({error}); gzip it again, or drop .gz from its name')
   except OSError as error:
     fail(path, None, f'cannot be read: {error.strerror}')
+  return decode(raw, path)
+
+
+def decode(raw: bytes, where: pathlib.Path | str) -> str:
+  """The text of UTF-8 bytes that were read from `where`; a byte-order mark is dropped."""
   try:
     return raw.decode('utf-8-sig')
   except UnicodeDecodeError as error:
     line = raw[: error.start].count(b'\n') + 1
     fail(
-      path,
+      where,
       line,
-      f'not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8, for instance with '
+      f'not UTF-8 (byte 0x{raw[error.start]:02x}); save it as UTF-8, for instance with '
       f'iconv -f latin1 -t utf-8',
     )
 
@@ -104,6 +110,8 @@ def _tsv_lines(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv_lines(path: pathlib.Path, text: str) -> Iterator[tuple[int, list[str]]]:
+  # Else 131,072 characters are the most of a field; there is but one limit for the whole process.
+  csv.field_size_limit(max(csv.field_size_limit(), len(text)))
   reader = csv.reader(io.StringIO(text, newline=''), strict=True)
   while True:
     line = reader.line_num + 1
@@ -151,6 +159,7 @@ def _json_rows(path: pathlib.Path, text: str) -> Iterator[Row]:
       continue
     try:
       values = json.loads(line, object_pairs_hook=_pairs)
+      json.dumps(values, ensure_ascii=False).encode('utf-8')
     except _TwiceError as error:
       fail(path, number, f'the name {error.args[0]!r} stands twice in one object; rename one')
     except json.JSONDecodeError as error:
@@ -160,6 +169,13 @@ def _json_rows(path: pathlib.Path, text: str) -> Iterator[Row]:
         f'bad JSON ({error.msg} at column {error.colno}); every line must be one object such as '
         '{"text": "...", "label": "..."}',
       )
+    except UnicodeEncodeError as error:
+      half = ascii(error.object[error.start])[1:-1]
+      fail(path, number, f'{half} is half of a character; write both halves, or leave it out')
+    except RecursionError:
+      fail(path, number, 'JSON nested too deeply; every line must be one flat object')
+    except ValueError as error:  # Python reads no number of thousands of digits
+      fail(path, number, f'bad JSON ({error}); write a long number as text, in quotes')
     if not isinstance(values, dict):
       fail(path, number, f'a JSON {type(values).__name__}, expected one object a line')
     yield Row(number, values)

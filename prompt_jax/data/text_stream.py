@@ -6,6 +6,7 @@ chunks that start at a random offset, so nothing but one number has to be saved.
 
 import dataclasses
 import lzma
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Literal
@@ -14,7 +15,7 @@ import numpy as np
 
 from prompt_jax.batch import Batch
 from prompt_jax.data import span_corruption, word_choice
-from prompt_jax.data.vocabulary import Vocabulary
+from prompt_jax.data.vocabulary import T5_EXTRA_IDS, Vocabulary
 from prompt_jax.errors import UserError
 
 Objective = Literal['span_corruption', 'prefix_lm']
@@ -28,11 +29,16 @@ SHORTEST = 8
 def read_documents(path: str | pathlib.Path) -> list[str]:
   """Documents of a text file (.txt, or .xz of one), separated by empty lines."""
   path = pathlib.Path(path)
-  if not path.is_file():
+  if not os.path.isfile(path):
     raise UserError(f'No text file {path}; give a UTF-8 file with documents between empty lines')
   raw = path.read_bytes()
   if path.suffix == '.xz':
-    raw = lzma.decompress(raw)
+    try:
+      raw = lzma.decompress(raw)
+    except lzma.LZMAError as error:
+      raise UserError(
+        f'{path} is not a whole xz file ({error}); compress it again, or drop .xz from its name'
+      ) from None
   try:
     text = raw.decode('utf-8')
   except UnicodeDecodeError as error:
@@ -61,6 +67,7 @@ class TextStream:
     inputs: longest encoder input, EOS included.
     targets: longest target, EOS included (prefix_lm; span corruption follows from `inputs`).
     first_sentinel: id of <extra_id_0>.
+    sentinels: how many there are; a row of span corruption may have as many spans.
     objective: "span_corruption" or "prefix_lm".
     eos: id that ends a sequence.
     density: fraction of tokens masked in span corruption.
@@ -84,11 +91,18 @@ class TextStream:
   content: np.ndarray | None = None
   choice_share: float = 0.0
   options: int = OPTIONS
+  sentinels: int = T5_EXTRA_IDS
   seed: int = 0
   number: int = 0
 
   def __post_init__(self):
     if self.objective == 'span_corruption':
+      most = span_corruption.longest_inputs(self.sentinels, self.density, self.mean_span)
+      if self.inputs > most:
+        raise UserError(
+          f'Inputs of {self.inputs} tokens have more masked spans than the {self.sentinels} '
+          f'sentinels of the vocabulary; span corruption takes at most {most} (--input_length)'
+        )
       self.chunk = span_corruption.chunk_length(self.inputs, self.density, self.mean_span)
       lengths = span_corruption.corrupted_lengths(self.chunk, self.density, self.mean_span)
       self.inputs, self.targets = lengths

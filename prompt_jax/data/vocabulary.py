@@ -172,7 +172,7 @@ def load_vocabulary(path: str | os.PathLike[str], extra_ids: int | None = None) 
   if os.fspath(path) == 'bytes':
     return ByteVocabulary(BYT5_EXTRA_IDS if extra_ids is None else extra_ids)
   file = pathlib.Path(path)
-  if file.is_dir():
+  if os.path.isdir(file):
     file = file / FILE_NAME
   if extra_ids is None:
     # The pieces are plain UTF-8 in the file, so its own sentinels show without parsing it.
@@ -181,7 +181,7 @@ def load_vocabulary(path: str | os.PathLike[str], extra_ids: int | None = None) 
 
 
 def _read(path: pathlib.Path) -> bytes:
-  if not path.is_file():
+  if not os.path.isfile(path):
     raise UserError(
       f'There is no vocabulary file {path}. Expected a SentencePiece .model file, a folder that '
       f"holds {FILE_NAME}, or 'bytes' for ByT5's vocabulary."

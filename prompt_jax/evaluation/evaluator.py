@@ -190,7 +190,8 @@ class Evaluator:
         'leave them out.'
       )
     groups = [example.fields.get('group') for example in examples]
-    return metrics.compute(self._task.metrics, targets, compared, groups)
+    labels = None if self._task.labels is None else len(self._task.labels)
+    return metrics.compute(self._task.metrics, targets, compared, groups, labels)
 
 
 def label_of(text: str, labels: Sequence[str]) -> int:

@@ -46,18 +46,16 @@ def f1(targets: Sequence[int], predictions: Sequence[int]) -> Scores:
   return {'f1': 100 * float(f1_score(t, p, zero_division=0))}
 
 
-def f1_macro(targets: Sequence[int], predictions: Sequence[int]) -> Scores:
-  """Mean F1 of the labels that occur among the targets: {"f1_macro"}.
+def f1_macro(targets: Sequence[int], predictions: Sequence[int], labels: int) -> Scores:
+  """Mean F1 of all labels of the task: {"f1_macro"}.
 
-  T5 calls it mean_3class_f1 (CB) and counts a label that no target has as 0; here such a label
-  is left out of the mean.
+  T5's mean_3class_f1 (CB). A label that is neither a target nor predicted counts as 0, so a split
+  without a label cannot reach 100.
   """
   from sklearn.metrics import f1_score
 
-  labels = sorted(set(targets))
-  value = f1_score(
-    list(targets), list(predictions), labels=labels, average='macro', zero_division=0
-  )
+  t, p = list(targets), list(predictions)
+  value = f1_score(t, p, labels=range(labels), average='macro', zero_division=0)
   return {'f1_macro': 100 * float(value)}
 
 
@@ -124,7 +122,6 @@ METRICS: Mapping[str, Metric] = {
   'bleu': text_metrics.bleu,
   'exact_match': text_metrics.exact_match,
   'f1': f1,
-  'f1_macro': f1_macro,
   'matthews_corrcoef': matthews_corrcoef,
   'pearson_corrcoef': pearson_corrcoef,
   'rouge': text_metrics.rouge,
@@ -136,6 +133,12 @@ METRICS: Mapping[str, Metric] = {
 GROUPED: Mapping[str, GroupedMetric] = {
   'group_exact_match': group_exact_match,
   'squad_by_group': squad_by_group,
+}
+
+
+# These also take the number of labels of the task.
+OVER_LABELS: Mapping[str, Callable[[Sequence[int], Sequence[int], int], Scores]] = {
+  'f1_macro': f1_macro,
 }
 
 
@@ -157,20 +160,22 @@ def compute(
   targets: Sequence[Any],
   predictions: Sequence[Any],
   groups: Sequence[Any] | None = None,
+  labels: int | None = None,
 ) -> Scores:
   """The scores of several metrics, in the order of `names`.
 
   Args:
-    names: keys of METRICS or GROUPED.
+    names: keys of METRICS, GROUPED or OVER_LABELS.
     targets: label indices, numbers, texts, or lists of texts (several right answers).
     predictions: as many.
     groups: which group each example belongs to; only for metrics of GROUPED.
+    labels: number of labels of the task; only for metrics of OVER_LABELS.
 
   Returns:
     Metric name -> percent.
 
   Raises:
-    UserError: an unknown metric, no examples, or no groups for a metric that needs them.
+    UserError: an unknown metric, no examples, or no groups or labels for a metric that needs them.
   """
   if not len(targets):
     raise UserError('There are no examples to evaluate; check the split or the limit on examples.')
@@ -178,8 +183,12 @@ def compute(
   for name in names:
     if name in METRICS:
       scores |= METRICS[name](targets, predictions)
+    elif name in OVER_LABELS:
+      if labels is None:
+        raise UserError(f'The metric {name!r} is for tasks with labels; this one has none.')
+      scores |= OVER_LABELS[name](targets, predictions, labels)
     elif name not in GROUPED:
-      raise unknown('metric', name, [*METRICS, *GROUPED])
+      raise unknown('metric', name, [*METRICS, *GROUPED, *OVER_LABELS])
     elif groups is None or None in groups:
       raise UserError(f"The metric {name!r} needs a field 'group' in every example.")
     else:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from prompt_jax.errors import UserError
 from prompt_jax.prompted import PromptedT5
 
 Array = jax.Array
@@ -99,10 +100,13 @@ def sample(
       all. Not together with `topk`.
     eos_id: as in `greedy`.
     task_id: as in `greedy`.
+
+  Raises:
+    UserError: `topk` or `topp` out of range, or both given.
   """
   if topk < 0 or not 0 <= topp <= 1 or (topk and topp):
-    raise ValueError(
-      f'topk is {topk} and topp {topp}; expected topk >= 0, 0 <= topp <= 1, and one of them 0'
+    raise UserError(
+      f'topk is {topk} and topp {topp}; expected topk >= 0, 0 <= topp <= 1, and one of them 0.'
     )
 
   def choose(logits: Array, position: Array) -> Array:

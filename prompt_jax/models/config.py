@@ -46,7 +46,7 @@ class T5Config:
 
   def __post_init__(self):
     if self.dtype not in ('float32', 'bfloat16'):
-      raise ValueError(f'dtype is {self.dtype!r}; T5 computes in float32 or bfloat16')
+      raise UserError(f'dtype is {self.dtype!r}; T5 computes in float32 or bfloat16.')
     # gin and JSON give lists; the config must hash to be static under jit.
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
 

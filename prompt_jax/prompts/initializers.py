@@ -12,7 +12,7 @@ labels; up to T5 XL, class labels do best.
 import abc
 import dataclasses
 import math
-import pathlib
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -263,7 +263,7 @@ class FromFile(Initializer):
   path: str = ''
 
   def __call__(self, key, shape, embedding=None, vocabulary=None):
-    if not pathlib.Path(self.path).is_file():
+    if not os.path.isfile(self.path):
       raise UserError(f'FromFile.path: there is no file {self.path!r}. Give a .npy file.')
     try:
       value = np.load(self.path, allow_pickle=False)

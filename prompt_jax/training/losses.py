@@ -10,6 +10,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from prompt_jax.errors import UserError, unknown
+
 Array = jax.Array
 Metrics = dict[str, Array]
 
@@ -32,12 +34,11 @@ class Loss:
 
   def __post_init__(self):
     if not 0.0 <= self.label_smoothing < 1.0:
-      raise ValueError(f'label_smoothing is {self.label_smoothing}; expected 0 <= value < 1')
+      raise UserError(f'label_smoothing is {self.label_smoothing}; expected 0 <= value < 1.')
     if isinstance(self.normalization, str) and self.normalization not in NORMALIZATIONS:
-      known = ', '.join(NORMALIZATIONS)
-      raise ValueError(f'normalization is {self.normalization!r}; known: {known}, or a number')
+      raise unknown('normalization', self.normalization, NORMALIZATIONS, 'Or give a number.')
     if not isinstance(self.normalization, str) and not self.normalization > 0:
-      raise ValueError(f'normalization is {self.normalization}; a number must be above 0')
+      raise UserError(f'normalization is {self.normalization}; a number must be above 0.')
 
 
 def cross_entropy(

@@ -24,6 +24,18 @@ def test_texts_are_positional_and_not_flags():
   assert args.texts == ['good-natured', '-', 'text']
 
 
+def test_what_stands_behind_two_dashes_is_taken_as_it_is():
+  texts = ['--well-known text', '--gin.X=1 is a flag', '--steps', '-5']
+  args = arguments.parse(['infer', '--prompt-file', 'p', '--gin.SEED=1', 'a-b', '--', *texts])
+  assert args.texts == ['a-b', *texts]
+  assert args.gin == [('SEED', '1')]
+
+
+def test_seeds_have_32_bits():
+  args = arguments.parse(['train', '--seed', '4294967295'])
+  assert args.seed == 2**32 - 1
+
+
 @pytest.mark.parametrize(
   ('argv', 'words'),
   [
@@ -33,6 +45,11 @@ def test_texts_are_positional_and_not_flags():
     (['train', '--steps', 'many'], ['--steps', "'many'"]),
     (['train', '--steps', '0'], ['at least 1']),
     (['train', '--seeds', '1;2'], ["'1;2'", '0,1,2']),
+    (['train', '--seeds', '0,4294967296'], ["'4294967296'", 'from 0 to 4294967295']),
+    (['train', '--seed', '99999999999999999999'], ['from 0 to 4294967295']),
+    (['pretrain', '--seed', '-1'], ['from 0 to 4294967295']),
+    (['infer', 'a', 'caf\udce9'], ['Argument 3', r"'caf\udce9'", 'not UTF-8']),
+    (['train', '--gin.MODEL="caf\udce9"'], ['Argument 2', 'not UTF-8']),
     (['train', '--gin.STEPS'], ['--gin.NAME=VALUE']),
     (['tasks', '--gin.STEPS=1'], ['no gin configuration']),
     (['inspect'], ['FILE', '--help']),

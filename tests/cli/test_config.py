@@ -89,6 +89,34 @@ def test_a_mistake_names_what_is_near(argv, words):
     assert word in str(e.value)
 
 
+@pytest.mark.parametrize(
+  ('argv', 'message'),
+  [
+    (['--gin.BATCH_SIZE="abc"'], "BATCH_SIZE is 'abc'; expected a whole number."),
+    (['--gin.BATCH_SIZE=%STEPS', '--gin.STEPS=True'], 'STEPS is True; expected a whole number.'),
+    (['--gin.STEPS=1.5'], 'STEPS is 1.5; expected a whole number.'),
+    (['--gin.PATIENCE=2.5'], 'PATIENCE is 2.5; expected a whole number or None.'),
+    (['--gin.DROPOUT="no"'], "DROPOUT is 'no'; expected True or False."),
+    (['--gin.MODEL=None'], 'MODEL is None; expected a text in quotes.'),
+    (['--gin.LEARNING_RATE="x"'], "LEARNING_RATE is 'x'; expected a number."),
+    (['--gin.PROMPT_LEARNING_RATE=()'], 'PROMPT_LEARNING_RATE is (); expected a number.'),
+    (['--gin.PROMPT_LENGTH="x"'], "PROMPT_LENGTH is 'x'; expected a whole number."),
+    (['--gin.Loss.label_smoothing="x"'], "Loss.label_smoothing is 'x'; expected a number."),
+    (['--gin.Loss.normalization=None'], 'Loss.normalization is None; expected a text in quotes or'),
+    (['--gin.STEPS=%MINE'], '%MINE is read, but no MINE is set.'),
+  ],
+)
+def test_a_value_of_another_type_is_refused(argv, message):
+  with pytest.raises(UserError) as e:
+    load(*argv)
+  assert message in str(e.value)
+
+
+def test_a_whole_number_is_a_number():
+  load('--gin.LEARNING_RATE=1', '--gin.Loss.normalization=64', '--gin.PATIENCE=3')
+  assert value('LEARNING_RATE') == 1
+
+
 def test_a_binding_without_effect_is_refused():
   load('--gin.InputPrompt.length=5')
   with pytest.raises(UserError, match='no effect'):

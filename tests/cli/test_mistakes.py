@@ -61,6 +61,27 @@ def test_missing_data_file(mistake):
   assert 'no_such.tsv' in mistake('train', '--data=no_such.tsv')
 
 
+LONG = 'x' * 300  # no file system has such a name
+
+
+@pytest.mark.parametrize(
+  'argv',
+  [
+    ['train', '--data', f'{LONG}.tsv'],
+    ['train', '--data', f'{LONG}.npz'],
+    ['train', '--gin_file', LONG],
+    ['eval', '--data=x.tsv', '--model', LONG],
+    ['eval', '--data=x.tsv', '--prompt_file', LONG],
+    ['eval', '--data=x.tsv', '--prompt_file', f'{LONG}/prompt.safetensors'],
+    ['infer', '--input', f'{LONG}.txt'],
+    ['pretrain', '--output=out', '--corpus', LONG],
+    ['pretrain', '--output=out', '--corpus', __file__, '--vocabulary', LONG],
+  ],
+)
+def test_a_name_too_long_for_a_file(mistake, argv):
+  assert LONG in mistake(*argv)
+
+
 def test_missing_model(mistake, reviews):
   assert 'no/such/model' in mistake('train', '--data', reviews, '--model=no/such/model')
 
@@ -131,8 +152,26 @@ def test_missing_prompt_file(mistake, verb):
 
 
 def test_no_texts(mistake, monkeypatch):
-  monkeypatch.setattr(sys, 'stdin', io.StringIO('\n\n'))
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'\n\n')))
   assert 'No texts' in mistake('infer')
+
+
+def test_texts_that_are_not_utf_8(mistake, monkeypatch):
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'text\ncaf\xe9\n')))
+  assert 'standard input:2: not UTF-8 (byte 0xe9)' in mistake('infer')
+
+
+def test_a_dtype_that_overflows(mistake, train):
+  assert 'float32 or bfloat16' in mistake(*train, '--gin.DTYPE="float16"')
+
+
+def test_an_unknown_normalization(mistake, train):
+  assert "'tokens'" in mistake(*train, '--gin.Loss.normalization="token"')
+
+
+def test_two_ways_to_cut_the_vocabulary(mistake, model):
+  more = ['--decoding=nucleus', '--gin.Decoding.topk=5']
+  assert 'topk is 5 and topp 0.9' in mistake('infer', '--model', model, *more, 'text')
 
 
 def test_unknown_split(mistake, model):

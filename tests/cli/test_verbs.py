@@ -1,7 +1,9 @@
 """The verbs end to end, on a tiny model and a file: train, go on, eval, infer, inspect."""
 
+import io
 import json
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from prompt_jax.checkpoints.backbone import load_backbone
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.main import main
+from tests.cli.conftest import GOOD
 
 
 def flags(model, reviews, sizes) -> list[str]:
@@ -82,6 +85,24 @@ def test_eval_gives_the_score_of_the_training_run(trained, reviews, tmp_path):
   assert scores[0]['accuracy'] == pytest.approx(right)
 
 
+def test_words_for_labels_go_with_the_prompt(model, reviews, sizes, tmp_path):
+  words = {'bad': 'poor', 'good': 'fine'}
+  settings = [f'--gin.choose.words={words}', '--gin.choose.labels=["good", "bad"]']
+  command = ['train', *flags(model, reviews, sizes), *settings, '--steps=1']
+  assert main([*command, '--output', str(tmp_path / 'out')]) == 0
+  prompt = tmp_path / 'out/prompt.safetensors'
+  metadata = load_prompt(prompt).metadata
+  assert (metadata['labels'], metadata['words']) == (['fine', 'poor'], words)
+  evaluate = ['eval', '--prompt_file', str(prompt), '--data', reviews, '--output', str(tmp_path)]
+  assert main(evaluate) == 0
+  lines = (tmp_path / 'predictions.jsonl').read_text().splitlines()
+  predictions = [json.loads(line) for line in lines]
+  for p in predictions:
+    assert p['target'] == ('fine' if any(word in p['input'] for word in GOOD) else 'poor')
+    assert p['correct'] == (p['prediction'] == p['target'])
+    assert list(p['scores']) == ['fine', 'poor']  # the order of training
+
+
 def test_infer_ranks_labels_and_gives_their_probability(trained, capsys):
   prompt = str(trained / 'prompt.safetensors')
   assert main(['infer', '--prompt_file', prompt, 'it was good', 'it was bad']) == 0
@@ -99,6 +120,20 @@ def test_infer_reads_a_file_and_writes_one(trained, tmp_path):
   answers = [json.loads(line) for line in out.read_text().splitlines()]
   assert [a['text'] for a in answers] == ['one', 'two']
   assert all(a['probability'] is None for a in answers)
+
+
+def test_standard_input_is_read_as_a_file_is(trained, tmp_path, monkeypatch):
+  raw = '\ufeffone\u2028still one\r\n\n two\x0cpage\nlast'.encode()
+  (tmp_path / 'texts.txt').write_bytes(raw)
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(raw)))
+  command = ['infer', '--prompt_file', str(trained / 'prompt.safetensors')]
+  answers = []
+  for more in (['--input', str(tmp_path / 'texts.txt')], []):
+    out = tmp_path / 'answers.jsonl'
+    assert main([*command, *more, '--output', str(out)]) == 0
+    answers.append([json.loads(line) for line in out.read_text().split('\n')[:-1]])
+  assert answers[0] == answers[1]
+  assert [a['text'] for a in answers[0]] == ['one\u2028still one', 'two\x0cpage', 'last']
 
 
 def test_inspect_prints_the_card_and_draws(trained, tmp_path, capsys):

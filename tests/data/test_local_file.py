@@ -57,6 +57,7 @@ def test_labels_given_keep_their_order(tmp_path):
   test = write(tmp_path, 'test.tsv', 'text\tlabel\nfine\tgood\nfiner\tgood\n')
   task = local_task(test=test, labels=('good', 'so-so', 'bad'), words={'good': 'great'})
   assert task.labels == ('great', 'so-so', 'bad')
+  assert task.words == {'good': 'great', 'so-so': 'so-so', 'bad': 'bad'}
   assert [(e.label, e.targets_text) for e in task.load('test', BYTES, LENGTHS)] == [
     (0, 'great')
   ] * 2

@@ -1,5 +1,8 @@
 """Span corruption, prefix LM, and the stream of batches over a text."""
 
+import functools
+import lzma
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -188,6 +191,43 @@ def test_bad_text_is_named(tmp_path, content, words):
   path.write_bytes(content)
   with pytest.raises(UserError, match=words):
     text_stream.read_documents(path)
+
+
+@pytest.mark.parametrize('raw', [b'', b'no xz', lzma.compress(b'text' * 99)[:-20]])
+def test_a_broken_xz_file_is_named(tmp_path, raw):
+  path = tmp_path / 'text.txt.xz'
+  path.write_bytes(lzma.compress(b'text'))
+  assert text_stream.read_documents(path) == ['text']
+  path.write_bytes(raw)
+  with pytest.raises(UserError, match=r'text\.txt\.xz is not a whole xz file'):
+    text_stream.read_documents(path)
+
+
+def test_a_missing_text_is_named():
+  with pytest.raises(UserError, match='No text file xx'):
+    text_stream.read_documents('x' * 300)
+
+
+@pytest.mark.parametrize('sentinels', [1, 2, 7, 100, 125])
+def test_every_span_has_a_sentinel_of_its_own(sentinels):
+  most = span_corruption.longest_inputs(sentinels, 0.15, 3.0)
+  spans = [
+    span_corruption.noise_counts(span_corruption.chunk_length(n, 0.15, 3.0), 0.15, 3.0)[1]
+    for n in (most, most + 1)
+  ]
+  assert spans == [sentinels, sentinels + 1]
+
+
+def test_inputs_of_more_spans_than_sentinels_are_refused():
+  tokens = np.arange(2, 8002)
+  make = functools.partial(
+    text_stream.TextStream, tokens, batch_size=1, targets=8, first_sentinel=9999
+  )
+  with pytest.raises(UserError, match=r'2048 tokens .* the 100 sentinels .* at most 1809'):
+    make(inputs=2048)
+  assert make(inputs=1809).batch(0).encoder_input_tokens.min() >= 0
+  assert make(inputs=2048, sentinels=125).inputs == 2048
+  assert make(inputs=2048, objective='prefix_lm').inputs == 2048
 
 
 def test_too_little_text_says_how_much_there_is():

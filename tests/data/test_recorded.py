@@ -1,5 +1,6 @@
 """Recorded examples: unchanged by a replay, no TensorFlow, never with another vocabulary."""
 
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -22,7 +23,8 @@ def some_task():
     for i in range(10)
   ]
   splits = {'train': lambda: rows, 'test': lambda: rows[:1], 'empty': lambda: []}
-  return text_task('some', splits, ('no', 'yes'), ('accuracy', 'f1'), about='made up')
+  task = text_task('some', splits, ('no', 'yes'), ('accuracy', 'f1'), about='made up')
+  return dataclasses.replace(task, words={'0': 'no', '1': 'yes'})
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def file(tmp_path):
 def test_replay_is_what_was_recorded(file):
   task, again = some_task(), replay(file)
   assert (again.name, again.labels, again.metrics) == (task.name, task.labels, task.metrics)
-  assert again.about == task.about
+  assert (again.about, again.words) == (task.about, task.words)
   for split in ('train', 'test'):
     before = task.load(split, BYTES, LENGTHS)
     after = again.load(split, BYTES, Lengths(16, 9))
@@ -74,6 +76,11 @@ def test_bad_files(tmp_path, file):
 def test_what_cannot_be_recorded(tmp_path):
   with pytest.raises(UserError, match=r"split 'empty' .* has no examples"):
     record(tmp_path / 'a.npz', some_task(), ['empty'], BYTES, LENGTHS)
+  for own in ({'score': lambda examples, texts: {'accuracy': 0.0}}, {'postprocess': str.lower}):
+    task = dataclasses.replace(some_task(), **own)
+    with pytest.raises(UserError, match=rf"'some' is judged by .* \({next(iter(own))}\)"):
+      record(tmp_path / 'a.npz', task, ['train'], BYTES, LENGTHS)
+  assert not (tmp_path / 'a.npz').exists()
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='Cannot write'):
     record(tmp_path / 'file' / 'a.npz', some_task(), ['train'], BYTES, LENGTHS)

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import json
 
 import hypothesis
 import pytest
@@ -68,6 +69,10 @@ def test_odd_line_separators_stay_in_a_text(tmp_path):
     ('a.json', '[\n', r'a\.json:1: bad JSON .*one object'),
     ('a.jsonl', '[1]\n', r'a\.jsonl:1: a JSON list, expected one object a line'),
     ('a.jsonl', '{"a": 1, "a": 2}\n', r"a\.jsonl:1: the name 'a' stands twice"),
+    ('a.jsonl', '{}\n{"text": "\\ud83d!"}\n', r'a\.jsonl:2: \\ud83d is half of a character'),
+    ('a.jsonl', '{"\\udc80": "x"}\n', r'a\.jsonl:1: \\udc80 is half of a character'),
+    ('a.jsonl', '{"label": ' + '9' * 5000 + '}\n', r'a\.jsonl:1: bad JSON .*in quotes'),
+    ('a.jsonl', '{}\n' + '[' * 9999 + ']' * 9999, r'a\.jsonl:2: JSON nested too deeply'),
     ('a.tsv', b'text\tlabel\nx\ty\ncaf\xe9\tz\n', r'a\.tsv:3: not UTF-8 \(byte 0xe9\).*iconv'),
     ('a.tsv', 'text\tlabel'.encode('utf-16'), r'a\.tsv:1: not UTF-8'),
   ],
@@ -86,9 +91,20 @@ def test_bad_files(tmp_path):
   (tmp_path / 'a.tsv.gz').write_bytes(gzip.compress(b'text\nx\n')[:-9])
   with pytest.raises(UserError, match=r'not a whole gzip file'):
     read_table(tmp_path / 'a.tsv.gz')
-  (tmp_path / 'a.csv').write_text('text\n' + 'x' * 200_000)
-  with pytest.raises(UserError, match=r'a\.csv:2: bad CSV .*JSONL'):
-    read_table(tmp_path / 'a.csv')
+  with pytest.raises(UserError, match='there is no such file'):
+    read_table('x' * 300 + '.tsv')
+
+
+@pytest.mark.parametrize('name', ['a.csv', 'a.tsv', 'a.jsonl'])
+def test_a_text_may_be_long(tmp_path, name):
+  text = 'x' * 200_000
+  content = json.dumps({'text': text}) if name == 'a.jsonl' else f'text\n{text}\n'
+  assert read_table(write(tmp_path, name, content)).rows[0].values == {'text': text}
+
+
+def test_both_halves_of_a_character_are_one(tmp_path):
+  content = '{"text": "\\ud83d\\ude00"}'
+  assert read_table(write(tmp_path, 'a.jsonl', content)).rows[0].values == {'text': '\U0001f600'}
 
 
 @hypothesis.settings(

@@ -8,6 +8,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import sklearn.metrics
 from rich.console import Console
 
 from prompt_jax.data.example import Lengths, TextExample, text_task
@@ -77,8 +78,18 @@ def test_rank_gives_each_example_its_own_scores_in_order(tuned, ranking):
     hits.append(want.argmax() == example.label)
   assert len({p.prediction for p in predictions}) > 1, 'the case must not be constant'
   assert scores['accuracy'] == pytest.approx(100 * np.mean(hits))
-  assert 'f1_macro' in scores
   assert ranking(variables, examples) == (scores, predictions)
+
+
+def test_f1_macro_counts_a_label_that_no_example_has(tuned, ranking):
+  examples = [dataclasses.replace(e, label=e.label % 2) for e in _examples(_task(LABELS))]
+  scores, predictions = ranking(tuned[1], examples)
+  found = [LABELS.index(p.prediction) for p in predictions]
+  want = sklearn.metrics.f1_score(
+    [e.label for e in examples], found, labels=[0, 1, 2], average='macro', zero_division=0
+  )
+  assert scores['f1_macro'] == pytest.approx(100 * want)
+  assert want > 0
 
 
 def test_evaluating_again_compiles_nothing(tuned, ranking):

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,8 +42,19 @@ def test_accuracy_and_f1_macro_follow_their_formulas(pairs):
   t, p = _columns(pairs)
   ta, pa = np.array(t), np.array(p)
   assert metrics.accuracy(t, p)['accuracy'] == pytest.approx(100 * np.mean(ta == pa))
-  want = np.mean([_f1(ta, pa, label) for label in set(t)])
-  assert metrics.f1_macro(t, p)['f1_macro'] == pytest.approx(want)
+  want = np.mean([_f1(ta, pa, label) for label in range(4)])
+  assert metrics.f1_macro(t, p, 4)['f1_macro'] == pytest.approx(want)
+
+
+def test_f1_macro_is_scikit_learns_over_all_labels_of_the_task():
+  t, p = [0, 0, 1, 1], [0, 2, 1, 1]  # label 2 is predicted, but no target; label 3 is neither
+  of_seen = 100 * sklearn.metrics.f1_score(t, p, average='macro')
+  scores = metrics.compute(['f1_macro'], t, p, labels=3)
+  assert scores == {'f1_macro': pytest.approx(of_seen)}
+  assert metrics.f1_macro(t, p, 4)['f1_macro'] == pytest.approx(of_seen * 3 / 4)
+  assert metrics.f1_macro(t, [0, -1, 1, 1], 3)['f1_macro'] == pytest.approx(of_seen)
+  with pytest.raises(UserError, match="'f1_macro' is for tasks with labels"):
+    metrics.compute(['f1_macro'], ['a'], ['a'])
 
 
 @settings(deadline=None)
@@ -112,10 +124,10 @@ def test_compute_names_what_it_does_not_know_and_refuses_nothing_to_measure():
     metrics.accuracy([1, 2], [1])
 
 
-@pytest.mark.parametrize('name', metrics.METRICS)
+@pytest.mark.parametrize('name', [*metrics.METRICS, *metrics.OVER_LABELS])
 def test_every_metric_gives_finite_percentages_for_one_example(name):
   text = name in ('bleu', 'rouge', 'squad')
-  scores = metrics.compute([name], ['a word' if text else 1], ['a word' if text else 1])
+  scores = metrics.compute([name], ['a word' if text else 1], ['a word' if text else 1], labels=2)
   assert scores
   assert all(np.isfinite(v) and -100 <= v <= 100.000001 for v in scores.values())
 

@@ -147,7 +147,7 @@ def test_labels_in_every_form():
   assert [formats.label_index(x, labels) for x in (True, False, 'True', 1, 0, -1)] == [
     1, 0, 1, 1, 0, None,
   ]  # fmt: skip
-  for bad in ('true', 2, -2):
+  for bad in ('true', 2, -2, None, 0.5, [1]):
     with pytest.raises(ValueError, match='False, True'):
       formats.label_index(bad, labels)
 

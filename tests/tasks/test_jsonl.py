@@ -93,6 +93,16 @@ def test_faults(tmp_path):
   write(tmp_path / 'rte', 'test.jsonl', [{'premise': 'a', 'label': 'entailment'}])
   with pytest.raises(UserError, match=r"test\.jsonl:1: no column 'hypothesis'"):
     jsonl.jsonl_task('rte', str(tmp_path)).load('test', BYTES, LENGTHS)
+  for name, row, says in [
+    ('sst2', {'sentence': 'a', 'label': None}, 'label None is no index of negative, positive'),
+    ('banking77', {'text': 'a', 'label': None}, 'label None is no index of'),
+    ('copa', {'premise': 'a'}, 'no column'),
+    ('xquad', {'question': 'a', 'context': 'b', 'answers': []}, 'a column holds what .* never'),
+    ('asset', {'source': 'a', 'references': None}, 'a column holds what .* never'),
+  ]:
+    write(tmp_path / name, 'test.jsonl', [row])
+    with pytest.raises(UserError, match=rf'test\.jsonl:1: {says}'):
+      jsonl.jsonl_task(name, str(tmp_path)).load('test', BYTES, LENGTHS)
   with pytest.raises(UserError, match=r'No files of cb in .*cb: expected train\.jsonl'):
     jsonl.jsonl_task('cb', str(tmp_path))
   with pytest.raises(UserError, match=r'train\.de\.jsonl.*There are: test\.jsonl'):

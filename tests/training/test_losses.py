@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_jax.errors import UserError
 from prompt_jax.training import losses
 
 B, U, V = 3, 4, 11
@@ -96,10 +97,12 @@ def test_no_targets_is_zero_and_not_nan():
 
 
 def test_bad_settings_are_named():
-  with pytest.raises(ValueError, match="'token'; known: sum, tokens"):
+  with pytest.raises(UserError, match=r"'token'.* Did you mean 'tokens'"):
     losses.Loss(normalization='token')
-  with pytest.raises(ValueError, match='label_smoothing is 1'):
+  with pytest.raises(UserError, match='label_smoothing is 1'):
     losses.Loss(label_smoothing=1.0)
+  with pytest.raises(UserError, match='normalization is 0'):
+    losses.Loss(normalization=0.0)
 
 
 def test_only_one_buffer_as_large_as_the_logits():

@@ -89,7 +89,7 @@ def _find(name: str, architecture: T5Config | None) -> Source:
     if folder.suffix in ('.safetensors', '.bin', '.json', '.model'):
       raise UserError(f'{name} is one file of a model; give its folder, {folder.parent}.')
     return _t5x(name, architecture)
-  if not folder.exists() and hub.is_name(name):
+  if not os.path.exists(folder) and hub.is_name(name):
     folder = hub.download(name)
   if not os.path.isdir(folder):
     raise UserError(

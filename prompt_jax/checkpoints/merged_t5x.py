@@ -6,7 +6,6 @@ msgpack file of Flax, and beside it one zarr folder for each array, of which the
 tensorstore's specification.
 """
 
-import math
 import os
 import pathlib
 import shutil
@@ -17,13 +16,12 @@ import numpy as np
 from flax import serialization, traverse_util
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.t5x_checkpoint import FILE
+from prompt_jax.checkpoints.t5x_writer import VERSION, write_array
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
 
-FILE = 'checkpoint'
 PARAMETER = ('encoder', 'prompt', 'prompt', 'prompt')
-VERSION = 3  # of T5X's checkpoints, since June 2021
-CHUNK = 2**26  # bytes
 
 Arrays = Mapping[tuple[str, ...], np.ndarray]
 
@@ -59,7 +57,7 @@ def write_merged(
     specs = {}
     for path, array in arrays.items():
       values = np.ascontiguousarray(array, np.float32)
-      specs[path] = _write(temporary, 'target.' + '.'.join(path), values)
+      specs[path] = write_array(temporary, 'target/' + '/'.join(path), values)
       advance(1)
     # Without optimiser states: T5X's reader trips over an empty dict of them.
     state = {'step': np.asarray(step, np.int32)}
@@ -67,37 +65,10 @@ def write_merged(
     tree = {'version': VERSION, 'optimizer': {'state': state, 'target': target}}
     write_atomically(temporary / FILE, serialization.msgpack_serialize(tree))
     os.replace(temporary, folder)
-  except (OSError, ValueError) as e:  # tensorstore tells of a full disk by ValueError
-    shutil.rmtree(temporary, ignore_errors=True)
-    reason = getattr(e, 'strerror', None) or ' '.join(str(e).split())
+  except OSError as e:
     raise UserError(
-      f'Cannot write the checkpoint {str(folder)!r}: {reason}. Free some space or give another '
-      'folder.'
+      f'Cannot write the checkpoint {str(folder)!r}: {e.strerror or e}. Free some space or give '
+      'another folder.'
     ) from None
-
-
-def _write(folder: pathlib.Path, name: str, array: np.ndarray) -> dict[str, Any]:
-  """One zarr folder; returns what the msgpack file says of it, as T5X does."""
-  import tensorstore as ts
-
-  metadata: dict[str, Any] = {
-    'shape': list(array.shape),
-    'chunks': _chunks(array.shape, array.itemsize),
-    'compressor': {'id': 'gzip', 'level': 1},
-  }
-  place = {'driver': 'file', 'path': f'{(folder / name).absolute()}/'}
-  spec = {'driver': 'zarr', 'kvstore': place, 'metadata': {**metadata, 'dtype': '<f4'}}
-  ts.open(spec, create=True, open=False).result().write(array).result()
-  # The path is relative to the checkpoint, so that it can be moved.
-  kvstore = {'driver': 'file', 'path': f'{name}/'}
-  return {'driver': 'zarr', 'dtype': array.dtype.name, 'kvstore': kvstore, 'metadata': metadata}
-
-
-def _chunks(shape: tuple[int, ...], itemsize: int) -> list[int]:
-  """Sizes of pieces of at most CHUNK bytes that divide the array, halving its longest axes."""
-  chunks = list(shape)
-  while math.prod(chunks) * itemsize > CHUNK:
-    axis = int(np.argmax(chunks))
-    parts = next((k for k in range(2, chunks[axis] + 1) if chunks[axis] % k == 0), 1)
-    chunks[axis] //= parts
-  return chunks
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)

@@ -17,7 +17,7 @@ from prompt_jax.checkpoints.t5x_checkpoint import FILE
 from prompt_jax.data.vocabulary import FILE_NAME, SentencePieceVocabulary, Vocabulary
 from prompt_jax.errors import UserError
 
-VERSION = 3
+VERSION = 3  # of T5X's checkpoints, since June 2021
 COMPRESSOR = {'id': 'gzip', 'level': 1}
 
 
@@ -42,18 +42,25 @@ def save(
   specs = {}
   for path, array in arrays:
     for name, part in to_t5x(path, array):
-      specs[name] = _write(checkpoint, name, np.ascontiguousarray(part))
+      specs[name] = write_array(checkpoint, f'target/{name}', part)
   target = traverse_util.unflatten_dict(specs, sep='/')
   optimizer = {'state': {'step': np.asarray(step, np.int32)}, 'target': target}
   tree = {'version': VERSION, 'optimizer': optimizer}
   write_atomically(checkpoint / FILE, serialization.msgpack_serialize(tree))
 
 
-def _write(checkpoint: pathlib.Path, name: str, array: np.ndarray) -> dict[str, Any]:
-  """Writes one array; returns the specification that stands for it in the msgpack file."""
+def write_array(checkpoint: pathlib.Path, name: str, array: np.ndarray) -> dict[str, Any]:
+  """Writes one array; returns the specification that stands for it in the msgpack file.
+
+  The path in it is relative to the checkpoint, so that the checkpoint can be moved.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
   import tensorstore as ts
 
-  folder = f'target.{name.replace("/", ".")}/'
+  array = np.ascontiguousarray(array)
+  folder = f'{name.replace("/", ".")}/'
   dtype = array.dtype.name if array.dtype.name == 'bfloat16' else array.dtype.str
   metadata = {'shape': list(array.shape), 'chunks': _chunks(array), 'compressor': COMPRESSOR}
   spec = {
@@ -67,7 +74,7 @@ def _write(checkpoint: pathlib.Path, name: str, array: np.ndarray) -> dict[str, 
     ts.open(spec, create=True, delete_existing=True).result().write(array).result()
   except ValueError as e:
     reason = ' '.join(str(e).split())[:300]
-    raise UserError(f'Cannot write {name} into {checkpoint}: {reason}') from None
+    raise UserError(f'Cannot write {name} into {checkpoint}: {reason}. Free some space.') from None
   where = {'driver': 'file', 'path': folder}
   return {'driver': 'zarr', 'dtype': array.dtype.name, 'kvstore': where, 'metadata': metadata}
 

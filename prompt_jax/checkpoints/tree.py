@@ -15,52 +15,11 @@ from prompt_jax.errors import UserError
 
 Tree = dict[str, Any]
 
-_LAYER = re.compile(r'layers_(\d+)')
 _IN_LAYER = re.compile(r'(.*/)layers_(\d+)/(.*)')
 
 
-def stack_layers(tree: Mapping[str, Any]) -> Tree:
-  """`layers_0`, `layers_1`, ... -> `layers`, leaf by leaf.
-
-  Args:
-    tree: nested dicts of arrays, at any depth with siblings `layers_{i}`.
-
-  Returns:
-    A new tree; leaves outside layers are the same objects.
-
-  Raises:
-    UserError: a layer is missing, or layers differ in names or shapes.
-  """
-  layers = {int(m.group(1)): tree[name] for name in tree if (m := _LAYER.fullmatch(name))}
-  out: Tree = {
-    name: stack_layers(sub) if isinstance(sub, Mapping) else sub
-    for name, sub in tree.items()
-    if not _LAYER.fullmatch(name)
-  }
-  if not layers:
-    return out
-  if sorted(layers) != list(range(len(layers))):
-    raise UserError(f'Layers {sorted(layers)} are there; expected 0 to {len(layers) - 1} or more.')
-  out['layers'] = _stack([layers[i] for i in range(len(layers))], 'layers')
-  return out
-
-
-def _stack(parts: list[Any], path: str) -> Any:
-  """One tree of stacked leaves from trees of the same form."""
-  if not isinstance(parts[0], Mapping):
-    shapes = {np.shape(part) for part in parts}
-    if len(shapes) > 1:
-      raise UserError(f'{path} has shapes {sorted(shapes)} in different layers; expected one.')
-    return np.stack([np.asarray(part) for part in parts])
-  for i, part in enumerate(parts):
-    if not isinstance(part, Mapping) or part.keys() != parts[0].keys():
-      got = sorted(part) if isinstance(part, Mapping) else 'an array'
-      raise UserError(f'{path} holds {got} in layer {i}, {sorted(parts[0])} in layer 0.')
-  return {name: _stack([part[name] for part in parts], f'{path}/{name}') for name in parts[0]}
-
-
 def unstack_layers(tree: Mapping[str, Any]) -> Tree:
-  """`layers` -> `layers_0`, `layers_1`, ...; the inverse of `stack_layers`, by views."""
+  """`layers` -> `layers_0`, `layers_1`, ...; by views."""
   out: Tree = {}
   for name, sub in tree.items():
     if not isinstance(sub, Mapping):
@@ -110,13 +69,17 @@ def stack_leaves(leaves: Leaves, where: str) -> Leaves:
     stack, i, rest = found[1], int(found[2]), found[3]
     layers.setdefault(f'{stack}layers/{rest}', {})[i] = leaf
     depth[stack] = max(depth.get(stack, 0), i + 1)
+  missing = [
+    path.replace('layers/', f'layers_{i}/', 1)
+    for path, parts in layers.items()
+    for i in range(depth[path.partition('layers/')[0]])
+    if i not in parts
+  ]
+  if missing:
+    raise UserError(
+      f'{where} lacks {", ".join(missing[:5])}{" ..." * (len(missing) > 5)}: other layers of the '
+      'same stack have it, so the checkpoint is not whole. Copy it again.'
+    )
   for path, parts in layers.items():
-    stack, _, rest = path.partition('layers/')
-    missing = [f'{stack}layers_{i}/{rest}' for i in range(depth[stack]) if i not in parts]
-    if missing:
-      raise UserError(
-        f'{where} lacks {", ".join(missing[:5])}{" ..." * (len(missing) > 5)}: other layers of '
-        'the same stack have it, so the checkpoint is not whole. Copy it again.'
-      )
     out[path] = stacked([parts[i] for i in range(len(parts))], path)
   return out

@@ -7,7 +7,7 @@ import pytest
 import tensorstore
 from flax import serialization, traverse_util
 
-from prompt_jax.checkpoints import merged_t5x
+from prompt_jax.checkpoints import t5x_writer
 from prompt_jax.checkpoints.merged_t5x import merged, write_merged
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
@@ -62,7 +62,7 @@ def test_the_files_are_those_that_t5x_writes(tmp_path):
 
 
 def test_large_arrays_are_cut_into_chunks_that_divide_them(tmp_path, monkeypatch):
-  monkeypatch.setattr(merged_t5x, 'CHUNK', 64)
+  monkeypatch.setattr(t5x_writer, 'BLOCK', 64)
   rows = np.arange(60, dtype=np.float32).reshape(6, 10)
   write_merged(tmp_path / 'c', {('encoder', 'prompt', 'prompt', 'prompt'): rows}, 0)
   folder = tmp_path / 'c' / 'target.encoder.prompt.prompt.prompt'

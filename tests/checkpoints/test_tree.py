@@ -3,9 +3,18 @@
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 
-from prompt_jax.checkpoints.tree import stack_layers, unstack_layers
+from prompt_jax.checkpoints.leaf import of_array
+from prompt_jax.checkpoints.tree import stack_leaves, unstack_layers
 from prompt_jax.errors import UserError
+
+
+def stack(tree: dict) -> dict:
+  """`stack_leaves` on arrays in memory."""
+  flat = traverse_util.flatten_dict(tree, sep='/')
+  leaves = stack_leaves({path: of_array(x, path) for path, x in flat.items()}, 'here')
+  return traverse_util.unflatten_dict({p: x.read() for p, x in leaves.items()}, sep='/')
 
 
 def layers(count: int) -> dict:
@@ -17,36 +26,35 @@ def layers(count: int) -> dict:
 
 def test_stack_is_in_the_order_of_numbers_and_back():
   tree = layers(12)
-  stacked = stack_layers(tree)
+  stacked = stack(tree)
   assert sorted(stacked['encoder']) == ['layers']
   kernel = stacked['encoder']['layers']['mlp']['wo']['kernel']
   assert kernel.shape == (12, 3, 2)
   for i in range(12):
     np.testing.assert_array_equal(kernel[i], tree['encoder'][f'layers_{i}']['mlp']['wo']['kernel'])
-  assert stacked['table'] is tree['table']
   back = unstack_layers(stacked)
   assert jax.tree.structure(back) == jax.tree.structure(tree)
   jax.tree.map(np.testing.assert_array_equal, back, tree)
 
 
 def test_dtype_is_kept():
-  tree = {'layers_0': {'x': np.zeros(2, np.float16)}, 'layers_1': {'x': np.ones(2, np.float16)}}
-  assert stack_layers(tree)['layers']['x'].dtype == np.float16
-  assert unstack_layers(stack_layers(tree))['layers_1']['x'].dtype == np.float16
+  tree = {'encoder': {f'layers_{i}': {'x': np.full(2, i, np.float16)} for i in range(2)}}
+  assert stack(tree)['encoder']['layers']['x'].dtype == np.float16
+  assert unstack_layers(stack(tree))['encoder']['layers_1']['x'].dtype == np.float16
 
 
 def test_faults_are_named():
   tree = layers(3)
   del tree['encoder']['layers_1']
-  with pytest.raises(UserError, match=r'Layers \[0, 2\]'):
-    stack_layers(tree)
+  with pytest.raises(UserError, match=r'here lacks encoder/layers_1/mlp/wo/kernel, encoder/lay'):
+    stack(tree)
   tree = layers(2)
   tree['encoder']['layers_1']['mlp']['wo']['kernel'] = np.zeros((3, 3))
   with pytest.raises(UserError, match=r'layers/mlp/wo/kernel has shapes .*\(3, 2\), \(3, 3\)'):
-    stack_layers(tree)
+    stack(tree)
   tree = layers(2)
   tree['encoder']['layers_1']['bias'] = np.zeros(2)
-  with pytest.raises(UserError, match=r"'bias'.* in layer 1"):
-    stack_layers(tree)
+  with pytest.raises(UserError, match='lacks encoder/layers_0/bias: other layers'):
+    stack(tree)
   with pytest.raises(UserError, match=r'leading axes \[2, 3\]'):
     unstack_layers({'layers': {'x': np.zeros(2), 'y': np.zeros(3)}})

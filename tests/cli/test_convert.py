@@ -140,12 +140,12 @@ def test_a_full_disk_is_told_before_writing(model, tmp_path, monkeypatch, capsys
 
 
 def test_what_was_written_wrong_is_not_kept(model, tmp_path, monkeypatch, capsys):
-  right = t5x_writer._write
+  right = t5x_writer.write_array
 
   def wrong(checkpoint, name, array):
     return right(checkpoint, name, array * 2 if name.endswith('wo/kernel') else array)
 
-  monkeypatch.setattr(t5x_writer, '_write', wrong)
+  monkeypatch.setattr(t5x_writer, 'write_array', wrong)
   assert main(['convert', model, str(tmp_path / 'dest'), '--to=t5x']) == 2
   assert 'wo/kernel' in capsys.readouterr().err
   assert not list(tmp_path.iterdir())

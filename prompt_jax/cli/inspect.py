@@ -30,9 +30,8 @@ def run(args: argparse.Namespace) -> None:
     console.print('No prompt: this file holds weights of the model itself.')
     return
   cfg, params = ready.backbone.config, ready.variables['params']['prompt']
-  found = blocks(
-    ready.model.prompt, params, ready.variables['constants'], cfg.encoder_dims, cfg.decoder_dims
-  )
+  constants = ready.variables['constants'].get('prompt', {})
+  found = blocks(ready.model.prompt, params, constants, cfg.encoder_dims, cfg.decoder_dims)
   usual = float(np.mean(norms(_words(ready.backbone))))
   _blocks(console, found, usual)
   for block in found:

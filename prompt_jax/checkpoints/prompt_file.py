@@ -20,7 +20,7 @@ from prompt_jax.errors import UserError
 Tree = dict[str, Any]
 VERSION = 1
 # What to do with a file that is none of ours.
-FOREIGN = 'If another library wrote it: prompt-jax import.'
+FOREIGN = 'If it is a prompt that another library wrote: prompt-jax import.'
 REQUIRED = ('base_model', 'fingerprint', 'method', 'width')
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from prompt_jax.checkpoints import hub, huggingface_folder, native
 from prompt_jax.checkpoints.huggingface import config_from_huggingface, leaves_from_huggingface
 from prompt_jax.checkpoints.leaf import Leaves
+from prompt_jax.checkpoints.prompt_file import FOREIGN
 from prompt_jax.checkpoints.t5x import from_t5x
 from prompt_jax.checkpoints.t5x_checkpoint import is_checkpoint, open_checkpoint
 from prompt_jax.data.vocabulary import FILE_NAME, Vocabulary, load_vocabulary
@@ -104,7 +105,8 @@ def _find(name: str, architecture: T5Config | None) -> Source:
   if is_checkpoint(folder):
     return _t5x(str(folder), architecture)
   raise UserError(
-    f'{folder} is no model folder: it has no {native.CONFIG}, and no checkpoint of T5X either.'
+    f'{folder} is no model folder: it has no {native.CONFIG}, and no checkpoint of T5X either. '
+    f'{FOREIGN}'
   )
 
 

@@ -96,7 +96,7 @@ def test_a_mistake_names_what_is_near(argv, words):
     (['--gin.BATCH_SIZE=%STEPS', '--gin.STEPS=True'], 'STEPS is True; expected a whole number.'),
     (['--gin.STEPS=1.5'], 'STEPS is 1.5; expected a whole number.'),
     (['--gin.PATIENCE=2.5'], 'PATIENCE is 2.5; expected a whole number or None.'),
-    (['--gin.DROPOUT="no"'], "DROPOUT is 'no'; expected True or False."),
+    (['--gin.DROPOUT="no"'], "DROPOUT is 'no'; expected a number."),
     (['--gin.MODEL=None'], 'MODEL is None; expected a text in quotes.'),
     (['--gin.LEARNING_RATE="x"'], "LEARNING_RATE is 'x'; expected a number."),
     (['--gin.PROMPT_LEARNING_RATE=()'], 'PROMPT_LEARNING_RATE is (); expected a number.'),

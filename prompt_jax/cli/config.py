@@ -239,7 +239,7 @@ def record(output: pathlib.Path, may_change: Sequence[str] = ()) -> None:
     UserError: the folder holds a run with other settings, or cannot be written.
   """
   text, path = used(), output / 'operative_config.gin'
-  before = _settings(path.read_text('utf-8') if path.is_file() and begun(output) else text)
+  before = _settings(path.read_text('utf-8') if os.path.isfile(path) and begun(output) else text)
   now = _settings(text)
   changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
   changed = [name for name in changed if name not in may_change]

@@ -1,6 +1,7 @@
 """`prompt-jax eval`: the scores of what was tuned, or of the bare model, on one split."""
 
 import argparse
+import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -56,7 +57,7 @@ def evaluate(
   """
   console, folder = Console(), pathlib.Path(output) if output else None
   choose_device(device)
-  if folder and (folder / 'metrics.jsonl').exists():
+  if folder and os.path.exists(folder / 'metrics.jsonl'):
     raise UserError(
       f'The folder {output} holds a training run, whose results would be replaced. Give another '
       f'--output, such as {folder / "eval"}.'

@@ -1,6 +1,7 @@
 """`prompt-jax export`: a prompt file in the form of another library."""
 
 import argparse
+import os
 import pathlib
 from typing import cast
 
@@ -90,7 +91,7 @@ def _merge(
 
 
 def _refuse_existing(place: pathlib.Path) -> None:
-  if place.is_dir() and not any(place.iterdir()):
+  if os.path.isdir(place) and not any(place.iterdir()):
     return
-  if place.exists():
+  if os.path.exists(place):
     raise UserError(f'{str(place)!r} exists already. Give another name, or remove it first.')

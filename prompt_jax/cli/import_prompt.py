@@ -1,6 +1,7 @@
 """`prompt-jax import`: a prompt of another library as a prompt file."""
 
 import argparse
+import os
 import pathlib
 from typing import Any
 
@@ -21,7 +22,7 @@ from prompt_jax.prompts.tables import Plain
 
 def run(args: argparse.Namespace) -> None:
   destination = pathlib.Path(args.destination)
-  if destination.exists():
+  if os.path.exists(destination):
     raise UserError(f'{args.destination!r} exists already. Give another name, or remove it first.')
   found = find(args.source)
   method, params = _method(found, args.placement)
@@ -48,13 +49,13 @@ def find(source: str) -> Found:
     UserError: it is none of these, or damaged.
   """
   path = pathlib.Path(source)
-  if path.is_dir():
+  if os.path.isdir(path):
     if (path / CONFIG).is_file():
       return read_peft(path)
     npy = find_numpy_checkpoint(path)
     if npy is not None:
       return read_npy(npy)
-  elif not path.exists():
+  elif not os.path.exists(path):
     raise UserError(f'There is no {source!r}. Give the file or folder of a prompt.')
   elif is_npy(path) or path.suffix == '.npy':
     return read_npy(path)

@@ -174,6 +174,7 @@ def test_export_refuses(mistake, imported, model, tmp_path):
   assert "'tf'" in mistake('export', imported, place, '--to=tf')
   assert 'exists already' in mistake('export', imported, imported, '--to=npy')
   assert 'exists already' in mistake('export', imported, str(tmp_path), '--to=peft')
+  assert 'Cannot write' in mistake('export', imported, 'x' * 300, '--to=npy')
   prompt = load_prompt(imported)
   method = InputPrompt(length=3, decoder=True)
   prompt.metadata['method_config'] = describe(method)

@@ -74,12 +74,18 @@ LONG = 'x' * 300  # no file system has such a name
     ['eval', '--data=x.tsv', '--prompt_file', LONG],
     ['eval', '--data=x.tsv', '--prompt_file', f'{LONG}/prompt.safetensors'],
     ['infer', '--input', f'{LONG}.txt'],
+    ['import', LONG, 'prompt.safetensors'],
     ['pretrain', '--output=out', '--corpus', LONG],
     ['pretrain', '--output=out', '--corpus', __file__, '--vocabulary', LONG],
   ],
 )
 def test_a_name_too_long_for_a_file(mistake, argv):
   assert LONG in mistake(*argv)
+
+
+def test_an_output_folder_of_too_long_a_name(mistake, train, model, reviews):
+  assert LONG in mistake(*train, '--output', LONG)
+  assert LONG in mistake('eval', '--model', model, '--data', reviews, '--output', LONG)
 
 
 def test_missing_model(mistake, reviews):

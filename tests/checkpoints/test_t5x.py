@@ -23,6 +23,7 @@ from prompt_jax.checkpoints.t5x_checkpoint import open_checkpoint
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config
+from prompt_jax.models.t5 import T5
 from tests.shared import shared
 
 FORMS = {
@@ -248,3 +249,25 @@ def test_metadata_of_other_programs(tmp_path):
   (tmp_path / '_METADATA').write_text(json.dumps({'tree_metadata': [1]}))
   with pytest.raises(UserError, match="not one of Orbax's"):
     load(tmp_path)
+
+
+def test_scanned_layers_compute_what_t5xs_own_network_does(tmp_path):
+  reason = 'T5X is on no package index; put a checkout and what it needs on PYTHONPATH'
+  network = pytest.importorskip('t5x.examples.scalable_t5.network', reason=reason)
+  theirs = network.Transformer(
+    network.T5Config(
+      vocab_size=64, emb_dim=16, num_heads=3, head_dim=4, num_encoder_layers=3,
+      num_decoder_layers=2, mlp_dim=24, mlp_activations=('gelu', 'linear'), dropout_rate=0.0,
+    )
+  )  # fmt: skip
+  inputs = np.asarray([[5, 6, 7, 8, 9, 1], [9, 10, 1, 0, 0, 0]], np.int32)
+  targets = np.asarray([[0, 3, 4], [0, 7, 8]], np.int32)
+  call = dict(decoder_target_tokens=targets + 1, enable_dropout=False)
+  params = theirs.init(jax.random.key(0), inputs, targets, **call)['params']
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda x: np.float32(x + rng.normal(size=x.shape) / 4), params)
+  want = theirs.apply({'params': params}, inputs, targets, **call)
+  cfg, got = load(write(tmp_path / 'checkpoint', {'optimizer': {'target': params}}))
+  logits = T5(cfg).apply({'params': got}, inputs, targets)
+  assert np.std(want) > 0.1
+  np.testing.assert_allclose(logits, want, atol=1e-5)

@@ -142,8 +142,9 @@ OVER_LABELS: Mapping[str, Callable[[Sequence[int], Sequence[int], int], Scores]]
 }
 
 
-# Those that measure several things, the one to select by first.
-SEVERAL: Mapping[str, tuple[str, ...]] = {
+# Those whose scores are named otherwise, the one to select by first.
+SCORES: Mapping[str, tuple[str, ...]] = {
+  'group_exact_match': ('exact_match',),
   'rouge': ('rougeLsum', 'rouge1', 'rouge2'),
   'squad': ('f1', 'em'),
   'squad_by_group': ('f1', 'em'),
@@ -152,7 +153,7 @@ SEVERAL: Mapping[str, tuple[str, ...]] = {
 
 def scores_of(names: Sequence[str]) -> list[str]:
   """The names of the scores that `compute` gives; the first is the one to select by."""
-  return [score for name in names for score in SEVERAL.get(name, (name,))]
+  return [score for name in names for score in SCORES.get(name, (name,))]
 
 
 def compute(

@@ -230,3 +230,11 @@ def test_rouge_takes_the_best_reference_and_sums_over_sentences():
   # Swapped sentences keep their words together only if they are compared line by line.
   got = text_metrics.rouge(['a b c . d e f'], ['d e f . a b c'])
   assert got['rougeLsum'] == pytest.approx(100)
+
+
+@pytest.mark.parametrize('name', [*metrics.METRICS, *metrics.GROUPED])
+def test_the_names_of_scores_are_those_that_are_given(name):
+  text = name in ('bleu', 'rouge', 'exact_match', 'squad', 'squad_by_group')
+  values = ['a b c d', 'b c d e'] if text else [0, 1]
+  found = metrics.compute([name], values, values, ['one', 'two'])
+  assert sorted(metrics.scores_of([name])) == sorted(found)

@@ -14,6 +14,9 @@ import numpy as np
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Injection, Injections, Placement
 
+# Where google-research/prompt-tuning has the rows, in T5X's tree of parameters.
+PARAMETER = ('encoder', 'prompt', 'prompt', 'prompt')
+
 
 @dataclasses.dataclass(frozen=True)
 class Rows:

@@ -9,19 +9,16 @@ tensorstore's specification.
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from flax import serialization, traverse_util
+from flax import traverse_util
 
-from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.checkpoints.t5x_checkpoint import FILE
-from prompt_jax.checkpoints.t5x_writer import VERSION, write_array
+from prompt_jax.checkpoints import t5x_writer
+from prompt_jax.checkpoints.foreign import PARAMETER
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
-
-PARAMETER = ('encoder', 'prompt', 'prompt', 'prompt')
 
 Arrays = Mapping[tuple[str, ...], np.ndarray]
 
@@ -54,16 +51,7 @@ def write_merged(
   try:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    specs = {}
-    for path, array in arrays.items():
-      values = np.ascontiguousarray(array, np.float32)
-      specs[path] = write_array(temporary, 'target/' + '/'.join(path), values)
-      advance(1)
-    # Without optimiser states: T5X's reader trips over an empty dict of them.
-    state = {'step': np.asarray(step, np.int32)}
-    target = traverse_util.unflatten_dict(specs)
-    tree = {'version': VERSION, 'optimizer': {'state': state, 'target': target}}
-    write_atomically(temporary / FILE, serialization.msgpack_serialize(tree))
+    t5x_writer.write(temporary, _float32(arrays, advance), step)
     os.replace(temporary, folder)
   except OSError as e:
     raise UserError(
@@ -72,3 +60,9 @@ def write_merged(
     ) from None
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _float32(arrays: Arrays, advance: Callable[[int], None]) -> Iterator[tuple[str, np.ndarray]]:
+  for path, array in arrays.items():
+    yield '/'.join(path), np.asarray(array, np.float32)
+    advance(1)

@@ -11,13 +11,13 @@ import re
 
 import numpy as np
 
-from prompt_jax.checkpoints.foreign import Found, Rows, checked
+from prompt_jax.checkpoints.foreign import PARAMETER, Found, Rows, checked
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.errors import UserError
 
 MAGIC = b'\x93NUMPY'
 FOLDER = 'numpy_checkpoints'
-PARAMETER = 'encoder.prompt.prompt.prompt'
+NAME = '.'.join(PARAMETER)
 _CHECKPOINT = re.compile(r'checkpoint_(\d+)')
 
 
@@ -73,13 +73,13 @@ def find_numpy_checkpoint(folder: str | os.PathLike) -> pathlib.Path | None:
     raise UserError(f'{str(folder)!r} holds no checkpoint_STEP folders. Give the folder of a run.')
   inside = folder.name == FOLDER or folder.parent.name == FOLDER
   last = steps[max(steps)] if folder.name == FOLDER else folder
-  if (last / PARAMETER).is_file():
-    return last / PARAMETER
+  if (last / NAME).is_file():
+    return last / NAME
   if not inside:
     return None
   names = sorted(p.name for p in last.iterdir()) if last.is_dir() else []
   raise UserError(
-    f'{str(last)!r} holds {", ".join(names) or "nothing"}; expected {PARAMETER}, rows before the '
+    f'{str(last)!r} holds {", ".join(names) or "nothing"}; expected {NAME}, rows before the '
     "encoder's input. Prompts of every layer and of several tasks cannot be imported."
   )
 
@@ -98,7 +98,7 @@ def write_npy(path: str | os.PathLike, rows: Rows) -> pathlib.Path:
 
 def numpy_checkpoint_path(folder: str | os.PathLike, step: int) -> pathlib.Path:
   """Where google-research/prompt-tuning keeps the prompt of a step, below its model directory."""
-  return pathlib.Path(folder) / FOLDER / f'checkpoint_{step}' / PARAMETER
+  return pathlib.Path(folder) / FOLDER / f'checkpoint_{step}' / NAME
 
 
 def _line(error: Exception) -> str:

@@ -24,7 +24,8 @@ COMPRESSOR = {'id': 'gzip', 'level': 1}
 def save(
   folder: pathlib.Path, arrays: Iterable[tuple[str, np.ndarray]], words: Vocabulary, step: int = 0
 ) -> None:
-  """Writes `folder/checkpoint_{step}`; its msgpack file comes last: where it is, all is there.
+  """Writes a model as `folder/checkpoint_{step}`; its msgpack file comes last, so it says that all
+  is there.
 
   Args:
     folder: made if absent.
@@ -38,12 +39,18 @@ def save(
   """
   if isinstance(words, SentencePieceVocabulary):
     write_atomically(folder / FILE_NAME, pathlib.Path(words.path).read_bytes())
-  checkpoint = folder / f'checkpoint_{step}'
-  specs = {}
-  for path, array in arrays:
-    for name, part in to_t5x(path, array):
-      specs[name] = write_array(checkpoint, f'target/{name}', part)
+  write(folder / f'checkpoint_{step}', (pair for leaf in arrays for pair in to_t5x(*leaf)), step)
+
+
+def write(checkpoint: pathlib.Path, arrays: Iterable[tuple[str, np.ndarray]], step: int) -> None:
+  """Writes a checkpoint's folder; arrays are T5X's by path, taken one at a time.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
+  specs = {name: write_array(checkpoint, f'target/{name}', array) for name, array in arrays}
   target = traverse_util.unflatten_dict(specs, sep='/')
+  # Without optimiser states: T5X's reader trips over an empty dict of them.
   optimizer = {'state': {'step': np.asarray(step, np.int32)}, 'target': target}
   tree = {'version': VERSION, 'optimizer': optimizer}
   write_atomically(checkpoint / FILE, serialization.msgpack_serialize(tree))

@@ -7,15 +7,16 @@ import numpy as np
 from flax import traverse_util
 from t5x import utils
 
-from prompt_jax.checkpoints.fingerprint import fingerprint
+from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
 from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt
+from prompt_jax.checkpoints.t5x_checkpoint import open_checkpoint
 from prompt_jax.errors import UserError
 from prompt_jax.prompts.initialise import initialise
-from prompt_jax.t5x import checkpoint
 from prompt_jax.t5x.names import is_ours, to_t5x
 from prompt_jax.t5x.vocabulary import SeqioVocabulary
 
 Tree = dict[str, Any]
+EMBEDDING = 'token_embedder/embedding'
 
 
 class Rest(NamedTuple):
@@ -100,7 +101,7 @@ class PromptInitializer(utils.TrainStateInitializer):
       params, constants = initialise(
         model.prompt,
         jax.random.split(rng)[1],
-        checkpoint.embedding(path),
+        _embedding(path),
         SeqioVocabulary(model.input_vocabulary),
         encoder=model.architecture.encoder_dims,
         decoder=model.architecture.decoder_dims,
@@ -109,15 +110,28 @@ class PromptInitializer(utils.TrainStateInitializer):
 
   def _check(self, saved: Prompt, path: str) -> None:
     """Reads the whole checkpoint once, parameter by parameter: no prompt on another model."""
-    found = checkpoint.leaves(path)
-    backbone = {name: leaf for name, leaf in found.items() if not is_ours(name)}
+    digests: dict[str, bytes] = {}
+    for name, leaf in open_checkpoint(path).target.items():
+      if not is_ours(name):
+        digests |= leaf_digests(name, leaf.read())
     check_model(
       saved,
       base_model=path,
-      fingerprint=fingerprint(traverse_util.unflatten_dict(backbone, sep='/')),
+      fingerprint=combine(digests),
       width=self._model.architecture.emb_dim,
       path=self._prompt_file or '',
     )
+
+
+def _embedding(path: str) -> np.ndarray:
+  """float[V, H] the embedding table of a checkpoint."""
+  found = open_checkpoint(path).target
+  if EMBEDDING not in found:
+    raise UserError(
+      f'{path} has no {EMBEDDING}; its names begin {", ".join(sorted(found)[:5])}. '
+      'Give a checkpoint of a T5 with one tree a layer.'
+    )
+  return found[EMBEDDING].read()
 
 
 def _placed(value: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:

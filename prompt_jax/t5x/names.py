@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from flax.linen.partitioning import AxisMetadata
 
+from prompt_jax.checkpoints.foreign import PARAMETER
 from prompt_jax.errors import UserError
 from prompt_jax.prompts.input_prompt import InputPrompt
 from prompt_jax.prompts.tables import Plain
@@ -22,7 +23,6 @@ from prompt_jax.prompts.tables import Plain
 Tree = dict[str, Any]
 Path = tuple[str, ...]
 
-REFERENCE = ('encoder', 'prompt', 'prompt', 'prompt')
 OURS = ('encoder', 'prompt')  # the same rows in the tree of an InputPrompt with a plain table
 PROMPT = 'prompt'
 CONSTANTS = 'prompt_constants'
@@ -64,7 +64,7 @@ def to_t5x(method: nn.Module | None, backbone: Tree, prompt: Tree, constants: Tr
       flat[(*path[:at], f'layers_{i}', *path[at + 1 :])] = leaf[i]
   as_reference = _as_reference(method)
   for path, leaf in traverse_util.flatten_dict(prompt).items():
-    flat[REFERENCE if as_reference and path == OURS else (PROMPT, *path)] = leaf
+    flat[PARAMETER if as_reference and path == OURS else (PROMPT, *path)] = leaf
   for path, leaf in traverse_util.flatten_dict(constants).items():
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
       raise UserError(
@@ -82,7 +82,7 @@ def from_t5x(method: nn.Module | None, tree: Mapping[str, Any]) -> tuple[Tree, T
   prompt, constants = {}, {}
   as_reference = _as_reference(method)
   for path, leaf in traverse_util.flatten_dict(dict(tree)).items():
-    if as_reference and path == REFERENCE:
+    if as_reference and path == PARAMETER:
       prompt[OURS] = leaf
     elif path[0] == PROMPT:
       prompt[path[1:]] = leaf
@@ -101,7 +101,7 @@ def from_t5x(method: nn.Module | None, tree: Mapping[str, Any]) -> tuple[Tree, T
 def is_ours(path: str) -> bool:
   """Whether a name such as "encoder/prompt/prompt/prompt" is the prompt's and not T5X's own."""
   keys = tuple(path.split('/'))
-  return keys == REFERENCE or keys[0] in (PROMPT, CONSTANTS)
+  return keys == PARAMETER or keys[0] in (PROMPT, CONSTANTS)
 
 
 def logical_axes(tree: Tree) -> Tree:

@@ -19,7 +19,6 @@ from prompt_jax.checkpoints.fingerprint import fingerprint
 from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
 from prompt_jax.errors import UserError
-from prompt_jax.injections import prefix_length
 from prompt_jax.t5x.model import PromptedModel
 from prompt_jax.t5x.names import from_t5x, is_ours
 from prompt_jax.t5x.vocabulary import sha256
@@ -71,7 +70,7 @@ class SavePrompt:
     _, params, constants = from_t5x(self.model.prompt, traverse_util.unflatten_dict(ours, sep='/'))
     step = int(_whole(state_dict['state']['step']))
     if jax.process_index() == 0:
-      metadata = self._metadata(params, constants, step)
+      metadata = self._metadata(step)
       path = os.path.join(self.folder, f'checkpoint_{step}.safetensors')
       initial = self._initial(step) or params
       _write(path, Prompt(params, constants, metadata, initial))
@@ -86,7 +85,7 @@ class SavePrompt:
         'model train too. Leave it out: SaveCheckpointConfig.state_transformation_fns = [].'
       )
 
-  def _metadata(self, params: Tree, constants: Tree, step: int) -> dict[str, Any]:
+  def _metadata(self, step: int) -> dict[str, Any]:
     model, lengths = self.model, self.feature_lengths or {}
     method = model.prompt
     return {
@@ -96,28 +95,13 @@ class SavePrompt:
       'vocabulary': sha256(model.input_vocabulary),
       'method': type(method).__name__,
       'method_config': describe(method),
-      'length': self._rows(params, constants),
+      'length': getattr(method, 'length', 0),
       'task': self.task,
       'labels': list(self.labels) or None,
       'input_length': lengths.get('inputs'),
       'target_length': lengths.get('targets'),
       'step': step,
     }
-
-  def _rows(self, params: Tree, constants: Tree) -> int:
-    """Rows that the prompt puts among the encoder's tokens."""
-    cfg = self.model.architecture
-    one = jax.numpy.ones((1, 1), 'int32')
-    shapes = jax.eval_shape(lambda: self.model.module.backbone.init(jax.random.key(0), one, one))
-    variables = {
-      'params': {'backbone': shapes['params'], 'prompt': params},
-      **({'constants': {'prompt': constants}} if constants else {}),
-    }
-    tokens = jax.ShapeDtypeStruct((1, cfg.relpos_buckets), 'int32')
-    injections = jax.eval_shape(
-      lambda v, t: self.model.module.apply(v, t, method='injections'), variables, tokens
-    )
-    return prefix_length(injections.encoder)
 
   def _initial(self, step: int) -> Tree:
     """The prompt that the run began with, from its first file; {} if this is that file."""

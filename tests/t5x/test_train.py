@@ -23,10 +23,10 @@ from flax import serialization, traverse_util
 import prompt_jax
 from prompt_jax.checkpoints.backbone import embedded_folder, load_backbone
 from prompt_jax.checkpoints.prompt_file import load_prompt
+from prompt_jax.checkpoints.t5x_checkpoint import open_checkpoint
 from prompt_jax.cli import config, tuned
 from prompt_jax.data.vocabulary import FILE_NAME
 from prompt_jax.inference.score import score
-from prompt_jax.t5x import checkpoint
 from prompt_jax.t5x.names import is_ours, to_t5x
 
 BEGIN = 1000  # the backbone's own steps
@@ -187,7 +187,7 @@ def assert_scores_equal(theirs: dict[str, float], ours: dict[str, float]) -> Non
 def test_the_loss_falls_and_only_the_prompt_moves(t5x_scripts, trained):
   first, last = (trained / f'prompts/checkpoint_{BEGIN + n}.safetensors' for n in (0, 10))
   assert sum(our_scores(last).values()) > sum(our_scores(first).values())
-  saved = checkpoint.leaves(str(trained / f'checkpoint_{BEGIN + 10}'))
+  saved = open_checkpoint(str(trained / f'checkpoint_{BEGIN + 10}')).target
   assert {name for name in saved if not is_ours(name)} == t5x_scripts.target.keys()
   for name, value in t5x_scripts.target.items():
     assert saved[name].read().tobytes() == value.tobytes(), name

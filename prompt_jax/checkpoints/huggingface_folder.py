@@ -5,14 +5,13 @@ model.safetensors, or several with an index  the weights; pytorch_model.bin with
 spiece.model, or tokenizer.json              the vocabulary; bytes for ByT5
 """
 
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from prompt_jax.checkpoints import safetensors_file, tokenizer_json, torch_file
+from prompt_jax.checkpoints import json_file, safetensors_file, tokenizer_json, torch_file
 from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.checkpoints.huggingface import arrays_to_huggingface, config_to_huggingface
 from prompt_jax.checkpoints.leaf import Leaves
@@ -41,23 +40,6 @@ WEIGHTS = (
 )
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """The object of a JSON file.
-
-  Raises:
-    UserError: the file is missing or holds something else.
-  """
-  try:
-    about = json.loads(path.read_text('utf-8'))
-  except OSError as e:
-    raise UserError(f'Cannot read {path}: {e.strerror}') from None
-  except ValueError as e:
-    raise UserError(f'{path} is not JSON: {e}') from None
-  if not isinstance(about, dict):
-    raise UserError(f'{path} holds no JSON object')
-  return about
-
-
 def weights(folder: pathlib.Path) -> Leaves:
   """The arrays by Hugging Face's names, unread.
 
@@ -74,7 +56,7 @@ def weights(folder: pathlib.Path) -> Leaves:
 
 def _indexed(index: pathlib.Path, read: Callable[[pathlib.Path], Leaves]) -> Leaves:
   """The arrays of several files, each from the file that the index names."""
-  places = read_json(index).get('weight_map')
+  places = json_file.read(index).get('weight_map')
   if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
     raise UserError(f'{index} has no "weight_map" from names to files.')
   names = sorted(set(places.values()))
@@ -103,7 +85,7 @@ def vocabulary(folder: pathlib.Path) -> Vocabulary:
   Raises:
     UserError: it has none that can be used.
   """
-  settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+  settings = json_file.read(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
   if 'ByT5' in str(settings.get('tokenizer_class', '')):
     return ByteVocabulary(settings.get('extra_ids', BYT5_EXTRA_IDS))
   if (folder / PIECES).is_file():
@@ -143,8 +125,8 @@ def save(
       layout[name] = (array.shape, dtype)
   theirs = (pair for path, x in arrays for pair in arrays_to_huggingface(config, path, x))
   safetensors_file.write(folder / SAFETENSORS, layout, theirs, {'format': 'pt'})
-  write_atomically(folder / CONFIG, _json(about))
-  write_atomically(folder / SETTINGS, _json(_settings(words)))
+  json_file.write(folder / CONFIG, about)
+  json_file.write(folder / SETTINGS, _settings(words))
   if isinstance(words, SentencePieceVocabulary):
     write_atomically(folder / PIECES, pathlib.Path(words.path).read_bytes())
 
@@ -158,7 +140,3 @@ def _settings(words: Vocabulary) -> dict[str, Any]:
     'eos_token': '</s>',
     'unk_token': '<unk>',
   }
-
-
-def _json(about: Mapping[str, Any]) -> bytes:
-  return (json.dumps(about, indent=2) + '\n').encode()

@@ -7,14 +7,13 @@ card.md              where it comes from (optional)
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from prompt_jax.checkpoints import safetensors_file
+from prompt_jax.checkpoints import json_file, safetensors_file
 from prompt_jax.checkpoints.check import compare, expected_shapes
 from prompt_jax.checkpoints.leaf import Leaves
 from prompt_jax.checkpoints.prompt_file import write_atomically
@@ -32,30 +31,16 @@ WEIGHTS = 'model.safetensors'
 FORMAT = 'prompt_jax'
 
 
-def read_config(folder: pathlib.Path) -> dict[str, Any]:
-  """The JSON object of a model folder, checked to be one of ours.
-
-  Raises:
-    UserError: there is none.
-  """
-  path = folder / CONFIG
-  if not path.is_file():
-    raise UserError(f'{folder} is no model folder: it has no {CONFIG}')
-  try:
-    about = json.loads(path.read_text('utf-8'))
-  except ValueError as error:
-    raise UserError(f'{path} is not JSON: {error}') from None
-  if not isinstance(about, dict) or about.get('format') != FORMAT:
-    raise UserError(f'{path} does not say "format": "{FORMAT}": this is another kind of model')
-  return about
-
-
 def architecture(folder: pathlib.Path, about: Mapping[str, Any]) -> T5Config:
-  """The architecture that `read_config` found.
+  """The architecture that a folder's config.json tells.
 
   Raises:
-    UserError: it is none.
+    UserError: it tells none, or is not one of ours.
   """
+  if about.get('format') != FORMAT:
+    raise UserError(
+      f'{folder / CONFIG} does not say "format": "{FORMAT}": this is another kind of model'
+    )
   try:
     return T5Config(**about['architecture'])
   except (KeyError, TypeError, ValueError, UserError) as error:
@@ -111,4 +96,4 @@ def save(
     about['vocabulary']['kind'] = 'bytes'
   layout = {path: (shapes[path], dtype) for path, dtype in dtypes.items()}
   safetensors_file.write(folder / WEIGHTS, layout, arrays)
-  write_atomically(folder / CONFIG, (json.dumps(about, indent=2) + '\n').encode())
+  json_file.write(folder / CONFIG, about)

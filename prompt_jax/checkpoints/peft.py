@@ -13,7 +13,6 @@ PEFT nor torch. What PEFT makes of the matrix on a T5 was read in its code (0.21
   attention of a T5 appends to the same cache; nothing trained so means anything here.
 """
 
-import json
 import os
 import pathlib
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from prompt_jax.checkpoints import json_file
 from prompt_jax.checkpoints.foreign import DecoderKeysValues, Found, Rows, checked
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.errors import UserError
@@ -43,7 +43,7 @@ def read_peft(folder: str | os.PathLike) -> Found:
       them that a T5 of this package cannot do.
   """
   folder = pathlib.Path(folder)
-  config = _config(folder / CONFIG)
+  config = json_file.read(folder / CONFIG)
   kind = config.get('peft_type')
   if kind not in (*ROWS, PREFIX):
     raise UserError(
@@ -131,8 +131,7 @@ def write_peft(
   tensors = {TENSOR: np.ascontiguousarray(matrix, np.float32)}
   # The configuration last: a folder without it is none.
   write_atomically(folder / WEIGHTS, safetensors.numpy.save(tensors, {'format': 'pt'}))
-  text = json.dumps(config, indent=2, sort_keys=True) + '\n'
-  write_atomically(folder / CONFIG, text.encode())
+  json_file.write(folder / CONFIG, config)
 
 
 def _prefix(
@@ -173,18 +172,6 @@ def _prefix_matrix(values: np.ndarray) -> np.ndarray:
 def _dealt_to(layers: int) -> np.ndarray:
   """int[layers] the layer of the matrix whose keys and values each layer of a decoder gets."""
   return 2 * np.arange(layers) % layers
-
-
-def _config(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    config = json.loads(path.read_text('utf-8'))
-  except OSError as e:
-    raise UserError(f'Cannot read {str(path)!r}: {e.strerror}. Give a PEFT folder.') from None
-  except ValueError as e:
-    raise UserError(f'{str(path)!r} is damaged or no JSON ({e}). Copy it again.') from None
-  if not isinstance(config, dict):
-    raise UserError(f'{str(path)!r} is no JSON object. Give a PEFT folder.')
-  return config
 
 
 def _number(

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prompt_jax.checkpoints import hub, huggingface_folder, native
+from prompt_jax.checkpoints import hub, huggingface_folder, json_file, native
 from prompt_jax.checkpoints.huggingface import config_from_huggingface, leaves_from_huggingface
 from prompt_jax.checkpoints.leaf import Leaves
 from prompt_jax.checkpoints.prompt_file import FOREIGN
@@ -98,10 +98,10 @@ def _find(name: str, architecture: T5Config | None) -> Source:
       f'Hugging Face), a T5X checkpoint, or "{EMBEDDED}" for the model inside the package.'
     )
   if (folder / native.CONFIG).is_file():
-    about = huggingface_folder.read_json(folder / native.CONFIG)
+    about = json_file.read(folder / native.CONFIG)
     if 'model_type' in about:
       return _huggingface(folder, name, about)
-    return _native(folder)
+    return _native(folder, about)
   if is_checkpoint(folder):
     return _t5x(str(folder), architecture)
   raise UserError(
@@ -110,11 +110,10 @@ def _find(name: str, architecture: T5Config | None) -> Source:
   )
 
 
-def _native(folder: pathlib.Path) -> Source:
-  about = native.read_config(folder)
+def _native(folder: pathlib.Path, about: Mapping[str, Any]) -> Source:
+  config = native.architecture(folder, about)  # told before its files are looked at
 
   def model() -> tuple[T5Config, Leaves]:
-    config = native.architecture(folder, about)
     return config, native.leaves(folder, config)
 
   words = functools.partial(native.vocabulary, folder, about)

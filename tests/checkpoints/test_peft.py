@@ -126,7 +126,7 @@ def test_files_that_are_missing_or_damaged(tmp_path):
   matrix[1, 2] = np.inf
   with pytest.raises(UserError, match=r'not finite: 1 values, the first at \[1, 2\]'):
     read_peft(folder(tmp_path, matrix))
-  for text, match in (('{', 'no JSON'), ('[]', 'no JSON object')):
+  for text, match in (('{', 'is not JSON'), ('[]', 'no JSON object')):
     config.write_text(text)
     with pytest.raises(UserError, match=match):
       read_peft(tmp_path)

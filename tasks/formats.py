@@ -7,6 +7,7 @@ nowhere here: text meets a vocabulary only when a split is loaded.
 
 import dataclasses
 import re
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -46,9 +47,13 @@ class Format:
       taskless: without the first word, the task's name, as when a prompt tells the task.
 
     Raises:
-      ValueError: a label that the format does not know.
+      ValueError: a label that the format does not know, or a column without a value.
       KeyError: a column that the row lacks.
     """
+    columns = [name for _, name, _, _ in string.Formatter().parse(self.template) if name]
+    empty = [name for name in columns if name in row and row[name] is None]
+    if empty:
+      raise ValueError(f'column {empty[0]!r} is null')
     written = self.write(row, self)
     if not taskless:
       return list(written)

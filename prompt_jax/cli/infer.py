@@ -34,6 +34,10 @@ class Decoding:
   topp: float = 0.0
   seed: int = 0
 
+  def __post_init__(self):
+    if not 0 <= self.seed < 2**32:
+      raise UserError(f'seed is {self.seed}; expected 0 to 2**32 - 1.')
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:

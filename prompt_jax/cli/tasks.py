@@ -6,11 +6,11 @@ import textwrap
 from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import vocabulary_of
-from prompt_jax.cli import data
 from prompt_jax.data.example import Lengths
 from prompt_jax.data.recorded import record
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.tasks import find
 
 # In bytes; long enough that nothing of what is shown was cut.
 LENGTHS = Lengths(100_000, 100_000)
@@ -21,16 +21,17 @@ def run(args: argparse.Namespace) -> None:
   if args.name is None and args.record:
     raise UserError('--record needs the task: prompt-jax tasks NAME --record FILE')
   if args.name is None:
-    for name, make in data.native().items():
+    for name, make in find.EMBEDDED.items():
       console.print(f'[bold]{name}[/bold]  {make().about}', soft_wrap=True)
     console.print(
-      f'\nThrough tensorflow-datasets ({data.INSTALL}), each also as taskless_NAME:', markup=False
+      "\nThrough tensorflow-datasets (pip install 'prompt_jax[seqio]'), each also taskless_NAME:",
+      markup=False,
     )
-    console.print(f'  {", ".join(data.downloaded())}')
+    console.print(f'  {", ".join(find.downloaded())}')
     console.print('\nA folder of JSON Lines files: --task NAME --folder DIR', soft_wrap=True)
     console.print('A file of your own: --data FILE', soft_wrap=True)
     return
-  task = data.named(args.name, args.folder, args.module)
+  task = find.find(args.name, args.folder, args.module)
   if args.record:
     lengths = Lengths(args.input_length, args.target_length)
     words = vocabulary_of(args.model, args.vocabulary)

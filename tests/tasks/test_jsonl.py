@@ -97,6 +97,7 @@ def test_faults(tmp_path):
     ('sst2', {'sentence': 'a', 'label': None}, 'label None is no index of negative, positive'),
     ('banking77', {'text': 'a', 'label': None}, 'label None is no index of'),
     ('copa', {'premise': 'a'}, 'no column'),
+    ('trec', {'question': None, 'label': 'human'}, "column 'question' is null"),
     ('xquad', {'question': 'a', 'context': 'b', 'answers': []}, 'a column holds what .* never'),
     ('asset', {'source': 'a', 'references': None}, 'a column holds what .* never'),
   ]:
@@ -121,7 +122,7 @@ def test_find(tmp_path):
   assert find.find('docstrings_iid').labels
   assert find.find('taskless_glue_mrpc').metrics == ('f1', 'accuracy')
   assert find.find('super_glue_wsc').score is not None
-  with pytest.raises(UserError, match='need the folder'):
+  with pytest.raises(UserError, match='need the --folder'):
     find.find('trec')
   with pytest.raises(UserError, match='Did you mean'):
     find.find('docstring_iid')

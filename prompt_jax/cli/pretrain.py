@@ -5,15 +5,13 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import sentencepiece
 from rich.console import Console
 
 from prompt_jax.batch import Batch
@@ -22,11 +20,13 @@ from prompt_jax.cli import config
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.data.cooccurrence import token_vectors as vectors_of
 from prompt_jax.data.text_stream import Objective, TextStream, read_documents, tokenise
+from prompt_jax.data.train_vocabulary import train_vocabulary
 from prompt_jax.data.vocabulary import FILE_NAME, T5_EXTRA_IDS, Vocabulary, load_vocabulary
 from prompt_jax.data.word_choice import content_words
 from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config, with_dropout
 from prompt_jax.models.mimetic import mimetic
+from prompt_jax.models.published_scale import at_published_scale
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.training import loop
@@ -37,14 +37,6 @@ Tree = dict[str, Any]
 # Of the tokens, as the validation data, but no more than this many batches.
 HELD_OUT = 0.01
 EVAL_BATCHES = 8
-# Sentences that the vocabulary is trained on at most; more take memory and change little.
-SENTENCES = 100_000
-# One is up to 1000 characters, cut at white space where there is any; SentencePiece passes over
-# what has more than 4192 bytes.
-SENTENCE = re.compile(r'.{1,1000}(?:\s|$)|.{1000}', re.DOTALL)
-# Root mean square of the entries of T5 1.1's trained embeddings (row norm 297 at base size). Models
-# made here have the same, so that rates and initial prompts mean what they mean on published ones.
-EMBEDDING_RMS = 10.7
 
 
 def run(args: argparse.Namespace) -> None:
@@ -127,36 +119,36 @@ def pretrain(
   given = words.sha256 + (base.fingerprint if base else '')
   text = hashlib.sha256(given.encode() + tokens.tobytes()).hexdigest()[:16]
 
+  make = functools.partial(
+    TextStream,
+    inputs=input_length,
+    targets=target_length,
+    first_sentinel=words.size - 1,
+    sentinels=words.extra_ids or T5_EXTRA_IDS,  # mT5's vocabulary holds its own
+    eos=words.eos_id,
+    content=content,
+    seed=seed,
+  )
   stages: list[tuple[Objective, Settings, optax.GradientTransformation, float]] = [
     ('span_corruption', settings, optimizer, 0.0),
     ('prefix_lm', adapt_settings, adapt_optimizer, choice_share),
   ]
   module = PromptedT5(T5(with_dropout(architecture, dropout)))
+  cut = int(len(tokens) * (1 - HELD_OUT))
   for objective, of_stage, tx, share in stages:
     if not of_stage.steps:
       continue
     console.rule(objective)
-    make = functools.partial(
-      TextStream,
-      inputs=input_length,
-      targets=target_length,
-      first_sentinel=words.size - 1,
-      sentinels=words.extra_ids or T5_EXTRA_IDS,  # mT5's vocabulary holds its own
-      objective=objective,
-      eos=words.eos_id,
-      content=content,
-      seed=seed,
-    )
-    cut = int(len(tokens) * (1 - HELD_OUT))
-    held_out = {'held_out_loss': _held_out(make, tokens[cut:], batch_size, 0.0)}
+    stream_of = functools.partial(make, objective=objective)
+    held_out = {'held_out_loss': _held_out(stream_of, tokens[cut:], batch_size, 0.0)}
     if share:
-      held_out['choice_loss'] = _held_out(make, tokens[cut:], batch_size, 1.0)
+      held_out['choice_loss'] = _held_out(stream_of, tokens[cut:], batch_size, 1.0)
     result = loop.train(
       model=module,
       backbone=params,
       prompt={},
       constants={},
-      stream=make(tokens[:cut], batch_size, choice_share=share),
+      stream=stream_of(tokens[:cut], batch_size, choice_share=share),
       tx=tx,
       settings=dataclasses.replace(of_stage, dropout=dropout > 0),
       folder=folder / 'runs' / objective,
@@ -221,7 +213,7 @@ def _vocabulary(
   if given is None and not (path.is_file() and config.begun(folder)):
     pieces = architecture.vocab_size - T5_EXTRA_IDS
     console.print(f'Training a vocabulary of {pieces} pieces', highlight=False)
-    _train_vocabulary(documents, pieces, path)
+    train_vocabulary(documents, pieces, path)
   words = load_vocabulary(given or path)
   if words.size > architecture.vocab_size:
     raise UserError(
@@ -229,37 +221,6 @@ def _vocabulary(
       f'{architecture.vocab_size} rows. Set --gin.T5Config.vocab_size={words.size} or more.'
     )
   return words
-
-
-def _train_vocabulary(documents: list[str], pieces: int, path: pathlib.Path) -> None:
-  part = path.with_suffix('.part')
-  try:
-    sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=_sentences(documents),
-      model_prefix=str(part),
-      vocab_size=pieces,
-      pad_id=0,
-      eos_id=1,
-      unk_id=2,
-      bos_id=-1,
-      byte_fallback=True,
-      input_sentence_size=SENTENCES,
-      shuffle_input_sentence=True,
-      minloglevel=2,
-    )
-  except RuntimeError as e:
-    raise UserError(
-      f'No vocabulary of {pieces} pieces can be made of this text: {e}. Give more text, a smaller '
-      'model (--gin.T5Config.vocab_size=N), or a vocabulary (--vocabulary FILE).'
-    ) from None
-  part.with_suffix('.part.vocab').unlink()
-  part.with_suffix('.part.model').replace(path)
-
-
-def _sentences(documents: list[str]) -> Iterator[str]:
-  """The documents in parts that SentencePiece takes."""
-  for document in documents:
-    yield from re.findall(SENTENCE, document)
 
 
 def _first_params(
@@ -295,19 +256,6 @@ def _with_vectors(params: Tree, tokens: np.ndarray, architecture: T5Config) -> T
     kernel = embedding.T * architecture.emb_dim**-0.5
     params['decoder'] = {**params['decoder'], 'logits_dense': {'kernel': kernel}}
   return params
-
-
-def at_published_scale(params: Tree) -> Tree:
-  """The same function, with embeddings, and what is added to them, of the published size."""
-  embedding = params['token_embedder']['embedding']
-  factor = EMBEDDING_RMS / float(jnp.sqrt(jnp.mean(jnp.square(embedding))))
-
-  def grown(path: tuple[Any, ...], leaf: Any) -> Any:
-    names = [key.key for key in path]
-    adds = names[-1] == 'embedding' or names[-2:] in (['out', 'kernel'], ['wo', 'kernel'])
-    return leaf * factor if adds else leaf
-
-  return jax.tree_util.tree_map_with_path(grown, params)
 
 
 def _held_out(

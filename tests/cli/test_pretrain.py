@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import load_backbone
-from prompt_jax.cli.pretrain import _train_vocabulary, _vocabulary
+from prompt_jax.cli.pretrain import _vocabulary
+from prompt_jax.data.train_vocabulary import train_vocabulary
 from prompt_jax.data.vocabulary import load_vocabulary
 from prompt_jax.main import main
 from prompt_jax.models.config import T5Config
@@ -108,7 +109,7 @@ def documents(seed: int, last: str) -> list[str]:
 
 def test_the_vocabulary_is_of_the_whole_text(tmp_path):
   path = tmp_path / 'made.model'
-  _train_vocabulary(documents(0, 'zygomorphic'), 400, path)
+  train_vocabulary(documents(0, 'zygomorphic'), 400, path)
   words = load_vocabulary(path)
   assert len(words.encode('zygomorphic')) <= 2
   assert words.decode(words.encode('\u20ac')) == '\u20ac'  # bytes stand in for what it never saw

@@ -270,6 +270,34 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
       'texts', nargs='*', metavar='TEXT', help='texts; without any, --input or stdin'
     )
     sub.add_argument('--decoding', metavar='NAME', help='how to decode: a file of gin/decoding')
+  if verb in ('inspect', 'import', 'export'):
+    _of_prompt_files(verb, sub)
+  if verb == 'tasks':
+    sub.add_argument('name', nargs='?', metavar='NAME', help='show examples of this task')
+    sub.add_argument('--examples', type=at_least_one, default=3, metavar='N', help='how many')
+    sub.add_argument(
+      '--folder', metavar='DIR', help='where the task is a folder of JSON Lines files'
+    )
+    sub.add_argument(
+      '--module', action='append', default=[], metavar='NAME',
+      help='a Python module that registers seqio tasks; repeatable',
+    )  # fmt: skip
+    sub.add_argument(
+      '--record', metavar='FILE', help='write the tokenised examples to an .npz file'
+    )
+    sub.add_argument('--model', default='embedded', help='whose vocabulary is recorded')
+    sub.add_argument('--vocabulary', metavar='FILE', help=VOCABULARY.help)
+    sub.add_argument('--input_length', type=at_least_one, default=128, metavar='N', help='recorded')
+    sub.add_argument('--target_length', type=at_least_one, default=64, metavar='N', help='recorded')
+  if verb == 'convert':
+    sub.add_argument('source', metavar='SOURCE', help=MODEL.help)
+    sub.add_argument('dest', metavar='DEST', help='a folder that does not exist yet')
+  if configured(verb):
+    _of_gin(sub)
+
+
+def _of_prompt_files(verb: str, sub: argparse.ArgumentParser) -> None:
+  """Arguments of the verbs that read or write a prompt file and train nothing."""
   if verb == 'inspect':
     sub.add_argument('file', metavar='FILE', help='a prompt file; or a model, to list its arrays')
     sub.add_argument(
@@ -297,39 +325,19 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
       '--base_model', metavar='NAME', help='what PEFT calls the model, if not as recorded'
     )
-  if verb == 'tasks':
-    sub.add_argument('name', nargs='?', metavar='NAME', help='show examples of this task')
-    sub.add_argument('--examples', type=at_least_one, default=3, metavar='N', help='how many')
-    sub.add_argument(
-      '--folder', metavar='DIR', help='where the task is a folder of JSON Lines files'
-    )
-    sub.add_argument(
-      '--module', action='append', default=[], metavar='NAME',
-      help='a Python module that registers seqio tasks; repeatable',
-    )  # fmt: skip
-    sub.add_argument(
-      '--record', metavar='FILE', help='write the tokenised examples to an .npz file'
-    )
-    sub.add_argument('--model', default='embedded', help='whose vocabulary is recorded')
-    sub.add_argument('--vocabulary', metavar='FILE', help=VOCABULARY.help)
-    sub.add_argument('--input_length', type=at_least_one, default=128, metavar='N', help='recorded')
-    sub.add_argument('--target_length', type=at_least_one, default=64, metavar='N', help='recorded')
-  if verb == 'convert':
-    sub.add_argument('source', metavar='SOURCE', help=MODEL.help)
-    sub.add_argument('dest', metavar='DEST', help='a folder that does not exist yet')
-  if configured(verb):
-    gin = sub.add_argument_group('configuration')
-    gin.add_argument('--gin_file', action='append', default=[], metavar='FILE', help='repeatable')
-    gin.add_argument(
-      '--gin_search_paths', default='', metavar='DIR,DIR', help='where to look for it'
-    )
-    gin.add_argument(
-      '--gin.NAME=VALUE',
-      dest='_',
-      action='store_const',
-      const=None,
-      help='set a macro (--gin.STEPS=100) or a binding (--gin.InputPrompt.length=20)',
-    )
+
+
+def _of_gin(sub: argparse.ArgumentParser) -> None:
+  gin = sub.add_argument_group('configuration')
+  gin.add_argument('--gin_file', action='append', default=[], metavar='FILE', help='repeatable')
+  gin.add_argument('--gin_search_paths', default='', metavar='DIR,DIR', help='where to look for it')
+  gin.add_argument(
+    '--gin.NAME=VALUE',
+    dest='_',
+    action='store_const',
+    const=None,
+    help='set a macro (--gin.STEPS=100) or a binding (--gin.InputPrompt.length=20)',
+  )
 
 
 def configured(verb: str) -> bool:

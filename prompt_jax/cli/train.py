@@ -121,15 +121,15 @@ def train(
   for number in seeds or [seed]:
     if seeds:
       console.rule(f'seed {number}')
+    of_run = dataclasses.replace(
+      settings, seed=number, metric=_metric(setup, settings), dropout=dropout > 0
+    )
     embedding = setup.backbone.params['token_embedder']['embedding']
     rows, constants = initialise_prompt(
       setup.model, jax.random.key(number), embedding, setup.backbone.vocabulary
     )
     params = {'backbone': setup.backbone.params, **({'prompt': rows} if rows else {})}
     _check_positions(setup, params, constants, max_positions)
-    of_run = dataclasses.replace(
-      settings, seed=number, metric=_metric(setup, settings), dropout=dropout > 0
-    )
     result = loop.train(
       model=setup.model,
       backbone=setup.backbone.params,

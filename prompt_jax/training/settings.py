@@ -51,6 +51,8 @@ class Settings:
       self._at_least(name, 1)
     for name in ('steps', 'seed', 'eval_every', 'save_every'):
       self._at_least(name, 0)
+    if self.seed >= 2**32:
+      raise UserError(f'seed is {self.seed}; expected less than 2**32.')
     if self.mode not in ('max', 'min'):
       raise unknown('selection mode', self.mode, ('max', 'min'))
     if self.patience is not None:

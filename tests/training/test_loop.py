@@ -281,6 +281,7 @@ def test_settings_are_checked():
     ({'steps': 5, 'mode': 'maximum'}, "'maximum'"),
     ({'steps': 5, 'save_every': -1}, 'save_every is -1'),
     ({'steps': 1.5}, 'steps is 1.5'),
+    ({'steps': 5, 'seed': 2**32}, 'seed is 4294967296'),
   ):
     with pytest.raises(UserError, match=match):
       Settings(**bad)

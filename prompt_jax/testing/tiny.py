@@ -2,11 +2,14 @@
 
 import string
 from collections.abc import Iterable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from prompt_jax.batch import Batch
+from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.models.config import T5Config
 
 
@@ -22,6 +25,13 @@ def config(dtype: str = 'float32') -> T5Config:
     mlp_dim=48,
     dtype=dtype,
   )
+
+
+def random_params(cfg: T5Config, seed: int = 0) -> dict[str, Any]:
+  """A backbone's tree of normal float32 values, drawn without the model."""
+  rng = np.random.default_rng(seed)
+  flat = {p: rng.normal(size=s).astype(np.float32) for p, s in expected_shapes(cfg).items()}
+  return traverse_util.unflatten_dict(flat, sep='/')
 
 
 class Vocabulary:

@@ -7,7 +7,6 @@ import pytest
 import torch
 import transformers
 
-from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.checkpoints.huggingface import (
   config_from_huggingface,
   from_huggingface,
@@ -16,24 +15,13 @@ from prompt_jax.checkpoints.huggingface import (
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config
+from prompt_jax.testing.tiny import random_params
 
 CONFIGS = {
   't5_1_1': T5Config(40, 8, 3, 4, 3, 2, 12),
   't5': T5Config(40, 8, 3, 4, 2, 3, 12, mlp_activations=('relu',), tied_logits=True),
   'umt5': T5Config(40, 8, 3, 4, 2, 3, 12, relpos_per_layer=True),
 }
-
-
-def random_params(cfg: T5Config) -> dict:
-  rng = np.random.default_rng(0)
-  tree: dict = {}
-  for path, shape in expected_shapes(cfg).items():
-    *folders, leaf = path.split('/')
-    at = tree
-    for folder in folders:
-      at = at.setdefault(folder, {})
-    at[leaf] = rng.normal(size=shape).astype(np.float32)
-  return tree
 
 
 @pytest.fixture(params=CONFIGS)

@@ -11,7 +11,8 @@ from prompt_jax.checkpoints import t5x_writer
 from prompt_jax.checkpoints.merged_t5x import merged, write_merged
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
-from tests.checkpoints.test_huggingface import CONFIGS, random_params
+from prompt_jax.testing.tiny import random_params
+from tests.checkpoints.test_huggingface import CONFIGS
 
 ROWS = np.random.default_rng(1).normal(size=(5, 8)).astype(np.float32)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorstore as ts
 from flax import serialization, traverse_util
-from test_huggingface import CONFIGS, random_params
+from test_huggingface import CONFIGS
 
 from prompt_jax.checkpoints.leaf import of_array
 from prompt_jax.checkpoints.t5x import from_t5x
@@ -24,6 +24,7 @@ from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config
 from prompt_jax.models.t5 import T5
+from prompt_jax.testing.tiny import random_params
 from tests.shared import shared
 
 FORMS = {

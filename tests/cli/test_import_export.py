@@ -10,7 +10,6 @@ import pytest
 import safetensors.numpy
 
 from prompt_jax.checkpoints.backbone import save_backbone
-from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.prompt_file import load_prompt, save_prompt
 from prompt_jax.cli import arguments
@@ -19,6 +18,7 @@ from prompt_jax.injections import PLACEMENTS
 from prompt_jax.main import main
 from prompt_jax.models.config import T5Config
 from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.testing.tiny import random_params
 from tests.shared import shared
 
 ROWS = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
@@ -57,14 +57,7 @@ def imported(npy, model, tmp_path) -> str:
 def another_model(folder: pathlib.Path, width: int) -> str:
   """A random byte-level model of that width."""
   cfg = T5Config(384, width, 2, 8, 1, 1, 16)
-  rng = np.random.default_rng(1)
-  params: dict = {}
-  for path, shape in expected_shapes(cfg).items():
-    *keys, last = path.split('/')
-    at = params
-    for key in keys:
-      at = at.setdefault(key, {})
-    at[last] = rng.normal(size=shape).astype(np.float32)
+  params = random_params(cfg, seed=1)
   save_backbone(folder, name=folder.name, config=cfg, params=params, vocabulary=ByteVocabulary())
   return str(folder)
 

@@ -33,7 +33,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--steps', type=int, default=5, help='timed steps of a process')
   parser.add_argument('--rounds', type=int, default=3, help='processes of each side')
   parser.add_argument('--unroll', type=int, default=1, help='our T5Config.unroll')
-  parser.add_argument('--microbatches', type=int, default=1, help='parts of our batch, in turn')
+  parser.add_argument('--microbatches', type=int, help='parts of our batch, in turn')
   parser.add_argument('--only', choices=RUNS, help='one process of one side, as JSON')
   return parser.parse_args(argv)
 

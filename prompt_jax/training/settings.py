@@ -13,7 +13,8 @@ class Settings:
   Attributes:
     steps: updates in all, those of an earlier part of the run included; 0 leaves the first values.
     patterns: what trains, see `partition.split`.
-    microbatches: parts that a batch is cut into, see `step.train_step`.
+    microbatches: parts that a batch is cut into, see `step.train_step`; None for what suits the
+      device.
     dropout: whether the model drops out while it trains. The published runs do (0.1); a frozen
       model trains better without.
     seed: of dropout, and of the run as a whole in its records.
@@ -31,7 +32,7 @@ class Settings:
 
   steps: int
   patterns: tuple[str, ...] = PROMPT_ONLY
-  microbatches: int = 1
+  microbatches: int | None = None
   dropout: bool = False
   seed: int = 0
   eval_every: int = 1000
@@ -47,7 +48,7 @@ class Settings:
 
   def __post_init__(self):
     object.__setattr__(self, 'patterns', tuple(self.patterns))
-    for name in ('microbatches', 'log_every', 'keep', 'prefetch'):
+    for name in ('log_every', 'keep', 'prefetch'):
       self._at_least(name, 1)
     for name in ('steps', 'seed', 'eval_every', 'save_every'):
       self._at_least(name, 0)
@@ -55,8 +56,9 @@ class Settings:
       raise UserError(f'seed is {self.seed}; expected less than 2**32.')
     if self.mode not in ('max', 'min'):
       raise unknown('selection mode', self.mode, ('max', 'min'))
-    if self.patience is not None:
-      self._at_least('patience', 1)
+    for name in ('microbatches', 'patience'):
+      if getattr(self, name) is not None:
+        self._at_least(name, 1)
 
   def _at_least(self, name: str, least: int) -> None:
     value = getattr(self, name)

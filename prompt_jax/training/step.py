@@ -58,7 +58,7 @@ def train_step(
   model: nn.Module,
   tx: optax.GradientTransformation,
   loss: Loss,
-  microbatches: int = 1,
+  microbatches: int | None = None,
   dropout: bool = False,
 ) -> tuple[TrainState, Metrics]:
   """Gradient of the loss with respect to the trainable leaves, and one update of them.
@@ -73,8 +73,9 @@ def train_step(
     tx: the optimiser.
     loss: see `losses.Loss`. The auxiliary loss of the model is added to it.
     microbatches: M equal parts of the batch are run one after the other, so only one part's
-      activations are held at a time. The sum of gradients is that of the whole batch, whatever
-      the loss normalisation (the auxiliary loss is averaged over the parts).
+      activations are held at a time; None for `parts_for_caches`. The sum of gradients is that of
+      the whole batch, whatever the loss normalisation (the auxiliary loss is averaged over the
+      parts).
     dropout: whether the model drops out.
 
   Returns:
@@ -85,6 +86,8 @@ def train_step(
   Raises:
     UserError: the rows do not divide into `microbatches`.
   """
+  if microbatches is None:
+    microbatches = parts_for_caches(*batch.encoder_input_tokens.shape)
   key = jax.random.fold_in(jax.random.wrap_key_data(state.rng, impl='threefry2x32'), state.step)
   scaled = normalized_weights(
     batch.decoder_loss_weights, loss.normalization, batch.decoder_segment_ids
@@ -116,6 +119,18 @@ def train_step(
     opt_state=opt_state,
   )
   return new, {**_metrics(sums, gradient), 'update_norm': optax.tree.norm(updates)}
+
+
+def parts_for_caches(rows: int, width: int) -> int:
+  """Microbatches that suit the device: on a CPU the most that leave each part 512 input tokens.
+
+  Activations of such a part stay in a CPU's caches, which saves up to a quarter of a step;
+  elsewhere a batch is one part.
+  """
+  if jax.default_backend() != 'cpu':
+    return 1
+  whole = [m for m in range(1, rows + 1) if rows % m == 0 and rows // m * width >= 512]
+  return max(whole, default=1)
 
 
 def _accumulate(gradient_of, trainable, batch, scaled, key, microbatches: int):

@@ -22,6 +22,7 @@ from prompt_jax.training.seeds import MeanStd, mean_std
 # What differs between the systems; what they share is given on the command line.
 SYSTEMS = {
   'prompt tuning': [],
+  'prompt tuning, both inputs': ['--prompt', 'input_both'],
   'deep prompts': ['--prompt', 'deep'],
   'model tuning': ['--train', 'all'],
 }
@@ -53,7 +54,7 @@ def _scores(task: str, args: argparse.Namespace) -> dict[str, MeanStd]:
   """Accuracy of each system on the test split, in percent."""
   found = {}
   for system, flags in SYSTEMS.items():
-    folder = args.output / task / system.replace(' ', '_')
+    folder = args.output / task / system.replace(',', '').replace(' ', '_')
     steps = args.model_steps if '--train' in flags else args.prompt_steps
     command = ['prompt-jax', 'train', '--task', task, '--model', args.model, '--seeds', args.seeds]
     command += ['--input_length', args.input_length, '--batch_size', args.batch_size]

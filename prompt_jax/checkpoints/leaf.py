@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -60,15 +61,15 @@ def of_array(array: np.ndarray, where: str) -> Leaf:
   return Leaf(array.shape, array.dtype, where, fill)
 
 
-def blocks(shape: tuple[int, ...], itemsize: int) -> Iterator[tuple[slice, ...]]:
+def blocks(shape: tuple[int, ...], itemsize: int) -> Iterator[Any]:
   """Indices of consecutive rows that together are the array, each about BLOCK bytes."""
   if not shape:
-    yield ()
+    yield ...  # of an array, () would give a number and no view
     return
   row = itemsize * int(np.prod(shape[1:]))
   rows = max(BLOCK // max(row, 1), 1)
   for start in range(0, shape[0], rows):
-    yield (slice(start, min(start + rows, shape[0])),)
+    yield slice(start, min(start + rows, shape[0]))
 
 
 def copy_finite(values: np.ndarray, out: np.ndarray, where: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from prompt_jax.checkpoints.check import compare, expected_shapes
+from prompt_jax.checkpoints.foreign import is_prompt
 from prompt_jax.checkpoints.leaf import Leaf, Leaves
 from prompt_jax.checkpoints.tree import stack_leaves
 from prompt_jax.errors import UserError
@@ -35,12 +36,26 @@ def from_t5x(target: Leaves, where: str, config: T5Config | None = None) -> tupl
     config: the architecture, where the shapes do not tell enough.
 
   Raises:
-    UserError: names or shapes that are not those of the architecture; both trees are listed.
+    UserError: a prompt is in it, or names or shapes are not those of the architecture; both trees
+      are listed.
   """
+  _refuse_prompts(target, where)
   ours = stack_leaves({_path(name): _leaf(name, leaf) for name, leaf in target.items()}, where)
   cfg = config or infer(ours, where)
   compare(expected_shapes(cfg), {p: leaf.shape for p, leaf in ours.items()}, f'{where}: the arrays')
   return cfg, ours
+
+
+def _refuse_prompts(target: Leaves, where: str) -> None:
+  """A checkpoint that was trained with a prompt is not the model alone, and never taken as such."""
+  names = sorted(name for name in target if is_prompt(name))
+  if names:
+    raise UserError(
+      f'{where} holds a prompt beside the model: {names[0]} {list(target[names[0]].shape)}'
+      f'{f" and {len(names) - 1} more" if len(names) > 1 else ""}. Take the prompt out of it with '
+      f'`prompt-jax import {where} PROMPT.safetensors --model BACKBONE`, BACKBONE being the '
+      'checkpoint that it was tuned on, and give that as the model.'
+    )
 
 
 def infer(ours: Leaves, where: str) -> T5Config:

@@ -54,7 +54,7 @@ def _leaf(store: Any, where: str) -> Leaf:
 def _check_chunks(store: Any, where: str) -> None:
   """Refuses an array that lacks chunks: zarr reads zeros there, and nobody would know."""
   spec = store.spec().to_json()
-  chunk = store.chunk_layout.write_chunk.shape
+  chunk = store.chunk_layout.write_chunk.shape or ()  # a scalar has none
   grid = [range(-(-size // part)) for size, part in zip(store.shape, chunk, strict=True)]
   if spec['driver'] == 'zarr3':
     encoding = spec['metadata'].get('chunk_key_encoding', {'name': 'default'})

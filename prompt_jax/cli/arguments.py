@@ -51,6 +51,7 @@ EXAMPLES = {
   'import': """
   prompt-jax import sst2.npy sst2.safetensors --model t5_base/ --labels negative,positive
   prompt-jax import run/numpy_checkpoints rte.safetensors --model t5_base/     (its last step)
+  prompt-jax import run/checkpoint_1130000 prompt.safetensors --model t5_base/      (of T5X)
   prompt-jax import peft_folder/ prompt.safetensors --model t5_base/""",
   'export': """
   prompt-jax export out/prompt.safetensors peft_folder/ --to=peft
@@ -306,7 +307,9 @@ def _of_prompt_files(verb: str, sub: argparse.ArgumentParser) -> None:
     sub.add_argument('--vocabulary', metavar='FILE', help=VOCABULARY.help)
     sub.add_argument('--plots', metavar='DIR', help='also write PNG plots there')
   if verb == 'import':
-    sub.add_argument('source', metavar='SOURCE', help='a .npy file, or a folder of T5X or PEFT')
+    sub.add_argument(
+      'source', metavar='SOURCE', help='a .npy file, a checkpoint of T5X, or a PEFT folder'
+    )
     sub.add_argument('destination', metavar='DEST', help='the prompt file to write')
     sub.add_argument('--model', default='embedded', help='the model it was trained on')
     sub.add_argument('--vocabulary', metavar='FILE', help=VOCABULARY.help)

@@ -12,6 +12,8 @@ from prompt_jax.checkpoints.npy import find_numpy_checkpoint, is_npy, read_npy
 from prompt_jax.checkpoints.peft import CONFIG, read_peft
 from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
 from prompt_jax.checkpoints.source import whole_path
+from prompt_jax.checkpoints.t5x_checkpoint import is_checkpoint
+from prompt_jax.checkpoints.t5x_prompt import read_t5x
 from prompt_jax.cli import tuned
 from prompt_jax.errors import UserError
 from prompt_jax.prompts.base import PromptMethod
@@ -43,38 +45,45 @@ def find(source: str) -> Found:
   """Reads a foreign prompt, whatever its form.
 
   Args:
-    source: a .npy file, a folder of google-research/prompt-tuning, or a PEFT folder.
+    source: a .npy file, a folder of google-research/prompt-tuning, a PEFT folder, or a whole
+      checkpoint of T5X.
 
   Raises:
     UserError: it is none of these, or damaged.
   """
   path = pathlib.Path(source)
+  if '://' in source:
+    return read_t5x(source)
+  if not os.path.exists(path):
+    raise UserError(f'There is no {source!r}. Give the file or folder of a prompt.')
   if os.path.isdir(path):
     if (path / CONFIG).is_file():
       return read_peft(path)
     npy = find_numpy_checkpoint(path)
     if npy is not None:
       return read_npy(npy)
-  elif not os.path.exists(path):
-    raise UserError(f'There is no {source!r}. Give the file or folder of a prompt.')
+    if is_checkpoint(path):
+      return read_t5x(source)
   elif is_npy(path) or path.suffix == '.npy':
     return read_npy(path)
   elif path.name == CONFIG or (path.parent / CONFIG).is_file():
     return read_peft(path.parent)
+  elif 'checkpoint' in path.name and path.suffix != '.safetensors':
+    return read_t5x(source)
   raise UserError(
     f'{source!r} is no prompt that can be imported. Known: a .npy file (with or without that '
     'ending), the numpy_checkpoints folder of a run of google-research/prompt-tuning or one '
-    f'checkpoint in it, and a PEFT folder ({CONFIG} and its weights).'
+    f'checkpoint in it, a checkpoint of T5X, and a PEFT folder ({CONFIG} and its weights).'
   )
 
 
 def _method(found: Found, placement: Any) -> tuple[PromptMethod, dict[str, Any]]:
   """The method that does with the numbers what the other library did, and its parameters."""
   prompt = found.prompt
-  if placement and found.form != 'npy':
+  if placement and found.form.startswith('PEFT'):
     raise UserError(
       f'{found.path!r} is of {found.form}, which puts its numbers in one place only: leave out '
-      '--placement, which is for rows of a .npy file.'
+      '--placement, which is for rows of a .npy file or of T5X.'
     )
   if isinstance(prompt, Rows):
     method = InputPrompt(length=len(prompt.values), table=Plain(), placement=placement or 'before')

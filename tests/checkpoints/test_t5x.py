@@ -230,8 +230,8 @@ def test_trees_that_are_not_a_t5():
   target = unstack_layers(random_params(CONFIGS['t5_1_1']))
   with pytest.raises(UserError, match='no matrix at token_embedder/embedding'):
     from_t5x(leaves({k: v for k, v in target.items() if k != 'token_embedder'}), 'here')
-  encoder = {**target['encoder'], 'prompt': {'prompt': np.zeros((2, 8), np.float32)}}
-  with pytest.raises(UserError, match=r'unknown encoder/prompt/prompt \[2, 8\]'):
+  encoder = {**target['encoder'], 'adapter': {'kernel': np.zeros((2, 8), np.float32)}}
+  with pytest.raises(UserError, match=r'unknown encoder/adapter/kernel \[2, 8\]'):
     from_t5x(leaves({**target, 'encoder': encoder}), 'here')
   decoder = {k: v for k, v in target['decoder'].items() if k != 'decoder_norm'}
   with pytest.raises(UserError, match='missing decoder/decoder_norm/scale') as e:
@@ -244,6 +244,16 @@ def test_trees_that_are_not_a_t5():
   other = T5Config(40, 8, 3, 4, 3, 2, 16)
   with pytest.raises(UserError, match=r'mlp/wo/kernel is \[3, 12, 8\]; expected \[3, 16, 8\]'):
     from_t5x(leaves(target), 'here', other)
+
+
+@pytest.mark.parametrize('path', ['encoder/prompt/prompt/prompt', 'prompt/decoder/prompt'])
+def test_a_checkpoint_with_a_prompt_is_not_taken_for_the_model(path):
+  target = traverse_util.flatten_dict(unstack_layers(random_params(CONFIGS['t5_1_1'])), sep='/')
+  target[path] = np.zeros((2, 8), np.float32)
+  with pytest.raises(UserError, match=rf'holds a prompt beside the model: {path} \[2, 8\]') as e:
+    from_t5x(leaves(traverse_util.unflatten_dict(target, sep='/')), 'run/checkpoint_7')
+  assert 'prompt-jax import run/checkpoint_7 PROMPT.safetensors --model' in str(e.value)
+  assert '\n' not in str(e.value)
 
 
 def test_metadata_of_other_programs(tmp_path):

@@ -27,6 +27,7 @@ from prompt_jax.checkpoints.t5x_checkpoint import open_checkpoint
 from prompt_jax.cli import config, tuned
 from prompt_jax.data.vocabulary import FILE_NAME
 from prompt_jax.inference.score import score
+from prompt_jax.main import main
 from prompt_jax.t5x.names import is_ours, to_t5x
 
 BEGIN = 1000  # the backbone's own steps
@@ -251,6 +252,29 @@ def test_infer_takes_a_prompt_file_and_refuses_one_of_another_model(t5x_scripts,
   (other / 'checkpoint').write_bytes(serialization.msgpack_serialize(tree))
   with pytest.raises(AssertionError, match='was trained on'):
     t5x_scripts.scores(tmp_path / 'out2', files, CHECKPOINT_PATH=str(other), **macros)
+
+
+def test_t5xs_scripts_take_an_exported_checkpoint(t5x_scripts, trained, tmp_path):
+  """The prompt merged into the model by `prompt-jax export`, and taken out by `import`."""
+  file, name = trained / f'prompts/checkpoint_{BEGIN + 10}.safetensors', f'checkpoint_{BEGIN + 10}'
+  assert main(['export', str(file), str(tmp_path / 'merged'), '--to=t5x', '--model=embedded']) == 0
+  merged = tmp_path / 'merged' / name
+  theirs = t5x_scripts.scores(
+    tmp_path / 'out',
+    ['prompts/input.gin', 't5x/infer.gin'],
+    CHECKPOINT_PATH=str(merged),
+    **{'utils.RestoreCheckpointConfig.dtype': 'float32'},
+  )
+  assert_scores_equal(theirs, our_scores(file))
+  # From what T5X itself saved as well, which is of Orbax.
+  want = load_prompt(file)
+  for i, checkpoint in enumerate((merged, trained / name)):
+    path = str(tmp_path / f'{i}.safetensors')
+    assert main(['import', str(checkpoint), path, '--model=embedded']) == 0
+    got = load_prompt(path)
+    np.testing.assert_array_equal(got.params['encoder']['prompt'], want.params['encoder']['prompt'])
+    for about in ('fingerprint', 'step', 'length', 'method_config'):
+      assert got.metadata[about] == want.metadata[about]
 
 
 def test_eval_measures_a_run(t5x_scripts, trained, tmp_path):

@@ -1,0 +1,124 @@
+"""A model by its name on the Hugging Face hub, which is here a server on this machine.
+
+The hub's address is read when huggingface_hub is imported, so each download has its own process.
+"""
+
+import http.server
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+
+import pytest
+
+from prompt_jax.checkpoints import huggingface_folder
+from prompt_jax.checkpoints.backbone import load_backbone
+from prompt_jax.checkpoints.convert import listed, write
+from prompt_jax.checkpoints.hub import is_name
+from prompt_jax.checkpoints.source import find
+
+pytest.importorskip('huggingface_hub')
+NAME = 'somebody/tiny-t5'
+SHA = '0123456789abcdef0123456789abcdef01234567'
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+  """What the hub answers of one model: its files, their sizes and their contents."""
+
+  protocol_version = 'HTTP/1.1'
+  wbufsize = -1  # an answer is one write
+  server: 'Hub'
+
+  def do_GET(self):
+    path = urllib.parse.urlsplit(self.path).path
+    files = {p.name: p for p in self.server.folder.iterdir()}
+    about = [
+      {'type': 'file', 'path': n, 'rfilename': n, 'size': p.stat().st_size, 'oid': f'{n}-oid'}
+      for n, p in files.items()
+    ]
+    self.server.asked.append(path)
+    if path == f'/api/models/{NAME}' or path.startswith(f'/api/models/{NAME}/revision/'):
+      return self.answer({'id': NAME, 'sha': SHA, 'siblings': about})
+    if path.startswith(f'/api/models/{NAME}/tree/'):
+      return self.answer(about)
+    name = path.rpartition('/')[2]
+    if path.startswith(f'/{NAME}/resolve/') and name in files:
+      return self.send(200, files[name].read_bytes(), {'ETag': f'"{name}-oid"'})
+    return self.send(404, b'', {'X-Error-Code': 'RepoNotFound', 'X-Error-Message': 'no such model'})
+
+  do_HEAD = do_GET
+
+  def answer(self, content):
+    self.send(200, json.dumps(content).encode(), {'Content-Type': 'application/json'})
+
+  def send(self, code: int, content: bytes, more: dict[str, str]):
+    self.send_response(code)
+    for name, value in {'Content-Length': str(len(content)), 'X-Repo-Commit': SHA, **more}.items():
+      self.send_header(name, value)
+    self.end_headers()
+    if self.command == 'GET':
+      self.wfile.write(content)
+
+  def log_message(self, *_):
+    """Nothing into the output of the tests."""
+
+
+class Hub(http.server.ThreadingHTTPServer):
+  def __init__(self, folder: pathlib.Path):
+    super().__init__(('127.0.0.1', 0), Handler)
+    self.folder, self.asked = folder, []
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> pathlib.Path:
+  """The embedded model as a folder of Hugging Face, and files that no model needs."""
+  folder = tmp_path_factory.mktemp('hub') / 'tiny-t5'
+  write(folder, 'hf', listed(find('embedded'), None), lambda count: None)
+  (folder / 'tf_model.h5').write_bytes(b'large')
+  (folder / 'README.md').write_text('a model')
+  return folder
+
+
+def run(address: str, cache: pathlib.Path, *command: str) -> subprocess.CompletedProcess:
+  env = {k: v for k, v in os.environ.items() if not k.startswith(('HF_', 'HUGGING_FACE'))}
+  env |= {'HF_ENDPOINT': address, 'HF_HOME': str(cache), 'HF_HUB_DISABLE_TELEMETRY': '1'}
+  return subprocess.run(
+    [sys.executable, '-m', 'prompt_jax', *command],
+    env=env, capture_output=True, text=True, timeout=120,
+  )  # fmt: skip
+
+
+def test_a_model_is_fetched_by_its_name_and_kept(folder, tmp_path):
+  with Hub(folder) as hub:
+    threading.Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
+    address = f'http://127.0.0.1:{hub.server_port}'
+    done = run(address, tmp_path / 'cache', 'convert', NAME, str(tmp_path / 'model'))
+    assert done.returncode == 0, done.stderr
+    fetched = {path.rpartition('/')[2] for path in hub.asked if '/resolve/' in path}
+    gone = run(address, tmp_path / 'cache', 'inspect', 'somebody/else')
+    hub.shutdown()
+  assert {'config.json', 'model.safetensors', huggingface_folder.PIECES} <= fetched
+  assert fetched.isdisjoint({'tf_model.h5', 'README.md'})
+  assert load_backbone(str(tmp_path / 'model')).fingerprint == load_backbone('embedded').fingerprint
+  assert load_backbone(str(tmp_path / 'model')).name == NAME
+  assert gone.returncode == 2
+  assert gone.stderr.startswith("prompt-jax: No model 'somebody/else': there is no such folder")
+  assert gone.stderr.count('\n') == 1
+  # Without the hub, what was fetched is there and what was not is told soon.
+  done = run(address, tmp_path / 'cache', 'convert', NAME, str(tmp_path / 'again'))
+  assert done.returncode == 0, done.stderr
+  began = time.monotonic()
+  done = run(address, tmp_path / 'empty', 'inspect', NAME)
+  assert time.monotonic() - began < 60
+  assert done.returncode == 2
+  assert done.stderr.count('\n') == 1
+  assert 'cannot be fetched from the Hugging Face hub' in done.stderr
+
+
+@pytest.mark.parametrize('text', ['a', 'a/b/c', '../b', './b', 'a b/c', '/a/b'])
+def test_what_is_no_name(text):
+  assert not is_name(text)

@@ -93,26 +93,28 @@ def run(address: str, cache: pathlib.Path, *command: str) -> subprocess.Complete
 
 
 def test_a_model_is_fetched_by_its_name_and_kept(folder, tmp_path):
+  model, again = str(tmp_path / 'model'), str(tmp_path / 'again')
   with Hub(folder) as hub:
     threading.Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
     address = f'http://127.0.0.1:{hub.server_port}'
-    done = run(address, tmp_path / 'cache', 'convert', NAME, str(tmp_path / 'model'))
+    done = run(address, tmp_path / 'cache', 'convert', NAME, model, '--verify=values')
     assert done.returncode == 0, done.stderr
     fetched = {path.rpartition('/')[2] for path in hub.asked if '/resolve/' in path}
-    gone = run(address, tmp_path / 'cache', 'inspect', 'somebody/else')
+    gone = run(address, tmp_path / 'cache', 'convert', 'somebody/else', 'none')
     hub.shutdown()
   assert {'config.json', 'model.safetensors', huggingface_folder.PIECES} <= fetched
   assert fetched.isdisjoint({'tf_model.h5', 'README.md'})
-  assert load_backbone(str(tmp_path / 'model')).fingerprint == load_backbone('embedded').fingerprint
-  assert load_backbone(str(tmp_path / 'model')).name == NAME
+  fetched_model = load_backbone(model)
+  assert fetched_model.fingerprint == load_backbone('embedded').fingerprint
+  assert fetched_model.name == NAME
   assert gone.returncode == 2
   assert gone.stderr.startswith("prompt-jax: No model 'somebody/else': there is no such folder")
   assert gone.stderr.count('\n') == 1
   # Without the hub, what was fetched is there and what was not is told soon.
-  done = run(address, tmp_path / 'cache', 'convert', NAME, str(tmp_path / 'again'))
+  done = run(address, tmp_path / 'cache', 'convert', NAME, again, '--verify=values')
   assert done.returncode == 0, done.stderr
   began = time.monotonic()
-  done = run(address, tmp_path / 'empty', 'inspect', NAME)
+  done = run(address, tmp_path / 'empty', 'convert', NAME, 'none')
   assert time.monotonic() - began < 60
   assert done.returncode == 2
   assert done.stderr.count('\n') == 1

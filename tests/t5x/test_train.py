@@ -273,7 +273,7 @@ def test_t5xs_scripts_take_an_exported_checkpoint(t5x_scripts, trained, tmp_path
     assert main(['import', str(checkpoint), path, '--model=embedded']) == 0
     got = load_prompt(path)
     np.testing.assert_array_equal(got.params['encoder']['prompt'], want.params['encoder']['prompt'])
-    for about in ('fingerprint', 'step', 'length', 'method_config'):
+    for about in ('fingerprint', 'step', 'length', 'method'):
       assert got.metadata[about] == want.metadata[about]
 
 

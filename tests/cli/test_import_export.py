@@ -76,7 +76,7 @@ def test_an_imported_prompt_knows_its_model_and_works(npy, model, tmp_path, caps
   assert capsys.readouterr().out.split('\t')[0] in ('good', 'bad')
 
 
-@pytest.mark.parametrize('form', ['npy', 'numpy_checkpoints', 'peft'])
+@pytest.mark.parametrize('form', ['npy', 'numpy_checkpoints', 'peft', 't5x'])
 def test_out_and_in_again_bit_for_bit(form, imported, model, tmp_path):
   place, again = str(tmp_path / 'foreign'), str(tmp_path / 'again.safetensors')
   assert main(['export', imported, place, f'--to={form}']) == 0
@@ -91,6 +91,15 @@ def test_a_t5x_checkpoint_is_named_after_the_step(imported, tmp_path, capsys):
   assert (folder / 'checkpoint').is_file()
   assert (folder / 'target.encoder.prompt.prompt.prompt' / '0.0').is_file()
   assert (folder / 'target.encoder.layers_0.mlp.wo.kernel' / '0.0').is_file()
+
+
+def test_a_checkpoint_with_a_prompt_is_no_model(imported, model, tmp_path, mistake):
+  run, new = str(tmp_path / 'run'), str(tmp_path / 'new')
+  assert main(['export', imported, run, '--to=t5x']) == 0
+  for command in (['convert', run, new], ['infer', '--model', run, 'a text']):
+    assert f'prompt-jax import {run}/checkpoint_0' in mistake(*command, '--vocabulary=bytes')
+  assert 'BACKBONE' in mistake('import', run, new, '--model', run, '--vocabulary=bytes')
+  assert not pathlib.Path(new).exists()
 
 
 def test_where_rows_go_is_told_when_the_file_cannot_say_it(npy, model, tmp_path, capsys):

@@ -35,7 +35,8 @@ def zarr(folder: pathlib.Path, target: Tree) -> None:
 
 def orbax(folder: pathlib.Path, target: Tree) -> None:
   state = {'target': target, 'state': {'step': np.int32(STEP)}}
-  ocp.PyTreeCheckpointer().save(folder / 'state', state)
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    checkpointer.save(folder / 'state', state)
 
 
 def orbax_msgpack(folder: pathlib.Path, target: Tree, metadata: bool = False) -> None:

@@ -35,7 +35,8 @@ def folder(request, tmp_path):
 def test_orbax_reads_its_older_form(folder):
   like = {'target': unstack_layers(PARAMS), 'state': {'step': np.int32(0), 'none': None}}
   args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
-  got = ocp.PyTreeCheckpointer().restore(folder / 'state', item=like, restore_args=args)
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    got = checkpointer.restore(folder / 'state', item=like, restore_args=args)
   assert got['state']['step'] == STEP
   jax.tree.map(np.testing.assert_array_equal, got['target'], unstack_layers(PARAMS))
 

@@ -115,10 +115,8 @@ def case(name: str) -> Case:
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-  """What inference computes: states and slots of the encoder, logits [B, U, V] two ways."""
+  """What inference computes: logits [B, U, V] two ways."""
 
-  states: np.ndarray
-  slot: np.ndarray  # empty where there are no prompt rows
   forced: np.ndarray
   cached: np.ndarray
 
@@ -141,8 +139,7 @@ def decoded(name: str) -> Decoded:
 
     rest = jax.lax.scan(step, cache, targets[:-1])[1]
     cached = jnp.concatenate([first[None], rest]).swapaxes(0, 1)
-    slot = jnp.zeros(0) if encoded.layout.slot is None else encoded.layout.slot
-    return encoded.states, slot, forced, cached
+    return forced, cached
 
   return Decoded(*map(np.asarray, infer(BATCH)))
 
@@ -271,13 +268,15 @@ def test_a_saved_prompt_is_the_same_method_and_the_same_bits(name, tmp_path):
 
 
 @pytest.mark.parametrize('name', [name for name in CASES if 'blind' in name])
-def test_prompt_rows_that_do_not_see_the_input_have_one_state_for_all_inputs(name):
-  d = decoded(name)
-  slot = np.broadcast_to(d.slot, d.states.shape[:2])
-  rows = [d.states[i][slot[i] >= 0] for i in range(len(slot))]
-  same = [np.allclose(rows[0], r, atol=1e-5) for r in rows[1:]]
-  # After the first token every row stands at the same places, so positions do not differ either.
-  assert all(same)
+def test_prompt_rows_that_do_not_see_the_input_are_run_once_for_all_inputs(name):
+  c, tokens = case(name), BATCH.encoder_input_tokens
+  injections = c.model.apply(c.variables, tokens, method='injections')
+  states = jax.eval_shape(lambda v: c.model.apply(v, tokens, method='encode'), c.variables)
+  assert [len(x) for x in states.all_states] == [1, len(tokens)]
+  # The same rows, but for each example its own, are run among its tokens.
+  rows = jnp.repeat(injections.encoder.prefix, len(tokens), axis=0)
+  among = injections.replace(encoder=injections.encoder.replace(prefix=rows))
+  np.testing.assert_allclose(forced_with(among), decoded(name).forced, atol=2e-5)
 
 
 def forced_with(injections: Injections) -> np.ndarray:

@@ -7,15 +7,18 @@ example are the other side of each comparison.
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_jax.inference import decode, score
 from prompt_jax.injections import PLACEMENTS, Injection, Injections, LayerEdit, stands_apart
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.deep_prompt import add_rows, replace_rows
+from prompt_jax.prompts.input_prompt import InputPrompt
 from prompt_jax.testing import tiny
 
 P, E, TARGETS = 3, 2, 4
@@ -121,6 +124,39 @@ def test_rows_apart_are_rows_among_the_tokens(per_layer, placement, edit, kv_bia
     idle = (edit is replace_rows and name == 'rows') or (edit is None and name == 'hidden')
     assert (scale > 0) == (not idle)
     np.testing.assert_allclose(apart[1][name], want, atol=1e-5 * scale, err_msg=name)
+
+
+class Repeated(nn.Module):
+  """A method's encoder rows, once for each example."""
+
+  method: nn.Module
+  depends_on = frozenset()
+
+  def __call__(self, ctx):
+    added = self.method(ctx)
+    rows = jnp.repeat(added.encoder.prefix, len(ctx.tokens), axis=0)
+    return added.replace(encoder=added.encoder.replace(prefix=rows))
+
+
+def test_decoding_and_ranking_take_rows_apart():
+  rows = normal(5, P, CONFIG.emb_dim)
+  labels = jnp.asarray([[5, 1, 0], [9, 4, 1]])
+
+  @functools.partial(compiled, static_argnums=1)
+  def infer(variables, model):
+    tokens = BATCH.encoder_input_tokens
+    ranked = score.rank(model, variables, tokens, labels)
+    return ranked, decode.greedy(model, variables, tokens, 6)
+
+  found = []
+  method = InputPrompt(P, placement='before_eos', sees_input=False)
+  tree = {'encoder': {'prompt': rows}}
+  for prompt, params in ((method, tree), (Repeated(method), {'method': tree})):
+    bare_model, variables = bare()
+    model = PromptedT5(bare_model.backbone, prompt)
+    found.append(infer({'params': {**variables['params'], 'prompt': params}}, model))
+  np.testing.assert_allclose(found[0][0], found[1][0], atol=1e-5 * np.abs(found[1][0]).max())
+  np.testing.assert_array_equal(found[0][1], found[1][1])
 
 
 @pytest.mark.parametrize('kv_bias', ['zero', 'shifted'])

@@ -4,6 +4,7 @@ T5 scales no attention logits by 1/sqrt(D) (it is folded into the initialisation
 kernel), normalises by root mean square without a bias, and has no biases in its matrices.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -183,8 +184,8 @@ class Attention(nn.Module):
       weights = checkpoint_name(weights, 'weights')
     weights = self.dropout(weights, deterministic=self.deterministic)
     ends = list(itertools.accumulate(v.shape[1] for _, v in groups))
-    parts = jnp.split(weights, ends[:-1], axis=-1)
-    y = sum(_mixed(w, v.astype(w.dtype)) for w, (_, v) in zip(parts, groups, strict=True))
+    parts = zip(jnp.split(weights, ends[:-1], axis=-1), groups, strict=True)
+    y = functools.reduce(jnp.add, [_mixed(w, v.astype(w.dtype)) for w, (_, v) in parts])
     return self.out(y.reshape(*y.shape[:2], -1))
 
 

@@ -70,6 +70,13 @@ every_case = pytest.mark.parametrize('name', CASES)
 every_file = pytest.mark.parametrize('name', FILES)
 # Placement, visibility and bias change nothing in what trains; adding to rows does.
 every_training = pytest.mark.parametrize('name', [*FILES, 'deep-add-before_eos'])
+# Where rows are reserved, and where none are: other placements and modes differ in neither.
+PACKED = [
+  *FILES,
+  *(name for name in VARIANTS if 'blind' in name),
+  'input-before_eos',
+  'input_both-after_bos',
+]
 # One for each field of an injection that arrays can fill.
 MATERIALISED = ('input_both', 'prefix_zero', 'deep')
 
@@ -325,7 +332,7 @@ def losses_and_gradient(c: Case, batch: Batch, owner: np.ndarray):
   return {'loss': loss, 'of examples': own, **leaves(gradient)}
 
 
-@every_case
+@pytest.mark.parametrize('name', PACKED)
 def test_packed_rows_are_rows_of_their_own_or_are_refused(name):
   c, examples = case(name), some_examples()
   if c.model.prompt.depends_on:

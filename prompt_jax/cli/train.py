@@ -169,7 +169,7 @@ def _stream(
     packing,
     batch_size=batch_size,
     seed=settings.seed,
-    microbatches=settings.microbatches,
+    microbatches=settings.microbatches or 1,
   )
   rows, inputs, targets = stream.shape
   setup.console.print(

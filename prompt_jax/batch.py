@@ -20,7 +20,9 @@ class Batch:
     encoder_positions: int32[B, T] packed rows only: position within the example.
     decoder_segment_ids: int32[B, U] as above.
     decoder_positions: int32[B, U] as above.
-    prompt_slot: int32[B, T] packed rows only: the prompt row reserved here, -1 for a token.
+    prompt_slot: int32[B, T] packed rows only: the prompt row reserved here, -1 for a token; None
+      if the encoder's prompt needs no places among the tokens.
+    decoder_prompt_slot: int32[B, U] as above, for prompt rows of the decoder.
   """
 
   encoder_input_tokens: Array
@@ -33,3 +35,4 @@ class Batch:
   decoder_segment_ids: Array | None = None
   decoder_positions: Array | None = None
   prompt_slot: Array | None = None
+  decoder_prompt_slot: Array | None = None

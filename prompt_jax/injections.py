@@ -16,6 +16,8 @@ from flax import struct
 Array = jax.Array
 Placement = Literal['before', 'after_bos', 'before_eos', 'after_eos']
 PLACEMENTS: tuple[Placement, ...] = ('before', 'after_bos', 'before_eos', 'after_eos')
+# Where the first prompt row stands if that is the same for all examples.
+_FIRST = {'before': 0, 'after_bos': 1}
 
 
 class Dims(NamedTuple):
@@ -62,18 +64,24 @@ class Layout:
       the stack has no prompt rows.
     segments: int32[B, S] which packed example a position belongs to, 0 is padding; None where
       rows are not packed.
-    positions: int32[B, S] position within the example; None for 0, 1, 2, ...
+    positions: int32[B|1, S] position within the example; None for 0, 1, 2, ...
+    from_prompt: int32[B|1, S] position minus that of the first prompt row, where the prompt rows
+      are not among these positions but a stream of their own (see `stands_apart`); else None.
   """
 
   mask: Array
   slot: Array | None = None
   segments: Array | None = None
   positions: Array | None = None
+  from_prompt: Array | None = None
 
 
 @struct.dataclass
 class LayerEdit:
-  """`x = fn(theta[l], x, layout)` before layer l. Leaves of `theta` are [L, ...]; `fn` is pure."""
+  """`x = fn(theta[l], x, layout)` before layer l. Leaves of `theta` are [L, ...]; `fn` is pure.
+
+  `fn` changes each position by itself: prompt rows that stand apart and tokens come in two calls.
+  """
 
   theta: Any
   fn: Callable[[Any, Array, Layout], Array] = struct.field(pytree_node=False)
@@ -91,7 +99,7 @@ class Injection:
     placement: where `prefix` rows go (static). "before_eos" is what google-research/prompt-tuning
       calls a suffix prompt.
     sees_input: whether `prefix` rows attend to the input tokens (static). If not, their states
-      do not depend on the input.
+      do not depend on the input. Read in the encoder only.
     kv_bias: the relative-position bias of `kv` keys (static): "zero", or "shifted" as if they
       stood at positions -P..-1 (METHODS 2.9: weights are not interchangeable).
   """
@@ -127,10 +135,35 @@ def prefix_length(injection: Injection) -> int:
   return 0 if injection.prefix is None else injection.prefix.shape[1]
 
 
+def stands_apart(injection: Injection) -> bool:
+  """Whether `prefix` is run through the encoder by itself, once for all examples of a batch.
+
+  It is if its rows do not see the input and nothing that they see differs between examples.
+  """
+  if injection.prefix is None or injection.sees_input or injection.prefix.shape[0] != 1:
+    return False
+  if injection.kv is None:
+    return True
+  # Keys that stand before the input are the farther from the rows the later the rows come.
+  moves = injection.kv_bias == 'shifted' and injection.placement not in _FIRST
+  return injection.kv.shape[2] == 1 and not moves
+
+
+def prompt_layout(injection: Injection) -> Layout:
+  """The layout of `prefix` rows that stand apart, a batch of one.
+
+  Their distances from one another are the same wherever they stand, and those from anything else
+  are asked for only where `placement` is the same for all examples.
+  """
+  slot = jnp.arange(prefix_length(injection), dtype=jnp.int32)[None]
+  first = _FIRST.get(injection.placement, 0)
+  return Layout(mask=slot >= 0, slot=slot, positions=first + slot)
+
+
 def attach(
   injection: Injection, x: Array, layout: Layout, prompt_slot: Array | None = None
 ) -> tuple[Array, Layout]:
-  """Adds `delta`, then puts `prefix` rows among the embeddings.
+  """Adds `delta`, then puts `prefix` rows among the embeddings, or makes room for them beside.
 
   Args:
     injection: what to add.
@@ -140,12 +173,17 @@ def attach(
       rows). None inserts the rows where `injection.placement` says.
 
   Returns:
-    [B, S, H] embeddings and their layout.
+    [B, S, H] embeddings and their layout. Rows that stand apart are not among them: S = T, and
+    the tokens have the positions that they would have around the rows.
   """
   if injection.delta is not None:
+    if layout.segments is not None:
+      raise ValueError('Packed rows take no delta: it is of the positions of one example')
     x = x + injection.delta.astype(x.dtype)
   if injection.prefix is None:
     return x, dataclasses.replace(layout, slot=None)
+  if prompt_slot is None and stands_apart(injection):
+    return x, _around(injection, layout)
   b = x.shape[0]
   rows = jnp.broadcast_to(injection.prefix, (b, *injection.prefix.shape[1:])).astype(x.dtype)
   if prompt_slot is not None:
@@ -158,6 +196,30 @@ def attach(
   return _insert(rows, x, layout, injection.placement)
 
 
+def _first_row(placement: Placement, layout: Layout) -> Array:
+  """int32[B|1, S|1] position of the first prompt row, for the example at each position."""
+  if placement not in PLACEMENTS:
+    raise ValueError(f'placement is {placement!r}; known: {", ".join(PLACEMENTS)}')
+  if placement in _FIRST:
+    return jnp.full((1, 1), _FIRST[placement], jnp.int32)
+  if layout.segments is None:
+    length = jnp.sum(layout.mask, axis=1, keepdims=True)
+  else:
+    same = layout.segments[:, :, None] == layout.segments[:, None, :]
+    length = jnp.sum(same & layout.mask[:, None, :], axis=2)
+  return jnp.maximum(length.astype(jnp.int32) - (placement == 'before_eos'), 0)
+
+
+def _around(injection: Injection, layout: Layout) -> Layout:
+  """The layout of tokens that stand around prompt rows which are not among them."""
+  own = layout.positions
+  if own is None:
+    own = jnp.arange(layout.mask.shape[1], dtype=jnp.int32)[None]
+  first = _first_row(injection.placement, layout)
+  own = jnp.where(own < first, own, own + prefix_length(injection))
+  return dataclasses.replace(layout, slot=None, positions=own, from_prompt=own - first)
+
+
 def _insert(rows: Array, x: Array, layout: Layout, placement: Placement) -> tuple[Array, Layout]:
   """Inserts `rows` [B, P, H] before position k of each example, k given by `placement`."""
   b, p = rows.shape[:2]
@@ -167,11 +229,7 @@ def _insert(rows: Array, x: Array, layout: Layout, placement: Placement) -> tupl
   mask = jnp.concatenate([jnp.ones((b, p), bool), layout.mask], axis=1)
   if placement == 'before':
     return joined, Layout(mask=mask, slot=slot)
-  length = jnp.sum(layout.mask, axis=1).astype(jnp.int32)
-  at = {'after_bos': jnp.ones_like(length), 'before_eos': length - 1, 'after_eos': length}
-  if placement not in at:
-    raise ValueError(f'placement is {placement!r}; known: {", ".join(PLACEMENTS)}')
-  k = jnp.maximum(at[placement], 0)[:, None]
+  k = jnp.broadcast_to(_first_row(placement, layout), (b, 1))
   j = jnp.arange(s, dtype=jnp.int32)[None]
   # Position j of the result is token j (before k), prompt row j - k, or token j - P (after).
   source = jnp.where(j < k, p + j, jnp.where(j < k + p, j - k, j))

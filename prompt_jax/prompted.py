@@ -33,14 +33,20 @@ class Encoded:
   """What the decoder needs of one batch of inputs.
 
   Attributes:
-    states: [B, S, H] the encoder's states, prompt rows included.
-    layout: of `states`.
+    all_states: what the decoder attends to: [B, S, H] the encoder's states, in front of them
+      [1, P, H] those of prompt rows that stand apart (see `injections.stands_apart`).
+    layout: of the former.
     injections: what the prompt adds; the decoder's part is still to be used.
   """
 
-  states: Array
+  all_states: tuple[Array, ...]
   layout: Layout
   injections: Injections
+
+  @property
+  def states(self) -> Array:
+    """[B, S, H] for the positions of `layout`."""
+    return self.all_states[-1]
 
 
 @struct.dataclass
@@ -49,11 +55,12 @@ class Cache:
 
   Attributes:
     own: keys and values of the decoder's self attention, and where the next go.
-    cross: [L, B, S, N, D] keys and values of cross attention, injected ones in front.
+    cross: [L, B|1, S, N, D] keys and values of cross attention: injected ones, those of a prompt
+      that stands apart, those of the other states.
   """
 
   own: SelfCache
-  cross: KeysValues
+  cross: tuple[KeysValues, ...]
 
 
 def variables_of(params: Any, constants: Any) -> dict[str, Any]:
@@ -75,7 +82,8 @@ class PromptedT5(nn.Module):
     """Teacher forcing.
 
     Returns:
-      float32[B, U, V] logits of the target positions, float32[] auxiliary loss.
+      float32[B, U, V] logits of the target positions (in packed rows, of all positions),
+      float32[] auxiliary loss.
     """
     injections = self.injections(batch.encoder_input_tokens, batch.task_id, deterministic)
     encoded = self._encode(batch, injections, deterministic)
@@ -84,7 +92,9 @@ class PromptedT5(nn.Module):
       segments=batch.decoder_segment_ids,
       positions=batch.decoder_positions,
     )
-    logits = self._decode(encoded, batch.decoder_input_tokens, layout, deterministic)
+    logits = self._decode(
+      encoded, batch.decoder_input_tokens, layout, deterministic, batch.decoder_prompt_slot
+    )
     return logits, jnp.asarray(injections.aux_loss, jnp.float32)
 
   def injections(
@@ -97,7 +107,7 @@ class PromptedT5(nn.Module):
     embeds = self.backbone.embed(tokens)
     pooled = None
     if 'pooled' in self.prompt.depends_on:  # one more pass through the frozen encoder
-      states = self.backbone.encode(embeds, Layout(mask=mask), Injection())
+      (states,) = self.backbone.encode(embeds, Layout(mask=mask), Injection())
       weights = mask[..., None].astype(states.dtype)
       pooled = jnp.sum(states * weights, 1) / jnp.maximum(jnp.sum(weights, 1), 1)
     cfg = self.backbone.cfg
@@ -147,19 +157,27 @@ class PromptedT5(nn.Module):
     layout = Layout(mask=jnp.ones(decoder_input_tokens.shape, bool))
     return self._decode(encoded, decoder_input_tokens, layout, deterministic)
 
-  def _decode(self, encoded: Encoded, tokens: Array, layout: Layout, deterministic: bool) -> Array:
+  def _decode(
+    self,
+    encoded: Encoded,
+    tokens: Array,
+    layout: Layout,
+    deterministic: bool,
+    slot: Array | None = None,
+  ) -> Array:
     injection = encoded.injections.decoder
-    x, layout = attach(injection, self.backbone.embed(tokens), layout)
+    x, layout = attach(injection, self.backbone.embed(tokens), layout, slot)
     # Both placements a decoder allows end with P rows before the first predicted token.
+    skip = prefix_length(injection) if slot is None else 0
     logits, _, _ = self.backbone.decode(
       x,
       layout,
-      encoded.states,
+      encoded.all_states,
       encoded.layout,
       injection,
       encoded.injections.cross,
       deterministic=deterministic,
-      skip=prefix_length(injection),
+      skip=skip,
     )
     return logits
 
@@ -197,14 +215,19 @@ class PromptedT5(nn.Module):
     return self._cached(encoded, self.backbone.embed(tokens), layout, cache.own, cache.cross)
 
   def _cached(
-    self, encoded: Encoded, x: Array, layout: Layout, own: SelfCache, cross: KeysValues | None
+    self,
+    encoded: Encoded,
+    x: Array,
+    layout: Layout,
+    own: SelfCache,
+    cross: tuple[KeysValues, ...] | None,
   ) -> tuple[Array, Cache]:
     count = x.shape[1]
     # Injected cross keys are already part of cached ones, but still widen the mask.
     logits, filled, cross = self.backbone.decode(
       x,
       layout,
-      encoded.states,
+      encoded.all_states,
       encoded.layout,
       encoded.injections.decoder,
       encoded.injections.cross,

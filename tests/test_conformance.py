@@ -18,8 +18,13 @@ import numpy as np
 import optax
 import pytest
 
+from prompt_jax.batch import Batch
 from prompt_jax.checkpoints.method import build, describe
 from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
+from prompt_jax.cli.packing import slots
+from prompt_jax.data.batches import BatchStream
+from prompt_jax.data.example import Example
+from prompt_jax.data.packing import Packed, PackedStream
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Injections
 from prompt_jax.models.t5 import T5
@@ -27,7 +32,7 @@ from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.base import PromptMethod, materialise
 from prompt_jax.prompts.initialise import initialise_prompt
 from prompt_jax.testing import tiny
-from prompt_jax.training.losses import Loss
+from prompt_jax.training.losses import Loss, token_losses
 from prompt_jax.training.partition import count, merge, split
 from prompt_jax.training.step import create_state, train_step
 
@@ -65,6 +70,13 @@ every_case = pytest.mark.parametrize('name', CASES)
 every_file = pytest.mark.parametrize('name', FILES)
 # Placement, visibility and bias change nothing in what trains; adding to rows does.
 every_training = pytest.mark.parametrize('name', [*FILES, 'deep-add-before_eos'])
+# Where rows are reserved, and where none are: other placements and modes differ in neither.
+PACKED = [
+  *FILES,
+  *(name for name in VARIANTS if 'blind' in name),
+  'input-before_eos',
+  'input_both-after_bos',
+]
 # One for each field of an injection that arrays can fill.
 MATERIALISED = ('input_both', 'prefix_zero', 'deep')
 
@@ -115,10 +127,8 @@ def case(name: str) -> Case:
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-  """What inference computes: states and slots of the encoder, logits [B, U, V] two ways."""
+  """What inference computes: logits [B, U, V] two ways."""
 
-  states: np.ndarray
-  slot: np.ndarray  # empty where there are no prompt rows
   forced: np.ndarray
   cached: np.ndarray
 
@@ -141,8 +151,7 @@ def decoded(name: str) -> Decoded:
 
     rest = jax.lax.scan(step, cache, targets[:-1])[1]
     cached = jnp.concatenate([first[None], rest]).swapaxes(0, 1)
-    slot = jnp.zeros(0) if encoded.layout.slot is None else encoded.layout.slot
-    return encoded.states, slot, forced, cached
+    return forced, cached
 
   return Decoded(*map(np.asarray, infer(BATCH)))
 
@@ -271,13 +280,76 @@ def test_a_saved_prompt_is_the_same_method_and_the_same_bits(name, tmp_path):
 
 
 @pytest.mark.parametrize('name', [name for name in CASES if 'blind' in name])
-def test_prompt_rows_that_do_not_see_the_input_have_one_state_for_all_inputs(name):
-  d = decoded(name)
-  slot = np.broadcast_to(d.slot, d.states.shape[:2])
-  rows = [d.states[i][slot[i] >= 0] for i in range(len(slot))]
-  same = [np.allclose(rows[0], r, atol=1e-5) for r in rows[1:]]
-  # After the first token every row stands at the same places, so positions do not differ either.
-  assert all(same)
+def test_prompt_rows_that_do_not_see_the_input_are_run_once_for_all_inputs(name):
+  c, tokens = case(name), BATCH.encoder_input_tokens
+  injections = c.model.apply(c.variables, tokens, method='injections')
+  states = jax.eval_shape(lambda v: c.model.apply(v, tokens, method='encode'), c.variables)
+  assert [len(x) for x in states.all_states] == [1, len(tokens)]
+  # The same rows, but for each example its own, are run among its tokens.
+  rows = jnp.repeat(injections.encoder.prefix, len(tokens), axis=0)
+  among = injections.replace(encoder=injections.encoder.replace(prefix=rows))
+  np.testing.assert_allclose(forced_with(among), decoded(name).forced, atol=2e-5)
+
+
+@functools.lru_cache(None)
+def some_examples() -> tuple[Example, ...]:
+  """Of unlike lengths, so that rows hold different numbers of them."""
+  rng = np.random.default_rng(3)
+  ids = lambda n: np.append(rng.integers(3, 40, n - 1), 1).astype(np.int32)
+  sizes = ((9, 2), (3, 4), (7, 1), (2, 3), (5, 2), (4, 1), (6, 2))
+  return tuple(Example(ids(t), ids(u), '', '', None, {}, 'some') for t, u in sizes)
+
+
+def owners(packed: Packed, batch: Batch) -> np.ndarray:
+  """int32[B, U] the number of the example that each position of the decoder belongs to."""
+  found = np.full(batch.decoder_segment_ids.shape, -1)
+  count = [0] * packed.rows
+  for example, row in zip(packed.examples, packed.row, strict=True):
+    count[row] += 1
+    found[row][batch.decoder_segment_ids[row] == count[row]] = example
+  return found
+
+
+def losses_and_gradient(c: Case, batch: Batch, owner: np.ndarray):
+  """The loss, that of each example, and the gradient with respect to a disturbed prompt."""
+  rng = np.random.default_rng(4)
+  disturbed = lambda x: x + rng.normal(0, 0.2, x.shape).astype(np.float32)
+  prompt = jax.tree.map(disturbed, c.params['prompt'])
+
+  @compiled
+  def run(prompt, batch):
+    def loss(prompt):
+      variables = {'params': {**c.params, 'prompt': prompt}, 'constants': c.constants}
+      logits, _ = c.model.apply(variables, batch)
+      weights = batch.decoder_loss_weights
+      each = weights * token_losses(logits, batch.decoder_target_tokens, 1e-4)[0]
+      own = jnp.asarray([jnp.sum(each * (owner == i)) for i in range(len(some_examples()))])
+      return jnp.sum(each) / jnp.sum(weights), own
+
+    return jax.value_and_grad(loss, has_aux=True)(prompt)
+
+  (loss, own), gradient = run(prompt, batch)
+  return {'loss': loss, 'of examples': own, **leaves(gradient)}
+
+
+@pytest.mark.parametrize('name', PACKED)
+def test_packed_rows_are_rows_of_their_own_or_are_refused(name):
+  c, examples = case(name), some_examples()
+  if c.model.prompt.depends_on:
+    with pytest.raises(UserError, match=f'reads {min(c.model.prompt.depends_on)} of each input'):
+      slots(c.model, c.variables)
+    return
+  encoder, decoder = slots(c.model, c.variables)
+  stream = PackedStream(examples, len(examples), row_length=24, encoder=encoder, decoder=decoder)
+  packed, batch = stream.packed(0), stream.batch(0)
+  assert 1 < packed.rows < len(examples)
+  got = losses_and_gradient(c, batch, owners(packed, batch))
+  alone = BatchStream(examples, len(examples), buckets=1)
+  owner = np.repeat(alone.rows(0).examples[:, None], alone.shapes.targets[0], axis=1)
+  want = losses_and_gradient(c, alone.batch(0), owner)
+  assert (want['of examples'] > 0).all()
+  for path, x in want.items():
+    np.testing.assert_allclose(got[path], x, atol=1e-5 * np.abs(x).max(), err_msg=path)
 
 
 def forced_with(injections: Injections) -> np.ndarray:

@@ -94,6 +94,7 @@ class Flag:
   type: Any = str
   metavar: str | None = None
   many: bool = False
+  switch: bool = False  # given without a value
 
 
 def seed(text: str) -> int:
@@ -129,18 +130,10 @@ at_least_zero = functools.partial(_at_least, 0)
 at_least_one = functools.partial(_at_least, 1)
 
 
-MODEL = Flag(
-  'model',
-  'MODEL',
-  '"embedded" (the small model in this package), a model folder (ours or of Hugging Face), or a '
-  'T5X checkpoint',
-)
-VOCABULARY = Flag(
-  'vocabulary',
-  'VOCABULARY',
-  'a SentencePiece model, or "bytes", where the model has none (T5X)',
-  metavar='FILE',
-)
+MODEL = Flag('model', 'MODEL', '"embedded" (the small model in this package), a model folder (ours '
+             'or of Hugging Face), or a T5X checkpoint')  # fmt: skip
+VOCABULARY = Flag('vocabulary', 'VOCABULARY', 'a SentencePiece model, or "bytes", where the model '
+                  'has none (T5X)', metavar='FILE')  # fmt: skip
 DEVICE = Flag(
   'device', 'DEVICE', 'cpu, gpu or tpu; "auto" takes the best one present', metavar='KIND'
 )
@@ -159,9 +152,8 @@ COLUMNS = (
 BATCH = Flag('batch_size', 'BATCH_SIZE', 'examples a step', at_least_one, 'N')
 INPUT_LENGTH = Flag('input_length', 'INPUT_LENGTH', 'tokens of an input', at_least_one, 'N')
 TARGET_LENGTH = Flag('target_length', 'TARGET_LENGTH', 'tokens of a target', at_least_one, 'N')
-OUTPUT = Flag(
-  'output', 'OUTPUT', 'folder for results; the same command resumes there', metavar='DIR'
-)
+OUTPUT = Flag('output', 'OUTPUT', 'folder for results; the same command resumes there',
+              metavar='DIR')  # fmt: skip
 STEPS = Flag('steps', 'STEPS', 'training steps', at_least_one, 'N')
 SEED = Flag('seed', 'SEED', 'seed of everything random', seed, 'N')
 RATE = Flag('learning_rate', 'LEARNING_RATE', 'learning rate', float, 'X')
@@ -173,6 +165,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('test', 'TEST', 'a file for the final score', metavar='FILE'),
     *COLUMNS,
     OUTPUT, STEPS, BATCH, RATE,
+    Flag('pack', 'PACK', 'several examples a row; for data of very unlike lengths', switch=True),
     Flag('length', 'PROMPT_LENGTH', 'rows of the prompt', at_least_one, 'N'),
     INPUT_LENGTH, TARGET_LENGTH, SEED,
     Flag('seeds', 'SEEDS', 'several seeds, with mean and standard deviation', seeds, '0,1,2'),
@@ -250,15 +243,19 @@ def build() -> _Parser:
       allow_abbrev=False,
     )
     for flag in SHORTCUTS[verb]:
-      sub.add_argument(
-        f'--{flag.name}',
-        type=flag.type,
-        metavar=flag.metavar,
-        help=flag.help,
-        action='append' if flag.many else 'store',
-      )
+      _add(sub, flag)
     _own_arguments(verb, sub)
   return top
+
+
+def _add(sub: argparse.ArgumentParser, flag: Flag) -> None:
+  if flag.switch:
+    sub.add_argument(f'--{flag.name}', action='store_const', const=True, help=flag.help)
+    return
+  action = 'append' if flag.many else 'store'
+  sub.add_argument(
+    f'--{flag.name}', type=flag.type, metavar=flag.metavar, help=flag.help, action=action
+  )
 
 
 def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.source import whole_path
 from prompt_jax.cli import config, report, tuned
 from prompt_jax.cli.device import choose as choose_device
+from prompt_jax.cli.packing import Packing, packed_stream
 from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
@@ -33,6 +34,7 @@ from prompt_jax.prompts.initializers import ClassLabels
 from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.partition import count, merge, split
+from prompt_jax.training.prefetch import Stream
 from prompt_jax.training.records import read_records
 from prompt_jax.training.settings import Settings
 
@@ -78,6 +80,7 @@ def train(
   loss: Loss,
   dropout: float,
   batch_size: int,
+  packing: Packing,
   input_length: int,
   target_length: int,
   seed: int,
@@ -99,6 +102,7 @@ def train(
     loss: what is minimised.
     dropout: probability with which the model drops out while it trains.
     batch_size: examples a step.
+    packing: whether and how they share rows.
     input_length: most tokens of an input.
     target_length: most tokens of a target.
     seed: of the only run, or
@@ -130,12 +134,13 @@ def train(
     )
     params = {'backbone': setup.backbone.params, **({'prompt': rows} if rows else {})}
     _check_positions(setup, params, constants, max_positions)
+    stream = _stream(setup, variables_of(params, constants), packing, batch_size, of_run)
     result = loop.train(
       model=setup.model,
       backbone=setup.backbone.params,
       prompt=rows,
       constants=constants,
-      stream=BatchStream(setup.examples['train'], batch_size, seed=number),
+      stream=stream,
       tx=optimizer,
       settings=of_run,
       folder=folder / f'seed_{number}' if seeds else folder,
@@ -148,6 +153,31 @@ def train(
     results.append(result)
 
   _report(setup, evaluator, results, folder, batch_size)
+
+
+def _stream(
+  setup: _Setup, variables: dict[str, Any], packing: Packing, batch_size: int, settings: Settings
+) -> Stream:
+  """The training batches, and a word on the shape of packed ones."""
+  examples = setup.examples['train']
+  if not packing.on:
+    return BatchStream(examples, batch_size, seed=settings.seed)
+  stream = packed_stream(
+    setup.model,
+    variables,
+    examples,
+    packing,
+    batch_size=batch_size,
+    seed=settings.seed,
+    microbatches=settings.microbatches or 1,
+  )
+  rows, inputs, targets = stream.shape
+  setup.console.print(
+    f'Packed: {batch_size} examples a step in {rows} rows of {inputs} positions, and of {targets} '
+    f'in the decoder; {100 * stream.filled:.0f} % of the former are filled',
+    highlight=False,
+  )
+  return stream
 
 
 def _evaluator(setup: _Setup, model: PromptedT5, batch_size: int) -> Evaluator:

@@ -52,9 +52,7 @@ class BatchStream:
   number: int = 0
 
   def __post_init__(self):
-    _check(self.examples, self.batch_size)
-    if self.seed < 0:
-      raise UserError(f'The seed is {self.seed}; it must not be negative.')
+    check_batch(self.examples, self.batch_size, self.seed)
     if self.last not in ('pad', 'drop'):
       raise UserError(f"last is {self.last!r}; expected 'pad' or 'drop'.")
     if self.last == 'drop' and len(self.examples) < self.batch_size:
@@ -63,7 +61,7 @@ class BatchStream:
         "batch, or last='pad'."
       )
     self.shapes = choose_buckets(self.examples, self.buckets, self.multiple)
-    self.digest = _digest(self.examples)
+    self.digest = digest(self.examples)
     self._epoch: tuple[int, list[Rows]] | None = None
 
   @property
@@ -83,14 +81,7 @@ class BatchStream:
       UserError: the position comes from other examples or settings, so that going on would repeat
         some examples and miss others.
     """
-    for name, value in self._identity().items():
-      if position[name] != value:
-        what = 'the examples differ' if name == 'digest' else f'{name} was {position[name]}'
-        now = '' if name == 'digest' else f' and is now {value}'
-        raise UserError(
-          f'Cannot go on with this data: {what}{now}. Use the data and settings of the run that is '
-          'resumed, or another output folder.'
-        )
+    check_position(position, self._identity())
     self.number = position['number']
 
   def __iter__(self) -> Iterator[Batch]:
@@ -143,7 +134,7 @@ def evaluation_batches(
     (batch, int64[n]): row i of the batch is example number `[i]` of `examples`. Rows from n on,
     in the last batch alone, are padding without weight.
   """
-  _check(examples, batch_size)
+  check_batch(examples, batch_size)
   shapes = choose_buckets(examples, buckets, multiple)
   for rows in cut(np.arange(len(examples)), shapes.member, batch_size):
     yield make_batch(examples, rows, shapes, batch_size, task_ids), rows.examples
@@ -194,14 +185,34 @@ def make_batch(
   return Batch(**arrays)
 
 
-def _check(examples: Sequence[Example], batch_size: int) -> None:
+def check_batch(examples: Sequence[Example], batch_size: int, seed: int = 0) -> None:
+  """Refuses what no batch can be made of."""
   if batch_size < 1:
     raise UserError(f'The batch size is {batch_size}; it must be at least 1.')
   if not examples:
     raise UserError('There are no examples to make batches of.')
+  if seed < 0:
+    raise UserError(f'The seed is {seed}; it must not be negative.')
 
 
-def _digest(examples: Sequence[Example]) -> int:
+def check_position(position: Mapping[str, int], identity: Mapping[str, int]) -> None:
+  """Refuses a position of other examples or settings than those of `identity`."""
+  for name, value in identity.items():
+    if name not in position:
+      raise UserError(
+        f'Cannot go on with this data: the run that is resumed had no {name}, so it was packed '
+        'where this one is not, or the other way round. Give the same, or another output folder.'
+      )
+    if position[name] != value:
+      what = 'the examples differ' if name == 'digest' else f'{name} was {position[name]}'
+      now = '' if name == 'digest' else f' and is now {value}'
+      raise UserError(
+        f'Cannot go on with this data: {what}{now}. Use the data and settings of the run that is '
+        'resumed, or another output folder.'
+      )
+
+
+def digest(examples: Sequence[Example]) -> int:
   """A checksum of all token ids, to tell the data of a resumed run from other data."""
   value = 0
   for example in examples:

@@ -4,6 +4,10 @@ T5 scales no attention logits by 1/sqrt(D) (it is folded into the initialisation
 kernel), normalises by root mean square without a bias, and has no biases in its matrices.
 """
 
+import functools
+import itertools
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from prompt_jax.models.config import T5Config
 
 Array = jax.Array
-KeysValues = tuple[Array, Array]  # keys and values, each [B, K, N, D]
+KeysValues = tuple[Array, Array]  # keys and values, each [B|1, K, N, D]
 
 _kernel_init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
 _relpos_init = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
@@ -116,6 +120,24 @@ class RelativeBias(nn.Module):
     return bias[None] if buckets.ndim == 2 else jnp.moveaxis(bias, 0, 1)
 
 
+def _joined(parts: Sequence[Array]) -> Array:
+  return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
+
+
+def _attention_logits(q: Array, k: Array) -> Array:
+  """[B, Q, N, D], [B|1, K, N, D] -> float32[B, N, Q, K]."""
+  if k.shape[0] == q.shape[0]:
+    return jnp.einsum('bqnd,bknd->bnqk', q, k, preferred_element_type=jnp.float32)
+  return jnp.einsum('bqnd,knd->bnqk', q, k[0], preferred_element_type=jnp.float32)
+
+
+def _mixed(weights: Array, v: Array) -> Array:
+  """[B, N, Q, K], [B|1, K, N, D] -> [B, Q, N, D]."""
+  if v.shape[0] == weights.shape[0]:
+    return jnp.einsum('bnqk,bknd->bqnd', weights, v)
+  return jnp.einsum('bnqk,knd->bqnd', weights, v[0])
+
+
 class Attention(nn.Module):
   """Multi-head attention. Project keys and values with `keys_values`, then call."""
 
@@ -138,17 +160,32 @@ class Attention(nn.Module):
   def keys_values(self, x: Array) -> KeysValues:
     return self._heads(self.key(x)), self._heads(self.value(x))
 
-  def __call__(self, x: Array, kv: KeysValues, mask: Array, bias: Array | None) -> Array:
-    """x: [B, Q, H]; kv: [B, K, N, D] each; mask: bool[B|1, 1, Q|1, K]; bias: [B|1, N, Q, K]."""
-    q, (k, v) = self._heads(self.query(x)), kv
-    logits = jnp.einsum('bqnd,bknd->bnqk', q, k, preferred_element_type=jnp.float32)
+  def __call__(
+    self, x: Array, groups: Sequence[KeysValues], mask: Array, bias: Array | None
+  ) -> Array:
+    """Attends to all keys of all groups.
+
+    Args:
+      x: [B, Q, H].
+      groups: keys and values [B|1, K_i, N, D]; a batch axis of 1 is seen by all rows and never
+        repeated for them.
+      mask: bool[B|1, 1, Q|1, K], K the sum of K_i.
+      bias: [B|1, N, Q, K].
+
+    Returns:
+      [B, Q, H].
+    """
+    q = self._heads(self.query(x))
+    logits = _joined([_attention_logits(q, k.astype(q.dtype)) for k, _ in groups])
     if bias is not None:
       logits = logits + bias
-    weights = jax.nn.softmax(jnp.where(mask, logits, _MASKED), axis=-1).astype(v.dtype)
-    if v.dtype == jnp.float32:  # the softmax's backward needs them in float32
+    weights = jax.nn.softmax(jnp.where(mask, logits, _MASKED), axis=-1).astype(q.dtype)
+    if q.dtype == jnp.float32:  # the softmax's backward needs them in float32
       weights = checkpoint_name(weights, 'weights')
     weights = self.dropout(weights, deterministic=self.deterministic)
-    y = jnp.einsum('bnqk,bknd->bqnd', weights, v)
+    ends = list(itertools.accumulate(v.shape[1] for _, v in groups))
+    parts = zip(jnp.split(weights, ends[:-1], axis=-1), groups, strict=True)
+    y = functools.reduce(jnp.add, [_mixed(w, v.astype(w.dtype)) for w, (_, v) in parts])
     return self.out(y.reshape(*y.shape[:2], -1))
 
 

@@ -59,15 +59,15 @@ class T5(nn.Module):
 
   def encode(
     self, x: Array, layout: Layout, injection: Injection, *, deterministic: bool = True
-  ) -> Array:
-    """Embeddings [B, S, H] with prompt rows in place -> states [B, S, H]."""
+  ) -> tuple[Array, ...]:
+    """As `stack.Encoder`."""
     return self.encoder(x, layout, injection, deterministic)
 
   def decode(
     self,
     x: Array,
     layout: Layout,
-    states: Array,
+    states: tuple[Array, ...],
     states_layout: Layout,
     injection: Injection,
     cross: Injection,
@@ -75,8 +75,8 @@ class T5(nn.Module):
     deterministic: bool = True,
     skip: int = 0,
     cache: stack.SelfCache | None = None,
-    cached_cross: KeysValues | None = None,
-  ) -> tuple[Array, stack.SelfCache | None, KeysValues | None]:
+    cached_cross: tuple[KeysValues, ...] | None = None,
+  ) -> tuple[Array, stack.SelfCache | None, tuple[KeysValues, ...] | None]:
     """As `stack.Decoder`, and always to logits: float32[B, Q - skip, V]."""
     x, cache, cross_kv = self.decoder(
       x,

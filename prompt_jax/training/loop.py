@@ -235,7 +235,7 @@ def _loop(
       with jax.transfer_guard('disallow'):
         point.state, metrics = step(point.state, frozen, point.constants, batch)
       point.step, point.position = point.step + 1, position
-      monitor.push(point.step, metrics, batch.encoder_input_tokens.shape[0])
+      monitor.push(point.step, metrics)
       last = point.step == settings.steps
       value, improved = None, False
       if run.evaluate and (last or _due(point.step, settings.eval_every)):

@@ -132,6 +132,16 @@ def normalized_weights(
   return weights / normalization
 
 
+def count_examples(weights: Array, segment_ids: Array | None = None) -> Array:
+  """float32[] examples of a batch that have a target with weight; arguments as above."""
+  counts = weights > 0
+  if segment_ids is not None:
+    # An example's targets stand side by side, so each but its first follows one of its own.
+    earlier = jnp.pad(jnp.where(counts, segment_ids, 0)[:, :-1], ((0, 0), (1, 0)))
+    return jnp.sum(counts & (segment_ids != earlier)).astype(jnp.float32)
+  return jnp.sum(jnp.any(counts, axis=-1)).astype(jnp.float32)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def token_losses(
   logits: Array, targets: Array, z_loss: float = 0.0, label_smoothing: float = 0.0

@@ -22,15 +22,15 @@ class Monitor:
 
   def __init__(self, records: Records, progress: Progress, log_every: int):
     self._records, self._progress, self._log_every = records, progress, log_every
-    self._pending: tuple[int, dict[str, jax.Array], int] | None = None
+    self._pending: tuple[int, dict[str, jax.Array]] | None = None
     self._window: list[dict[str, float]] = []
-    self._rows, self._last = 0, 0
+    self._examples, self._last = 0.0, 0
     self._since: float | None = None  # None until the first step, with its compiling, is over
 
-  def push(self, step: int, metrics: dict[str, jax.Array], rows: int) -> None:
+  def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
     """After dispatching `step`: reads the step before it."""
     self.flush()
-    self._pending = (step, metrics, rows)
+    self._pending = (step, metrics)
 
   def flush(self) -> None:
     """Reads the metrics that were pushed last, waiting for them if need be.
@@ -40,7 +40,7 @@ class Monitor:
     """
     if self._pending is None:
       return
-    step, metrics, rows = self._pending
+    step, metrics = self._pending
     self._pending = None
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     for name in ('loss', 'grad_norm', 'update_norm'):
@@ -54,7 +54,7 @@ class Monitor:
       self._since = now
       self._progress.begin(step)
     else:
-      self._rows += rows
+      self._examples += values['examples']
     self._window.append(values)
     self._last = step
     report = step % self._log_every == 0
@@ -82,7 +82,7 @@ class Monitor:
     record: dict[str, Any] = {
       name: sum(values[name] for values in self._window) / n for name in self._window[0]
     }
-    if self._rows and self._since is not None and now > self._since:
-      record['examples_per_second'] = self._rows / (now - self._since)
+    if self._examples and self._since is not None and now > self._since:
+      record['examples_per_second'] = self._examples / (now - self._since)
     self._records.add(step, 'train', record)
-    self._window, self._rows, self._since = [], 0, now
+    self._window, self._examples, self._since = [], 0.0, now

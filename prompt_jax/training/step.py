@@ -14,7 +14,12 @@ from flax import struct
 
 from prompt_jax.batch import Batch
 from prompt_jax.errors import UserError
-from prompt_jax.training.losses import Loss, loss_and_sums, normalized_weights
+from prompt_jax.training.losses import (
+  Loss,
+  count_examples,
+  loss_and_sums,
+  normalized_weights,
+)
 from prompt_jax.training.partition import Tree, merge
 
 Array = jax.Array
@@ -80,8 +85,8 @@ def train_step(
 
   Returns:
     The state after the step and float32[] metrics: "loss" (what is minimised), "cross_entropy",
-    "z_loss" and "token_accuracy" (means over target tokens), "tokens" (their number), "aux_loss",
-    "grad_norm" and "update_norm" (of all trainable leaves).
+    "z_loss" and "token_accuracy" (means over target tokens), "tokens" and "examples" (their
+    numbers), "aux_loss", "grad_norm" and "update_norm" (of all trainable leaves).
 
   Raises:
     UserError: the rows do not divide into `microbatches`.
@@ -118,7 +123,9 @@ def train_step(
     trainable=optax.apply_updates(state.trainable, updates),
     opt_state=opt_state,
   )
-  return new, {**_metrics(sums, gradient), 'update_norm': optax.tree.norm(updates)}
+  metrics = _metrics(sums, gradient)
+  metrics['examples'] = count_examples(batch.decoder_loss_weights, batch.decoder_segment_ids)
+  return new, {**metrics, 'update_norm': optax.tree.norm(updates)}
 
 
 def parts_for_caches(rows: int, width: int) -> int:

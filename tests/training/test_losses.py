@@ -120,3 +120,10 @@ def test_only_one_buffer_as_large_as_the_logits():
 
   memory = jax.jit(gradient).lower(logits, targets, weights).compile().memory_analysis()
   assert memory.temp_size_in_bytes < 0.1 * b * u * v * 4
+
+
+def test_examples_are_counted_by_row_or_by_segment():
+  weights = jnp.asarray([[0, 1, 1, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 0, 0]], jnp.float32)
+  segments = jnp.asarray([[1, 1, 1, 2, 2], [0, 0, 0, 0, 0], [1, 2, 2, 0, 0]])
+  assert float(losses.count_examples(weights)) == 2
+  assert float(losses.count_examples(weights, segments)) == 4

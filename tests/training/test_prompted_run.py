@@ -10,12 +10,15 @@ from rich.console import Console
 
 from prompt_jax.checkpoints.fingerprint import fingerprint
 from prompt_jax.checkpoints.prompt_file import load_prompt
+from prompt_jax.data.example import Example
+from prompt_jax.data.packing import PackedStream, Slots
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.input_prompt import InputPrompt
 from prompt_jax.testing import tiny
 from prompt_jax.training import losses, optim, partition
 from prompt_jax.training.loop import train
+from prompt_jax.training.records import read_records
 from prompt_jax.training.settings import Settings
 
 P = 5
@@ -47,13 +50,21 @@ def params(model):
   return jax.jit(model.init)(jax.random.key(0), tiny.batch())['params']
 
 
-def run(model, params, folder, console=None, **settings):
+def packed_stream():
+  """Batches of 4 of 10 examples, the third one of an epoch with 2."""
+  rng = np.random.default_rng(0)
+  ids = lambda n: np.append(rng.integers(3, 40, n - 1), 1).astype(np.int32)
+  examples = [Example(ids(2 + i % 6), ids(2 + i % 2), '', '', None, {}, '') for i in range(10)]
+  return PackedStream(examples, 4, row_length=24, encoder=Slots(P))
+
+
+def run(model, params, folder, console=None, stream=None, **settings):
   return train(
     model=model,
     backbone=params['backbone'],
     prompt=params['prompt'],
     constants={},
-    stream=Stream(),
+    stream=stream or Stream(),
     tx=optim.adafactor(0.3),
     settings=Settings(**{'steps': 6, 'save_every': 2, **settings}),
     folder=folder,
@@ -89,10 +100,18 @@ def test_what_is_printed_trains_and_the_rest_keeps_its_bytes(model, params, tmp_
   assert all(jax.tree.leaves(moved))
 
 
-def test_a_resumed_run_ends_with_the_same_bytes(model, params, tmp_path):
-  run(model, params, tmp_path / 'whole')
-  run(model, params, tmp_path / 'parts', steps=3)
-  run(model, params, tmp_path / 'parts')
+@pytest.mark.parametrize('stream', [Stream, packed_stream])
+def test_a_resumed_run_ends_with_the_same_bytes(model, params, tmp_path, stream):
+  run(model, params, tmp_path / 'whole', stream=stream())
+  run(model, params, tmp_path / 'parts', stream=stream(), steps=2)
+  run(model, params, tmp_path / 'parts', stream=stream())
   whole, parts = ((tmp_path / n / 'prompt.safetensors').read_bytes() for n in ('whole', 'parts'))
   assert whole == parts
   assert load_prompt(tmp_path / 'parts' / 'prompt.safetensors').metadata['step'] == 6
+
+
+def test_records_count_examples_and_not_rows(model, params, tmp_path):
+  run(model, params, tmp_path, stream=packed_stream(), steps=3, log_every=1)
+  records = [r for r in read_records(tmp_path / 'metrics.jsonl') if r['kind'] == 'train']
+  assert [r['examples'] for r in records] == [4, 4, 2]
+  assert sum(r['tokens'] for r in records) == 10 * 2.5

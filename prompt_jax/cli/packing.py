@@ -1,0 +1,87 @@
+"""Training batches of packed rows: what the prompt of a run needs of them, or why it cannot be."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prompt_jax.data.example import Example
+from prompt_jax.data.packing import NO_SLOTS, PackedStream, Slots
+from prompt_jax.errors import UserError
+from prompt_jax.injections import Injection, prefix_length, stands_apart
+from prompt_jax.prompted import PromptedT5
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+  """Whether and how the examples of a run share rows.
+
+  Attributes:
+    on: whether they do; otherwise each has a row of its own, in batches of similar length.
+    row_length: most positions of a row.
+    look_ahead: examples that a batch may choose from besides the next ones.
+  """
+
+  on: bool = False
+  row_length: int = 512
+  look_ahead: int = 256
+
+
+def packed_stream(
+  model: PromptedT5,
+  variables: dict[str, Any],
+  examples: Sequence[Example],
+  packing: Packing,
+  *,
+  batch_size: int,
+  seed: int,
+  microbatches: int = 1,
+) -> PackedStream:
+  """The stream with the places that the prompt needs.
+
+  Raises:
+    UserError: the prompt reads its input, so that it cannot be in a row of several; or an example
+      is longer than a row.
+  """
+  encoder, decoder = slots(model, variables)
+  return PackedStream(
+    examples,
+    batch_size,
+    seed=seed,
+    row_length=packing.row_length,
+    look_ahead=packing.look_ahead,
+    encoder=encoder,
+    decoder=decoder,
+    row_multiple=microbatches,
+  )
+
+
+def slots(model: PromptedT5, variables: dict[str, Any]) -> tuple[Slots, Slots]:
+  """What each example reserves for prompt rows in the encoder and in the decoder.
+
+  Raises:
+    UserError: the method reads its input.
+  """
+  reads = sorted(model.prompt.depends_on) if model.prompt is not None else []
+  if reads:
+    raise UserError(
+      f'{type(model.prompt).__name__} reads {", ".join(reads)} of each input, and a packed row has '
+      'several inputs. Leave out --pack, or take a prompt that is the same for every input.'
+    )
+  tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  call = lambda v, t: model.apply(v, t, method='injections')
+  injections = jax.eval_shape(call, variables, tokens)
+  if injections.encoder.delta is not None or injections.decoder.delta is not None:
+    raise UserError(
+      f'{type(model.prompt).__name__} adds to the tokens by their position in an input, and a '
+      'packed row has several inputs. Leave out --pack.'
+    )
+  return _slots(injections.encoder), _slots(injections.decoder)
+
+
+def _slots(injection: Injection) -> Slots:
+  if stands_apart(injection):
+    return NO_SLOTS
+  return Slots(prefix_length(injection), injection.placement)

@@ -1,0 +1,144 @@
+"""What the benchmarks beside Hugging Face PEFT share: both models, clocks, processes."""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+# T5 1.1 small.
+SMALL = dict(
+  vocab_size=32128, emb_dim=512, num_heads=6, head_dim=64,
+  num_encoder_layers=8, num_decoder_layers=8, mlp_dim=1024,
+)  # fmt: skip
+
+
+def add_common(parser: argparse.ArgumentParser, sides: Iterable[str]) -> None:
+  """The options that every benchmark has."""
+  parser.add_argument('--batch', type=int, default=32, help='examples a step')
+  parser.add_argument('--prompt', type=int, default=100, help='prompt rows')
+  parser.add_argument('--threads', type=int, default=2, help='CPU cores, and threads on them')
+  parser.add_argument('--rounds', type=int, default=3, help='processes of each side')
+  parser.add_argument('--unroll', type=int, default=1, help='our T5Config.unroll')
+  parser.add_argument('--only', choices=tuple(sides), help='one process of one side, as JSON')
+
+
+def our_model(prompt: Any, unroll: int = 1) -> tuple[Any, dict, dict]:
+  """A prompted T5, its frozen random weights on the device, and what its prompt trains."""
+  import jax
+  import numpy as np
+  from flax import traverse_util
+
+  from prompt_jax.checkpoints.check import expected_shapes
+  from prompt_jax.models.config import T5Config
+  from prompt_jax.models.t5 import T5
+  from prompt_jax.prompted import PromptedT5
+
+  cfg = T5Config(**SMALL, unroll=unroll)
+  rng = np.random.default_rng(0)
+  flat = {
+    path: jax.device_put(rng.normal(0, 0.05, shape).astype(np.float32))
+    for path, shape in expected_shapes(cfg).items()
+  }
+  frozen = {'backbone': traverse_util.unflatten_dict(flat, sep='/')}
+  rows = rng.normal(0, 1, (prompt.length, cfg.emb_dim)).astype(np.float32)
+  return PromptedT5(T5(cfg), prompt), frozen, {'prompt': {'encoder': {'prompt': rows}}}
+
+
+def our_step(model: Any, frozen: dict, trainable: dict, tx: Any, **options: Any) -> Callable:
+  """A step on one batch, which ends when the device has done it."""
+  import functools
+
+  import jax
+
+  from prompt_jax.training.losses import Loss
+  from prompt_jax.training.step import create_state, train_step
+
+  state = create_state(trainable, tx, seed=0)
+  run = functools.partial(train_step, model=model, tx=tx, loss=Loss(), **options)
+  run = jax.jit(run, donate_argnums=0)
+
+  def step(batch: Any) -> None:
+    nonlocal state
+    state, metrics = run(state, frozen, {}, batch)
+    jax.block_until_ready((state, metrics))
+
+  return step
+
+
+def peft_step(prompt_rows: int, threads: int) -> Callable:
+  """PEFT's prompt tuning on a T5 of the same shape: a step on (inputs, mask, labels)."""
+  import torch
+  from peft import PromptTuningConfig, TaskType, get_peft_model
+  from transformers import T5Config, T5ForConditionalGeneration
+
+  torch.set_num_threads(threads)
+  config = T5Config(
+    vocab_size=SMALL['vocab_size'],
+    d_model=SMALL['emb_dim'],
+    num_heads=SMALL['num_heads'],
+    d_kv=SMALL['head_dim'],
+    num_layers=SMALL['num_encoder_layers'],
+    num_decoder_layers=SMALL['num_decoder_layers'],
+    d_ff=SMALL['mlp_dim'],
+    feed_forward_proj='gated-gelu',
+    tie_word_embeddings=False,
+    dropout_rate=0.0,
+    decoder_start_token_id=0,
+  )
+  prompt = PromptTuningConfig(
+    task_type=TaskType.SEQ_2_SEQ_LM,
+    num_virtual_tokens=prompt_rows,
+    num_transformer_submodules=1,
+  )
+  model = get_peft_model(T5ForConditionalGeneration(config), prompt).train()
+  tuned = [p for p in model.parameters() if p.requires_grad]
+  assert sum(p.numel() for p in tuned) == prompt_rows * SMALL['emb_dim']
+  optimizer = torch.optim.AdamW(tuned, lr=0.3)
+
+  def step(inputs: Any, mask: Any, labels: Any) -> None:
+    optimizer.zero_grad()
+    model(input_ids=inputs, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
+    optimizer.step()
+
+  return step
+
+
+def timed(step: Callable[[], None], steps: int, warm_up: int = 2) -> dict:
+  """Wall and CPU seconds of each step after some that warm up, and the process's peak memory."""
+  for _ in range(warm_up):
+    step()
+  wall, cpu = [], []
+  for _ in range(steps):
+    before, used = time.perf_counter(), time.process_time()
+    step()
+    wall.append(time.perf_counter() - before)
+    cpu.append(time.process_time() - used)
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  return {'wall': wall, 'cpu': cpu, 'peak_gib': peak}
+
+
+def pin(threads: int) -> None:
+  """Keeps this process, and those it starts, on so many cores."""
+  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def alternate(sides: Iterable[str], rounds: int, *more: str) -> dict[str, list[dict]]:
+  """Runs each side in processes of its own, in turn; what they print as JSON."""
+  results: dict[str, list[dict]] = {name: [] for name in sides}
+  for _ in range(rounds):
+    for name, done in results.items():
+      command = [sys.executable, *sys.argv, *more, f'--only={name}']
+      run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+      done.append(json.loads(run.stdout.splitlines()[-1]))
+  return results
+
+
+def median(runs: list[dict], key: str) -> float:
+  """Over all steps of all processes of a side."""
+  return statistics.median(x for run in runs for x in run[key])

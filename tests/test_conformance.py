@@ -34,7 +34,8 @@ from prompt_jax.prompts.initialise import initialise_prompt
 from prompt_jax.testing import tiny
 from prompt_jax.training.losses import Loss, token_losses
 from prompt_jax.training.partition import count, merge, split
-from prompt_jax.training.step import create_state, train_step
+from prompt_jax.training.population import population_step
+from prompt_jax.training.step import create_state, loss_gradient, train_step, updated
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'gin' / 'prompts'
 FILES = {path.stem: (path.stem, ()) for path in sorted(FOLDER.glob('*.gin'))}
@@ -157,6 +158,11 @@ def decoded(name: str) -> Decoded:
 
 
 @functools.lru_cache(None)
+def gradient_of(name: str):
+  return compiled(functools.partial(loss_gradient, model=case(name).model, loss=Loss(z_loss=0.0)))
+
+
+@functools.lru_cache(None)
 def trained(name: str):
   """The states before, between and after `STEPS` steps, and the metrics of each."""
   c = case(name)
@@ -234,6 +240,35 @@ def test_every_leaf_trains_and_the_loss_falls(name):
   trainable = count(states[0].trainable)
   assert trainable == count(case(name).params['prompt'])
   assert 2 * trainable <= count(states[-1].opt_state) <= 2 * trainable + 2
+
+
+@every_training
+def test_prompts_trained_together_are_those_trained_apart(name):
+  """Two steps of three prompts with first values, examples and optimisers of their own."""
+  c, frozen = case(name), split(case(name).params)[1]
+  first = trained(name)[0][0]
+  move = lambda k: jax.tree.map(lambda x: x * (1 + 0.1 * k) + 0.01 * k, first.trainable)
+  # Linear in the gradient: Adam makes whole steps of what is 0 but for rounding.
+  txs = [optax.sgd(rate, momentum=0.9) for rate in (0.01, 0.03, 0.1)]
+  begun = [create_state(move(k), tx, seed=k) for k, tx in enumerate(txs)]
+  batches = [[tiny.batch(seed=10 * n + k) for k in range(3)] for n in range(2)]
+  apart = []
+  for k, state in enumerate(begun):
+    # Only the optimiser differs, so the gradient's program is compiled once.
+    for n in range(2):
+      gradient, metrics = gradient_of(name)(state, frozen, c.constants, batches[n][k])
+      state = updated(state, gradient, txs[k])[0]
+    apart.append((state, metrics['loss']))
+  together = compiled(
+    functools.partial(population_step, models=[c.model] * 3, txs=txs, loss=Loss(z_loss=0.0))
+  )
+  states, nothing = begun, [{}] * 3
+  for n in range(2):
+    states, metrics = together(states, frozen, nothing, [c.constants] * 3, batches[n])
+  for k, (want, loss) in enumerate(apart):
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-5)
+    jax.tree.map(close, states[k].trainable, want.trainable)
+    np.testing.assert_allclose(metrics[k]['loss'], loss, rtol=1e-5)
 
 
 @every_case

@@ -7,68 +7,12 @@ below says which. What has no flag is reached with `--gin_file` and `--gin.`.
 import argparse
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from prompt_jax import __version__
+from prompt_jax.cli.usage import EXAMPLES, OVERVIEW, VERBS
 from prompt_jax.errors import UserError, unknown
-
-VERBS = {
-  'train': 'tune a prompt (or more) on a frozen model',
-  'eval': 'measure a prompt on a task or a file',
-  'infer': 'apply a prompt to texts',
-  'pretrain': 'train a model from text: span corruption, then prefix LM',
-  'inspect': 'describe a prompt file, in words and pictures, or list a model',
-  'import': 'make a prompt file of a prompt that another library trained',
-  'export': 'write a prompt for another library: NumPy, T5X or PEFT',
-  'tasks': 'list the known tasks and show their examples',
-  'convert': 'write a model in another form: ours, T5X, Hugging Face',
-}
-
-EXAMPLES = {
-  'train': """
-  prompt-jax train --task docstrings_iid --output out/
-  prompt-jax train --data reviews.tsv --model embedded --output out/
-  prompt-jax train --data train.jsonl --validation dev.jsonl --prompt prefix --steps 500
-  prompt-jax train --task docstrings_iid --seeds 0,1,2 --length 50
-  prompt-jax train --task docstrings_iid --train all --learning_rate 0.001    (model tuning)
-  prompt-jax train --gin_file=my_run.gin --gin.BATCH_SIZE=16""",
-  'eval': """
-  prompt-jax eval --prompt_file out/prompt.safetensors --task docstrings_iid --split test
-  prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --output out/test/
-  prompt-jax eval --task docstrings_iid                        (the model without a prompt)""",
-  'infer': """
-  prompt-jax infer --prompt_file out/prompt.safetensors 'a line of text' 'another'
-  prompt-jax infer --prompt_file out/prompt.safetensors --input texts.txt --output answers.jsonl
-  cat texts.txt | prompt-jax infer --prompt_file out/prompt.safetensors""",
-  'pretrain': """
-  prompt-jax pretrain --corpus text.txt.xz --gin_file=models/t5_1_1/tiny.gin --output model/
-  prompt-jax train --model model/ --data reviews.tsv --output out/
-  prompt-jax pretrain --model model/ --steps 0 --corpus text.txt --output adapted/""",
-  'inspect': """
-  prompt-jax inspect out/prompt.safetensors
-  prompt-jax inspect out/prompt.safetensors --plots out/
-  prompt-jax inspect t5x/checkpoint_1100000                (names, shapes and dtypes, unread)""",
-  'import': """
-  prompt-jax import sst2.npy sst2.safetensors --model t5_base/ --labels negative,positive
-  prompt-jax import run/numpy_checkpoints rte.safetensors --model t5_base/     (its last step)
-  prompt-jax import run/checkpoint_1130000 prompt.safetensors --model t5_base/      (of T5X)
-  prompt-jax import peft_folder/ prompt.safetensors --model t5_base/""",
-  'export': """
-  prompt-jax export out/prompt.safetensors peft_folder/ --to=peft
-  prompt-jax export out/prompt.safetensors prompt.npy --to=npy
-  prompt-jax export out/prompt.safetensors run/ --to=numpy_checkpoints
-  prompt-jax export out/prompt.safetensors run/ --to=t5x       (with the model, one checkpoint)""",
-  'tasks': """
-  prompt-jax tasks
-  prompt-jax tasks docstrings_iid --examples 5
-  prompt-jax tasks glue_sst2 --record sst2.npz      (then train --data sst2.npz needs no seqio)""",
-  'convert': """
-  prompt-jax convert google/t5-v1_1-small/ model/             (Hugging Face to ours)
-  prompt-jax convert t5x/checkpoint_1100000 model/ --vocabulary spiece.model
-  prompt-jax convert gs://BUCKET/t5x/checkpoint_1100000 model/ --vocabulary spiece.model
-  prompt-jax convert model/ exported/ --to hf
-  prompt-jax convert model/ exported/ --to t5x --dtype float32""",
-}
 
 # Whose file is not named after the verb: `import` is a keyword, and export goes with it.
 FILES = {'import': 'import_prompt', 'export': 'export_prompt'}
@@ -76,12 +20,6 @@ FORMS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
 # Names in the parsed arguments that are no flags.
 POSITIONAL = ('verb', '_', 'texts', 'file', 'name', 'source', 'dest', 'destination')
-
-OVERVIEW = """examples:
-  prompt-jax train --task docstrings_iid --output out/     tune a prompt on the embedded model
-  prompt-jax train --data reviews.tsv --output out/        the same on a file of your own
-  prompt-jax infer --prompt_file out/prompt.safetensors 'a line of text'
-  prompt-jax train --help                                  every flag, and more examples"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +52,18 @@ def seeds(text: str) -> list[int]:
     return [seed(s) for s in text.split(',')]
   except argparse.ArgumentTypeError as e:
     raise argparse.ArgumentTypeError(f'{e}; seeds are given as 0,1,2') from None
+
+
+def listed(kind: Callable[[str], Any], what: str) -> Callable[[str], list[Any]]:
+  """A type of flags: '0.3,1' -> [0.3, 1.0]."""
+
+  def parse(text: str) -> list[Any]:
+    try:
+      return [kind(part) for part in text.split(',')]
+    except (ValueError, argparse.ArgumentTypeError):
+      raise argparse.ArgumentTypeError(f'{text!r} is not {what}') from None
+
+  return parse
 
 
 def _at_least(least: int, text: str) -> int:
@@ -158,19 +108,37 @@ STEPS = Flag('steps', 'STEPS', 'training steps', at_least_one, 'N')
 SEED = Flag('seed', 'SEED', 'seed of everything random', seed, 'N')
 RATE = Flag('learning_rate', 'LEARNING_RATE', 'learning rate', float, 'X')
 
+# What a run learns from; `train` and `population` share it.
+EXAMPLES_OF_A_RUN = (
+  MODEL, VOCABULARY, TASK, FOLDER, MODULE, DATA,
+  Flag('validation', 'VALIDATION', 'a file to select the best prompt on', metavar='FILE'),
+  Flag('test', 'TEST', 'a file for the final score', metavar='FILE'),
+  *COLUMNS,
+)  # fmt: skip
+LENGTH = Flag('length', 'PROMPT_LENGTH', 'rows of the prompt', at_least_one, 'N')
+
 SHORTCUTS: dict[str, tuple[Flag, ...]] = {
   'train': (
-    MODEL, VOCABULARY, TASK, FOLDER, MODULE, DATA,
-    Flag('validation', 'VALIDATION', 'a file to select the best prompt on', metavar='FILE'),
-    Flag('test', 'TEST', 'a file for the final score', metavar='FILE'),
-    *COLUMNS,
-    OUTPUT, STEPS, BATCH, RATE,
+    *EXAMPLES_OF_A_RUN, OUTPUT, STEPS, BATCH, RATE,
     Flag('pack', 'PACK', 'several examples a row; for data of very unlike lengths', switch=True),
-    Flag('length', 'PROMPT_LENGTH', 'rows of the prompt', at_least_one, 'N'),
-    INPUT_LENGTH, TARGET_LENGTH, SEED,
+    LENGTH, INPUT_LENGTH, TARGET_LENGTH, SEED,
     Flag('seeds', 'SEEDS', 'several seeds, with mean and standard deviation', seeds, '0,1,2'),
     Flag('train', 'TRAINABLE', '"prompt" (the default), "all" for model tuning, or a pattern of '
          'parameter paths; repeatable', metavar='PATTERN', many=True),
+    DEVICE,
+  ),
+  'population': (
+    *EXAMPLES_OF_A_RUN, OUTPUT, STEPS, BATCH, RATE, LENGTH, INPUT_LENGTH, TARGET_LENGTH,
+    Flag('seeds', 'SEEDS', 'one prompt of each setting for each seed', seeds, '0,1,2'),
+    Flag('learning_rates', 'LEARNING_RATES', 'several learning rates',
+         listed(float, 'a list of numbers such as 0.3,1'), 'X,Y'),
+    Flag('lengths', 'LENGTHS', 'several numbers of prompt rows',
+         listed(at_least_one, 'a list of whole numbers such as 20,100'), 'N,M'),
+    Flag('inits', 'INITS', 'several initialisers: files of gin/inits', listed(str, ''), 'A,B'),
+    Flag('halving', 'HALVING', 'steps at which the worse half stops',
+         listed(at_least_one, 'a list of steps such as 200,400'), 'N,M'),
+    Flag('at_once', 'AT_ONCE', 'most prompts computed together, to save memory', at_least_one,
+         'N'),
     DEVICE,
   ),
   'eval': (
@@ -260,7 +228,7 @@ def _add(sub: argparse.ArgumentParser, flag: Flag) -> None:
 
 def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
   """Arguments that are not shortcuts for a gin macro."""
-  if verb == 'train':
+  if verb in ('train', 'population'):
     sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
     sub.add_argument('--init', metavar='NAME', help='initialiser: a file of gin/inits')
   if verb == 'infer':

@@ -6,6 +6,7 @@ misspelt macro and a binding of something that the run never builds; both are re
 """
 
 import argparse
+import contextlib
 import difflib
 import inspect
 import os
@@ -13,7 +14,7 @@ import pathlib
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gin import config as gin_config
@@ -65,10 +66,7 @@ def load(
   gin_config._LOCATION_PREFIXES[:] = [str(folder()), *searched]
   _file(f'runs/{args.verb}.gin', searched)
   files = [_file(name, searched) for name in args.gin_file]
-  for subfolder, name in includes:
-    if name not in names(subfolder):
-      raise unknown(_singular(subfolder), name, names(subfolder))
-    _file(f'{subfolder}/{name}.gin', searched)
+  _include(includes, searched)
   flags = arguments.shortcuts(args)
   for flag, value in flags:
     _parse(f'{flag.macro} = {value!r}', f'--{flag.name}')
@@ -216,6 +214,61 @@ def _references(name: str) -> Iterator[gin_config.ConfigurableReference]:
         yield from gin_config.iterate_references(bindings)
     elif selector == name:
       yield from gin_config.iterate_references(bindings)
+
+
+def reads(*parts: Callable[..., Any]) -> set[str]:
+  """The macros, and the selectors of gin, that some configurables read, directly or not."""
+  found: set[str] = set()
+  for part in parts:
+    macros, selectors = _reachable(gin_config._inverse_lookup(part).selector)
+    found |= macros | selectors
+  return found
+
+
+def is_in(name: str, known: set[str]) -> bool:
+  """Whether `reads` found a macro, or the thing of a binding such as "adafactor.decay"."""
+  if '.' not in name:
+    return name in known
+  matching = gin_config._REGISTRY.matching_selectors(name.rpartition('.')[0])
+  return any(selector in known for selector in matching)
+
+
+@contextlib.contextmanager
+def changed(
+  settings: Mapping[str, Any], includes: Sequence[tuple[str, str]] = ()
+) -> Iterator[None]:
+  """Other values for some settings, for as long as it is entered.
+
+  Args:
+    settings: values by the name of a macro ("LEARNING_RATE") or binding ("adafactor.decay").
+    includes: (subfolder, name) of gin files that are read first.
+
+  Raises:
+    UserError: gin knows no such file or binding.
+  """
+  configs = (gin_config._CONFIG, gin_config._OPERATIVE_CONFIG)
+  before = [{key: dict(bindings) for key, bindings in c.items()} for c in configs]
+  try:
+    with gin_config.unlock_config():
+      _include(includes, ())
+      for name, value in settings.items():
+        key = name if '.' in name else f'{name}/gin.macro.value'
+        try:
+          gin_config.bind_parameter(key, value)
+        except Exception as e:
+          raise _binding_error(name, name, e) from e
+    yield
+  finally:
+    for c, saved in zip(configs, before, strict=True):
+      c.clear()
+      c.update(saved)
+
+
+def _include(includes: Sequence[tuple[str, str]], searched: Sequence[str]) -> None:
+  for subfolder, name in includes:
+    if name not in names(subfolder):
+      raise unknown(_singular(subfolder), name, names(subfolder))
+    _file(f'{subfolder}/{name}.gin', searched)
 
 
 def used() -> str:

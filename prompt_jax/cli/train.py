@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,30 +11,30 @@ import jax
 import optax
 from rich.console import Console
 
-from prompt_jax.checkpoints.backbone import Backbone, load_backbone
-from prompt_jax.checkpoints.method import describe
-from prompt_jax.checkpoints.source import whole_path
 from prompt_jax.cli import config, report, tuned
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.cli.packing import Packing, packed_stream
+from prompt_jax.cli.setup import (
+  Setup,
+  check_positions,
+  evaluator_of,
+  metadata_of,
+  metric_of,
+  set_up,
+  write_events,
+)
 from prompt_jax.data.batches import BatchStream
-from prompt_jax.data.example import Example, Lengths, Task
-from prompt_jax.errors import UserError, unknown
+from prompt_jax.data.example import Lengths, Task
+from prompt_jax.errors import UserError
 from prompt_jax.evaluation.evaluator import Evaluator
-from prompt_jax.evaluation.metrics import scores_of
 from prompt_jax.evaluation.report import write_predictions
-from prompt_jax.evaluation.tensorboard import EventFile
-from prompt_jax.injections import prefix_length
-from prompt_jax.models.config import with_dropout
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.initialise import initialise_prompt
-from prompt_jax.prompts.initializers import ClassLabels
 from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.partition import count, merge, split
 from prompt_jax.training.prefetch import Stream
-from prompt_jax.training.records import read_records
 from prompt_jax.training.settings import Settings
 
 
@@ -52,20 +51,6 @@ def run(args: argparse.Namespace) -> None:
   includes += [('prompts', args.prompt)] if args.prompt else []
   includes += [('inits', args.init)] if args.init else []
   config.load(args, train, includes)()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Setup:
-  """What every seed of a run shares."""
-
-  backbone: Backbone
-  model: PromptedT5
-  task: Task
-  lengths: Lengths
-  examples: dict[str, Sequence[Example]]
-  model_name: str
-  vocabulary: str | None
-  console: Console
 
 
 def train(
@@ -118,22 +103,22 @@ def train(
     raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one run.')
   config.record(folder, may_change=('DEVICE', 'STEPS'))
   lengths = Lengths(input_length, target_length)
-  setup = _set_up(model, vocabulary, task, prompt, lengths, dropout, dtype, console)
-  evaluator = _evaluator(setup, setup.model, batch_size)
+  setup = set_up(model, vocabulary, task, prompt, lengths, dropout, dtype, console)
+  evaluator = evaluator_of(setup, setup.model, batch_size)
 
   results = []
   for number in seeds or [seed]:
     if seeds:
       console.rule(f'seed {number}')
     of_run = dataclasses.replace(
-      settings, seed=number, metric=_metric(setup, settings), dropout=dropout > 0
+      settings, seed=number, metric=metric_of(setup, settings), dropout=dropout > 0
     )
     embedding = setup.backbone.params['token_embedder']['embedding']
     rows, constants = initialise_prompt(
       setup.model, jax.random.key(number), embedding, setup.backbone.vocabulary
     )
     params = {'backbone': setup.backbone.params, **({'prompt': rows} if rows else {})}
-    _check_positions(setup, params, constants, max_positions)
+    check_positions(setup, params, constants, max_positions)
     stream = _stream(setup, variables_of(params, constants), packing, batch_size, of_run)
     result = loop.train(
       model=setup.model,
@@ -144,19 +129,19 @@ def train(
       tx=optimizer,
       settings=of_run,
       folder=folder / f'seed_{number}' if seeds else folder,
-      metadata=_metadata(setup, of_run),
+      metadata=metadata_of(setup, of_run),
       loss=loss,
       evaluate=_validation(setup, evaluator, params, constants, of_run),
       console=console,
     )
-    _write_events(result.folder)
+    write_events(result.folder)
     results.append(result)
 
   _report(setup, evaluator, results, folder, batch_size)
 
 
 def _stream(
-  setup: _Setup, variables: dict[str, Any], packing: Packing, batch_size: int, settings: Settings
+  setup: Setup, variables: dict[str, Any], packing: Packing, batch_size: int, settings: Settings
 ) -> Stream:
   """The training batches, and a word on the shape of packed ones."""
   examples = setup.examples['train']
@@ -180,29 +165,8 @@ def _stream(
   return stream
 
 
-def _evaluator(setup: _Setup, model: PromptedT5, batch_size: int) -> Evaluator:
-  return Evaluator(
-    model,
-    setup.backbone.vocabulary,
-    setup.task,
-    max_target_length=setup.lengths.targets,
-    batch_size=batch_size,
-  )
-
-
-def _metric(setup: _Setup, settings: Settings) -> str | None:
-  """The validation score that selects the best step; none without validation examples."""
-  if 'validation' not in setup.examples:
-    return None
-  known = scores_of(setup.task.metrics)
-  # The scores of a measure of the task's own are known only once they are there.
-  if settings.metric and setup.task.score is None and settings.metric not in known:
-    raise unknown(f'score of {setup.task.name!r} to select by (METRIC)', settings.metric, known)
-  return settings.metric or known[0]
-
-
 def _validation(
-  setup: _Setup, evaluator: Evaluator, params: Any, constants: Any, settings: Settings
+  setup: Setup, evaluator: Evaluator, params: Any, constants: Any, settings: Settings
 ) -> loop.Evaluate | None:
   """From the leaves that train to the scores of the validation split."""
   if 'validation' not in setup.examples:
@@ -216,17 +180,8 @@ def _validation(
   return evaluate
 
 
-def _write_events(folder: pathlib.Path) -> None:
-  """The records of a run once more, for TensorBoard."""
-  shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
-  events = EventFile(folder / 'tensorboard')
-  for record in read_records(folder / 'metrics.jsonl'):
-    scalars = {k: v for k, v in record.items() if k not in ('step', 'kind')}
-    events.add(record['step'], {f'{record["kind"]}/{k}': v for k, v in scalars.items()})
-
-
 def _report(
-  setup: _Setup,
+  setup: Setup,
   evaluator: Evaluator,
   results: Sequence[loop.Result],
   folder: pathlib.Path,
@@ -240,7 +195,7 @@ def _report(
     table = report.baselines(setup.examples['train'], examples)
     bare = PromptedT5(T5(setup.backbone.config))
     variables = {'params': {'backbone': setup.backbone.params}}
-    untuned = _evaluator(setup, bare, batch_size)(variables, examples)[0]
+    untuned = evaluator_of(setup, bare, batch_size)(variables, examples)[0]
     table.append(report.Row('the model, untuned', [untuned], 0))
     scores = []
     for result in results:
@@ -258,87 +213,3 @@ def _report(
   console.print(f'Learning curve: {best.parent / "curve.png"}', soft_wrap=True, highlight=False)
   line = tuned.command(best, setup.model_name)
   console.print(f'Use it: {line}', soft_wrap=True, highlight=False, markup=False)
-
-
-def _set_up(
-  model_name: str,
-  vocabulary: str | None,
-  task: Task,
-  prompt: nn.Module | None,
-  lengths: Lengths,
-  dropout: float,
-  dtype: str | None,
-  console: Console,
-) -> _Setup:
-  """Reads the model and the examples, before anything is computed."""
-  backbone = load_backbone(model_name, dtype, vocabulary=vocabulary)
-  architecture = with_dropout(backbone.config, dropout)
-  backbone = dataclasses.replace(backbone, config=architecture)
-  loaded = {s: task.load(s, backbone.vocabulary, lengths) for s in task.splits}
-  if 'train' not in loaded:
-    raise UserError(
-      f'The task {task.name!r} has no examples to train on; give --data FILE as well.'
-    )
-  # The public test splits of GLUE and SuperGLUE have no labels: the validation split is the score.
-  examples = {s: found for s, found in loaded.items() if s == 'train' or task.judges(found)}
-  if prompt is not None and task.labels:
-    prompt = with_labels(prompt, task.labels)
-  model = PromptedT5(T5(backbone.config), prompt)
-  sizes = ', '.join(f'{len(found)} {name}' for name, found in examples.items())
-  console.print(f'Model {backbone.name} · task {task.name}: {sizes} examples', highlight=False)
-  for name in loaded.keys() - examples.keys():
-    console.print(f'The {name} split has no labels and is not used', highlight=False)
-  model_name = whole_path(model_name)
-  vocabulary = vocabulary and whole_path(vocabulary)
-  return _Setup(backbone, model, task, lengths, examples, model_name, vocabulary, console)
-
-
-def with_labels(module: Any, labels: Sequence[str]) -> Any:
-  """`module` with the task's labels in every ClassLabels initialiser that was given none."""
-  changes = {}
-  for field in dataclasses.fields(module):
-    value = None if field.name == 'parent' else getattr(module, field.name)
-    if isinstance(value, ClassLabels) and not value.labels:
-      changes[field.name] = dataclasses.replace(value, labels=tuple(labels))
-    elif isinstance(value, nn.Module):
-      changes[field.name] = with_labels(value, labels)
-  return module.clone(**changes)
-
-
-def _metadata(setup: _Setup, settings: Settings) -> dict[str, Any]:
-  """What the prompt file says about itself, besides step, seed and score."""
-  method, backbone = setup.model.prompt, setup.backbone
-  return {
-    'base_model': backbone.name,
-    'model': setup.model_name,
-    'vocabulary_file': setup.vocabulary,
-    'fingerprint': backbone.fingerprint,
-    'width': backbone.config.emb_dim,
-    'vocabulary': backbone.vocabulary.sha256,
-    'method': 'none' if method is None else type(method).__name__,
-    'method_config': describe(method),
-    'gin': config.used(),
-    'length': getattr(method, 'length', 0),
-    'patterns': list(settings.patterns),
-    'task': setup.task.name,
-    'labels': setup.task.labels and list(setup.task.labels),
-    'words': setup.task.words,
-    'input_length': setup.lengths.inputs,
-    'target_length': setup.lengths.targets,
-  }
-
-
-def _check_positions(setup: _Setup, params: dict[str, Any], constants: Any, most: int) -> None:
-  """Refuses a prompt whose rows do not fit among the encoder's tokens."""
-  tokens = jax.ShapeDtypeStruct((1, setup.lengths.inputs), 'int32')
-  variables = variables_of(params, constants)
-  injections = jax.eval_shape(
-    lambda v, t: setup.model.apply(v, t, method='injections'), variables, tokens
-  )
-  rows = prefix_length(injections.encoder)
-  if rows + setup.lengths.inputs > most:
-    raise UserError(
-      f'The prompt has {rows} rows and inputs may have {setup.lengths.inputs} tokens: together '
-      f'more than {most} positions. Lower --length or --input_length, or raise the limit with '
-      f'--gin.MAX_POSITIONS={rows + setup.lengths.inputs}.'
-    )

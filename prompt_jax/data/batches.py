@@ -107,8 +107,10 @@ class BatchStream:
     plan = cut(rng.permutation(len(self.examples)), self.shapes.member, self.batch_size)
     if self.last == 'drop':
       plan = [rows for rows in plan if len(rows.examples) == self.batch_size]
-    # By length, the batches came shortest first.
-    return [plan[i] for i in rng.permutation(len(plan))]
+    # By length, the batches came shortest first. Which width comes when is the same for every seed,
+    # so that runs of several seeds can train together without padding one to the width of another.
+    widths = np.random.Generator(np.random.Philox(key=[2**32, epoch]))
+    return [plan[i] for i in widths.permutation(len(plan))]
 
   def _identity(self) -> dict[str, int]:
     return {

@@ -15,6 +15,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.evaluation import metrics, text_metrics
 from prompt_jax.inference import decode, score
 from prompt_jax.prompted import PromptedT5
+from prompt_jax.together import mapped, suited
 
 Method = Literal['rank', 'generate']
 METHODS: tuple[Method, ...] = ('rank', 'generate')
@@ -59,6 +60,7 @@ class Evaluator:
     batch_size: int = 32,
     normalize: score.Normalize = 'none',
     task_ids: Mapping[str, int] | None = None,
+    at_once: int | None = None,
   ):
     """Fixes what every evaluation shares.
 
@@ -72,6 +74,7 @@ class Evaluator:
       batch_size: rows of a batch.
       normalize: for "rank": "tokens" divides a label's score by its number of tokens.
       task_ids: task name -> prompt, for methods that hold several.
+      at_once: most prompts that `each` runs together on a batch; None for `together.suited`.
 
     Raises:
       UserError: "rank" without labels, or labels that cannot be told apart.
@@ -96,7 +99,12 @@ class Evaluator:
         choose=decode.most_probable,
         eos_id=vocabulary.eos_id,
       )
-    self._call = jax.jit(lambda variables, x, ids: call(variables, x, task_id=ids))
+
+    def each(backbone, own, tokens, ids):
+      run = lambda prompt: call(_joined(backbone, prompt), tokens, task_id=ids)
+      return mapped(run, own, at_once or suited(len(own), *tokens.shape))
+
+    self._call = jax.jit(each)
 
   def __call__(
     self,
@@ -114,17 +122,47 @@ class Evaluator:
     Raises:
       UserError: no examples, or only some of them have a label.
     """
+    return self.each([variables], examples, advance)[0]
+
+  def each(
+    self,
+    variables: Sequence[decode.Variables],
+    examples: Sequence[Example],
+    advance: Advance = lambda count: None,
+  ) -> list[tuple[metrics.Scores, list[Prediction]]]:
+    """The same for several prompts of equal shapes on one model, in one pass over the data.
+
+    Args:
+      variables: of each prompt; the backbone must be the same arrays in all.
+      examples: at least one.
+      advance: told of progress.
+
+    Raises:
+      UserError: no examples, or only some of them have a label.
+    """
     if not examples:
       raise UserError('There are no examples to evaluate; check the split or the limit on them.')
-    found_at: dict[int, tuple[Prediction, Any]] = {}
+    backbone, own = _parted(variables)
+    found_at: list[dict[int, tuple[Prediction, Any]]] = [{} for _ in variables]
     for indices, tokens, ids in self._batches(examples):
-      found = jax.device_get(self._call(variables, tokens, ids))
-      rows = found if self.method == 'rank' else zip(*found[:2], strict=True)
-      for i, row in zip(indices, rows, strict=False):  # rows that fill up the batch are left over
-        found_at[i] = self._read(examples[i], row)
+      found = jax.device_get(self._call(backbone, own, tokens, ids))
+      for of_prompt, at in zip(found, found_at, strict=True):
+        rows = of_prompt if self.method == 'rank' else zip(*of_prompt[:2], strict=True)
+        for i, row in zip(indices, rows, strict=False):  # rows that fill up the batch are left over
+          at[i] = self._read(examples[i], row)
       advance(len(indices))
-    predictions, compared = zip(*(found_at[i] for i in range(len(examples))), strict=True)
-    return self._measure(examples, compared, predictions), list(predictions)
+    results = []
+    for at in found_at:
+      predictions, compared = zip(*(at[i] for i in range(len(examples))), strict=True)
+      results.append((self._measure(examples, compared, predictions), list(predictions)))
+    return results
+
+  def measure(
+    self, examples: Sequence[Example], predictions: Sequence[Prediction]
+  ) -> metrics.Scores:
+    """Metrics of predictions that were made before, such as those of an ensemble."""
+    compared = [self._value(p.prediction) for p in predictions]
+    return self._measure(examples, compared, predictions)
 
   def _batches(
     self, examples: Sequence[Example]
@@ -157,7 +195,7 @@ class Evaluator:
     else:
       tokens, log_prob = row
       text, scores = self._vocabulary.decode(tokens), {'log_prob': float(log_prob)}
-      value = self._task.postprocess(text) if labels is None else label_of(text, labels)
+      value = self._value(text)
     target = self._target(example)
     if target is None:
       right = None
@@ -166,6 +204,13 @@ class Evaluator:
     else:
       right = text_metrics.right(target, value)
     return Prediction(example.inputs_text, example.targets_text, text, right, scores), value
+
+  def _value(self, text: str) -> Any:
+    """What metrics compare, from the text of a prediction."""
+    labels = self._task.labels
+    if labels is None:
+      return self._task.postprocess(text)
+    return labels.index(text) if self.method == 'rank' else label_of(text, labels)
 
   def _target(self, example: Example) -> Any:
     """What metrics compare with: a label's index, all right answers, or the target's value."""
@@ -192,6 +237,27 @@ class Evaluator:
     groups = [example.fields.get('group') for example in examples]
     labels = None if self._task.labels is None else len(self._task.labels)
     return metrics.compute(self._task.metrics, targets, compared, groups, labels)
+
+
+def _parted(variables: Sequence[decode.Variables]) -> tuple[Any, list[dict[str, Any]]]:
+  """The backbone that all share, and the rest of each.
+
+  Raises:
+    ValueError: the backbones are not the same arrays.
+  """
+  first = variables[0]['params']['backbone']
+  own = []
+  for v in variables:
+    leaves = (jax.tree.leaves(tree) for tree in (first, v['params']['backbone']))
+    if not all(a is b for a, b in zip(*leaves, strict=True)):
+      raise ValueError('Prompts that are evaluated together must be on the same backbone')
+    params = {name: tree for name, tree in v['params'].items() if name != 'backbone'}
+    own.append({**v, 'params': params})
+  return first, own
+
+
+def _joined(backbone: Any, own: dict[str, Any]) -> dict[str, Any]:
+  return {**own, 'params': {'backbone': backbone, **own['params']}}
 
 
 def label_of(text: str, labels: Sequence[str]) -> int:

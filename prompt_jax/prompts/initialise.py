@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from prompt_jax.injections import Dims, Injections
 from prompt_jax.prompts.base import PromptMethod, Tree, placeholder
-from prompt_jax.prompts.initializers import Initializer, Vocabulary
+from prompt_jax.prompts.initializers import Initializer, Uniform, Vocabulary
 
 Array = jax.Array
 # How many times longer or shorter than an embedding a first prompt row may be without a warning.
@@ -108,6 +108,22 @@ def _bind(module: nn.Module, embedding: Any, vocabulary: Vocabulary | None) -> n
       changes[field.name] = _bind(value, embedding, vocabulary)
     elif isinstance(value, Initializer):
       changes[field.name] = functools.partial(value, embedding=embedding, vocabulary=vocabulary)
+  return module.clone(**changes)
+
+
+def without_initializers(module: nn.Module) -> nn.Module:
+  """`module` with one and the same initialiser everywhere.
+
+  It computes the same from the same parameters, and models that differ in how their prompts began
+  are then equal, so that they can be trained together.
+  """
+  changes: dict[str, Any] = {}
+  for field in dataclasses.fields(module):
+    value = None if field.name == 'parent' else getattr(module, field.name)
+    if isinstance(value, nn.Module):
+      changes[field.name] = without_initializers(value)
+    elif isinstance(value, Initializer):
+      changes[field.name] = Uniform()
   return module.clone(**changes)
 
 

@@ -1,82 +1,50 @@
-"""One linear trainer: prompt tuning, model tuning and pre-training are patterns of the same run."""
+"""One linear trainer: prompt tuning, model tuning and pre-training are patterns of the same run.
 
-import dataclasses
+A run has one member, or several prompts that share the frozen model (`train_together`).
+"""
+
 import functools
 import os
 import pathlib
 import signal
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from rich.console import Console
 
-from prompt_jax.checkpoints.prompt_file import REQUIRED, check_model, load_prompt
-from prompt_jax.checkpoints.run_state import RunStates, from_arrays, to_arrays
+from prompt_jax.checkpoints.prompt_file import REQUIRED
+from prompt_jax.checkpoints.run_state import RunStates
 from prompt_jax.errors import UserError
+from prompt_jax.training.halving import check_rungs
 from prompt_jax.training.interrupt import Interrupt
+from prompt_jax.training.judge import judge
 from prompt_jax.training.lock import Lock
 from prompt_jax.training.losses import Loss
+from prompt_jax.training.members import (
+  Ended,
+  EvaluateTogether,
+  Member,
+  Point,
+  Result,
+  Run,
+  Standing,
+)
 from prompt_jax.training.monitor import Monitor
-from prompt_jax.training.output import Output, warm_start
+from prompt_jax.training.output import Output
 from prompt_jax.training.partition import Tree, count, split
-from prompt_jax.training.prefetch import Position, Prefetch, Stream
+from prompt_jax.training.population import population_step
+from prompt_jax.training.prefetch import Prefetch, Stream
 from prompt_jax.training.progress import Progress
 from prompt_jax.training.records import Records, plot_curve, read_records
-from prompt_jax.training.selection import Selection, metric_value
+from prompt_jax.training.saved import restore, save
 from prompt_jax.training.settings import Settings
-from prompt_jax.training.step import TrainState, create_state, train_step
+from prompt_jax.training.step import create_state
+from prompt_jax.training.streams import Streams
 
 Evaluate = Callable[[Tree], Mapping[str, float]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-  """What a finished run leaves.
-
-  Attributes:
-    step: number of steps done.
-    metrics: of the last evaluation, {} if there was none.
-    selection: best value of the validation metric and its step; empty without a metric.
-    file: the prompt file (or weights) of the best step; of the last without a metric.
-    trainable: host arrays of the last step.
-    folder: where everything is.
-  """
-
-  step: int
-  metrics: dict[str, float]
-  selection: Selection
-  file: pathlib.Path
-  trainable: Tree
-  folder: pathlib.Path
-
-
-@dataclasses.dataclass
-class _Point:
-  """Where a run stands: what is saved, and all that a step changes."""
-
-  state: TrainState
-  constants: Tree  # the collection of the model
-  position: Position
-  selection: Selection
-  step: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
-  """What stays the same during a run, for the phases below."""
-
-  settings: Settings
-  folder: pathlib.Path
-  fingerprint: str
-  evaluate: Evaluate | None
-  states: RunStates
-  output: Output
-  console: Console
 
 
 def train(
@@ -121,130 +89,185 @@ def train(
       loss is not finite; the data end early; patience without a metric; and what `split` and the
       optimiser refuse.
   """
+  member = Member(
+    name='',
+    model=model,
+    prompt=prompt,
+    constants=constants,
+    stream=stream,
+    tx=tx,
+    metadata=metadata,
+    seed=settings.seed,
+    metric=settings.metric,
+    warm_start=settings.warm_start,
+  )
+  one = None if evaluate is None else lambda _, trainables: [evaluate(trainables[0])]
+  (result,) = train_together(
+    members=[member],
+    backbone=backbone,
+    settings=settings,
+    folder=folder,
+    loss=loss,
+    evaluate=one,
+    console=console,
+  )
+  return result
+
+
+def train_together(
+  *,
+  members: Sequence[Member],
+  backbone: Tree,
+  settings: Settings,
+  folder: str | os.PathLike,
+  loss: Loss | None = None,
+  evaluate: EvaluateTogether | None = None,
+  rungs: Sequence[int] = (),
+  at_once: int | None = None,
+  console: Console | None = None,
+) -> list[Result]:
+  """Trains several prompts on one frozen model in one program; else as `train`.
+
+  Each becomes what a run of its own would make of it (see `population.population_step`), selects
+  its best step and stops by itself: by patience, or when a number is not finite, which ends the run
+  only if no member is left. With fewer members the step is compiled again.
+
+  Args:
+    members: K runs with different names.
+    backbone: what they share, frozen.
+    settings: of all; its `seed`, `metric` and `warm_start` are each member's own.
+    folder: of this run alone. It will hold state/ of the whole population, and a folder for each
+      member with all that `train` leaves but the state.
+    loss: what each minimises.
+    evaluate: the metrics of those members whose numbers it is given.
+    rungs: steps at which the worse half stops; see `halving.worse_half`.
+    at_once: see `population.population_step`.
+    console: where to print.
+
+  Raises:
+    UserError: as `train`, or the members' patterns train the model that they share.
+  """
   console = console or Console()
   folder = pathlib.Path(folder)
-  missing = [name for name in REQUIRED if name not in metadata]
-  if missing:
-    raise ValueError(f'metadata lacks {", ".join(missing)}')
-  if settings.patience is not None and (evaluate is None or settings.metric is None):
-    raise UserError('patience needs validation examples to judge by; give some, or leave it out.')
+  _check(members, settings, evaluate, rungs)
 
   # Split, and put on the device: the frozen side as it is, the trainable side as float32.
-  params = {'backbone': backbone, **({'prompt': prompt} if prompt else {})}
-  trainable, frozen = split(params, settings.patterns)
-  console.print(
-    f'{count(trainable):,} of {count(params):,} parameters train '
-    f'({100 * count(trainable) / count(params):.3g} %)',
-    highlight=False,
-  )
-  frozen = jax.device_put(frozen)
-  collection = jax.device_put({'prompt': constants} if constants else {})
-  state = create_state(trainable, tx, settings.seed)
+  fresh, frozen, own = _split(members, backbone, settings)
+  console.print(_counts(fresh, count(frozen) + count((fresh[0], own[0]))), highlight=False)
+  collections = [{'prompt': m.constants} if m.constants else {} for m in members]
+  outputs = [
+    Output(folder / m.name, trainable, rest, constants, {**m.metadata, 'seed': m.seed})
+    for m, trainable, rest, constants in zip(members, fresh, own, collections, strict=True)
+  ]
+  frozen, own, collections = jax.device_put((frozen, own, collections))
+  begun = [
+    Standing(create_state(trainable, m.tx, m.seed), constants)
+    for m, trainable, constants in zip(members, fresh, collections, strict=True)
+  ]
 
-  # Compile, at the first batch of each shape. Only the train state is donated.
+  # Compile, at the first batch of each shape. Only the train states are donated.
   pure = functools.partial(
-    train_step,
-    model=model,
-    tx=tx,
+    population_step,
     loss=loss or Loss(),
     microbatches=settings.microbatches,
     dropout=settings.dropout,
+    at_once=at_once,
   )
-  step = jax.jit(pure, donate_argnums=0)
+  step = jax.jit(pure, donate_argnums=0, static_argnames=('models', 'txs'))
 
   # Restore, loop, finish.
   saved = RunStates(folder / 'state', settings.keep, settings.mode)
+  streams = Streams({m.key: m.stream for m in members})
   with Lock(folder), saved as states, Interrupt() as interrupt:
-    output = Output(folder, trainable, frozen, collection, {**metadata, 'seed': settings.seed})
-    run = _Run(settings, folder, metadata['fingerprint'], evaluate, states, output, console)
-    point = _restore(run, state, collection, stream, metadata)
-    _loop(run, point, step, frozen, stream, interrupt)
-    result = _finish(run, point)
+    fingerprint = members[0].metadata['fingerprint']
+    run = Run(
+      members, settings, folder, fingerprint, frozen, own, step, evaluate, rungs, states, outputs,
+      console,
+    )  # fmt: skip
+    point = restore(run, begun, streams)
+    _loop(run, point, streams, interrupt)
+    results = _finish(run, point)
     if interrupt.signal:  # it came after the last step
       _leave(run, point, interrupt)
-    return result
+    return results
 
 
-def _restore(
-  run: _Run, state: TrainState, constants: Tree, stream: Stream, metadata: dict[str, Any]
-) -> _Point:
-  """Resume, else warm start, else fresh."""
-  steps = run.states.steps()
-  if steps and steps[-1] > run.settings.steps:
-    raise UserError(
-      f'The run in {str(run.folder)!r} has done {steps[-1]} steps, more than {run.settings.steps}. '
-      'Give as many or more, or another output folder.'
-    )
-  if steps:
-    point = _resume(run, steps[-1], state, constants)
-    stream.restore(point.position)
-    run.output.resume()
-    run.console.print(f'Going on after step {point.step}', highlight=False)
-    return point
-  if run.settings.warm_start is not None:
-    saved = load_prompt(run.settings.warm_start)
-    check_model(
-      saved,
-      base_model=metadata['base_model'],
-      fingerprint=run.fingerprint,
-      width=metadata['width'],
-      path=run.settings.warm_start,
-    )
-    fresh = warm_start(run.settings.warm_start, state.trainable)
-    trainable = jax.tree.map(lambda x: jnp.array(x, jnp.float32), fresh)
-    state = dataclasses.replace(state, trainable=trainable)
-  run.output.begin(state.trainable)
-  return _Point(state, constants, dict(stream.position), Selection(), step=0)
-
-
-def _resume(run: _Run, step: int, state: TrainState, constants: Tree) -> _Point:
-  """The saved state of a step, if it is of this model and this set-up."""
-  arrays, info = run.states.restore(step)
-  for what, saved, given in (
-    ('model fingerprint', info['fingerprint'], run.fingerprint),
-    ('seed', info['seed'], run.settings.seed),
-  ):
-    if saved != given:
-      raise UserError(
-        f'The run in {str(run.folder)!r} has the {what} {saved}, but {given} was given. '
-        'Give what it was begun with, or another output folder.'
-      )
-  tree = from_arrays({'state': state, 'constants': constants}, arrays, str(run.folder))
-  # Copies: a donated array must not share the memory of a NumPy one.
-  tree = jax.tree.map(jnp.array, tree)
-  selection = Selection(**info['selection'])
-  return _Point(tree['state'], tree['constants'], info['position'], selection, step)
-
-
-def _loop(
-  run: _Run, point: _Point, step: Callable, frozen: Tree, stream: Stream, interrupt: Interrupt
+def _check(
+  members: Sequence[Member],
+  settings: Settings,
+  evaluate: EvaluateTogether | None,
+  rungs: Sequence[int],
 ) -> None:
-  """Steps until the last one or until patience ends, with evaluations and saves in between."""
+  for m in members:
+    missing = [name for name in REQUIRED if name not in m.metadata]
+    if missing:
+      raise ValueError(f'metadata lacks {", ".join(missing)}')
+  if len({m.name for m in members}) < len(members):
+    raise ValueError(f'Members share names: {", ".join(m.name for m in members)}')
+  judged = evaluate is not None and all(m.metric is not None for m in members)
+  if settings.patience is not None and not judged:
+    raise UserError('patience needs validation examples to judge by; give some, or leave it out.')
+  if rungs and not judged:
+    raise UserError('halving needs validation examples to judge by; give some, or no rungs.')
+  check_rungs(rungs, settings.steps, settings.eval_every)
+
+
+def _split(
+  members: Sequence[Member], backbone: Tree, settings: Settings
+) -> tuple[list[Tree], Tree, list[Tree]]:
+  """What trains of each member, what is frozen and shared, and what is frozen of each."""
+  fresh, own = [], []
+  frozen: Tree = {}
+  for m in members:
+    params = {'backbone': backbone, **({'prompt': m.prompt} if m.prompt else {})}
+    trainable, rest = split(params, settings.patterns)
+    if len(members) > 1 and 'backbone' in trainable:
+      raise UserError(
+        'Prompts that train together share a model that stays as it is, but the patterns '
+        f'{", ".join(settings.patterns)} train it. Train the model in runs of their own.'
+      )
+    frozen = {'backbone': rest.pop('backbone')} if 'backbone' in rest else {}
+    fresh.append(trainable)
+    own.append(rest)
+  return fresh, frozen, own
+
+
+def _counts(trainables: Sequence[Tree], of_one: int) -> str:
+  """How many parameters train, for the first line of a run."""
+  n = count(trainables[0])
+  if len(trainables) == 1:
+    return f'{n:,} of {of_one:,} parameters train ({100 * n / of_one:.3g} %)'
+  return f'{len(trainables)} prompts train together, {count(trainables):,} parameters in all'
+
+
+def _loop(run: Run, point: Point, streams: Streams, interrupt: Interrupt) -> None:
+  """Steps until the last one or until no member is left, with evaluations and saves in between."""
   settings = run.settings
-  records = Records(run.folder / 'metrics.jsonl', point.step)
-  if point.step >= settings.steps or point.selection.exhausted(settings.patience):
+  records = [Records(run.folder / m.name / 'metrics.jsonl', point.step) for m in run.members]
+  if point.step >= settings.steps or not point.active:
     return
   with (
     Progress(settings.steps, point.step, run.console) as progress,
-    Prefetch(stream, settings.prefetch) as batches,
+    Prefetch(streams, settings.prefetch) as prefetched,
   ):
-    monitor = Monitor(records, progress, settings.log_every)
+    diverged = functools.partial(_diverged, run, point, progress)
+    monitor = Monitor(records, progress, settings.log_every, diverged)
     if point.step == 0 and settings.eval_at_start and run.evaluate:
-      _evaluate(run, run.evaluate, point, records, progress)
-    for batch, position in batches:
-      with jax.transfer_guard('disallow'):
-        point.state, metrics = step(point.state, frozen, point.constants, batch)
+      judge(run, run.evaluate, point, records, progress)
+    for batches, position in prefetched:
+      metrics = _step(run, point, batches)
       point.step, point.position = point.step + 1, position
       monitor.push(point.step, metrics)
       last = point.step == settings.steps
       value, improved = None, False
       if run.evaluate and (last or _due(point.step, settings.eval_every)):
         with monitor.paused():
-          value, improved = _evaluate(run, run.evaluate, point, records, progress)
-      last = last or point.selection.exhausted(settings.patience)
+          value, improved = judge(run, run.evaluate, point, records, progress)
+          monitor.close(metrics.keys() - set(point.active))
+      last = last or not point.active
       if last or improved or interrupt.signal or _due(point.step, settings.save_every):
         with monitor.paused():  # A state is saved only once its metrics were seen to be finite.
-          _save(run, point, value)
+          save(run, point, value)
       if interrupt.signal or last:
         monitor.close()
       if interrupt.signal:
@@ -257,47 +280,45 @@ def _loop(
   )
 
 
+def _step(run: Run, point: Point, batches: Sequence[Any]) -> dict[int, dict[str, jax.Array]]:
+  """One update of every member that still trains; their metrics."""
+  active = point.active
+  chosen = [point.standings[k] for k in active]
+  with jax.transfer_guard('disallow'):
+    states, metrics = run.step(
+      [s.state for s in chosen],
+      run.frozen,
+      [run.own[k] for k in active],
+      [s.constants for s in chosen],
+      [batches[k] for k in active],
+      models=tuple(run.members[k].model for k in active),
+      txs=tuple(run.members[k].tx for k in active),
+    )
+  for standing, state in zip(chosen, states, strict=True):
+    standing.state = state
+  return dict(zip(active, metrics, strict=True))
+
+
 def _due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
 
 
-def _evaluate(
-  run: _Run, evaluate: Evaluate, point: _Point, records: Records, progress: Progress
-) -> tuple[float | None, bool]:
-  """Evaluates, records, and writes the prompt file if it is the best; (value, improved)."""
-  began = time.monotonic()
-  metrics = {name: float(v) for name, v in evaluate(point.state.trainable).items()}
-  seconds = time.monotonic() - began
-  records.add(point.step, 'eval', {**metrics, 'seconds': seconds})
-  shown = '  '.join(f'{name} {v:.4g}' for name, v in metrics.items())
-  settings = run.settings
-  if settings.metric is None:
-    progress.say(f'step {point.step}: {shown}')
-    return None, False
-  value = metric_value(metrics, settings.metric)
-  before = point.selection
-  point.selection = before.updated(point.step, value, settings.mode)
-  improved = point.selection.step == point.step
-  progress.say(f'step {point.step}: {shown}{"  (best so far)" if improved else ""}')
-  if improved:
-    facts = {'step': point.step, 'metric': settings.metric, 'value': value}
-    run.output.write(run.output.best, point.state.trainable, facts)
-  return value, improved
+def _diverged(
+  run: Run, point: Point, progress: Progress, member: int, step: int, what: str
+) -> None:
+  """Takes a member out; ends a run that has no other."""
+  name = run.members[member].name
+  point.standings[member].ended = Ended(step, 'diverged')
+  if not point.active:
+    whose = f' of {name}' if name else ''
+    raise UserError(
+      f'{what} at step {step}{whose}. Its state was not saved. Lower the learning rate, warm it '
+      'up, or look at the data of that step; then begin in another output folder.'
+    )
+  progress.say(f'step {step}: {name} stops: {what}')
 
 
-def _save(run: _Run, point: _Point, value: float | None) -> None:
-  """Begins to save the run state of this step."""
-  info = {
-    'fingerprint': run.fingerprint,
-    'seed': run.settings.seed,
-    'position': point.position,
-    'selection': dataclasses.asdict(point.selection),
-  }
-  arrays = to_arrays({'state': point.state, 'constants': point.constants})
-  run.states.save(point.step, arrays, info, value)
-
-
-def _leave(run: _Run, point: _Point, interrupt: Interrupt) -> None:
+def _leave(run: Run, point: Point, interrupt: Interrupt) -> None:
   """Ends the process after a signal, once the state is on disk."""
   run.states.wait()
   name = signal.Signals(interrupt.exit_code - 128).name
@@ -307,24 +328,29 @@ def _leave(run: _Run, point: _Point, interrupt: Interrupt) -> None:
   raise SystemExit(interrupt.exit_code)
 
 
-def _finish(run: _Run, point: _Point) -> Result:
-  """Waits for the run state, then writes the files of the last step and the curve."""
+def _finish(run: Run, point: Point) -> list[Result]:
+  """Waits for the run state, then writes the files of the last step and the curves."""
   run.states.wait()
-  output, trainable = run.output, point.state.trainable
-  facts: dict[str, Any] = {'step': point.step}
-  if point.selection.step is None:
-    output.write(output.best, trainable, facts)
-  else:
-    output.write(output.last, trainable, facts)
-  records = read_records(run.folder / 'metrics.jsonl')
-  plot_curve(records, run.folder / 'curve.png', run.settings.metric)
+  return [_finished(run, point, k) for k in range(len(run.members))]
+
+
+def _finished(run: Run, point: Point, k: int) -> Result:
+  standing, output, m = point.standings[k], run.outputs[k], run.members[k]
+  trainable, folder, ended = standing.state.trainable, run.folder / m.name, standing.ended
+  facts: dict[str, Any] = {'step': ended.step if ended else point.step}
+  if ended is None or ended.why != 'diverged':
+    chosen = standing.selection.step is not None
+    output.write(output.last if chosen else output.best, trainable, facts)
+  records = read_records(folder / 'metrics.jsonl')
+  plot_curve(records, folder / 'curve.png', m.metric)
   evaluated = [r for r in records if r['kind'] == 'eval']
   about = ('step', 'kind', 'seconds')
   return Result(
-    step=point.step,
+    step=facts['step'],
     metrics={k: v for k, v in evaluated[-1].items() if k not in about} if evaluated else {},
-    selection=point.selection,
+    selection=standing.selection,
     file=output.best,
     trainable=jax.device_get(trainable),
-    folder=run.folder,
+    folder=folder,
+    ended=ended,
   )

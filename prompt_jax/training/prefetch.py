@@ -3,13 +3,13 @@
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 
 from prompt_jax.batch import Batch
 
-Position = dict[str, int]
+Position = dict[str, Any]
 
 
 class Stream(Protocol):
@@ -26,6 +26,14 @@ class Stream(Protocol):
   def __iter__(self) -> Iterator[Batch]: ...
 
 
+class Source(Protocol):
+  """What is prefetched: a `Stream`, or several as one, whose batches are tuples."""
+
+  @property
+  def position(self) -> Position: ...
+  def __iter__(self) -> Iterator[Any]: ...
+
+
 class Prefetch:
   """Iterates over (batch on the device, position after that batch), a few batches ahead.
 
@@ -33,7 +41,7 @@ class Prefetch:
   with the step that used it. Use it as a context manager, which stops the thread.
   """
 
-  def __init__(self, stream: Stream, ahead: int = 2, device: jax.Device | None = None):
+  def __init__(self, stream: Source, ahead: int = 2, device: jax.Device | None = None):
     self._stream = stream
     self._device = device
     self._queue: queue.Queue = queue.Queue(maxsize=ahead)
@@ -48,7 +56,7 @@ class Prefetch:
     self._stop.set()
     self._thread.join()
 
-  def __iter__(self) -> Iterator[tuple[Batch, Position]]:
+  def __iter__(self) -> Iterator[tuple[Any, Position]]:
     while True:
       batch, position, error = self._queue.get()
       if error is not None:

@@ -14,6 +14,7 @@ from flax import struct
 
 from prompt_jax.batch import Batch
 from prompt_jax.errors import UserError
+from prompt_jax.together import CACHED
 from prompt_jax.training.losses import (
   Loss,
   count_examples,
@@ -91,6 +92,36 @@ def train_step(
   Raises:
     UserError: the rows do not divide into `microbatches`.
   """
+  gradient, metrics = loss_gradient(
+    state,
+    frozen,
+    constants,
+    batch,
+    model=model,
+    loss=loss,
+    microbatches=microbatches,
+    dropout=dropout,
+  )
+  new, norm = updated(state, gradient, tx)
+  return new, {**metrics, 'update_norm': norm}
+
+
+def loss_gradient(
+  state: TrainState,
+  frozen: Tree,
+  constants: Tree,
+  batch: Batch,
+  *,
+  model: nn.Module,
+  loss: Loss,
+  microbatches: int | None = None,
+  dropout: bool = False,
+) -> tuple[Tree, Metrics]:
+  """The first half of `train_step`: reads all of the state but the optimiser's.
+
+  Returns:
+    The gradient, shaped like `state.trainable`, and the metrics but for "update_norm".
+  """
   if microbatches is None:
     microbatches = parts_for_caches(*batch.encoder_input_tokens.shape)
   key = jax.random.fold_in(jax.random.wrap_key_data(state.rng, impl='threefry2x32'), state.step)
@@ -116,6 +147,14 @@ def train_step(
     gradient, sums = gradient_of(state.trainable, batch, scaled, key)
   else:
     gradient, sums = _accumulate(gradient_of, state.trainable, batch, scaled, key, microbatches)
+  examples = count_examples(batch.decoder_loss_weights, batch.decoder_segment_ids)
+  return gradient, {**_metrics(sums, gradient), 'examples': examples}
+
+
+def updated(
+  state: TrainState, gradient: Tree, tx: optax.GradientTransformation
+) -> tuple[TrainState, Array]:
+  """The second half of `train_step`: the state after one update, and the norm of the update."""
   updates, opt_state = tx.update(gradient, state.opt_state, state.trainable)
   new = dataclasses.replace(
     state,
@@ -123,20 +162,18 @@ def train_step(
     trainable=optax.apply_updates(state.trainable, updates),
     opt_state=opt_state,
   )
-  metrics = _metrics(sums, gradient)
-  metrics['examples'] = count_examples(batch.decoder_loss_weights, batch.decoder_segment_ids)
-  return new, {**metrics, 'update_norm': optax.tree.norm(updates)}
+  return new, optax.tree.norm(updates)
 
 
 def parts_for_caches(rows: int, width: int) -> int:
-  """Microbatches that suit the device: on a CPU the most that leave each part 512 input tokens.
+  """Microbatches that suit the device: on a CPU the most that leave each part `CACHED` tokens.
 
   Activations of such a part stay in a CPU's caches, which saves up to a quarter of a step;
   elsewhere a batch is one part.
   """
   if jax.default_backend() != 'cpu':
     return 1
-  whole = [m for m in range(1, rows + 1) if rows % m == 0 and rows // m * width >= 512]
+  whole = [m for m in range(1, rows + 1) if rows % m == 0 and rows // m * width >= CACHED]
   return max(whole, default=1)
 
 

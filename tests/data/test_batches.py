@@ -111,6 +111,22 @@ def test_restart_is_exact_anywhere(examples, data, start):
     assert_equal(a, b)
 
 
+def test_every_seed_has_the_same_widths_in_the_same_order():
+  """Prompts of several seeds train together without padding one to the width of another."""
+  sizes = np.random.default_rng(0).integers(3, 60, 90).tolist()
+  examples = made_up(sizes, Lengths(64, 6))
+  streams = [BatchStream(examples, 8, seed) for seed in range(3)]
+  assert len(streams[0].shapes.inputs) > 1
+  numbers = range(3 * streams[0].batches_per_epoch)
+  widths = [[stream.rows(n).bucket for n in numbers] for stream in streams]
+  assert widths[0] == widths[1] == widths[2]
+  epoch = streams[0].batches_per_epoch
+  assert widths[0][:epoch] != widths[0][epoch : 2 * epoch]
+  assert widths[0][:epoch] != sorted(widths[0][:epoch])
+  first = [stream.rows(0).examples.tolist() for stream in streams]
+  assert first[0] != first[1]
+
+
 def test_the_seed_and_the_epoch_decide_the_order():
   examples = made_up(range(30))
 

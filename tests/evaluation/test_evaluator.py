@@ -16,7 +16,8 @@ from prompt_jax.errors import UserError
 from prompt_jax.evaluation import evaluator, report
 from prompt_jax.inference import decode, score
 from prompt_jax.models.t5 import T5
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompts.input_prompt import InputPrompt
 from prompt_jax.testing import tiny
 
 LABELS = ('yes', 'not', 'may')  # as many tokens each, so that length does not decide
@@ -185,3 +186,48 @@ def test_progress_shows_count_and_rate_on_a_terminal_only():
       advance(10)
       advance(30)
     assert ('40/40' in out.getvalue()) == terminal
+
+
+@pytest.fixture(scope='module')
+def prompts(tuned):
+  """Three prompts on one backbone."""
+  model = PromptedT5(T5(tiny.config()), InputPrompt(length=2))
+  backbone = jax.tree.map(jax.numpy.asarray, tuned[1]['params']['backbone'])
+  rows = [jax.random.normal(jax.random.key(k), (2, 32)) for k in range(3)]
+  variables = [
+    variables_of({'backbone': backbone, 'prompt': {'encoder': {'prompt': r}}}, {}) for r in rows
+  ]
+  return model, variables
+
+
+@pytest.mark.parametrize(('labels', 'at_once'), [(LABELS, None), (LABELS, 2), (None, 3)])
+def test_prompts_are_evaluated_together_as_alone(prompts, labels, at_once):
+  model, variables = prompts
+  task = _task(labels)
+  examples = _examples(task)
+  if labels is None:
+    examples = [dataclasses.replace(e, fields={}) for e in examples]
+  options = {'max_target_length': WIDTH, 'batch_size': 4}
+  alone = evaluator.Evaluator(model, VOCABULARY, task, **options)
+  together = evaluator.Evaluator(model, VOCABULARY, task, **options, at_once=at_once)
+  done = []
+  found = together.each(variables, examples, done.append)
+  assert sum(done) == len(examples)  # one pass for all
+  answers = set()
+  for v, (scores, predictions) in zip(variables, found, strict=True):
+    want_scores, want = alone(v, examples)
+    assert scores == want_scores == together.measure(examples, predictions)
+    for one, other in zip(predictions, want, strict=True):
+      assert (one.prediction, one.correct) == (other.prediction, other.correct)
+      assert list(one.scores) == list(other.scores)
+      np.testing.assert_allclose(list(one.scores.values()), list(other.scores.values()), atol=3e-4)
+    answers.add(tuple(tuple(p.scores.values()) for p in predictions))
+  assert len(answers) == 3
+
+
+def test_prompts_on_different_backbones_are_not_evaluated_together(prompts):
+  model, (first, second, _) = prompts
+  run = evaluator.Evaluator(model, VOCABULARY, _task(LABELS), max_target_length=WIDTH)
+  moved = jax.tree.map(lambda x: x + 0, second)
+  with pytest.raises(ValueError, match='on the same backbone'):
+    run.each([first, moved], _examples(_task(LABELS)))

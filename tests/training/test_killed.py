@@ -12,6 +12,7 @@ import toy_run
 
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.checkpoints.run_state import RunStates
+from prompt_jax.training.records import read_records
 
 # Saves every 2 steps keep a save under way nearly all the time.
 OPTIONS = {
@@ -52,9 +53,9 @@ class Run:
     self.process.start()
     child.close()
 
-  def wait_for_step(self, step):
+  def wait_for_step(self, step, member=''):
     """Waits until the records tell of a step; fails if the process ends before."""
-    path = self.folder / 'metrics.jsonl'
+    path = self.folder / member / 'metrics.jsonl'
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
       if path.is_file() and f'"step": {step},' in path.read_text(errors='replace'):
@@ -104,6 +105,28 @@ def test_kill_at_random_moments(server, uninterrupted, tmp_path):
   assert code == 0, output
   assert f'Going on after step {done}' in output
   assert_same_prompts(folder, uninterrupted)
+
+
+def test_a_killed_population_goes_on_to_the_same_bytes(server, tmp_path):
+  """One of its prompts has stopped by halving, before or after the kill."""
+  options = {**OPTIONS, 'rungs': (6,), 'at_once': 2}
+  folder, whole, done = tmp_path / 'run', tmp_path / 'whole', 0
+  toy_run.toy_train_together(whole, **options)
+  for last in (4, 9):
+    run = Run(server, folder, options, run=toy_run.toy_train_together)
+    run.wait_for_step(last, member='seed_0')
+    run.process.kill()
+    run.process.join()
+    done = max((int(p.name) for p in (folder / 'state').iterdir() if p.name.isdigit()), default=0)
+    assert done < OPTIONS['steps']
+  assert done > 0
+  code, output = Run(server, folder, options, run=toy_run.toy_train_together).finish()
+  assert code == 0, output
+  assert f'Going on after step {done}' in output
+  for k in range(3):
+    assert_same_prompts(folder / f'seed_{k}', whole / f'seed_{k}')
+    steps = [r['step'] for r in read_records(folder / f'seed_{k}' / 'metrics.jsonl')]
+    assert steps == [r['step'] for r in read_records(whole / f'seed_{k}' / 'metrics.jsonl')]
 
 
 def test_sigterm_saves_and_exits_with_143(server, tmp_path):

@@ -11,7 +11,8 @@ from toy_model import H, ToyModel, toy_batch, toy_variables
 from prompt_jax.checkpoints.fingerprint import fingerprint
 from prompt_jax.errors import UserError
 from prompt_jax.training import losses, optim
-from prompt_jax.training.loop import train
+from prompt_jax.training.loop import train, train_together
+from prompt_jax.training.members import Member
 from prompt_jax.training.partition import merge
 from prompt_jax.training.settings import Settings
 
@@ -19,8 +20,8 @@ from prompt_jax.training.settings import Settings
 class ToyStream:
   """Batch n is a function of n."""
 
-  def __init__(self, rows=8, end=None):
-    self.position = {'next': 0}
+  def __init__(self, rows=8, end=None, first=0):
+    self.position = {'next': first}
     self.taken = 0
     self._rows, self._end = rows, end
 
@@ -83,7 +84,53 @@ def toy_train(
   )
 
 
-def run_process(folder, log, options, file_limit=None):
+def toy_members(rates=(0.3, 0.1, 1.0), streams=None, metric='loss', warm_start=None):
+  """Prompts with first values, seeds, data and learning rates of their own."""
+  backbone = toy_variables()['params']['backbone']
+  members = []
+  for k, rate in enumerate(rates):
+    variables = toy_variables(k)
+    members.append(
+      Member(
+        name=f'seed_{k}',
+        model=ToyModel(),
+        prompt=variables['params']['prompt'],
+        constants=variables['constants']['prompt'],
+        stream=streams[k] if streams else ToyStream(first=1000 * k),
+        tx=optim.adafactor(rate),
+        metadata={
+          'base_model': 'toy-0',
+          'fingerprint': fingerprint(backbone),
+          'method': 'Prompt',
+          'width': H,
+        },
+        seed=k,
+        metric=metric,
+        warm_start=warm_start,
+      )
+    )
+  return members
+
+
+def toy_train_together(folder, members=None, evaluate=None, rungs=(), at_once=None, **settings):
+  members = members or toy_members()
+  variables = toy_variables()
+  backbone = variables['params']['backbone']
+  if evaluate is None:
+    one = toy_evaluate(ToyModel(), {'backbone': backbone}, variables['constants'])
+    evaluate = lambda numbers, trainables: [one(trainable) for trainable in trainables]
+  return train_together(
+    members=members,
+    backbone=backbone,
+    settings=Settings(**{'steps': 20, 'dropout': True, **settings}),
+    folder=folder,
+    evaluate=evaluate,
+    rungs=rungs,
+    at_once=at_once,
+  )
+
+
+def run_process(folder, log, options, file_limit=None, run=toy_train):
   """Target of a process that a test may kill: a run as `main` would make it, printing to `log`."""
   os.dup2(log.fileno(), 1)
   os.dup2(log.fileno(), 2)
@@ -91,7 +138,7 @@ def run_process(folder, log, options, file_limit=None):
   if file_limit is not None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
   try:
-    toy_train(folder, **options)
+    run(folder, **options)
   except UserError as e:
     print(f'UserError: {e}', file=sys.stderr)
     sys.exit(2)

@@ -1,0 +1,107 @@
+"""The prompts of a population, ready to train: one for each seed and setting."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import optax
+
+from prompt_jax.cli import cells
+from prompt_jax.cli.setup import (
+  Setup,
+  check_positions,
+  metadata_of,
+  metric_of,
+  with_method,
+  with_task,
+)
+from prompt_jax.data.batches import BatchStream
+from prompt_jax.data.example import Task
+from prompt_jax.prompts.initialise import initialise_prompt, without_initializers
+from prompt_jax.training.members import Member
+from prompt_jax.training.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """What gin builds for every setting, besides the task.
+
+  Attributes:
+    prompt: the method.
+    optimizer: of its parameters.
+    warm_start: a prompt file to begin with.
+  """
+
+  prompt: nn.Module
+  optimizer: optax.GradientTransformation
+  warm_start: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+  """A prompt of the population.
+
+  Attributes:
+    cell: its setting.
+    setup: what it shares with the other seeds of that setting.
+    member: its run.
+  """
+
+  cell: Mapping[str, Any]
+  setup: Setup
+  member: Member
+
+
+def candidates(
+  grid: Sequence[Mapping[str, Any]],
+  seeds: Sequence[int],
+  base: Setup,
+  choose_parts: Callable[[], Parts],
+  choose_task: Callable[[], Task] | None,
+  settings: Settings,
+  batch_size: int,
+  max_positions: int,
+) -> list[Candidate]:
+  """One prompt for each cell and seed, what a run of its own would begin with.
+
+  Args:
+    grid: cells, see `cells.combinations`.
+    seeds: of each cell.
+    base: the model, and the examples of the task that all share.
+    choose_parts: builds the parts of a cell.
+    choose_task: builds its task; None if all share that of `base`.
+    settings: of all.
+    batch_size: examples a step.
+    max_positions: most encoder positions.
+  """
+  found = []
+  for cell in grid:
+    with cells.applied(cell):
+      parts = choose_parts()
+      setup = base if choose_task is None else with_task(base, choose_task())
+      setup = with_method(setup, parts.prompt)
+      metadata = metadata_of(setup, settings)
+    metric = metric_of(setup, settings)
+    for seed in seeds:
+      embedding = setup.backbone.params['token_embedder']['embedding']
+      prompt, constants = initialise_prompt(
+        setup.model, jax.random.key(seed), embedding, setup.backbone.vocabulary
+      )
+      params = {'backbone': setup.backbone.params, 'prompt': prompt}
+      check_positions(setup, params, constants, max_positions)
+      member = Member(
+        name=cells.folder(cell, seed),
+        model=without_initializers(setup.model),
+        prompt=prompt,
+        constants=constants,
+        stream=BatchStream(setup.examples['train'], batch_size, seed=seed),
+        tx=parts.optimizer,
+        metadata=metadata,
+        seed=seed,
+        metric=metric,
+        warm_start=parts.warm_start,
+      )
+      found.append(Candidate(cell, setup, member))
+  return found

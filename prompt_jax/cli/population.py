@@ -1,0 +1,155 @@
+"""`prompt-jax population`: many prompts at once on one frozen model. The phases are in order."""
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from prompt_jax.cli import cells, config, data
+from prompt_jax.cli.candidates import Candidate, Parts, candidates
+from prompt_jax.cli.device import choose as choose_device
+from prompt_jax.cli.population_report import conclude
+from prompt_jax.cli.population_scores import Scores
+from prompt_jax.cli.setup import set_up
+from prompt_jax.data.example import Lengths, Task
+from prompt_jax.errors import UserError
+from prompt_jax.training import loop
+from prompt_jax.training.losses import Loss
+from prompt_jax.training.settings import Settings
+
+
+def run(args: argparse.Namespace) -> None:
+  includes = [('prompts', args.prompt)] if args.prompt else []
+  includes += [('inits', args.init)] if args.init else []
+  config.load(args, population, includes)()
+
+
+def population(
+  *,
+  model: str,
+  vocabulary: str | None,
+  choose_task: Callable[[], Task],
+  choose_parts: Callable[[], Parts],
+  output: str | None,
+  settings: Settings,
+  loss: Loss,
+  dropout: float,
+  batch_size: int,
+  input_length: int,
+  target_length: int,
+  seeds: Sequence[int],
+  learning_rates: Sequence[float] | None,
+  lengths: Sequence[int] | None,
+  inits: Sequence[str] | None,
+  grid: Mapping[str, Sequence[Any]],
+  halving: Sequence[int],
+  at_once: int | None,
+  device: str,
+  dtype: str | None,
+  max_positions: int,
+) -> None:
+  """Trains a prompt for each seed and setting, measures all, and keeps the best beside them.
+
+  Args:
+    model: see `load_backbone`.
+    vocabulary: see `load_backbone`.
+    choose_task: `data.choose`.
+    choose_parts: makes `Parts`.
+    output: folder for results; None for runs/ and the task's name.
+    settings: see `training.settings.Settings`; seed, metric and warm start are each prompt's own.
+    loss: what is minimised.
+    dropout: probability with which the model drops out while prompts train.
+    batch_size: examples a step of each prompt.
+    input_length: most tokens of an input.
+    target_length: most tokens of a target.
+    seeds: one prompt of each setting for each.
+    learning_rates: values of LEARNING_RATE.
+    lengths: values of PROMPT_LENGTH.
+    inits: names of files in gin/inits.
+    grid: values of other macros and bindings, by name.
+    halving: steps at which the worse half stops.
+    at_once: most prompts computed together; None for what suits the device.
+    device: see `cli.device`.
+    dtype: see `load_backbone`.
+    max_positions: most encoder positions, prompt rows and tokens together.
+  """
+  console = Console()
+  choose_device(device)
+  varied = _grid(learning_rates, lengths, inits, grid)
+  cells.check_names(varied, [Parts, data.choose], [Settings, Loss])
+  _check_seeds(seeds)
+  sizes = Lengths(input_length, target_length)
+  grid_cells = cells.combinations(varied)
+  with cells.applied(grid_cells[0]):
+    first = choose_task()
+  base = set_up(model, vocabulary, first, None, sizes, dropout, dtype, console)
+  own_task = any(config.is_in(name, config.reads(data.choose)) for name in varied)
+  found = candidates(
+    grid_cells,
+    seeds,
+    base,
+    choose_parts,
+    choose_task if own_task else None,
+    settings,
+    batch_size,
+    max_positions,
+  )
+  tasks = list(dict.fromkeys(c.setup.task.name for c in found))
+  _check_tasks(found, tasks, halving)
+  folder = pathlib.Path(output or f'runs/{"-".join(tasks)}')
+  config.record(folder, may_change=('DEVICE', 'STEPS', 'AT_ONCE'))
+  scores = Scores(found, settings.patterns, batch_size, at_once)
+  results = loop.train_together(
+    members=[c.member for c in found],
+    backbone=base.backbone.params,
+    settings=dataclasses.replace(settings, dropout=dropout > 0),
+    folder=folder,
+    loss=loss,
+    evaluate=scores.validation if found[0].member.metric is not None else None,
+    rungs=halving,
+    at_once=at_once,
+    console=console,
+  )
+  conclude(found, results, scores, folder, batch_size)
+
+
+def _grid(
+  learning_rates: Sequence[float] | None,
+  lengths: Sequence[int] | None,
+  inits: Sequence[str] | None,
+  others: Mapping[str, Sequence[Any]],
+) -> dict[str, Sequence[Any]]:
+  """All that varies, by the names of gin."""
+  named = {'LEARNING_RATE': learning_rates, 'PROMPT_LENGTH': lengths, cells.INIT: inits}
+  given = {name: values for name, values in named.items() if values is not None}
+  twice = sorted(given.keys() & others.keys())
+  if twice:
+    raise UserError(f'{", ".join(twice)} varies twice: in GRID, and by a flag of its own.')
+  return {**given, **others}
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+  if not seeds:
+    raise UserError('A population needs at least one seed: give --seeds 0,1,2.')
+  if len(set(seeds)) < len(seeds):
+    raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one prompt.')
+
+
+def _check_tasks(
+  population: Sequence[Candidate], tasks: Sequence[str], halving: Sequence[int]
+) -> None:
+  """Refuses tasks whose prompts cannot be judged side by side."""
+  if halving and len(tasks) > 1:
+    raise UserError(
+      f'Halving compares scores, and those of {", ".join(tasks)} are of different tasks. Give '
+      'populations of one task each.'
+    )
+  judged = {c.setup.task.name for c in population if c.member.metric is not None}
+  if judged and len(judged) < len(tasks):
+    without = ', '.join(name for name in tasks if name not in judged)
+    raise UserError(
+      f'{without} has no validation examples, and other tasks of the population do. Train it apart.'
+    )

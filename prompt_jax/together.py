@@ -1,0 +1,58 @@
+"""One function of several trees at once: prompts on one model, in training and in evaluation."""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Input tokens of a part of a batch whose activations stay in a CPU's caches.
+CACHED = 512
+
+
+def alike(trees: Sequence[Any], what: Sequence[Hashable]) -> list[list[int]]:
+  """Numbers of trees that can be stacked: equal structure, shapes and dtypes, and equal `what`."""
+  groups: dict[Any, list[int]] = {}
+  for k, (tree, same) in enumerate(zip(trees, what, strict=True)):
+    leaves, structure = jax.tree.flatten(tree)
+    shapes = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+    groups.setdefault((same, structure, shapes), []).append(k)
+  return list(groups.values())
+
+
+def mapped(
+  call: Callable[[Any], Any], trees: Sequence[Any], at_once: int | None = None
+) -> list[Any]:
+  """`[call(tree) for tree in trees]`, computed together along a leading axis.
+
+  Args:
+    call: a pure function of one tree.
+    trees: K trees that are alike.
+    at_once: most trees of one `vmap`; more are cut into parts, one after the other, so that memory
+      does not grow with K. None for all.
+  """
+  if len(trees) == 1:
+    return [call(trees[0])]
+  if at_once == 1:  # a loop whose body is `call` itself
+    found = jax.lax.map(call, _stacked(trees))
+  elif at_once is None or at_once >= len(trees):
+    found = jax.vmap(call)(_stacked(trees))
+  else:
+    found = jax.lax.map(call, _stacked(trees), batch_size=at_once)
+  return [jax.tree.map(lambda x, k=k: x[k], found) for k in range(len(trees))]
+
+
+def suited(prompts: int, rows: int, width: int) -> int:
+  """Prompts to compute together, each on [rows, width] tokens: on a CPU few, elsewhere all.
+
+  A GPU or TPU needs the rows of many prompts to be busy; a CPU is busy with few, and slower once
+  their activations leave its caches.
+  """
+  if jax.default_backend() != 'cpu':
+    return prompts
+  return min(prompts, max(1, CACHED // (rows * width)))
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

@@ -1,0 +1,119 @@
+"""`prompt-jax population` on a tiny model: a grid of prompts, its table and its files."""
+
+import json
+
+import numpy as np
+import pytest
+
+from prompt_jax.checkpoints.prompt_file import load_prompt
+from prompt_jax.main import main
+
+
+def flags(model, reviews, sizes, out) -> list[str]:
+  fixed = ['--length=4', '--steps=4', '--gin.EVAL_EVERY=2', '--output', str(out)]
+  return ['--model', model, '--data', reviews, *sizes, *fixed]
+
+
+@pytest.fixture(scope='module')
+def population(model, reviews, sizes, tmp_path_factory):
+  """Two rates and two seeds; each with a learning rate, first values and an order of its own."""
+  out = tmp_path_factory.mktemp('out')
+  command = ['population', *flags(model, reviews, sizes, out)]
+  assert main([*command, '--seeds=0,1', '--learning_rates=0.3,3.0']) == 0
+  return out
+
+
+def test_a_population_leaves_what_the_documentation_says(population):
+  names = [f'learning_rate_{rate}-seed_{seed}' for rate in (0.3, 3.0) for seed in (0, 1)]
+  results = json.loads((population / 'results.json').read_text())
+  assert [p['name'] for p in results['prompts']] == names
+  for name in names:
+    for file in ('prompt.safetensors', 'metrics.jsonl', 'predictions.jsonl', 'curve.png'):
+      assert (population / name / file).is_file(), (name, file)
+  systems = results['systems']
+  assert len(systems['learning_rate 0.3']['scores']) == 2
+  assert len(systems['learning_rate 3.0']['scores']) == 2
+  assert systems['learning_rate 3.0']['trained'] == 4 * 32
+  assert 'accuracy' in systems['majority vote of 4']['scores'][0]
+  assert len((population / 'vote.jsonl').read_text().splitlines()) == 6
+  best = max(results['prompts'], key=lambda p: p['validation'])  # the first of equals
+  kept = (population / 'prompt.safetensors').read_bytes()
+  assert kept == (population / best['name'] / 'prompt.safetensors').read_bytes()
+
+
+def test_a_prompt_of_a_population_is_that_of_a_run_of_its_own(
+  population, model, reviews, sizes, tmp_path
+):
+  command = ['train', *flags(model, reviews, sizes, tmp_path)]
+  assert main([*command, '--seed=1', '--learning_rate=3.0']) == 0
+  for name in ('last', 'initial', 'prompt'):
+    apart = load_prompt(tmp_path / f'{name}.safetensors')
+    together = load_prompt(population / 'learning_rate_3.0-seed_1' / f'{name}.safetensors')
+    rows = [p.params['encoder']['prompt'] for p in (apart, together)]
+    np.testing.assert_allclose(*rows, atol=1e-3)
+    for fact in ('seed', 'step', 'labels', 'method_config', 'fingerprint'):
+      assert apart.metadata.get(fact) == together.metadata.get(fact), fact
+    assert 'LEARNING_RATE = 3.0' in together.metadata['gin']
+  other = load_prompt(population / 'learning_rate_0.3-seed_1' / 'last.safetensors')
+  assert np.abs(other.params['encoder']['prompt'] - rows[0]).max() > 1e-2
+
+
+def test_the_same_command_again_changes_nothing(population, model, reviews, sizes, capsys):
+  before = (population / 'prompt.safetensors').read_bytes()
+  command = ['population', *flags(model, reviews, sizes, population)]
+  assert main([*command, '--seeds=0,1', '--learning_rates=0.3,3.0']) == 0
+  assert 'Going on after step 4' in capsys.readouterr().out
+  assert (population / 'prompt.safetensors').read_bytes() == before
+  assert main([*command, '--seeds=0,1', '--learning_rates=0.3,1.0']) == 2
+  assert 'LEARNING_RATES' in capsys.readouterr().err
+
+
+def test_lengths_initialisers_and_other_settings_vary(model, reviews, sizes, tmp_path, capsys):
+  command = ['population', *flags(model, reviews, sizes, tmp_path), '--seeds=0']
+  grid = '--gin.GRID={"adafactor.weight_decay": [0.0, 0.1]}'
+  several = ['--lengths=2,3', '--inits=sampled_vocabulary,class_labels', grid]
+  assert main([*command, '--steps=2', *several, '--halving=1', '--gin.EVAL_EVERY=1']) == 0
+  prompts = json.loads((tmp_path / 'results.json').read_text())['prompts']
+  assert len(prompts) == 8
+  assert sorted(p['steps'] for p in prompts) == [1] * 4 + [2] * 4
+  assert {tuple(p['setting']) for p in prompts} == {
+    ('PROMPT_LENGTH', 'init', 'adafactor.weight_decay')
+  }
+  for p in prompts:
+    first = load_prompt(tmp_path / p['name'] / 'initial.safetensors')
+    assert first.params['encoder']['prompt'].shape[0] == p['setting']['PROMPT_LENGTH']
+    labels = p['setting']['init'] == 'class_labels'
+    assert ('ClassLabels' in json.dumps(first.metadata['method_config'])) == labels
+    assert f'weight_decay = {p["setting"]["adafactor.weight_decay"]}' in first.metadata['gin']
+  ends = {}
+  for p in prompts:
+    if p['setting']['PROMPT_LENGTH'] == 2 and p['setting']['init'] == 'class_labels':
+      decay = p['setting']['adafactor.weight_decay']
+      ends[decay] = load_prompt(tmp_path / p['name'] / 'last.safetensors').params['encoder'][
+        'prompt'
+      ]
+  assert np.abs(ends[0.0] - ends[0.1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  ('more', 'words'),
+  [
+    (['--seeds=0,0'], ['The seeds 0, 0 repeat']),
+    (['--learning_rates=1,1.0'], ['LEARNING_RATE repeat']),
+    (['--gin.GRID={"STEPS": [1, 2]}'], ['STEPS cannot vary', 'share one loop']),
+    (['--gin.GRID={"LEARNIG_RATE": [1.0]}'], ["'LEARNIG_RATE'", "Did you mean 'LEARNING_RATE'"]),
+    (['--gin.GRID={"adamw.b1": [0.9]}'], ["'adamw.b1'"]),
+    (['--gin.GRID={"LEARNING_RATE": 1.0}'], ['expected a list']),
+    (['--gin.GRID={"LEARNING_RATE": [1.0]}', '--learning_rates=1'], ['varies twice']),
+    (['--inits=clas_labels'], ["'clas_labels'", "'class_labels'"]),
+    (['--halving=3'], ['The rung 3', 'EVAL_EVERY (2)']),
+    (['--learning_rates=many'], ["'many' is not a list of numbers"]),
+    (['--gin.TRAINABLE=("backbone/.*",)'], ['share a model that stays as it is']),
+  ],
+)
+def test_a_mistake_is_one_line(more, words, model, reviews, sizes, tmp_path, capsys):
+  assert main(['population', *flags(model, reviews, sizes, tmp_path), *more]) == 2
+  err = capsys.readouterr().err
+  for word in words:
+    assert word in err
+  assert 'Traceback' not in err

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone
 from prompt_jax.checkpoints.method import describe
-from prompt_jax.checkpoints.source import whole_path
+from prompt_jax.checkpoints.source import find, whole_path
 from prompt_jax.cli import config, report, tuned
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.data.batches import BatchStream
@@ -30,6 +30,8 @@ from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.initialise import initialise_prompt
 from prompt_jax.prompts.initializers import ClassLabels
+from prompt_jax.sharding import placement as meshes
+from prompt_jax.sharding.placement import Placement
 from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.partition import count, merge, split
@@ -64,6 +66,7 @@ class _Setup:
   model_name: str
   vocabulary: str | None
   console: Console
+  placement: Placement | None
 
 
 def train(
@@ -83,6 +86,8 @@ def train(
   seed: int,
   seeds: Sequence[int] | None,
   device: str,
+  mesh: Sequence[int] | None,
+  layout: str,
   dtype: str | None,
   max_positions: int,
 ) -> None:
@@ -104,17 +109,24 @@ def train(
     seed: of the only run, or
     seeds: of several runs, in folders of their own.
     device: see `cli.device`.
+    mesh: (data, model) devices along each axis; None for one device.
+    layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
     dtype: see `load_backbone`.
     max_positions: most encoder positions, prompt rows and tokens together.
   """
   console = Console()
-  choose_device(device)
+  platform = choose_device(device).platform
+  placement = meshes.make(mesh, layout, jax.devices(platform))
   folder = pathlib.Path(output or f'runs/{task.name}')
   if seeds and len(set(seeds)) < len(seeds):
     raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one run.')
-  config.record(folder, may_change=('DEVICE', 'STEPS'))
+  config.record(folder, may_change=('DEVICE', 'STEPS', 'MESH', 'LAYOUT'))
   lengths = Lengths(input_length, target_length)
-  setup = _set_up(model, vocabulary, task, prompt, lengths, dropout, dtype, console)
+  if placement:
+    _, leaves = find(model, vocabulary).model()
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    placement.check(shapes, batch_size // settings.microbatches)
+  setup = _set_up(model, vocabulary, task, prompt, lengths, dropout, dtype, console, placement)
   evaluator = _evaluator(setup, setup.model, batch_size)
 
   results = []
@@ -143,6 +155,7 @@ def train(
       loss=loss,
       evaluate=_validation(setup, evaluator, params, constants, of_run),
       console=console,
+      placement=placement,
     )
     _write_events(result.folder)
     results.append(result)
@@ -157,6 +170,7 @@ def _evaluator(setup: _Setup, model: PromptedT5, batch_size: int) -> Evaluator:
     setup.task,
     max_target_length=setup.lengths.targets,
     batch_size=batch_size,
+    placement=setup.placement,
   )
 
 
@@ -239,9 +253,11 @@ def _set_up(
   dropout: float,
   dtype: str | None,
   console: Console,
+  placement: Placement | None,
 ) -> _Setup:
   """Reads the model and the examples, before anything is computed."""
-  backbone = load_backbone(model_name, dtype, vocabulary=vocabulary)
+  place = {'place': placement.put_backbone_leaf} if placement else {}
+  backbone = load_backbone(model_name, dtype, vocabulary=vocabulary, **place)
   architecture = with_dropout(backbone.config, dropout)
   backbone = dataclasses.replace(backbone, config=architecture)
   loaded = {s: task.load(s, backbone.vocabulary, lengths) for s in task.splits}
@@ -260,7 +276,9 @@ def _set_up(
     console.print(f'The {name} split has no labels and is not used', highlight=False)
   model_name = whole_path(model_name)
   vocabulary = vocabulary and whole_path(vocabulary)
-  return _Setup(backbone, model, task, lengths, examples, model_name, vocabulary, console)
+  return _Setup(
+    backbone, model, task, lengths, examples, model_name, vocabulary, console, placement
+  )
 
 
 def with_labels(module: Any, labels: Sequence[str]) -> Any:

@@ -15,6 +15,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.evaluation import metrics, text_metrics
 from prompt_jax.inference import decode, score
 from prompt_jax.prompted import PromptedT5
+from prompt_jax.sharding.placement import Placement
 
 Method = Literal['rank', 'generate']
 METHODS: tuple[Method, ...] = ('rank', 'generate')
@@ -59,6 +60,7 @@ class Evaluator:
     batch_size: int = 32,
     normalize: score.Normalize = 'none',
     task_ids: Mapping[str, int] | None = None,
+    placement: Placement | None = None,
   ):
     """Fixes what every evaluation shares.
 
@@ -72,6 +74,8 @@ class Evaluator:
       batch_size: rows of a batch.
       normalize: for "rank": "tokens" divides a label's score by its number of tokens.
       task_ids: task name -> prompt, for methods that hold several.
+      placement: the mesh over which the model lies; None for one device. Batches are then of the
+        next number of rows that divides over it.
 
     Raises:
       UserError: "rank" without labels, or labels that cannot be told apart.
@@ -82,7 +86,7 @@ class Evaluator:
     if batch_size < 1:
       raise UserError(f'The batch size is {batch_size}; it must be at least 1.')
     self.method, self._vocabulary, self._task = method, vocabulary, task
-    self._batch_size, self._task_ids = batch_size, task_ids
+    self._batch_size, self._task_ids, self._placement = batch_size, task_ids, placement
     if method == 'rank':
       labels = task.label_tokens(vocabulary, max_target_length)
       call: Callable[..., Any] = functools.partial(
@@ -96,7 +100,8 @@ class Evaluator:
         choose=decode.most_probable,
         eos_id=vocabulary.eos_id,
       )
-    self._call = jax.jit(lambda variables, x, ids: call(variables, x, task_id=ids))
+    apply = lambda variables, x, ids: call(variables, x, task_id=ids)
+    self._call = jax.jit(placement.within(apply) if placement else apply)
 
   def __call__(
     self,
@@ -128,10 +133,13 @@ class Evaluator:
 
   def _batches(
     self, examples: Sequence[Example]
-  ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray | None]]:
+  ) -> Iterator[tuple[list[int], jax.Array, jax.Array | None]]:
     """Indices (at most B), tokens int32[B, T] and prompt numbers int32[B] (or None), by length."""
     shapes = choose_buckets(examples)
-    size = min(self._batch_size, len(examples))
+    size, rows = min(self._batch_size, len(examples)), None
+    if self._placement:
+      rows, parts = self._placement.rows, self._placement.row_parts
+      size = -(-size // parts) * parts
     for bucket, width in enumerate(shapes.inputs):
       (members,) = np.nonzero(shapes.member == bucket)
       for start in range(0, len(members), size):
@@ -141,7 +149,8 @@ class Evaluator:
         tokens = np.zeros((size, width), np.int32)
         for row, i in zip(tokens, filled, strict=True):
           row[: len(examples[i].inputs)] = examples[i].inputs
-        yield indices, tokens, self._prompts([examples[i].task for i in filled])
+        ids = self._prompts([examples[i].task for i in filled])
+        yield indices, *jax.device_put((tokens, ids), rows)
 
   def _prompts(self, names: Sequence[str]) -> np.ndarray | None:
     if self._task_ids is None:

@@ -18,6 +18,7 @@ from rich.console import Console
 from prompt_jax.checkpoints.prompt_file import REQUIRED, check_model, load_prompt
 from prompt_jax.checkpoints.run_state import RunStates, from_arrays, to_arrays
 from prompt_jax.errors import UserError
+from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.interrupt import Interrupt
 from prompt_jax.training.lock import Lock
 from prompt_jax.training.losses import Loss
@@ -77,6 +78,7 @@ class _Run:
   states: RunStates
   output: Output
   console: Console
+  placement: Placement | None
 
 
 def train(
@@ -93,6 +95,7 @@ def train(
   loss: Loss | None = None,
   evaluate: Evaluate | None = None,
   console: Console | None = None,
+  placement: Placement | None = None,
 ) -> Result:
   """Trains what `settings.patterns` says, from where the output folder stands.
 
@@ -115,6 +118,7 @@ def train(
     evaluate: from the trainable leaves on the device, which it must not keep, to metrics of the
       validation data.
     console: where to print.
+    placement: the mesh, over which `backbone` already lies; None for one device.
 
   Raises:
     UserError: the folder belongs to another model or set-up, is in use or cannot be written; the
@@ -150,14 +154,19 @@ def train(
     microbatches=settings.microbatches,
     dropout=settings.dropout,
   )
-  step = jax.jit(pure, donate_argnums=0)
+  step = jax.jit(placement.within(pure) if placement else pure, donate_argnums=0)
 
   # Restore, loop, finish.
   saved = RunStates(folder / 'state', settings.keep, settings.mode)
   with Lock(folder), saved as states, Interrupt() as interrupt:
     output = Output(folder, trainable, frozen, collection, {**metadata, 'seed': settings.seed})
-    run = _Run(settings, folder, metadata['fingerprint'], evaluate, states, output, console)
+    run = _Run(
+      settings, folder, metadata['fingerprint'], evaluate, states, output, console, placement
+    )
     point = _restore(run, state, collection, stream, metadata)
+    if placement:
+      whole = jax.device_put((point.state, point.constants), placement.whole)
+      point.state, point.constants = whole
     _loop(run, point, step, frozen, stream, interrupt)
     result = _finish(run, point)
     if interrupt.signal:  # it came after the last step
@@ -226,7 +235,7 @@ def _loop(
     return
   with (
     Progress(settings.steps, point.step, run.console) as progress,
-    Prefetch(stream, settings.prefetch) as batches,
+    Prefetch(stream, settings.prefetch, run.placement and run.placement.rows) as batches,
   ):
     monitor = Monitor(records, progress, settings.log_every)
     if point.step == 0 and settings.eval_at_start and run.evaluate:

@@ -10,6 +10,7 @@ import functools
 from typing import Any, NoReturn
 
 from prompt_jax import __version__
+from prompt_jax.cli.examples import EXAMPLES, OVERVIEW
 from prompt_jax.errors import UserError, unknown
 
 VERBS = {
@@ -21,52 +22,8 @@ VERBS = {
   'import': 'make a prompt file of a prompt that another library trained',
   'export': 'write a prompt for another library: NumPy, T5X or PEFT',
   'tasks': 'list the known tasks and show their examples',
+  'plan': 'does it fit a TPU slice, and how long does a step take; needs no TPU',
   'convert': 'write a model in another form: ours, T5X, Hugging Face',
-}
-
-EXAMPLES = {
-  'train': """
-  prompt-jax train --task docstrings_iid --output out/
-  prompt-jax train --data reviews.tsv --model embedded --output out/
-  prompt-jax train --data train.jsonl --validation dev.jsonl --prompt prefix --steps 500
-  prompt-jax train --task docstrings_iid --seeds 0,1,2 --length 50
-  prompt-jax train --task docstrings_iid --train all --learning_rate 0.001    (model tuning)
-  prompt-jax train --gin_file=my_run.gin --gin.BATCH_SIZE=16""",
-  'eval': """
-  prompt-jax eval --prompt_file out/prompt.safetensors --task docstrings_iid --split test
-  prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --output out/test/
-  prompt-jax eval --task docstrings_iid                        (the model without a prompt)""",
-  'infer': """
-  prompt-jax infer --prompt_file out/prompt.safetensors 'a line of text' 'another'
-  prompt-jax infer --prompt_file out/prompt.safetensors --input texts.txt --output answers.jsonl
-  cat texts.txt | prompt-jax infer --prompt_file out/prompt.safetensors""",
-  'pretrain': """
-  prompt-jax pretrain --corpus text.txt.xz --gin_file=models/t5_1_1/tiny.gin --output model/
-  prompt-jax train --model model/ --data reviews.tsv --output out/
-  prompt-jax pretrain --model model/ --steps 0 --corpus text.txt --output adapted/""",
-  'inspect': """
-  prompt-jax inspect out/prompt.safetensors
-  prompt-jax inspect out/prompt.safetensors --plots out/
-  prompt-jax inspect t5x/checkpoint_1100000                (names, shapes and dtypes, unread)""",
-  'import': """
-  prompt-jax import sst2.npy sst2.safetensors --model t5_base/ --labels negative,positive
-  prompt-jax import run/numpy_checkpoints rte.safetensors --model t5_base/     (its last step)
-  prompt-jax import peft_folder/ prompt.safetensors --model t5_base/""",
-  'export': """
-  prompt-jax export out/prompt.safetensors peft_folder/ --to=peft
-  prompt-jax export out/prompt.safetensors prompt.npy --to=npy
-  prompt-jax export out/prompt.safetensors run/ --to=numpy_checkpoints
-  prompt-jax export out/prompt.safetensors run/ --to=t5x       (with the model, one checkpoint)""",
-  'tasks': """
-  prompt-jax tasks
-  prompt-jax tasks docstrings_iid --examples 5
-  prompt-jax tasks glue_sst2 --record sst2.npz      (then train --data sst2.npz needs no seqio)""",
-  'convert': """
-  prompt-jax convert google/t5-v1_1-small/ model/             (Hugging Face to ours)
-  prompt-jax convert t5x/checkpoint_1100000 model/ --vocabulary spiece.model
-  prompt-jax convert gs://BUCKET/t5x/checkpoint_1100000 model/ --vocabulary spiece.model
-  prompt-jax convert model/ exported/ --to hf
-  prompt-jax convert model/ exported/ --to t5x --dtype float32""",
 }
 
 # Whose file is not named after the verb: `import` is a keyword, and export goes with it.
@@ -75,12 +32,6 @@ FORMS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
 # Names in the parsed arguments that are no flags.
 POSITIONAL = ('verb', '_', 'texts', 'file', 'name', 'source', 'dest', 'destination')
-
-OVERVIEW = """examples:
-  prompt-jax train --task docstrings_iid --output out/     tune a prompt on the embedded model
-  prompt-jax train --data reviews.tsv --output out/        the same on a file of your own
-  prompt-jax infer --prompt_file out/prompt.safetensors 'a line of text'
-  prompt-jax train --help                                  every flag, and more examples"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +75,19 @@ def _at_least(least: int, text: str) -> int:
   return n
 
 
+def names(text: str) -> tuple[str, ...]:
+  """'a,b' -> ('a', 'b')."""
+  return tuple(text.split(','))
+
+
+def mesh(text: str) -> tuple[int, int]:
+  """'4x2' -> (4, 2)."""
+  sides = text.split('x')
+  if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+    raise argparse.ArgumentTypeError(f'{text!r} is no mesh; write DATAxMODEL devices, as 4x2')
+  return int(sides[0]), int(sides[1])
+
+
 at_least_zero = functools.partial(_at_least, 0)
 at_least_one = functools.partial(_at_least, 1)
 
@@ -163,6 +127,10 @@ OUTPUT = Flag(
 )
 STEPS = Flag('steps', 'STEPS', 'training steps', at_least_one, 'N')
 SEED = Flag('seed', 'SEED', 'seed of everything random', seed, 'N')
+MESH = Flag('mesh', 'MESH', 'devices along the axes data and model', mesh, 'DATAxMODEL')
+LAYOUT = Flag(
+  'layout', 'LAYOUT', 'how the model lies on them', metavar='data|tensor|fully_sharded|2d'
+)
 RATE = Flag('learning_rate', 'LEARNING_RATE', 'learning rate', float, 'X')
 
 SHORTCUTS: dict[str, tuple[Flag, ...]] = {
@@ -177,7 +145,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('seeds', 'SEEDS', 'several seeds, with mean and standard deviation', seeds, '0,1,2'),
     Flag('train', 'TRAINABLE', '"prompt" (the default), "all" for model tuning, or a pattern of '
          'parameter paths; repeatable', metavar='PATTERN', many=True),
-    DEVICE,
+    DEVICE, MESH, LAYOUT,
   ),
   'eval': (
     MODEL, VOCABULARY, TASK, FOLDER, MODULE, DATA, *COLUMNS,
@@ -205,6 +173,22 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('steps', 'STEPS', 'steps of span corruption; 0 for none', at_least_zero, 'N'),
     Flag('adapt_steps', 'ADAPT_STEPS', 'steps of prefix LM', at_least_one, 'N'),
     BATCH, RATE, INPUT_LENGTH, TARGET_LENGTH, SEED, DEVICE,
+  ),
+  'plan': (
+    Flag('topology', 'TOPOLOGY', 'TPU slices, as v5e-16,v4-8', names, 'NAME,NAME'),
+    Flag('step', 'STEP', 'train, eval (ranking labels), decode; several: train,eval', names,
+         'NAME,NAME'),
+    MESH, LAYOUT,
+    Flag('weights', 'WEIGHTS', 'storage of frozen weights', metavar='bfloat16|int8|float32'),
+    Flag('batch', 'BATCH_SIZE', 'examples a step', at_least_one, 'N'),
+    Flag('inputs', 'INPUT_LENGTH', 'tokens of an input', at_least_one, 'N'),
+    Flag('targets', 'TARGET_LENGTH', 'tokens of a target', at_least_one, 'N'),
+    Flag('length', 'PROMPT_LENGTH', 'rows of the prompt', at_least_one, 'N'),
+    Flag('microbatches', 'MICROBATCHES', 'parts of a training batch', at_least_one, 'N'),
+    Flag('query_chunk', 'QUERY_CHUNK', 'queries that attend at a time', at_least_one, 'N'),
+    Flag('scores', 'SCORES_DTYPE', 'dtype of attention scores', metavar='float32|bfloat16'),
+    Flag('remat', 'REMAT', 'what the backward pass computes again', metavar='cheap|all'),
+    Flag('output', 'OUTPUT', 'a .json or .md file', metavar='FILE'),
   ),
   'inspect': (),
   'import': (),
@@ -265,6 +249,12 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
   if verb == 'train':
     sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
     sub.add_argument('--init', metavar='NAME', help='initialiser: a file of gin/inits')
+  if verb == 'plan':
+    sub.add_argument('--model', metavar='NAME', help='a file of gin/models, as t5_1_1/xxl')
+    sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
+    sub.add_argument(
+      '--search', action='store_true', help='try ways of running it; find the smallest slice'
+    )
   if verb == 'infer':
     sub.add_argument(
       'texts', nargs='*', metavar='TEXT', help='texts; without any, --input or stdin'

@@ -1,0 +1,57 @@
+"""The examples that `--help` shows."""
+
+EXAMPLES = {
+  'train': """
+  prompt-jax train --task docstrings_iid --output out/
+  prompt-jax train --data reviews.tsv --model embedded --output out/
+  prompt-jax train --data train.jsonl --validation dev.jsonl --prompt prefix --steps 500
+  prompt-jax train --task docstrings_iid --seeds 0,1,2 --length 50
+  prompt-jax train --task docstrings_iid --train all --learning_rate 0.001    (model tuning)
+  prompt-jax train --gin_file=my_run.gin --gin.BATCH_SIZE=16""",
+  'eval': """
+  prompt-jax eval --prompt_file out/prompt.safetensors --task docstrings_iid --split test
+  prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --output out/test/
+  prompt-jax eval --task docstrings_iid                        (the model without a prompt)""",
+  'infer': """
+  prompt-jax infer --prompt_file out/prompt.safetensors 'a line of text' 'another'
+  prompt-jax infer --prompt_file out/prompt.safetensors --input texts.txt --output answers.jsonl
+  cat texts.txt | prompt-jax infer --prompt_file out/prompt.safetensors""",
+  'pretrain': """
+  prompt-jax pretrain --corpus text.txt.xz --gin_file=models/t5_1_1/tiny.gin --output model/
+  prompt-jax train --model model/ --data reviews.tsv --output out/
+  prompt-jax pretrain --model model/ --steps 0 --corpus text.txt --output adapted/""",
+  'inspect': """
+  prompt-jax inspect out/prompt.safetensors
+  prompt-jax inspect out/prompt.safetensors --plots out/
+  prompt-jax inspect t5x/checkpoint_1100000                (names, shapes and dtypes, unread)""",
+  'import': """
+  prompt-jax import sst2.npy sst2.safetensors --model t5_base/ --labels negative,positive
+  prompt-jax import run/numpy_checkpoints rte.safetensors --model t5_base/     (its last step)
+  prompt-jax import peft_folder/ prompt.safetensors --model t5_base/""",
+  'export': """
+  prompt-jax export out/prompt.safetensors peft_folder/ --to=peft
+  prompt-jax export out/prompt.safetensors prompt.npy --to=npy
+  prompt-jax export out/prompt.safetensors run/ --to=numpy_checkpoints
+  prompt-jax export out/prompt.safetensors run/ --to=t5x       (with the model, one checkpoint)""",
+  'tasks': """
+  prompt-jax tasks
+  prompt-jax tasks docstrings_iid --examples 5
+  prompt-jax tasks glue_sst2 --record sst2.npz      (then train --data sst2.npz needs no seqio)""",
+  'plan': """
+  prompt-jax plan --model t5_1_1/xl --topology v5e-4 --microbatches 2
+  prompt-jax plan --model t5_1_1/xxl --topology v5e-16 --batch 32 --inputs 512 --weights int8
+  prompt-jax plan --model t5_1_1/base --topology v5e-1,v4-8 --step train,eval,decode
+  prompt-jax plan --model t5_1_1/xxl --topology v5e-16 --search --output plan.md""",
+  'convert': """
+  prompt-jax convert google/t5-v1_1-small/ model/             (Hugging Face to ours)
+  prompt-jax convert t5x/checkpoint_1100000 model/ --vocabulary spiece.model
+  prompt-jax convert gs://BUCKET/t5x/checkpoint_1100000 model/ --vocabulary spiece.model
+  prompt-jax convert model/ exported/ --to hf
+  prompt-jax convert model/ exported/ --to t5x --dtype float32""",
+}
+
+OVERVIEW = """examples:
+  prompt-jax train --task docstrings_iid --output out/     tune a prompt on the embedded model
+  prompt-jax train --data reviews.tsv --output out/        the same on a file of your own
+  prompt-jax infer --prompt_file out/prompt.safetensors 'a line of text'
+  prompt-jax train --help                                  every flag, and more examples"""

@@ -26,6 +26,7 @@ from prompt_jax.evaluation.report import write_predictions
 from prompt_jax.evaluation.tensorboard import EventFile
 from prompt_jax.injections import prefix_length
 from prompt_jax.models.config import with_dropout
+from prompt_jax.models.int8 import wide
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.initialise import initialise_prompt
@@ -89,6 +90,9 @@ def train(
   mesh: Sequence[int] | None,
   layout: str,
   dtype: str | None,
+  weights: str | None,
+  query_chunk: int | None,
+  scores_dtype: str,
   max_positions: int,
 ) -> None:
   """Trains once a seed, measures the test split, and writes everything into the output folder.
@@ -112,6 +116,9 @@ def train(
     mesh: (data, model) devices along each axis; None for one device.
     layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
     dtype: see `load_backbone`.
+    weights: "int8" to store the frozen matrices so; None for `dtype`.
+    query_chunk: see `models.config.T5Config`.
+    scores_dtype: see `models.config.T5Config`.
     max_positions: most encoder positions, prompt rows and tokens together.
   """
   console = Console()
@@ -126,7 +133,10 @@ def train(
     _, leaves = find(model, vocabulary).model()
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     placement.check(shapes, batch_size // settings.microbatches)
-  setup = _set_up(model, vocabulary, task, prompt, lengths, dropout, dtype, console, placement)
+  backbone = _load(
+    model, vocabulary, dtype, weights, dropout, query_chunk, scores_dtype, settings, placement
+  )
+  setup = _set_up(backbone, model, vocabulary, task, prompt, lengths, console, placement)
   evaluator = _evaluator(setup, setup.model, batch_size)
 
   results = []
@@ -136,7 +146,7 @@ def train(
     of_run = dataclasses.replace(
       settings, seed=number, metric=_metric(setup, settings), dropout=dropout > 0
     )
-    embedding = setup.backbone.params['token_embedder']['embedding']
+    embedding = wide(setup.backbone.params['token_embedder']['embedding'])
     rows, constants = initialise_prompt(
       setup.model, jax.random.key(number), embedding, setup.backbone.vocabulary
     )
@@ -161,6 +171,37 @@ def train(
     results.append(result)
 
   _report(setup, evaluator, results, folder, batch_size)
+
+
+def _load(
+  model: str,
+  vocabulary: str | None,
+  dtype: str | None,
+  weights: str | None,
+  dropout: float,
+  query_chunk: int | None,
+  scores_dtype: str,
+  settings: Settings,
+  placement: Placement | None,
+) -> Backbone:
+  """Reads the model, onto the mesh where there is one, to be computed with as the user says."""
+  if weights not in (None, 'int8'):
+    raise UserError(f'WEIGHTS is {weights!r}; expected None or int8.')
+  if weights and any(pattern != 'prompt/.*' for pattern in settings.patterns):
+    raise UserError(
+      'Weights in int8 cannot be trained: leave WEIGHTS out, or train the prompt only.'
+    )
+  backbone = load_backbone(
+    model,
+    dtype,
+    vocabulary=vocabulary,
+    int8=weights == 'int8',
+    **({'place': placement.put_backbone_leaf} if placement else {}),  # type: ignore[arg-type]
+  )
+  architecture = dataclasses.replace(
+    with_dropout(backbone.config, dropout), query_chunk=query_chunk, scores_dtype=scores_dtype
+  )
+  return dataclasses.replace(backbone, config=architecture)
 
 
 def _evaluator(setup: _Setup, model: PromptedT5, batch_size: int) -> Evaluator:
@@ -245,21 +286,16 @@ def _report(
 
 
 def _set_up(
+  backbone: Backbone,
   model_name: str,
   vocabulary: str | None,
   task: Task,
   prompt: nn.Module | None,
   lengths: Lengths,
-  dropout: float,
-  dtype: str | None,
   console: Console,
   placement: Placement | None,
 ) -> _Setup:
-  """Reads the model and the examples, before anything is computed."""
-  place = {'place': placement.put_backbone_leaf} if placement else {}
-  backbone = load_backbone(model_name, dtype, vocabulary=vocabulary, **place)
-  architecture = with_dropout(backbone.config, dropout)
-  backbone = dataclasses.replace(backbone, config=architecture)
+  """Reads the examples, before anything is computed."""
   loaded = {s: task.load(s, backbone.vocabulary, lengths) for s in task.splits}
   if 'train' not in loaded:
     raise UserError(

@@ -52,6 +52,11 @@ def quantise(path: str, array: np.ndarray) -> np.ndarray | Int8:
   return Int8(np.rint(wide / scale).astype(np.int8), scale)  # type: ignore[arg-type]
 
 
+def wide(matrix: Matrix) -> Array:
+  """The matrix itself, in float32 where it was in int8."""
+  return matrix.values * matrix.scale if isinstance(matrix, Int8) else matrix
+
+
 def kernel_parts(kernel: Matrix, dtype: jax.typing.DTypeLike) -> tuple[Array, Array | None]:
   """([I, O] in the dtype, float32[O] to multiply the product by)."""
   if isinstance(kernel, Int8):

@@ -6,6 +6,7 @@ They are the run's own functions: `training.step.train_step`, `inference.score.r
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -158,7 +159,9 @@ def abstract_variables(work: Work) -> tuple[Tree, Tree]:
     decoder=cfg.decoder_dims,
   )
   try:
-    _, prompt, constants = jax.eval_shape(lambda key, t: make(key, t), jax.random.key(0), table)
+    with warnings.catch_warnings():  # of first values, of which only the shape is looked at
+      warnings.simplefilter('ignore')
+      _, prompt, constants = jax.eval_shape(lambda key, t: make(key, t), jax.random.key(0), table)
   except AttributeError as error:  # of _Ids, which has no words
     raise UserError(
       f'{type(work.method).__name__} is initialised from text, and a plan has no vocabulary; give '

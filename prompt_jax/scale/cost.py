@@ -71,7 +71,7 @@ def cost(text: str, chip: Chip, unknown_trips: int = 1) -> Cost:
   counter = _Counter(program)
   flops = hbm = roofline = cycles = 0.0
   counts: dict[str, int] = collections.Counter()
-  sent: dict[str, float] = collections.Counter()
+  sent: dict[str, float] = collections.defaultdict(float)
   for computation, instruction, times in program.visits():
     kind = instruction.operation.removesuffix('-start')
     if kind in COLLECTIVES:

@@ -29,6 +29,8 @@ LAYOUTS: dict[str, Rules] = {
   '2d': (*_TENSOR, ('embed', 'data')),
 }
 
+WITHOUT_MESH = 'data'  # the only layout that one device can have
+
 
 class MeshSize(NamedTuple):
   """Devices along each axis of the mesh."""

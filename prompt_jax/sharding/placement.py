@@ -125,10 +125,13 @@ def make(
     devices: those there are.
 
   Raises:
-    UserError: an unknown layout, no size of a mesh, or more devices than there are.
+    UserError: an unknown layout, or one that needs a mesh; no size of a mesh; more devices than
+      there are.
   """
   layouts.rules_of(layout)
   if size is None:
+    if layout != layouts.WITHOUT_MESH:
+      raise UserError(f'The layout {layout!r} needs a mesh; give --mesh DATAxMODEL, such as 1x4.')
     return None
   whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size)
   if len(size) != 2 or not whole:

@@ -141,7 +141,7 @@ def train(
     f'({100 * count(trainable) / count(params):.3g} %)',
     highlight=False,
   )
-  frozen = jax.device_put(frozen)
+  frozen = jax.device_put(frozen, placement.of(frozen) if placement else None)
   collection = jax.device_put({'prompt': constants} if constants else {})
   state = create_state(trainable, tx, settings.seed)
 

@@ -86,6 +86,7 @@ def test_a_batch_smaller_than_the_mesh_is_refused():
   [
     ((64, 1), 'data', 'mesh 64x1 needs 64 devices, and there are'),
     ((1, 1), 'tensr', "Unknown layout 'tensr'. Did you mean 'tensor'"),
+    (None, 'tensor', "layout 'tensor' needs a mesh"),
     ((1,), 'data', 'expected two whole numbers'),
     ((0, 1), 'data', 'expected two whole numbers'),
   ],

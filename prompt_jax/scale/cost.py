@@ -196,7 +196,9 @@ class _Counter:
         continue
       is_first = user.operands[0] == value.name
       fused = self._fused(user)
-      if user.operation in ('bitcast', 'reshape', 'get-tuple-element'):
+      # A fusion that aliases its only operand tiles it anew in place: it moves nothing.
+      in_place = len(user.operands) == 1 and 'output_to_operand_aliasing' in user.attributes
+      if user.operation in ('bitcast', 'reshape', 'get-tuple-element') or (fused and in_place):
         total += self._bytes_used(computation, user)
       elif user.operation in _SLICES:
         total += sum(b.bytes for b in user.buffers) if is_first else 0

@@ -12,8 +12,14 @@ CHIP = Chip(flops=1e6, memory=1 << 30, bandwidth=1e6, link=1e3, clock=1e3)
 LOOP = """\
 HloModule jit_f, is_scheduled=true
 
+%tiled (q0: f32[7,16,32]) -> f32[7,16,32] {
+  %q0 = f32[7,16,32]{2,1,0} parameter(0)
+  ROOT %q = f32[7,16,32]{2,1,0} copy(%q0)
+}
+
 %sliced (p0: f32[7,16,32], p1: s32[]) -> f32[1,16,32] {
-  %p0 = f32[7,16,32]{2,1,0} parameter(0)
+  %raw = f32[7,16,32]{2,1,0} parameter(0)
+  %p0 = f32[7,16,32]{2,1,0} fusion(%raw), calls=%tiled, output_to_operand_aliasing={{}: (0, {})}
   %p1 = s32[] parameter(1)
   %zero = s32[] constant(0)
   ROOT %ds = f32[1,16,32]{2,1,0} dynamic-slice(%p0, %p1, %zero, %zero)

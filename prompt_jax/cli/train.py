@@ -127,12 +127,10 @@ def train(
   folder = pathlib.Path(output or f'runs/{task.name}')
   if seeds and len(set(seeds)) < len(seeds):
     raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one run.')
+  if placement:
+    settings = _on_mesh(settings, placement, model, vocabulary, batch_size)
   config.record(folder, may_change=('DEVICE', 'STEPS', 'MESH', 'LAYOUT'))
   lengths = Lengths(input_length, target_length)
-  if placement:
-    _, leaves = find(model, vocabulary).model()
-    shapes = {path: leaf.shape for path, leaf in leaves.items()}
-    placement.check(shapes, batch_size // settings.microbatches)
   backbone = _load(
     model, vocabulary, dtype, weights, dropout, query_chunk, scores_dtype, settings, placement
   )
@@ -171,6 +169,18 @@ def train(
     results.append(result)
 
   _report(setup, evaluator, results, folder, batch_size)
+
+
+def _on_mesh(
+  settings: Settings, placement: Placement, model: str, vocabulary: str | None, batch_size: int
+) -> Settings:
+  """The settings for a mesh; refuses one over which model or batch do not divide."""
+  # What suits the caches of one device says nothing of a mesh.
+  microbatches = settings.microbatches or 1
+  _, leaves = find(model, vocabulary).model()
+  shapes = {path: leaf.shape for path, leaf in leaves.items()}
+  placement.check(shapes, batch_size // microbatches)
+  return dataclasses.replace(settings, microbatches=microbatches)
 
 
 def _load(

@@ -87,6 +87,7 @@ def plan(
   for topology in topologies:
     slice_of(topology)
   jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
+  jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
   settings = dict(dtype=dtype, query_chunk=query_chunk, scores_dtype=scores_dtype, remat=remat)
   work = Work(
     config=dataclasses.replace(architecture, **settings),  # type: ignore[arg-type]

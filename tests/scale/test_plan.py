@@ -71,7 +71,7 @@ def test_a_mesh_of_another_size_is_refused():
 
 
 def test_unknown_names_are_refused():
-  with pytest.raises(UserError, match=r"Unknown topology 'v5e-5'\. Did you mean 'v5e-4'"):
+  with pytest.raises(UserError, match=r"Unknown topology 'v5e-5'\. Did you mean .*'v5e-4'"):
     planning.placement('v5e-5', None, 'data')
   with pytest.raises(UserError, match="Unknown storage of the weights 'int4'"):
     dataclasses.replace(WORK, weights='int4')

@@ -6,7 +6,6 @@ import json
 import pathlib
 from collections.abc import Iterator, Sequence
 
-import flax.linen as nn
 import jax
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +14,7 @@ from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.cli import config
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.models.config import T5Config
+from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.scale import search as ways
 from prompt_jax.scale.chips import slice_of
 from prompt_jax.scale.program import STEPS, Work
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
 def plan(
   *,
   architecture: T5Config,
-  prompt: nn.Module | None,
+  prompt: PromptMethod | None,
   topologies: Sequence[str],
   steps: Sequence[str],
   mesh: Sequence[int] | None,

@@ -151,8 +151,8 @@ class Attention(nn.Module):
       # The same keys are dropped for every query.
       ones = jnp.ones((q.shape[0], q.shape[2], 1, k.shape[1]), v.dtype)
       keep = self.dropout(ones, deterministic=False)
-    options = dict(scores_dtype=self.cfg.scores_dtype, chunk=self.cfg.query_chunk)
-    y = attend(q, k, v, mask, bias, keep, **options)
+    cfg = self.cfg
+    y = attend(q, k, v, mask, bias, keep, scores_dtype=cfg.scores_dtype, chunk=cfg.query_chunk)
     return constrained(self.out(y.reshape(*y.shape[:2], -1)), 'batch', 'length', 'embed')
 
 

@@ -81,7 +81,7 @@ class Plan:
   @property
   def estimate_seconds(self) -> float | None:
     """Sum of the compiler's cycles / clock, and of bytes sent / bandwidth of one link."""
-    return self.cost and self.cost.cycle_seconds + self.cost.collective_seconds
+    return None if self.cost is None else self.cost.cycle_seconds + self.cost.collective_seconds
 
 
 def placement(topology: str, mesh: tuple[int, int] | None, layout: str) -> Placement:

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
@@ -25,6 +24,7 @@ from prompt_jax.models.config import T5Config
 from prompt_jax.models.int8 import Int8, scaled_axis
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.prompts.initialise import draw
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.losses import Loss
@@ -53,7 +53,7 @@ class Work:
   """
 
   config: T5Config
-  method: nn.Module | None
+  method: PromptMethod | None
   weights: str = 'bfloat16'
   batch: int = 32
   inputs: int = 512
@@ -104,8 +104,8 @@ def lowered(work: Work, place: Placement) -> Any:
   if work.step == 'eval':
     labels = jax.ShapeDtypeStruct((work.labels, work.targets), jnp.int32)
     call: Callable[..., Any] = functools.partial(rank, model)
-    arguments = (variables_of(params, constants), tokens, labels)
-    shardings = (_of_variables(place, arguments[0]), place.rows, place.whole)
+    arguments: tuple[Any, ...] = (variables_of(params, constants), tokens, labels)
+    shardings: tuple[Any, ...] = (_of_variables(place, arguments[0]), place.rows, place.whole)
   else:
     call = functools.partial(greedy, model, max_len=work.targets)
     arguments = (variables_of(params, constants), tokens)
@@ -121,7 +121,7 @@ def _lowered_train_step(
   tx = adafactor(0.3)
   state = jax.eval_shape(lambda prompt: create_state(prompt, tx, 0), {'prompt': params['prompt']})
   frozen = {'backbone': params['backbone']}
-  targets = jax.ShapeDtypeStruct((work.batch, work.targets), jnp.int32)
+  targets: Any = jax.ShapeDtypeStruct((work.batch, work.targets), jnp.int32)
   batch = Batch(tokens, targets, targets, targets.update(dtype=jnp.float32))
   collection = {'prompt': constants} if constants else {}
   step = functools.partial(

@@ -47,7 +47,7 @@ Compile = Callable[[Work, Setting], Plan]
 
 def compiled(work: Work, setting: Setting) -> Plan:
   """The plan of a step run in one way."""
-  place = placement(setting.topology, tuple(setting.mesh), setting.layout)
+  place = placement(setting.topology, setting.mesh, setting.layout)
   return plan(setting.of(work), setting.topology, place)
 
 
@@ -98,7 +98,7 @@ def meshes(devices: int) -> Iterator[tuple[str, MeshSize]]:
 
 def weight_bytes(work: Work, setting: Setting) -> int:
   """Bytes of the frozen weights on one device."""
-  place = placement(setting.topology, tuple(setting.mesh), setting.layout)
+  place = placement(setting.topology, setting.mesh, setting.layout)
   params = {'backbone': abstract_variables(setting.of(work))[0]['backbone']}
   shardings = place.of(params)
   pairs = zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True)

@@ -111,7 +111,9 @@ class Placement:
       return PartitionSpec()
     # A dimension of one is that of a scale, which is the same all along it.
     names = [name if n > 1 else None for name, n in zip(axes, shape, strict=True)]
-    return nn.logical_to_mesh_axes(names, self.rules)
+    spec = nn.logical_to_mesh_axes(names, self.rules)
+    assert spec is not None  # names were given
+    return spec
 
 
 def make(

@@ -76,6 +76,19 @@ def _at_least(least: int, text: str) -> int:
   return n
 
 
+def names(text: str) -> tuple[str, ...]:
+  """'a,b' -> ('a', 'b')."""
+  return tuple(text.split(','))
+
+
+def mesh(text: str) -> tuple[int, int]:
+  """'4x2' -> (4, 2)."""
+  sides = text.split('x')
+  if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+    raise argparse.ArgumentTypeError(f'{text!r} is no mesh; write DATAxMODEL devices, as 4x2')
+  return int(sides[0]), int(sides[1])
+
+
 at_least_zero = functools.partial(_at_least, 0)
 at_least_one = functools.partial(_at_least, 1)
 
@@ -106,6 +119,10 @@ OUTPUT = Flag('output', 'OUTPUT', 'folder for results; the same command resumes 
               metavar='DIR')  # fmt: skip
 STEPS = Flag('steps', 'STEPS', 'training steps', at_least_one, 'N')
 SEED = Flag('seed', 'SEED', 'seed of everything random', seed, 'N')
+MESH = Flag('mesh', 'MESH', 'devices along the axes data and model', mesh, 'DATAxMODEL')
+LAYOUT = Flag(
+  'layout', 'LAYOUT', 'how the model lies on them', metavar='data|tensor|fully_sharded|2d'
+)
 RATE = Flag('learning_rate', 'LEARNING_RATE', 'learning rate', float, 'X')
 
 # What a run learns from; `train` and `population` share it.
@@ -125,7 +142,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('seeds', 'SEEDS', 'several seeds, with mean and standard deviation', seeds, '0,1,2'),
     Flag('train', 'TRAINABLE', '"prompt" (the default), "all" for model tuning, or a pattern of '
          'parameter paths; repeatable', metavar='PATTERN', many=True),
-    DEVICE,
+    DEVICE, MESH, LAYOUT,
   ),
   'population': (
     *EXAMPLES_OF_A_RUN, OUTPUT, STEPS, BATCH, RATE, LENGTH, INPUT_LENGTH, TARGET_LENGTH,
@@ -167,6 +184,22 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('steps', 'STEPS', 'steps of span corruption; 0 for none', at_least_zero, 'N'),
     Flag('adapt_steps', 'ADAPT_STEPS', 'steps of prefix LM', at_least_one, 'N'),
     BATCH, RATE, INPUT_LENGTH, TARGET_LENGTH, SEED, DEVICE,
+  ),
+  'plan': (
+    Flag('topology', 'TOPOLOGY', 'TPU slices, as v5e-16,v4-8', names, 'NAME,NAME'),
+    Flag('step', 'STEP', 'train, eval (ranking labels), decode; several: train,eval', names,
+         'NAME,NAME'),
+    MESH, LAYOUT,
+    Flag('weights', 'WEIGHTS', 'storage of frozen weights', metavar='bfloat16|int8|float32'),
+    Flag('batch', 'BATCH_SIZE', 'examples a step', at_least_one, 'N'),
+    Flag('inputs', 'INPUT_LENGTH', 'tokens of an input', at_least_one, 'N'),
+    Flag('targets', 'TARGET_LENGTH', 'tokens of a target', at_least_one, 'N'),
+    Flag('length', 'PROMPT_LENGTH', 'rows of the prompt', at_least_one, 'N'),
+    Flag('microbatches', 'MICROBATCHES', 'parts of a training batch', at_least_one, 'N'),
+    Flag('query_chunk', 'QUERY_CHUNK', 'queries that attend at a time', at_least_one, 'N'),
+    Flag('scores', 'SCORES_DTYPE', 'dtype of attention scores', metavar='float32|bfloat16'),
+    Flag('remat', 'REMAT', 'what the backward pass computes again', metavar='cheap|all'),
+    Flag('output', 'OUTPUT', 'a .json or .md file', metavar='FILE'),
   ),
   'inspect': (),
   'import': (),
@@ -231,6 +264,12 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
   if verb in ('train', 'population'):
     sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
     sub.add_argument('--init', metavar='NAME', help='initialiser: a file of gin/inits')
+  if verb == 'plan':
+    sub.add_argument('--model', metavar='NAME', help='a file of gin/models, as t5_1_1/xxl')
+    sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
+    sub.add_argument(
+      '--search', action='store_true', help='try ways of running it; find the smallest slice'
+    )
   if verb == 'infer':
     sub.add_argument(
       'texts', nargs='*', metavar='TEXT', help='texts; without any, --input or stdin'

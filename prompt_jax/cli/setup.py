@@ -24,6 +24,7 @@ from prompt_jax.models.config import with_dropout
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.initializers import ClassLabels
+from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.records import read_records
 from prompt_jax.training.settings import Settings
 
@@ -40,6 +41,28 @@ class Setup:
   model_name: str
   vocabulary: str | None
   console: Console
+  placement: Placement | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Computing:
+  """How the frozen model is stored and computed with.
+
+  Attributes:
+    dtype: see `load_backbone`.
+    weights: "int8" to store the frozen matrices so; None for `dtype`.
+    query_chunk: see `models.config.T5Config`.
+    scores_dtype: see `models.config.T5Config`.
+  """
+
+  dtype: str | None = None
+  weights: str | None = None
+  query_chunk: int | None = None
+  scores_dtype: str = 'float32'
+
+  def __post_init__(self):
+    if self.weights not in (None, 'int8'):
+      raise UserError(f'WEIGHTS is {self.weights!r}; expected None or int8.')
 
 
 def set_up(
@@ -49,16 +72,27 @@ def set_up(
   prompt: nn.Module | None,
   lengths: Lengths,
   dropout: float,
-  dtype: str | None,
+  computing: Computing,
   console: Console,
+  placement: Placement | None = None,
 ) -> Setup:
-  """Reads the model and the examples, before anything is computed."""
-  backbone = load_backbone(model_name, dtype, vocabulary=vocabulary)
-  architecture = with_dropout(backbone.config, dropout)
+  """Reads the model, onto the mesh where there is one, and the examples."""
+  backbone = load_backbone(
+    model_name,
+    computing.dtype,
+    vocabulary=vocabulary,
+    int8=computing.weights == 'int8',
+    **({'place': placement.put_backbone_leaf} if placement else {}),  # type: ignore[arg-type]
+  )
+  architecture = dataclasses.replace(
+    with_dropout(backbone.config, dropout),
+    query_chunk=computing.query_chunk,
+    scores_dtype=computing.scores_dtype,
+  )
   backbone = dataclasses.replace(backbone, config=architecture)
   model_name, vocabulary = whole_path(model_name), vocabulary and whole_path(vocabulary)
   bare = PromptedT5(T5(backbone.config))
-  setup = Setup(backbone, bare, task, lengths, {}, model_name, vocabulary, console)
+  setup = Setup(backbone, bare, task, lengths, {}, model_name, vocabulary, console, placement)
   return with_method(with_task(setup, task), prompt)
 
 
@@ -152,6 +186,7 @@ def evaluator_of(
     max_target_length=setup.lengths.targets,
     batch_size=batch_size,
     at_once=at_once,
+    placement=setup.placement,
   )
 
 

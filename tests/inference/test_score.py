@@ -83,7 +83,7 @@ def test_the_encoder_runs_once_and_its_keys_are_not_copied_per_label(prompted, i
     rank = functools.partial(score.rank, model, labels_at_once=count)
     text = str(jax.make_jaxpr(rank)(variables, inputs, labels))
     layers, b, heads, width = 2, len(inputs), 2, 8
-    positions = inputs.shape[1] + 3 + 2  # prompt rows, injected cross keys
+    positions = inputs.shape[1] + 3  # prompt rows; injected cross keys are a group of their own
     copied = f'[{count},{layers},{b},{positions},{heads},{width}]'
     swapped = f'[{layers},{count},{b},{positions},{heads},{width}]'
     return f'[{layers},{b},{positions},{heads},{width}]' in text, copied in text, swapped in text

@@ -37,7 +37,7 @@ def packed_stream(
   *,
   batch_size: int,
   seed: int,
-  row_multiple: int = 1,
+  microbatches: int = 1,
 ) -> PackedStream:
   """The stream with the places that the prompt needs.
 
@@ -54,7 +54,7 @@ def packed_stream(
     look_ahead=packing.look_ahead,
     encoder=encoder,
     decoder=decoder,
-    row_multiple=row_multiple,
+    row_multiple=microbatches,
   )
 
 

@@ -31,8 +31,6 @@ def run(args: argparse.Namespace) -> None:
     raise UserError('Give --model, a file of gin/models such as t5_1_1/xxl.')
   includes = [('models', args.model)]
   includes += [('prompts', args.prompt)] if args.prompt else []
-  if args.search:
-    args.gin = [*args.gin, ('SEARCH', 'True')]
   config.load(args, plan, includes)()
 
 

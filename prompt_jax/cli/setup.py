@@ -30,6 +30,29 @@ from prompt_jax.training.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
+class Compute:
+  """How a frozen model is held and computed with.
+
+  Attributes:
+    dtype: see `load_backbone`.
+    weights: "int8" to store matrices so; None for `dtype`.
+    query_chunk: see `models.config.T5Config`.
+    scores_dtype: see `models.config.T5Config`.
+    placement: the mesh it lies on; None for one device.
+  """
+
+  dtype: str | None = None
+  weights: str | None = None
+  query_chunk: int | None = None
+  scores_dtype: str = 'float32'
+  placement: Placement | None = None
+
+  def __post_init__(self):
+    if self.weights not in (None, 'int8'):
+      raise UserError(f'WEIGHTS is {self.weights!r}; expected None or int8.')
+
+
+@dataclasses.dataclass(frozen=True)
 class Setup:
   """What every seed of a run shares: the model, its method, and the examples of a task."""
 
@@ -41,28 +64,7 @@ class Setup:
   model_name: str
   vocabulary: str | None
   console: Console
-  placement: Placement | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Computing:
-  """How the frozen model is stored and computed with.
-
-  Attributes:
-    dtype: see `load_backbone`.
-    weights: "int8" to store the frozen matrices so; None for `dtype`.
-    query_chunk: see `models.config.T5Config`.
-    scores_dtype: see `models.config.T5Config`.
-  """
-
-  dtype: str | None = None
-  weights: str | None = None
-  query_chunk: int | None = None
-  scores_dtype: str = 'float32'
-
-  def __post_init__(self):
-    if self.weights not in (None, 'int8'):
-      raise UserError(f'WEIGHTS is {self.weights!r}; expected None or int8.')
+  placement: Placement | None = None
 
 
 def set_up(
@@ -72,28 +74,36 @@ def set_up(
   prompt: nn.Module | None,
   lengths: Lengths,
   dropout: float,
-  computing: Computing,
+  compute: Compute,
   console: Console,
-  placement: Placement | None = None,
 ) -> Setup:
-  """Reads the model, onto the mesh where there is one, and the examples."""
+  """Reads the model and the examples, before anything is computed."""
+  backbone = _load(model_name, vocabulary, dropout, compute)
+  model_name, vocabulary = whole_path(model_name), vocabulary and whole_path(vocabulary)
+  bare = PromptedT5(T5(backbone.config))
+  setup = Setup(
+    backbone, bare, task, lengths, {}, model_name, vocabulary, console, compute.placement
+  )
+  return with_method(with_task(setup, task), prompt)
+
+
+def _load(model: str, vocabulary: str | None, dropout: float, compute: Compute) -> Backbone:
+  """The model, on the mesh where there is one."""
+  place = {'place': compute.placement.put_backbone_leaf} if compute.placement else {}
+  int8 = compute.weights == 'int8'
   backbone = load_backbone(
-    model_name,
-    computing.dtype,
+    model,
+    compute.dtype,
     vocabulary=vocabulary,
-    int8=computing.weights == 'int8',
-    **({'place': placement.put_backbone_leaf} if placement else {}),  # type: ignore[arg-type]
+    int8=int8,
+    **place,  # type: ignore[arg-type]
   )
   architecture = dataclasses.replace(
     with_dropout(backbone.config, dropout),
-    query_chunk=computing.query_chunk,
-    scores_dtype=computing.scores_dtype,
+    query_chunk=compute.query_chunk,
+    scores_dtype=compute.scores_dtype,
   )
-  backbone = dataclasses.replace(backbone, config=architecture)
-  model_name, vocabulary = whole_path(model_name), vocabulary and whole_path(vocabulary)
-  bare = PromptedT5(T5(backbone.config))
-  setup = Setup(backbone, bare, task, lengths, {}, model_name, vocabulary, console, placement)
-  return with_method(with_task(setup, task), prompt)
+  return dataclasses.replace(backbone, config=architecture)
 
 
 def with_task(setup: Setup, task: Task) -> Setup:

@@ -16,7 +16,7 @@ from prompt_jax.cli import config, report, tuned
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.cli.packing import Packing, packed_stream
 from prompt_jax.cli.setup import (
-  Computing,
+  Compute,
   Setup,
   check_positions,
   evaluator_of,
@@ -78,7 +78,10 @@ def train(
   device: str,
   mesh: Sequence[int] | None,
   layout: str,
-  computing: Computing,
+  dtype: str | None,
+  weights: str | None,
+  query_chunk: int | None,
+  scores_dtype: str,
   max_positions: int,
 ) -> None:
   """Trains once a seed, measures the test split, and writes everything into the output folder.
@@ -102,24 +105,28 @@ def train(
     device: see `cli.device`.
     mesh: (data, model) devices along each axis; None for one device.
     layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
-    computing: how the frozen model is stored and computed with.
+    dtype: see `load_backbone`.
+    weights: "int8" to store the frozen matrices so; None for `dtype`.
+    query_chunk: see `models.config.T5Config`.
+    scores_dtype: see `models.config.T5Config`.
     max_positions: most encoder positions, prompt rows and tokens together.
   """
   console = Console()
   platform = choose_device(device).platform
   placement = meshes.make(mesh, layout, jax.devices(platform))
+  compute = Compute(dtype, weights, query_chunk, scores_dtype, placement)
   folder = pathlib.Path(output or f'runs/{task.name}')
   if seeds and len(set(seeds)) < len(seeds):
     raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one run.')
-  if placement:
-    settings = _on_mesh(settings, placement, model, vocabulary, batch_size, packing.on)
-  config.record(folder, may_change=('DEVICE', 'STEPS', 'MESH', 'LAYOUT'))
-  lengths = Lengths(input_length, target_length)
-  if computing.weights and any(pattern != 'prompt/.*' for pattern in settings.patterns):
+  if weights and any(pattern != 'prompt/.*' for pattern in settings.patterns):
     raise UserError(
       'Weights in int8 cannot be trained: leave WEIGHTS out, or train the prompt only.'
     )
-  setup = set_up(model, vocabulary, task, prompt, lengths, dropout, computing, console, placement)
+  if placement:
+    settings = _on_mesh(settings, placement, model, vocabulary, batch_size, packing)
+  config.record(folder, may_change=('DEVICE', 'STEPS', 'MESH', 'LAYOUT'))
+  lengths = Lengths(input_length, target_length)
+  setup = set_up(model, vocabulary, task, prompt, lengths, dropout, compute, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)
 
   results = []
@@ -163,16 +170,16 @@ def _on_mesh(
   model: str,
   vocabulary: str | None,
   batch_size: int,
-  packed: bool,
+  packing: Packing,
 ) -> Settings:
   """The settings for a mesh; refuses one over which model or batch do not divide."""
+  if packing.on:
+    raise UserError('A mesh takes rows of one example each: leave out --pack, or --mesh.')
   # What suits the caches of one device says nothing of a mesh.
   microbatches = settings.microbatches or 1
   _, leaves = find(model, vocabulary).model()
   shapes = {path: leaf.shape for path, leaf in leaves.items()}
-  # The number of packed rows is chosen to divide.
-  rows = placement.row_parts if packed else batch_size // microbatches
-  placement.check(shapes, rows)
+  placement.check(shapes, batch_size // microbatches)
   return dataclasses.replace(settings, microbatches=microbatches)
 
 
@@ -190,8 +197,7 @@ def _stream(
     packing,
     batch_size=batch_size,
     seed=settings.seed,
-    row_multiple=(settings.microbatches or 1)
-    * (setup.placement.row_parts if setup.placement else 1),
+    microbatches=settings.microbatches or 1,
   )
   rows, inputs, targets = stream.shape
   setup.console.print(

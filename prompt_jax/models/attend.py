@@ -23,13 +23,13 @@ def attend(
   scores_dtype: str,
   chunk: int | None,
 ) -> Array:
-  """softmax(q k^T + bias) v over the keys of all groups that the mask shows.
+  """softmax(q k^T + bias) v over all keys of all groups that the mask shows.
 
   Args:
     q: [B, Q, N, D].
     groups: keys and values [B|1, K_i, N, D]; a batch axis of 1 is seen by all rows and never
       repeated for them.
-    mask: bool[B|1, 1, Q|1, K] true where a query sees a key; K is the sum of K_i.
+    mask: bool[B|1, 1, Q|1, K] true where a query sees a key; K the sum of K_i.
     bias: [B|1, N, Q, K] added to the logits.
     keep: [B, N, 1, K] dropout's factor on the weights.
     scores_dtype: of logits and weights; with "bfloat16" they take half the memory traffic.
@@ -40,12 +40,11 @@ def attend(
     [B, Q, N, D].
   """
   dtype = jnp.dtype(scores_dtype)
-  groups = [(k.astype(q.dtype), v.astype(q.dtype)) for k, v in groups]
   if chunk is None or q.shape[1] <= chunk:
-    weights = _weights(q, groups, mask, bias, dtype).astype(q.dtype)
+    weights = _weights(q, groups, mask, bias, dtype)
     if q.dtype == jnp.float32:  # the softmax's backward needs them in float32
       weights = checkpoint_name(weights, 'weights')
-    return _pick(weights, groups, keep)
+    return _mixed(weights, groups, keep)
   size = _chunk_size(q.shape[1], chunk)
   count = -(-q.shape[1] // size)
   padding = count * size - q.shape[1]
@@ -57,8 +56,7 @@ def attend(
     cut = lambda x, axis: jax.lax.dynamic_slice_in_dim(x, start, size, axis)
     own = mask if mask.shape[2] == 1 else cut(mask, 2)
     own_bias = None if bias is None else cut(bias, 2)
-    weights = _weights(cut(q_all, 1), groups, own, own_bias, dtype).astype(q.dtype)
-    return _pick(weights, groups, keep)
+    return _mixed(_weights(cut(q_all, 1), groups, own, own_bias, dtype), groups, keep)
 
   parts = jax.lax.map(one, jnp.arange(count) * size)  # [count, B, size, N, D]
   whole = jnp.moveaxis(parts, 0, 1).reshape(q_all.shape)
@@ -68,10 +66,20 @@ def attend(
 def _weights(
   q: Array, groups: Sequence[KeysValues], mask: Array, bias: Array | None, dtype: jnp.dtype
 ) -> Array:
-  logits = _joined([_logits(q, k, dtype) for k, _ in groups])
+  """[B, N, Q, K] in the dtype of q."""
+  parts = [_logits(q, k.astype(q.dtype), dtype) for k, _ in groups]
+  logits = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
   if bias is not None:
     logits = logits + bias.astype(dtype)
-  return jax.nn.softmax(jnp.where(mask, logits, _MASKED), axis=-1)
+  return jax.nn.softmax(jnp.where(mask, logits, _MASKED), axis=-1).astype(q.dtype)
+
+
+def _mixed(weights: Array, groups: Sequence[KeysValues], keep: Array | None) -> Array:
+  """[B, Q, N, D] the values of all groups, weighted."""
+  weights = weights if keep is None else weights * keep
+  ends = list(itertools.accumulate(v.shape[1] for _, v in groups))
+  parts = zip(jnp.split(weights, ends[:-1], axis=-1), groups, strict=True)
+  return functools.reduce(jnp.add, [_values(w, v.astype(w.dtype)) for w, (_, v) in parts])
 
 
 def _logits(q: Array, k: Array, dtype: jnp.dtype) -> Array:
@@ -81,18 +89,7 @@ def _logits(q: Array, k: Array, dtype: jnp.dtype) -> Array:
   return jnp.einsum('bqnd,knd->bnqk', q, k[0], preferred_element_type=dtype)
 
 
-def _joined(parts: Sequence[Array]) -> Array:
-  return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
-
-
-def _pick(weights: Array, groups: Sequence[KeysValues], keep: Array | None) -> Array:
-  weights = weights if keep is None else weights * keep
-  ends = list(itertools.accumulate(v.shape[1] for _, v in groups))
-  parts = zip(jnp.split(weights, ends[:-1], axis=-1), groups, strict=True)
-  return functools.reduce(jnp.add, [_mixed(w, v) for w, (_, v) in parts])
-
-
-def _mixed(weights: Array, v: Array) -> Array:
+def _values(weights: Array, v: Array) -> Array:
   """[B, N, Q, K], [B|1, K, N, D] -> [B, Q, N, D]."""
   if v.shape[0] == weights.shape[0]:
     return jnp.einsum('bnqk,bknd->bqnd', weights, v)

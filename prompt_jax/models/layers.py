@@ -70,8 +70,7 @@ class LogitsDense(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     kernel = self.param('kernel', _kernel_init, (x.shape[-1], self.features))
-    logits = _matmul(x, kernel, jnp.float32)
-    return constrained(logits, 'batch', 'length', 'vocab')
+    return constrained(_matmul(x, kernel, jnp.float32), 'batch', 'length', 'vocab')
 
 
 def relative_buckets(
@@ -159,14 +158,12 @@ class Attention(nn.Module):
     Returns:
       [B, Q, H].
     """
-    q = self._heads(self.query(x))
-    keep = None
-    if self.cfg.dropout_rate and not self.deterministic:
+    q, cfg, keep = self._heads(self.query(x)), self.cfg, None
+    if cfg.dropout_rate and not self.deterministic:
       # The same keys are dropped for every query.
-      count = sum(k.shape[1] for k, _ in groups)
-      ones = jnp.ones((q.shape[0], q.shape[2], 1, count), q.dtype)
+      keys = sum(k.shape[1] for k, _ in groups)
+      ones = jnp.ones((q.shape[0], q.shape[2], 1, keys), q.dtype)
       keep = self.dropout(ones, deterministic=False)
-    cfg = self.cfg
     y = attend(q, groups, mask, bias, keep, scores_dtype=cfg.scores_dtype, chunk=cfg.query_chunk)
     return constrained(self.out(y.reshape(*y.shape[:2], -1)), 'batch', 'length', 'embed')
 

@@ -165,9 +165,8 @@ def train_together(
     Output(folder / m.name, trainable, rest, constants, {**m.metadata, 'seed': m.seed})
     for m, trainable, rest, constants in zip(members, fresh, own, collections, strict=True)
   ]
-  whole = placement.whole if placement else None
-  frozen = jax.device_put(frozen, placement.of(frozen) if placement else None)
-  own, collections = jax.device_put((own, collections), whole)
+  frozen = jax.device_put(frozen, placement and placement.of(frozen))
+  own, collections = jax.device_put((own, collections), placement and placement.whole)
   begun = [
     Standing(create_state(trainable, m.tx, m.seed), constants)
     for m, trainable, constants in zip(members, fresh, collections, strict=True)
@@ -181,11 +180,8 @@ def train_together(
     dropout=settings.dropout,
     at_once=at_once,
   )
-  step = jax.jit(
-    placement.within(pure) if placement else pure,
-    donate_argnums=0,
-    static_argnames=('models', 'txs'),
-  )
+  on_mesh = placement.within(pure) if placement else pure
+  step = jax.jit(on_mesh, donate_argnums=0, static_argnames=('models', 'txs'))
 
   # Restore, loop, finish.
   saved = RunStates(folder / 'state', settings.keep, settings.mode)
@@ -198,8 +194,8 @@ def train_together(
     )  # fmt: skip
     point = restore(run, begun, streams)
     if placement:
-      for each in point.standings:
-        each.state, each.constants = jax.device_put((each.state, each.constants), whole)
+      for s in point.standings:
+        s.state, s.constants = jax.device_put((s.state, s.constants), placement.whole)
     _loop(run, point, streams, interrupt)
     results = _finish(run, point)
     if interrupt.signal:  # it came after the last step

@@ -105,7 +105,7 @@ class Run:
   states: RunStates
   outputs: Sequence[Output]
   console: Console
-  placement: Placement | None
+  placement: Placement | None  # None for one device
 
 
 @dataclasses.dataclass(frozen=True)

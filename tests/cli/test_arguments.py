@@ -2,7 +2,7 @@
 
 import pytest
 
-from prompt_jax.cli import arguments, examples
+from prompt_jax.cli import arguments
 from prompt_jax.errors import UserError
 from prompt_jax.main import main
 
@@ -79,7 +79,7 @@ def test_every_verb_has_help_with_examples(verb, capsys):
 
 
 def test_examples_in_the_help_parse():
-  for verb, text in examples.EXAMPLES.items():
+  for verb, text in arguments.EXAMPLES.items():
     for line in text.splitlines():
       command = line.split('    (')[0].split('|')[-1].split()
       if command:

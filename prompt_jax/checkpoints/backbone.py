@@ -19,6 +19,7 @@ from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
 from prompt_jax.checkpoints.source import EMBEDDED, embedded_folder
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.models.config import T5Config
+from prompt_jax.models.int8 import quantise
 
 __all__ = [
   'EMBEDDED',
@@ -37,7 +38,7 @@ class Backbone:
   Attributes:
     name: for people; a prompt file records it.
     config: the architecture.
-    params: its tree, leaves of `config.dtype`.
+    params: its tree, leaves of `config.dtype`, or matrices in `models.int8.Int8`.
     vocabulary: of its token ids.
     fingerprint: of the weights as stored, whatever dtype they were cast to.
   """
@@ -49,8 +50,8 @@ class Backbone:
   fingerprint: str
 
 
-def _on_device(path: str, array: np.ndarray) -> jax.Array:
-  """The array on the default device; waits, so that only one copy is ever in flight."""
+def _on_device(path: str, array: Any) -> Any:
+  """The leaf on the default device; waits, so that only one copy is ever in flight."""
   return jax.block_until_ready(jax.device_put(array))
 
 
@@ -60,7 +61,8 @@ def load_backbone(
   *,
   vocabulary: str | None = None,
   architecture: T5Config | None = None,
-  place: Callable[[str, np.ndarray], Any] = _on_device,
+  place: Callable[[str, Any], Any] = _on_device,
+  int8: bool = False,
 ) -> Backbone:
   """Reads a model, one leaf at a time, cast as it is read and placed before the next.
 
@@ -71,7 +73,8 @@ def load_backbone(
     dtype: compute and storage dtype; None is float32 on CPU and bfloat16 elsewhere.
     vocabulary: as in `load_vocabulary`, in place of the model's own.
     architecture: see `source.find`.
-    place: (path, array) -> the leaf that stays, on one device or sharded over several.
+    place: (path, leaf) -> the leaf that stays, on one device or sharded over several.
+    int8: matrices in int8, a quarter of the memory of float32. They cannot be trained.
 
   Raises:
     UserError: the model is missing or damaged, does not fit its architecture or its vocabulary, or
@@ -89,7 +92,7 @@ def load_backbone(
     array = leaves[path].read(dtype)
     # The fingerprint reads values as bfloat16, so the cast before it does not matter.
     digests |= leaf_digests(path, array)
-    flat[path] = place(path, array)
+    flat[path] = place(path, quantise(path, array) if int8 else array)
   params = traverse_util.unflatten_dict(flat, sep='/')
   return Backbone(found.name, config, params, words, combine(digests))
 

@@ -46,6 +46,14 @@ def seed(text: str) -> int:
   return n
 
 
+def mesh(text: str) -> tuple[int, int]:
+  """'4x2' -> (4, 2)."""
+  sides = text.split('x')
+  if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+    raise argparse.ArgumentTypeError(f'{text!r} is no mesh; write DATAxMODEL devices, as 4x2')
+  return int(sides[0]), int(sides[1])
+
+
 def seeds(text: str) -> list[int]:
   """'0,1,2' -> [0, 1, 2]."""
   try:
@@ -106,6 +114,10 @@ OUTPUT = Flag('output', 'OUTPUT', 'folder for results; the same command resumes 
               metavar='DIR')  # fmt: skip
 STEPS = Flag('steps', 'STEPS', 'training steps', at_least_one, 'N')
 SEED = Flag('seed', 'SEED', 'seed of everything random', seed, 'N')
+MESH = Flag('mesh', 'MESH', 'devices along the axes data and model', mesh, 'DATAxMODEL')
+LAYOUT = Flag(
+  'layout', 'LAYOUT', 'how the model lies on them', metavar='data|tensor|fully_sharded|2d'
+)
 RATE = Flag('learning_rate', 'LEARNING_RATE', 'learning rate', float, 'X')
 
 # What a run learns from; `train` and `population` share it.
@@ -125,7 +137,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('seeds', 'SEEDS', 'several seeds, with mean and standard deviation', seeds, '0,1,2'),
     Flag('train', 'TRAINABLE', '"prompt" (the default), "all" for model tuning, or a pattern of '
          'parameter paths; repeatable', metavar='PATTERN', many=True),
-    DEVICE,
+    DEVICE, MESH, LAYOUT,
   ),
   'population': (
     *EXAMPLES_OF_A_RUN, OUTPUT, STEPS, BATCH, RATE, LENGTH, INPUT_LENGTH, TARGET_LENGTH,

@@ -13,7 +13,7 @@ from prompt_jax.cli.candidates import Candidate, Parts, candidates
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.cli.population_report import conclude
 from prompt_jax.cli.population_scores import Scores
-from prompt_jax.cli.setup import set_up
+from prompt_jax.cli.setup import Compute, set_up
 from prompt_jax.data.example import Lengths, Task
 from prompt_jax.errors import UserError
 from prompt_jax.training import loop
@@ -85,7 +85,7 @@ def population(
   grid_cells = cells.combinations(varied)
   with cells.applied(grid_cells[0]):
     first = choose_task()
-  base = set_up(model, vocabulary, first, None, sizes, dropout, dtype, console)
+  base = set_up(model, vocabulary, first, None, sizes, dropout, Compute(dtype), console)
   own_task = any(config.is_in(name, config.reads(data.choose)) for name in varied)
   found = candidates(
     grid_cells,

@@ -24,8 +24,32 @@ from prompt_jax.models.config import with_dropout
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.initializers import ClassLabels
+from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.records import read_records
 from prompt_jax.training.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+  """How a frozen model is held and computed with.
+
+  Attributes:
+    dtype: see `load_backbone`.
+    weights: "int8" to store matrices so; None for `dtype`.
+    query_chunk: see `models.config.T5Config`.
+    scores_dtype: see `models.config.T5Config`.
+    placement: the mesh it lies on; None for one device.
+  """
+
+  dtype: str | None = None
+  weights: str | None = None
+  query_chunk: int | None = None
+  scores_dtype: str = 'float32'
+  placement: Placement | None = None
+
+  def __post_init__(self):
+    if self.weights not in (None, 'int8'):
+      raise UserError(f'WEIGHTS is {self.weights!r}; expected None or int8.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +64,7 @@ class Setup:
   model_name: str
   vocabulary: str | None
   console: Console
+  placement: Placement | None = None
 
 
 def set_up(
@@ -49,17 +74,36 @@ def set_up(
   prompt: nn.Module | None,
   lengths: Lengths,
   dropout: float,
-  dtype: str | None,
+  compute: Compute,
   console: Console,
 ) -> Setup:
   """Reads the model and the examples, before anything is computed."""
-  backbone = load_backbone(model_name, dtype, vocabulary=vocabulary)
-  architecture = with_dropout(backbone.config, dropout)
-  backbone = dataclasses.replace(backbone, config=architecture)
+  backbone = _load(model_name, vocabulary, dropout, compute)
   model_name, vocabulary = whole_path(model_name), vocabulary and whole_path(vocabulary)
   bare = PromptedT5(T5(backbone.config))
-  setup = Setup(backbone, bare, task, lengths, {}, model_name, vocabulary, console)
+  setup = Setup(
+    backbone, bare, task, lengths, {}, model_name, vocabulary, console, compute.placement
+  )
   return with_method(with_task(setup, task), prompt)
+
+
+def _load(model: str, vocabulary: str | None, dropout: float, compute: Compute) -> Backbone:
+  """The model, on the mesh where there is one."""
+  place = {'place': compute.placement.put_backbone_leaf} if compute.placement else {}
+  int8 = compute.weights == 'int8'
+  backbone = load_backbone(
+    model,
+    compute.dtype,
+    vocabulary=vocabulary,
+    int8=int8,
+    **place,  # type: ignore[arg-type]
+  )
+  architecture = dataclasses.replace(
+    with_dropout(backbone.config, dropout),
+    query_chunk=compute.query_chunk,
+    scores_dtype=compute.scores_dtype,
+  )
+  return dataclasses.replace(backbone, config=architecture)
 
 
 def with_task(setup: Setup, task: Task) -> Setup:
@@ -152,6 +196,7 @@ def evaluator_of(
     max_target_length=setup.lengths.targets,
     batch_size=batch_size,
     at_once=at_once,
+    placement=setup.placement,
   )
 
 

@@ -11,10 +11,12 @@ import jax
 import optax
 from rich.console import Console
 
+from prompt_jax.checkpoints.source import find
 from prompt_jax.cli import config, report, tuned
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.cli.packing import Packing, packed_stream
 from prompt_jax.cli.setup import (
+  Compute,
   Setup,
   check_positions,
   evaluator_of,
@@ -28,9 +30,12 @@ from prompt_jax.data.example import Lengths, Task
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.report import write_predictions
+from prompt_jax.models.int8 import wide
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.initialise import initialise_prompt
+from prompt_jax.sharding import placement as meshes
+from prompt_jax.sharding.placement import Placement
 from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.partition import count, merge, split
@@ -71,7 +76,12 @@ def train(
   seed: int,
   seeds: Sequence[int] | None,
   device: str,
+  mesh: Sequence[int] | None,
+  layout: str,
   dtype: str | None,
+  weights: str | None,
+  query_chunk: int | None,
+  scores_dtype: str,
   max_positions: int,
 ) -> None:
   """Trains once a seed, measures the test split, and writes everything into the output folder.
@@ -93,17 +103,30 @@ def train(
     seed: of the only run, or
     seeds: of several runs, in folders of their own.
     device: see `cli.device`.
+    mesh: (data, model) devices along each axis; None for one device.
+    layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
     dtype: see `load_backbone`.
+    weights: "int8" to store the frozen matrices so; None for `dtype`.
+    query_chunk: see `models.config.T5Config`.
+    scores_dtype: see `models.config.T5Config`.
     max_positions: most encoder positions, prompt rows and tokens together.
   """
   console = Console()
-  choose_device(device)
+  platform = choose_device(device).platform
+  placement = meshes.make(mesh, layout, jax.devices(platform))
+  compute = Compute(dtype, weights, query_chunk, scores_dtype, placement)
   folder = pathlib.Path(output or f'runs/{task.name}')
   if seeds and len(set(seeds)) < len(seeds):
     raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one run.')
-  config.record(folder, may_change=('DEVICE', 'STEPS'))
+  if weights and any(pattern != 'prompt/.*' for pattern in settings.patterns):
+    raise UserError(
+      'Weights in int8 cannot be trained: leave WEIGHTS out, or train the prompt only.'
+    )
+  if placement:
+    settings = _on_mesh(settings, placement, model, vocabulary, batch_size, packing)
+  config.record(folder, may_change=('DEVICE', 'STEPS', 'MESH', 'LAYOUT'))
   lengths = Lengths(input_length, target_length)
-  setup = set_up(model, vocabulary, task, prompt, lengths, dropout, dtype, console)
+  setup = set_up(model, vocabulary, task, prompt, lengths, dropout, compute, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)
 
   results = []
@@ -113,7 +136,7 @@ def train(
     of_run = dataclasses.replace(
       settings, seed=number, metric=metric_of(setup, settings), dropout=dropout > 0
     )
-    embedding = setup.backbone.params['token_embedder']['embedding']
+    embedding = wide(setup.backbone.params['token_embedder']['embedding'])
     rows, constants = initialise_prompt(
       setup.model, jax.random.key(number), embedding, setup.backbone.vocabulary
     )
@@ -133,11 +156,31 @@ def train(
       loss=loss,
       evaluate=_validation(setup, evaluator, params, constants, of_run),
       console=console,
+      placement=placement,
     )
     write_events(result.folder)
     results.append(result)
 
   _report(setup, evaluator, results, folder, batch_size)
+
+
+def _on_mesh(
+  settings: Settings,
+  placement: Placement,
+  model: str,
+  vocabulary: str | None,
+  batch_size: int,
+  packing: Packing,
+) -> Settings:
+  """The settings for a mesh; refuses one over which model or batch do not divide."""
+  if packing.on:
+    raise UserError('A mesh takes rows of one example each: leave out --pack, or --mesh.')
+  # What suits the caches of one device says nothing of a mesh.
+  microbatches = settings.microbatches or 1
+  _, leaves = find(model, vocabulary).model()
+  shapes = {path: leaf.shape for path, leaf in leaves.items()}
+  placement.check(shapes, batch_size // microbatches)
+  return dataclasses.replace(settings, microbatches=microbatches)
 
 
 def _stream(

@@ -15,6 +15,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.evaluation import metrics, text_metrics
 from prompt_jax.inference import decode, score
 from prompt_jax.prompted import PromptedT5
+from prompt_jax.sharding.placement import Placement
 from prompt_jax.together import mapped, suited
 
 Method = Literal['rank', 'generate']
@@ -61,6 +62,7 @@ class Evaluator:
     normalize: score.Normalize = 'none',
     task_ids: Mapping[str, int] | None = None,
     at_once: int | None = None,
+    placement: Placement | None = None,
   ):
     """Fixes what every evaluation shares.
 
@@ -75,6 +77,8 @@ class Evaluator:
       normalize: for "rank": "tokens" divides a label's score by its number of tokens.
       task_ids: task name -> prompt, for methods that hold several.
       at_once: most prompts that `each` runs together on a batch; None for `together.suited`.
+      placement: the mesh over which the model lies; None for one device. Batches are then of the
+        next number of rows that divides over it.
 
     Raises:
       UserError: "rank" without labels, or labels that cannot be told apart.
@@ -85,7 +89,7 @@ class Evaluator:
     if batch_size < 1:
       raise UserError(f'The batch size is {batch_size}; it must be at least 1.')
     self.method, self._vocabulary, self._task = method, vocabulary, task
-    self._batch_size, self._task_ids = batch_size, task_ids
+    self._batch_size, self._task_ids, self._placement = batch_size, task_ids, placement
     if method == 'rank':
       labels = task.label_tokens(vocabulary, max_target_length)
       call: Callable[..., Any] = functools.partial(
@@ -104,7 +108,7 @@ class Evaluator:
       run = lambda prompt: call(_joined(backbone, prompt), tokens, task_id=ids)
       return mapped(run, own, at_once or suited(len(own), *tokens.shape))
 
-    self._call = jax.jit(each)
+    self._call = jax.jit(placement.within(each) if placement else each)
 
   def __call__(
     self,
@@ -166,10 +170,13 @@ class Evaluator:
 
   def _batches(
     self, examples: Sequence[Example]
-  ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray | None]]:
+  ) -> Iterator[tuple[list[int], jax.Array, jax.Array | None]]:
     """Indices (at most B), tokens int32[B, T] and prompt numbers int32[B] (or None), by length."""
     shapes = choose_buckets(examples)
-    size = min(self._batch_size, len(examples))
+    size, rows = min(self._batch_size, len(examples)), None
+    if self._placement:
+      rows, parts = self._placement.rows, self._placement.row_parts
+      size = -(-size // parts) * parts
     for bucket, width in enumerate(shapes.inputs):
       (members,) = np.nonzero(shapes.member == bucket)
       for start in range(0, len(members), size):
@@ -179,7 +186,8 @@ class Evaluator:
         tokens = np.zeros((size, width), np.int32)
         for row, i in zip(tokens, filled, strict=True):
           row[: len(examples[i].inputs)] = examples[i].inputs
-        yield indices, tokens, self._prompts([examples[i].task for i in filled])
+        ids = self._prompts([examples[i].task for i in filled])
+        yield indices, *jax.device_put((tokens, ids), rows)
 
   def _prompts(self, names: Sequence[str]) -> np.ndarray | None:
     if self._task_ids is None:

@@ -26,6 +26,11 @@ class T5Config:
     dropout_rate: dropout when not deterministic.
     dtype: compute dtype, "float32" or "bfloat16"; float16 overflows in T5.
     unroll: layers of the scan unrolled at a time; 1 compiles fastest.
+    query_chunk: queries that attend at a time, which bounds the memory of long inputs; None for
+      all. See `models.attend`.
+    scores_dtype: of attention logits and weights; "bfloat16" (T5X's) halves their traffic.
+    remat: what a layer computes again in its backward pass: "cheap", all but `layers.KEPT`, or
+      "all", which keeps its input only and costs 40 % more FLOPs.
   """
 
   vocab_size: int
@@ -43,10 +48,19 @@ class T5Config:
   dropout_rate: float = 0.0
   dtype: str = 'float32'
   unroll: int = 1
+  query_chunk: int | None = None
+  scores_dtype: str = 'float32'
+  remat: str = 'cheap'
 
   def __post_init__(self):
     if self.dtype not in ('float32', 'bfloat16'):
       raise UserError(f'dtype is {self.dtype!r}; T5 computes in float32 or bfloat16.')
+    if self.scores_dtype not in ('float32', 'bfloat16'):
+      raise UserError(f'scores_dtype is {self.scores_dtype!r}; expected float32 or bfloat16.')
+    if self.remat not in ('cheap', 'all'):
+      raise UserError(f'remat is {self.remat!r}; expected cheap or all.')
+    if self.query_chunk is not None and self.query_chunk < 1:
+      raise UserError(f'query_chunk is {self.query_chunk}; expected 1 or more, or None.')
     # gin and JSON give lists; the config must hash to be static under jit.
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
 

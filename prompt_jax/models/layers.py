@@ -4,8 +4,6 @@ T5 scales no attention logits by 1/sqrt(D) (it is folded into the initialisation
 kernel), normalises by root mean square without a bias, and has no biases in its matrices.
 """
 
-import functools
-import itertools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -13,10 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from prompt_jax.models.attend import KeysValues, attend
 from prompt_jax.models.config import T5Config
+from prompt_jax.models.constraint import constrained
+from prompt_jax.models.int8 import Matrix, kernel_parts
 
 Array = jax.Array
-KeysValues = tuple[Array, Array]  # keys and values, each [B|1, K, N, D]
 
 _kernel_init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
 _relpos_init = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
@@ -24,7 +24,6 @@ _ACTIVATIONS = {'gelu': nn.gelu, 'relu': nn.relu, 'linear': lambda x: x}
 # What a layer keeps for its backward pass by these names; all else (norms, activations, dropout,
 # and in bfloat16 the attention weights) is cheaper to compute again than to store and read.
 KEPT = ('projected', 'weights', 'residual', 'mlp_input')
-_MASKED = -1e10  # T5X's value; finite, so that a fully masked row stays finite too
 
 
 class RMSNorm(nn.Module):
@@ -38,14 +37,16 @@ class RMSNorm(nn.Module):
     return y.astype(x.dtype) * scale.astype(x.dtype)
 
 
-def _matmul(x: Array, kernel: Array, dtype: jax.typing.DTypeLike | None = None) -> Array:
-  """[..., S, I] @ [I, O], as one matrix where that is free.
+def _matmul(x: Array, kernel: Matrix, dtype: jax.typing.DTypeLike) -> Array:
+  """[..., S, I] @ [I, O] in a dtype, the kernel cast to that of x; as one matrix where free.
 
   On a CPU the kernel's gradient then needs no transposed copies, a quarter of the time of a step
   that trains everything. 16 rows are whole tiles of a TPU, which would have to move others.
   """
   rows = x.reshape(-1, x.shape[-1]) if x.shape[-2] % 16 == 0 else x
-  y = jnp.matmul(rows, kernel, preferred_element_type=dtype)
+  matrix, scale = kernel_parts(kernel, x.dtype)
+  y = jnp.matmul(rows, matrix, preferred_element_type=dtype)
+  y = y if scale is None else (y * scale).astype(dtype)
   return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
@@ -58,8 +59,7 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     init = lambda *args: _kernel_init(*args) * self.scale
-    kernel = self.param('kernel', init, (x.shape[-1], self.features)).astype(x.dtype)
-    return _matmul(x, kernel)
+    return _matmul(x, self.param('kernel', init, (x.shape[-1], self.features)), x.dtype)
 
 
 class LogitsDense(nn.Module):
@@ -70,7 +70,7 @@ class LogitsDense(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     kernel = self.param('kernel', _kernel_init, (x.shape[-1], self.features))
-    return _matmul(x, kernel.astype(x.dtype), jnp.float32)
+    return constrained(_matmul(x, kernel, jnp.float32), 'batch', 'length', 'vocab')
 
 
 def relative_buckets(
@@ -120,24 +120,6 @@ class RelativeBias(nn.Module):
     return bias[None] if buckets.ndim == 2 else jnp.moveaxis(bias, 0, 1)
 
 
-def _joined(parts: Sequence[Array]) -> Array:
-  return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
-
-
-def _attention_logits(q: Array, k: Array) -> Array:
-  """[B, Q, N, D], [B|1, K, N, D] -> float32[B, N, Q, K]."""
-  if k.shape[0] == q.shape[0]:
-    return jnp.einsum('bqnd,bknd->bnqk', q, k, preferred_element_type=jnp.float32)
-  return jnp.einsum('bqnd,knd->bnqk', q, k[0], preferred_element_type=jnp.float32)
-
-
-def _mixed(weights: Array, v: Array) -> Array:
-  """[B, N, Q, K], [B|1, K, N, D] -> [B, Q, N, D]."""
-  if v.shape[0] == weights.shape[0]:
-    return jnp.einsum('bnqk,bknd->bqnd', weights, v)
-  return jnp.einsum('bnqk,knd->bqnd', weights, v[0])
-
-
 class Attention(nn.Module):
   """Multi-head attention. Project keys and values with `keys_values`, then call."""
 
@@ -155,7 +137,8 @@ class Attention(nn.Module):
   def _heads(self, x: Array) -> Array:
     # Named before the split: a last axis of D = 64 would be padded to 128 in a TPU's memory.
     x = checkpoint_name(x, 'projected')
-    return x.reshape(*x.shape[:-1], self.cfg.num_heads, self.cfg.head_dim)
+    x = x.reshape(*x.shape[:-1], self.cfg.num_heads, self.cfg.head_dim)
+    return constrained(x, 'batch', 'length', 'heads', 'kv')
 
   def keys_values(self, x: Array) -> KeysValues:
     return self._heads(self.key(x)), self._heads(self.value(x))
@@ -175,18 +158,14 @@ class Attention(nn.Module):
     Returns:
       [B, Q, H].
     """
-    q = self._heads(self.query(x))
-    logits = _joined([_attention_logits(q, k.astype(q.dtype)) for k, _ in groups])
-    if bias is not None:
-      logits = logits + bias
-    weights = jax.nn.softmax(jnp.where(mask, logits, _MASKED), axis=-1).astype(q.dtype)
-    if q.dtype == jnp.float32:  # the softmax's backward needs them in float32
-      weights = checkpoint_name(weights, 'weights')
-    weights = self.dropout(weights, deterministic=self.deterministic)
-    ends = list(itertools.accumulate(v.shape[1] for _, v in groups))
-    parts = zip(jnp.split(weights, ends[:-1], axis=-1), groups, strict=True)
-    y = functools.reduce(jnp.add, [_mixed(w, v.astype(w.dtype)) for w, (_, v) in parts])
-    return self.out(y.reshape(*y.shape[:2], -1))
+    q, cfg, keep = self._heads(self.query(x)), self.cfg, None
+    if cfg.dropout_rate and not self.deterministic:
+      # The same keys are dropped for every query.
+      keys = sum(k.shape[1] for k, _ in groups)
+      ones = jnp.ones((q.shape[0], q.shape[2], 1, keys), q.dtype)
+      keep = self.dropout(ones, deterministic=False)
+    y = attend(q, groups, mask, bias, keep, scores_dtype=cfg.scores_dtype, chunk=cfg.query_chunk)
+    return constrained(self.out(y.reshape(*y.shape[:2], -1)), 'batch', 'length', 'embed')
 
 
 class Mlp(nn.Module):
@@ -201,7 +180,8 @@ class Mlp(nn.Module):
     h = jnp.ones((), x.dtype)
     for i, activation in enumerate(names):
       name = 'wi' if len(names) == 1 else f'wi_{i}'
-      y = checkpoint_name(Dense(self.cfg.mlp_dim, name=name)(x), 'mlp_input')
-      h = h * _ACTIVATIONS[activation](y)
+      y = constrained(Dense(self.cfg.mlp_dim, name=name)(x), 'batch', 'length', 'mlp')
+      h = h * _ACTIVATIONS[activation](checkpoint_name(y, 'mlp_input'))
     dropout = nn.Dropout(self.cfg.dropout_rate, broadcast_dims=(-2,))
-    return Dense(self.cfg.emb_dim, name='wo')(dropout(h, deterministic=self.deterministic))
+    h = Dense(self.cfg.emb_dim, name='wo')(dropout(h, deterministic=self.deterministic))
+    return constrained(h, 'batch', 'length', 'embed')

@@ -155,9 +155,11 @@ class DecoderLayer(nn.Module):
 def _scanned(layer: type[nn.Module], cfg: T5Config, length: int, in_axes: Any) -> Any:
   """`layer` applied `length` times; parameters and per-layer arguments have a leading L axis.
 
-  For the backward pass a layer keeps only `layers.KEPT`: half of what it would keep otherwise.
+  For the backward pass a layer keeps only `layers.KEPT`, half of what it would keep otherwise, or
+  nothing (`T5Config.remat`).
   """
-  policy = jax.checkpoint_policies.save_only_these_names(*layers.KEPT)
+  kept = layers.KEPT if cfg.remat == 'cheap' else ()
+  policy = jax.checkpoint_policies.save_only_these_names(*kept)
   # Two loops, forward and backward, are never merged; without loops XLA would undo the saving.
   layer = nn.remat(layer, policy=policy, prevent_cse=cfg.unroll >= length)
   return nn.scan(

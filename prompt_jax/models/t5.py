@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from prompt_jax.injections import Injection, Layout
 from prompt_jax.models import stack
 from prompt_jax.models.config import T5Config
+from prompt_jax.models.constraint import constrained
+from prompt_jax.models.int8 import rows, table_parts
 from prompt_jax.models.layers import KeysValues
 
 Array = jax.Array
@@ -26,13 +28,16 @@ class Embedder(nn.Module):
 
   def __call__(self, tokens: Array) -> Array:
     """A gather: a one-hot product would cost more than the layers at mT5's vocabulary."""
-    return jnp.take(self.embedding, tokens, axis=0).astype(self.cfg.dtype)
+    x = rows(self.embedding, tokens, self.cfg.dtype)
+    return constrained(x, 'batch', 'length', 'embed')
 
   def attend(self, x: Array) -> Array:
     """float32 logits from the table, scaled by 1/sqrt(H) (T5 1.0)."""
-    table = self.embedding.astype(x.dtype)
+    table, scale = table_parts(self.embedding, x.dtype)
     x = x * self.cfg.emb_dim**-0.5
-    return jnp.einsum('bqh,vh->bqv', x, table, preferred_element_type=jnp.float32)
+    logits = jnp.einsum('bqh,vh->bqv', x, table, preferred_element_type=jnp.float32)
+    logits = logits if scale is None else logits * scale
+    return constrained(logits, 'batch', 'length', 'vocab')
 
 
 class T5(nn.Module):

@@ -18,6 +18,7 @@ from rich.console import Console
 from prompt_jax.checkpoints.prompt_file import REQUIRED
 from prompt_jax.checkpoints.run_state import RunStates
 from prompt_jax.errors import UserError
+from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.halving import check_rungs
 from prompt_jax.training.interrupt import Interrupt
 from prompt_jax.training.judge import judge
@@ -61,6 +62,7 @@ def train(
   loss: Loss | None = None,
   evaluate: Evaluate | None = None,
   console: Console | None = None,
+  placement: Placement | None = None,
 ) -> Result:
   """Trains what `settings.patterns` says, from where the output folder stands.
 
@@ -83,6 +85,7 @@ def train(
     evaluate: from the trainable leaves on the device, which it must not keep, to metrics of the
       validation data.
     console: where to print.
+    placement: the mesh, over which `backbone` already lies; None for one device.
 
   Raises:
     UserError: the folder belongs to another model or set-up, is in use or cannot be written; the
@@ -110,6 +113,7 @@ def train(
     loss=loss,
     evaluate=one,
     console=console,
+    placement=placement,
   )
   return result
 
@@ -125,6 +129,7 @@ def train_together(
   rungs: Sequence[int] = (),
   at_once: int | None = None,
   console: Console | None = None,
+  placement: Placement | None = None,
 ) -> list[Result]:
   """Trains several prompts on one frozen model in one program; else as `train`.
 
@@ -143,6 +148,7 @@ def train_together(
     rungs: steps at which the worse half stops; see `halving.worse_half`.
     at_once: see `population.population_step`.
     console: where to print.
+    placement: see `train`.
 
   Raises:
     UserError: as `train`, or the members' patterns train the model that they share.
@@ -159,7 +165,8 @@ def train_together(
     Output(folder / m.name, trainable, rest, constants, {**m.metadata, 'seed': m.seed})
     for m, trainable, rest, constants in zip(members, fresh, own, collections, strict=True)
   ]
-  frozen, own, collections = jax.device_put((frozen, own, collections))
+  frozen = jax.device_put(frozen, placement and placement.of(frozen))
+  own, collections = jax.device_put((own, collections), placement and placement.whole)
   begun = [
     Standing(create_state(trainable, m.tx, m.seed), constants)
     for m, trainable, constants in zip(members, fresh, collections, strict=True)
@@ -173,7 +180,8 @@ def train_together(
     dropout=settings.dropout,
     at_once=at_once,
   )
-  step = jax.jit(pure, donate_argnums=0, static_argnames=('models', 'txs'))
+  on_mesh = placement.within(pure) if placement else pure
+  step = jax.jit(on_mesh, donate_argnums=0, static_argnames=('models', 'txs'))
 
   # Restore, loop, finish.
   saved = RunStates(folder / 'state', settings.keep, settings.mode)
@@ -182,9 +190,12 @@ def train_together(
     fingerprint = members[0].metadata['fingerprint']
     run = Run(
       members, settings, folder, fingerprint, frozen, own, step, evaluate, rungs, states, outputs,
-      console,
+      console, placement,
     )  # fmt: skip
     point = restore(run, begun, streams)
+    if placement:
+      for s in point.standings:
+        s.state, s.constants = jax.device_put((s.state, s.constants), placement.whole)
     _loop(run, point, streams, interrupt)
     results = _finish(run, point)
     if interrupt.signal:  # it came after the last step
@@ -248,7 +259,7 @@ def _loop(run: Run, point: Point, streams: Streams, interrupt: Interrupt) -> Non
     return
   with (
     Progress(settings.steps, point.step, run.console) as progress,
-    Prefetch(streams, settings.prefetch) as prefetched,
+    Prefetch(streams, settings.prefetch, run.placement and run.placement.rows) as prefetched,
   ):
     diverged = functools.partial(_diverged, run, point, progress)
     monitor = Monitor(records, progress, settings.log_every, diverged)

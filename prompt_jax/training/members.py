@@ -10,6 +10,7 @@ from flax import linen as nn
 from rich.console import Console
 
 from prompt_jax.checkpoints.run_state import RunStates
+from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.output import Output
 from prompt_jax.training.partition import Tree
 from prompt_jax.training.prefetch import Position, Stream
@@ -104,6 +105,7 @@ class Run:
   states: RunStates
   outputs: Sequence[Output]
   console: Console
+  placement: Placement | None  # None for one device
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,7 +41,9 @@ class Prefetch:
   with the step that used it. Use it as a context manager, which stops the thread.
   """
 
-  def __init__(self, stream: Source, ahead: int = 2, device: jax.Device | None = None):
+  def __init__(
+    self, stream: Source, ahead: int = 2, device: jax.Device | jax.sharding.Sharding | None = None
+  ):
     self._stream = stream
     self._device = device
     self._queue: queue.Queue = queue.Queue(maxsize=ahead)

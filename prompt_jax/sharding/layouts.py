@@ -1,0 +1,127 @@
+"""Layouts: which logical axis is cut over which axes of the mesh (data, model)."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from prompt_jax.errors import UserError, unknown
+from prompt_jax.sharding.axes import Axes
+
+# Logical axis -> mesh axes; an axis that is not named is whole on every device. A mesh axis serves
+# one dimension of an array only, and earlier rules come first: "batch" wins over "embed".
+Rules = tuple[tuple[str, str | tuple[str, ...]], ...]
+
+_EVERYWHERE = ('data', 'model')
+_TENSOR: Rules = (
+  ('batch', 'data'),
+  ('vocab', 'model'),
+  ('heads', 'model'),
+  ('joined_kv', 'model'),
+  ('mlp', 'model'),
+)
+LAYOUTS: dict[str, Rules] = {
+  # Rows over all devices, weights whole on each: frozen weights have no gradients to exchange.
+  'data': (('batch', _EVERYWHERE),),
+  # Megatron's: the inner dimension of each block over "model".
+  'tensor': _TENSOR,
+  # Rows over all devices, and weights too, gathered layer by layer inside the scan.
+  'fully_sharded': (('batch', _EVERYWHERE), ('embed', _EVERYWHERE)),
+  # As "tensor", the other dimension of the weights over "data" (T5X: parameter partitioning 2).
+  '2d': (*_TENSOR, ('embed', 'data')),
+}
+
+WITHOUT_MESH = 'data'  # the only layout that one device can have
+
+
+class MeshSize(NamedTuple):
+  """Devices along each axis of the mesh."""
+
+  data: int
+  model: int
+
+  def __str__(self) -> str:
+    return f'{self.data}x{self.model}'
+
+
+def rules_of(layout: str) -> Rules:
+  """The rules of a layout by name.
+
+  Raises:
+    UserError: no layout is called that.
+  """
+  if layout not in LAYOUTS:
+    raise unknown('layout', layout, LAYOUTS)
+  return LAYOUTS[layout]
+
+
+def parts(axis: str, rules: Rules, size: MeshSize) -> int:
+  """Into how many parts a logical axis is cut."""
+  names = dict(rules).get(axis, ())
+  count = 1
+  for name in (names,) if isinstance(names, str) else names:
+    count *= getattr(size, name)
+  return count
+
+
+def check(layout: str, size: MeshSize, rows: int, dimensions: Mapping[str, Sequence[int]]) -> None:
+  """Refuses a mesh over which something does not divide.
+
+  Args:
+    layout: by name.
+    size: of the mesh.
+    rows: that run at a time: of a batch, or of one of its microbatches.
+    dimensions: logical axis -> sizes that it has; see `dimensions_of`.
+
+  Raises:
+    UserError: with what does not divide, and the nearest mesh that works.
+  """
+  rules = rules_of(layout)
+  every = {'batch': (rows,), **dimensions}
+  bad = _indivisible(rules, size, every)
+  if bad is None:
+    return
+  axis, length, count = bad
+  what = {
+    'batch': f'{length} rows at a time',
+    'heads': f'{length} attention heads',
+    'vocab': f'a vocabulary of {length}',
+  }.get(axis, f'{axis} of {length}')
+  near = _nearest(rules, size, every)
+  remedy = f'The nearest mesh that works is {near}.'
+  if axis == 'batch':
+    remedy += f' Or give a batch (and microbatches) with a multiple of {count} rows at a time.'
+  raise UserError(
+    f'The layout {layout!r} on the mesh {size} (data x model) cuts {what} into {count} parts, '
+    f'and {length} is not a multiple of {count}. {remedy}'
+  )
+
+
+def dimensions_of(
+  axes: Mapping[str, Axes], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, list[int]]:
+  """Logical axis -> the sizes that it has in these parameters; vectors aside, which stay whole."""
+  found: dict[str, set[int]] = {}
+  for path, names in axes.items():
+    if len([n for n in names if n != 'layers']) > 1:
+      for name, length in zip(names, shapes[path], strict=True):
+        found.setdefault(name, set()).add(length)
+  return {name: sorted(lengths) for name, lengths in found.items()}
+
+
+def _indivisible(
+  rules: Rules, size: MeshSize, dimensions: Mapping[str, Sequence[int]]
+) -> tuple[str, int, int] | None:
+  """The first (axis, length, parts) that does not divide."""
+  for axis, lengths in dimensions.items():
+    count = parts(axis, rules, size)
+    for length in lengths:
+      if length % count:
+        return axis, length, count
+  return None
+
+
+def _nearest(rules: Rules, size: MeshSize, dimensions: Mapping[str, Sequence[int]]) -> MeshSize:
+  """Of the meshes that work with as many devices or fewer: most devices, then most alike."""
+  most = size.data * size.model
+  every = (MeshSize(d, m) for m in range(1, most + 1) for d in range(1, most // m + 1))
+  working = [s for s in every if _indivisible(rules, s, dimensions) is None]
+  return max(working, key=lambda s: (s.data * s.model, -abs(s.model - size.model)))

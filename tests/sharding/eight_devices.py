@@ -1,0 +1,107 @@
+"""Prints, as JSON, what one device and several make of the same step and the same decoding.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.sharding.eight_devices METHOD
+
+A process of its own: the number of devices is fixed when JAX starts.
+"""
+
+import functools
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from prompt_jax.inference.decode import greedy
+from prompt_jax.models.config import T5Config
+from prompt_jax.models.t5 import T5
+from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompts.adept import ADePT
+from prompt_jax.prompts.deep_prompt import DeepPrompt
+from prompt_jax.prompts.initialise import initialise_prompt
+from prompt_jax.prompts.initializers import Normal
+from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.prompts.prefix_tuning import PrefixTuning
+from prompt_jax.prompts.tables import Plain
+from prompt_jax.sharding import placement
+from prompt_jax.testing import tiny
+from prompt_jax.training.losses import Loss
+from prompt_jax.training.partition import split
+from prompt_jax.training.step import create_state, train_step
+
+ROWS = Plain(initializer=Normal())
+# One for each field of an injection.
+METHODS = {
+  'input': InputPrompt(length=4, table=ROWS),
+  'kv': PrefixTuning(length=3, table=ROWS),
+  'delta': ADePT(length=4, rank=2, table=ROWS),
+  'hidden': DeepPrompt(length=4, table=ROWS),
+}
+MESHES = {'data': (4, 2), 'tensor': (2, 4), 'fully_sharded': (8, 1), '2d': (4, 2)}
+CONFIG = T5Config(
+  vocab_size=64,
+  emb_dim=32,
+  num_heads=4,
+  head_dim=8,
+  num_encoder_layers=2,
+  num_decoder_layers=2,
+  mlp_dim=48,
+)
+
+
+@functools.lru_cache(None)
+def parameters(model: PromptedT5):
+  """(params, constants) of a random model; no prompt leaf is 0."""
+  rng = np.random.default_rng(0)
+  backbone = jax.tree.map(lambda x: 0.3 * x, tiny.random_params(CONFIG))
+  rows, constants = initialise_prompt(
+    model, jax.random.key(0), backbone['token_embedder']['embedding'], None
+  )
+  rows = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), rows)
+  return {'backbone': backbone, 'prompt': rows}, constants
+
+
+def results(model: PromptedT5, place: placement.Placement | None):
+  """(loss, gradient, tokens, bytes of the backbone on the first device)."""
+  params, constants = parameters(model)
+  batch, tx = tiny.batch(rows=16), optax.sgd(1.0)
+  trainable, frozen = split(params)
+  state = create_state(trainable, tx, seed=0)
+  step = functools.partial(train_step, model=model, tx=tx, loss=Loss(), microbatches=2)
+  decode = functools.partial(greedy, model, max_len=5)
+  if place:
+    frozen = jax.device_put(frozen, place.of(frozen))
+    state = jax.device_put(state, place.whole)
+    batch = jax.device_put(batch, place.rows)
+    step, decode = place.within(step), place.within(decode)
+  after, metrics = jax.jit(step)(state, frozen, {}, batch)
+  gradient = jax.tree.map(
+    lambda a, b: np.asarray(a - b), trainable, jax.device_get(after.trainable)
+  )
+  variables = variables_of({**frozen, **jax.device_get(after.trainable)}, constants)
+  tokens = jax.jit(decode)(variables, batch.encoder_input_tokens)
+  held = sum(jnp.asarray(x).addressable_shards[0].data.nbytes for x in jax.tree.leaves(frozen))
+  return float(metrics['loss']), gradient, np.asarray(tokens), held
+
+
+def main(method: str) -> None:
+  assert jax.device_count() == 8
+  model = PromptedT5(T5(CONFIG), METHODS[method])
+  loss, gradient, tokens, held = results(model, None)
+  found = {}
+  for layout, size in MESHES.items():
+    got = results(model, placement.make(size, layout, jax.devices()))
+    largest = lambda tree: max(float(np.abs(x).max()) for x in jax.tree.leaves(tree))
+    found[layout] = {
+      'loss': abs(got[0] / loss - 1),
+      'gradient': largest(jax.tree.map(np.subtract, got[1], gradient)) / largest(gradient),
+      'tokens': int((got[2] != tokens).sum()),
+      'held': got[3] / held,
+    }
+  print(json.dumps(found))
+
+
+if __name__ == '__main__':
+  main(sys.argv[1])

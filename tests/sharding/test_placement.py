@@ -1,0 +1,100 @@
+"""Which parameter lies where, and what is refused before anything is computed."""
+
+import jax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.errors import UserError
+from prompt_jax.models.config import T5Config
+from prompt_jax.sharding import layouts, placement
+from prompt_jax.sharding.axes import axes_of
+from prompt_jax.sharding.layouts import MeshSize
+from prompt_jax.testing import tiny
+
+SMALL = T5Config(
+  vocab_size=32128,
+  emb_dim=512,
+  num_heads=6,
+  head_dim=64,
+  num_encoder_layers=8,
+  num_decoder_layers=8,
+  mlp_dim=1024,
+)
+UMT5 = T5Config(64, 32, 2, 8, 2, 2, 48, relpos_per_layer=True)
+T5_1_0 = T5Config(64, 32, 2, 8, 2, 2, 48, mlp_activations=('relu',), tied_logits=True)
+
+
+def dimensions(cfg: T5Config) -> dict[str, list[int]]:
+  shapes = expected_shapes(cfg)
+  return layouts.dimensions_of(axes_of(list(shapes)), shapes)
+
+
+@pytest.mark.parametrize('cfg', [tiny.config(), UMT5, T5_1_0], ids=['1.1', 'umt5', '1.0'])
+def test_every_parameter_of_every_architecture_has_axes_as_many_as_dimensions(cfg):
+  shapes = expected_shapes(cfg)
+  for path, axes in axes_of(list(shapes)).items():
+    assert len(axes) == len(shapes[path]), path
+
+
+def test_unknown_parameters_are_all_listed():
+  paths = ['encoder/layers/mlp/wo/kernel', 'encoder/adapter/kernel', 'decoder/bias']
+  with pytest.raises(UserError, match=r'parameters:\n  decoder/bias\n  encoder/adapter/kernel$'):
+    axes_of(paths)
+
+
+@pytest.mark.parametrize(
+  ('layout', 'spec'),
+  [
+    ('data', P(None, None, None)),
+    ('tensor', P(None, None, 'model')),
+    ('fully_sharded', P(None, ('data', 'model'), None)),
+    ('2d', P(None, 'data', 'model')),
+  ],
+)
+def test_kernels_are_cut_as_the_layout_says_and_vectors_and_scales_are_not(layout, spec):
+  place = placement.make((1, 1), layout, jax.devices())
+  assert place.backbone_leaf('encoder/layers/mlp/wi_0/kernel', (2, 32, 48)).spec == spec
+  assert place.backbone_leaf('encoder/layers/mlp/wi_0/kernel', (2, 1, 48)).spec[1] is None
+  norm = 'encoder/layers/pre_mlp_layer_norm/scale'
+  assert place.backbone_leaf(norm, (2, 32)).spec == P()
+  tree = {'prompt': {'encoder': {'prompt': jax.numpy.ones((4, 32))}}}
+  assert place.of(tree)['prompt']['encoder']['prompt'].spec == P()
+
+
+def test_heads_that_do_not_divide_are_refused_with_the_nearest_mesh():
+  message = r"'tensor' on the mesh 2x4 .* cuts 6 attention heads into 4 .* works is 4x2\."
+  with pytest.raises(UserError, match=message):
+    layouts.check('tensor', MeshSize(2, 4), 32, dimensions(SMALL))
+  layouts.check('tensor', MeshSize(4, 2), 32, dimensions(SMALL))
+
+
+def test_an_odd_vocabulary_is_refused_where_it_is_cut():
+  odd = {**dimensions(SMALL), 'vocab': [32101]}
+  with pytest.raises(UserError, match=r'a vocabulary of 32101 into 2 parts.* works is 2x1\.'):
+    layouts.check('tensor', MeshSize(1, 2), 32, odd)
+  layouts.check('data', MeshSize(8, 1), 32, odd)
+
+
+def test_a_batch_smaller_than_the_mesh_is_refused():
+  with pytest.raises(UserError, match=r'cuts 4 rows at a time into 8 .* works is 4x1\. Or give'):
+    layouts.check('data', MeshSize(8, 1), 4, dimensions(SMALL))
+
+
+@pytest.mark.parametrize(
+  ('size', 'layout', 'message'),
+  [
+    ((64, 1), 'data', 'mesh 64x1 needs 64 devices, and there are'),
+    ((1, 1), 'tensr', "Unknown layout 'tensr'. Did you mean 'tensor'"),
+    (None, 'tensor', "layout 'tensor' needs a mesh"),
+    ((1,), 'data', 'expected two whole numbers'),
+    ((0, 1), 'data', 'expected two whole numbers'),
+  ],
+)
+def test_what_is_no_mesh_is_refused(size, layout, message):
+  with pytest.raises(UserError, match=message):
+    placement.make(size, layout, jax.devices())
+
+
+def test_no_size_means_one_device():
+  assert placement.make(None, 'data', jax.devices()) is None

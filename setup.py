@@ -75,6 +75,8 @@ setuptools.setup(
       'tensorflow-datasets>=4.9.9',
     ],
     # pytorch_model.bin of Hugging Face folders; models by their name on its hub.
+    # The TPU and its compiler; `prompt-jax plan` needs it without a TPU too.
+    'tpu': ['libtpu>=0.0.42,<0.0.43'],
     'torch': ['torch>=2.6'],
     'hub': ['huggingface-hub>=1.0'],
     'test': [

@@ -6,11 +6,17 @@ below says which. What has no flag is reached with `--gin_file` and `--gin.`.
 
 import argparse
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 from prompt_jax import __version__
+from prompt_jax.cli.flag_types import (
+  at_least_one,
+  at_least_zero,
+  listed,
+  mesh,
+  seed,
+  seeds,
+)
 from prompt_jax.cli.usage import EXAMPLES, OVERVIEW, VERBS
 from prompt_jax.errors import UserError, unknown
 
@@ -33,59 +39,6 @@ class Flag:
   metavar: str | None = None
   many: bool = False
   switch: bool = False  # given without a value
-
-
-def seed(text: str) -> int:
-  """A seed of jax.random, which has 32 bits."""
-  try:
-    n = int(text)
-  except ValueError:
-    n = -1
-  if not 0 <= n < 2**32:
-    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 0 to {2**32 - 1}')
-  return n
-
-
-def mesh(text: str) -> tuple[int, int]:
-  """'4x2' -> (4, 2)."""
-  sides = text.split('x')
-  if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
-    raise argparse.ArgumentTypeError(f'{text!r} is no mesh; write DATAxMODEL devices, as 4x2')
-  return int(sides[0]), int(sides[1])
-
-
-def seeds(text: str) -> list[int]:
-  """'0,1,2' -> [0, 1, 2]."""
-  try:
-    return [seed(s) for s in text.split(',')]
-  except argparse.ArgumentTypeError as e:
-    raise argparse.ArgumentTypeError(f'{e}; seeds are given as 0,1,2') from None
-
-
-def listed(kind: Callable[[str], Any], what: str) -> Callable[[str], list[Any]]:
-  """A type of flags: '0.3,1' -> [0.3, 1.0]."""
-
-  def parse(text: str) -> list[Any]:
-    try:
-      return [kind(part) for part in text.split(',')]
-    except (ValueError, argparse.ArgumentTypeError):
-      raise argparse.ArgumentTypeError(f'{text!r} is not {what}') from None
-
-  return parse
-
-
-def _at_least(least: int, text: str) -> int:
-  try:
-    n = int(text)
-  except ValueError:
-    n = least - 1
-  if n < least:
-    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least {least}')
-  return n
-
-
-at_least_zero = functools.partial(_at_least, 0)
-at_least_one = functools.partial(_at_least, 1)
 
 
 MODEL = Flag('model', 'MODEL', '"embedded" (the small model in this package), a model folder (ours '
@@ -180,6 +133,23 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('adapt_steps', 'ADAPT_STEPS', 'steps of prefix LM', at_least_one, 'N'),
     BATCH, RATE, INPUT_LENGTH, TARGET_LENGTH, SEED, DEVICE,
   ),
+  'plan': (
+    Flag('topology', 'TOPOLOGY', 'TPU slices, as v5e-16,v4-8', listed(str, ''), 'NAME,NAME'),
+    Flag('step', 'STEP', 'train, eval (ranking labels), decode; several: train,eval',
+         listed(str, ''), 'NAME,NAME'),
+    MESH, LAYOUT,
+    Flag('weights', 'WEIGHTS', 'storage of frozen weights', metavar='bfloat16|int8|float32'),
+    Flag('batch', 'BATCH_SIZE', 'examples a step', at_least_one, 'N'),
+    Flag('inputs', 'INPUT_LENGTH', 'tokens of an input', at_least_one, 'N'),
+    Flag('targets', 'TARGET_LENGTH', 'tokens of a target', at_least_one, 'N'),
+    LENGTH,
+    Flag('microbatches', 'MICROBATCHES', 'parts of a training batch', at_least_one, 'N'),
+    Flag('query_chunk', 'QUERY_CHUNK', 'queries that attend at a time', at_least_one, 'N'),
+    Flag('scores', 'SCORES_DTYPE', 'dtype of attention scores', metavar='float32|bfloat16'),
+    Flag('remat', 'REMAT', 'what the backward pass computes again', metavar='cheap|all'),
+    Flag('search', 'SEARCH', 'try ways of running it; find the smallest slice', switch=True),
+    Flag('output', 'OUTPUT', 'a .json or .md file', metavar='FILE'),
+  ),
   'inspect': (),
   'import': (),
   'export': (),
@@ -243,6 +213,9 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
   if verb in ('train', 'population'):
     sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
     sub.add_argument('--init', metavar='NAME', help='initialiser: a file of gin/inits')
+  if verb == 'plan':
+    sub.add_argument('--model', metavar='NAME', help='a file of gin/models, as t5_1_1/xxl')
+    sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
   if verb == 'infer':
     sub.add_argument(
       'texts', nargs='*', metavar='TEXT', help='texts; without any, --input or stdin'

@@ -91,7 +91,9 @@ def _call(bound: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _singular(subfolder: str) -> str:
-  return {'prompts': 'prompt method', 'inits': 'initialiser'}.get(subfolder, subfolder)
+  return {'prompts': 'prompt method', 'inits': 'initialiser', 'models': 'model size'}.get(
+    subfolder, subfolder
+  )
 
 
 def _ours(path: pathlib.Path) -> bool:

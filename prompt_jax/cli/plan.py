@@ -1,0 +1,149 @@
+"""`prompt-jax plan`: does it fit a TPU slice, and how long does a step take; without a TPU."""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.cli import config
+from prompt_jax.errors import UserError, unknown
+from prompt_jax.models.config import T5Config
+from prompt_jax.prompts.base import PromptMethod
+from prompt_jax.scale import search as ways
+from prompt_jax.scale.chips import slice_of
+from prompt_jax.scale.program import STEPS, Work
+from prompt_jax.scale.search import Setting
+from prompt_jax.scale.table import COLUMNS, FORMULA, Row, as_json, cells, markdown
+from prompt_jax.sharding.layouts import MeshSize
+
+FORMS = ('.json', '.md')
+BEST = 5  # of a search
+
+
+def run(args: argparse.Namespace) -> None:
+  if not args.model:
+    raise UserError('Give --model, a file of gin/models such as t5_1_1/xxl.')
+  includes = [('models', args.model)]
+  includes += [('prompts', args.prompt)] if args.prompt else []
+  config.load(args, plan, includes)()
+
+
+def plan(
+  *,
+  architecture: T5Config,
+  prompt: PromptMethod | None,
+  topologies: Sequence[str],
+  steps: Sequence[str],
+  mesh: Sequence[int] | None,
+  layout: str,
+  weights: str,
+  batch_size: int,
+  input_length: int,
+  target_length: int,
+  labels: int,
+  microbatches: int,
+  dtype: str,
+  query_chunk: int | None,
+  scores_dtype: str,
+  remat: str,
+  search: bool,
+  output: str | None,
+) -> None:
+  """Compiles each step for each slice, and prints what the compiler says.
+
+  Args:
+    architecture: of the model.
+    prompt: the method; None for the bare model, which has no training step.
+    topologies: names of `scale.chips.SLICES`.
+    steps: of `scale.program.STEPS`.
+    mesh: (data, model) devices along each axis; None for all along "data".
+    layout: see `sharding.layouts.LAYOUTS`.
+    weights: storage of frozen weights, see `scale.program.Work`.
+    batch_size: rows a step.
+    input_length: tokens of an input.
+    target_length: tokens of a target.
+    labels: that an evaluation ranks.
+    microbatches: parts of a training batch.
+    dtype: that is computed in.
+    query_chunk: see `T5Config`.
+    scores_dtype: see `T5Config`.
+    remat: see `T5Config`.
+    search: try ways of running the first step instead, and find the smallest slice.
+    output: a .json or .md file for the same; None prints only.
+  """
+  if output is not None and pathlib.Path(output).suffix not in FORMS:
+    raise UserError(f'The output is {output!r}; expected a name that ends in .json or .md.')
+  for step in steps:
+    if step not in STEPS:
+      raise unknown('step', step, STEPS)
+  for topology in topologies:
+    slice_of(topology)
+  jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
+  jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
+  settings = dict(dtype=dtype, query_chunk=query_chunk, scores_dtype=scores_dtype, remat=remat)
+  work = Work(
+    config=dataclasses.replace(architecture, **settings),  # type: ignore[arg-type]
+    method=prompt,
+    weights=weights,
+    batch=batch_size,
+    inputs=input_length,
+    targets=target_length,
+    microbatches=microbatches,
+    labels=labels,
+  )
+  console = Console()
+  rows = []
+  for step in steps:
+    of_step = dataclasses.replace(work, step=step)
+    for topology in topologies:
+      if search:
+        rows += list(_searched(of_step, topology, console))
+        continue
+      size = MeshSize(*mesh) if mesh else MeshSize(slice_of(topology).devices, 1)
+      micro = microbatches if step == 'train' else 1
+      setting = Setting(topology, layout, size, weights, micro, remat)
+      rows.append(Row(step, setting, ways.compiled(of_step, setting)))
+  _show(rows, console)
+  if output is not None:
+    _write(pathlib.Path(output), rows)
+
+
+def _searched(work: Work, topology: str, console: Console) -> Iterator[Row]:
+  """The best ways that fit, and the smallest slice that does."""
+  found = ways.search(work, topology)
+  if not found:
+    console.print(f'Nothing that was tried fits {topology}.')
+  for best in found[:BEST]:
+    yield Row(work.step, best.setting, best.plan)
+  least = ways.smallest(work, topology)
+  if least is None:
+    console.print(f'Nothing that was tried fits any slice of the chips of {topology}.')
+  else:
+    console.print(f'The smallest slice that fits: {least.setting.topology}.', highlight=False)
+    yield Row(work.step, least.setting, least.plan)
+
+
+def _show(rows: Sequence[Row], console: Console) -> None:
+  """One column a plan: there are more figures than fit on a line."""
+  table = Table(show_header=False)
+  table.add_column(style='bold')
+  for _ in rows:
+    table.add_column(justify='right')
+  for name, *values in zip(COLUMNS, *map(cells, rows), strict=True):
+    table.add_row(name, *values)
+  console.print(table)
+  console.print(FORMULA, highlight=False, soft_wrap=True)
+
+
+def _write(path: pathlib.Path, rows: Sequence[Row]) -> None:
+  if path.suffix == '.md':
+    text = markdown(rows)
+  else:
+    text = json.dumps([as_json(row) for row in rows], indent=2) + '\n'
+  write_atomically(path, text.encode())

@@ -1,0 +1,270 @@
+"""FLOPs, memory traffic and collectives of a compiled program, loops multiplied out.
+
+Only one device's program is read: all devices run the same one.
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+import re
+
+from prompt_jax.scale.chips import Chip
+from prompt_jax.scale.hlo import Computation, Instruction, Program
+
+COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
+# Instructions that move nothing themselves.
+_FREE = {
+  'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id',
+  'replica-id', 'iota', 'while', 'conditional', 'call', 'async-start', 'async-update',
+  'optimization-barrier', 'domain',
+}  # fmt: skip
+_SLICES = ('dynamic-slice', 'slice', 'gather')
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+  """The collectives of one kind.
+
+  Attributes:
+    count: how many run.
+    bytes: that one device sends for them, by the ring algorithm.
+  """
+
+  count: int
+  bytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """What one step costs one device.
+
+  Attributes:
+    flops: of matrix products.
+    hbm_bytes: read from and written to its memory.
+    roofline_seconds: sum over instructions of max(FLOPs / peak, bytes / bandwidth): a lower bound.
+    cycle_seconds: sum of the compiler's own estimated cycles / clock, where it gives them, and the
+      roofline where it does not; no instruction overlaps another.
+    collectives: by kind.
+    collective_seconds: bytes sent / bandwidth of one link; no collective overlaps anything.
+    unknown_loops: loops whose end depends on data, or was not found.
+  """
+
+  flops: float
+  hbm_bytes: float
+  roofline_seconds: float
+  cycle_seconds: float
+  collectives: dict[str, Traffic]
+  collective_seconds: float
+  unknown_loops: int
+
+
+def cost(text: str, chip: Chip, unknown_trips: int = 1) -> Cost:
+  """The cost of a compiled program on a chip.
+
+  Args:
+    text: `compiled.as_text()`.
+    chip: the device.
+    unknown_trips: how often loops run whose end depends on data.
+  """
+  program = Program(text, unknown_trips)
+  counter = _Counter(program)
+  flops = hbm = roofline = cycles = 0.0
+  counts: dict[str, int] = collections.Counter()
+  sent: dict[str, float] = collections.defaultdict(float)
+  for computation, instruction, times in program.visits():
+    kind = instruction.operation.removesuffix('-start')
+    if kind in COLLECTIVES:
+      counts[kind] += times
+      sent[kind] += times * _sent(program.computations[computation], kind, instruction)
+      continue
+    work = counter.flops_of(computation, instruction)
+    moved = counter.bytes_of(computation, instruction)
+    least = max(work / chip.flops, moved / chip.bandwidth)
+    flops += times * work
+    hbm += times * moved
+    roofline += times * least
+    cycles += times * _cycle_seconds(instruction, chip, least)
+  return Cost(
+    flops=flops,
+    hbm_bytes=hbm,
+    roofline_seconds=roofline,
+    cycle_seconds=cycles,
+    collectives={kind: Traffic(counts[kind], sent[kind]) for kind in sorted(counts)},
+    collective_seconds=sum(sent.values()) / chip.link,
+    unknown_loops=program.unknown_loops,
+  )
+
+
+def _cycle_seconds(instruction: Instruction, chip: Chip, otherwise: float) -> float:
+  found = re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes)
+  # About 2**63 stands for "not known".
+  return int(found[1]) / chip.clock if found and int(found[1]) < 1e13 else otherwise
+
+
+def _sent(computation: Computation, kind: str, instruction: Instruction) -> float:
+  """Bytes that one device of a ring sends."""
+  inputs = sum(
+    buffer.bytes
+    for name in instruction.operands
+    if name in computation
+    for buffer in computation[name].buffers
+  )
+  n = _group(instruction)
+  factor = {
+    'all-reduce': 2 * (n - 1) / n,
+    'all-gather': n - 1,
+    'reduce-scatter': (n - 1) / n,
+    'all-to-all': (n - 1) / n / 2,
+    'collective-permute': 1,
+  }
+  return inputs * factor[kind]
+
+
+def _group(instruction: Instruction) -> int:
+  """Devices that take part."""
+  listed = re.search(r'replica_groups=\{\{([\d,]+)\}', instruction.attributes)
+  if listed:
+    return len(listed[1].split(','))
+  shaped = re.search(r'replica_groups=\[(\d+),(\d+)\]', instruction.attributes)
+  return int(shaped[2]) if shaped else 2
+
+
+class _Counter:
+  """FLOPs and bytes of single instructions of one program; remembers those of fusions."""
+
+  def __init__(self, program: Program):
+    self._computations = program.computations
+    self._flops_inside = functools.cache(self._flops_inside)  # type: ignore[method-assign]
+    self._bytes_read = functools.cache(self._bytes_read)  # type: ignore[method-assign]
+    self._bytes_written = functools.cache(self._bytes_written)  # type: ignore[method-assign]
+
+  def flops_of(self, computation: str, instruction: Instruction) -> float:
+    if instruction.operation in ('dot', 'convolution'):
+      return _product_flops(instruction, self._computations[computation])
+    if instruction.operation == 'fusion':
+      return sum(self._flops_inside(c) for c in instruction.called if c in self._computations)
+    return 0
+
+  def _flops_inside(self, computation: str) -> float:
+    return sum(self.flops_of(computation, i) for i in self._computations[computation].values())
+
+  def bytes_of(self, computation: str, instruction: Instruction) -> float:
+    """Of a whole instruction, operands and results that live in HBM."""
+    operation = instruction.operation
+    if operation in _FREE or operation.endswith('-done'):
+      return 0
+    results = [b for b in instruction.buffers if b.in_hbm]
+    if operation in ('slice-start', 'dynamic-slice-start'):
+      return min((b.bytes for b in results[:2]), default=0)
+    if operation == 'copy-start':
+      return sum(b.bytes for b in instruction.buffers[:2] if b.in_hbm)
+    if operation in _SLICES:
+      return 2 * sum(b.bytes for b in results)
+    instructions = self._computations[computation]
+    if operation == 'dynamic-update-slice':
+      return 2 * sum(b.bytes for b in instructions[instruction.operands[1]].buffers if b.in_hbm)
+    fused = self._fused(instruction)
+    read = 0.0
+    for index, name in enumerate(instruction.operands):
+      buffers = instructions[name].buffers if name in instructions else []
+      if len(buffers) == 1 and buffers[0].in_hbm:
+        read += self._bytes_read(fused, index) if fused else buffers[0].bytes
+    written = self._bytes_written(fused) if fused else ()
+    if len(written) != len(instruction.buffers):
+      written = (None,) * len(instruction.buffers)
+    pairs = zip(instruction.buffers, written, strict=True)
+    return read + sum(b.bytes if w is None else w for b, w in pairs if b.in_hbm)
+
+  def _fused(self, instruction: Instruction) -> str | None:
+    if instruction.operation != 'fusion' or not instruction.called:
+      return None
+    return instruction.called[0] if instruction.called[0] in self._computations else None
+
+  def _bytes_read(self, computation: str, index: int) -> float:
+    """Of parameter `index` of a fusion: a slice of stacked weights reads only its slice."""
+    for i in self._computations[computation].values():
+      if i.operation == 'parameter' and i.arguments.strip() == str(index):
+        return self._bytes_used(computation, i)
+    return 0
+
+  def _bytes_used(self, computation: str, value: Instruction) -> float:
+    whole = sum(b.bytes for b in value.buffers)
+    total = 0.0
+    for user in self._computations[computation].values():
+      if value.name not in user.operands:
+        continue
+      is_first = user.operands[0] == value.name
+      fused = self._fused(user)
+      # A fusion that aliases its only operand tiles it anew in place: it moves nothing.
+      in_place = len(user.operands) == 1 and 'output_to_operand_aliasing' in user.attributes
+      if user.operation in ('bitcast', 'reshape', 'get-tuple-element') or (fused and in_place):
+        total += self._bytes_used(computation, user)
+      elif user.operation in _SLICES:
+        total += sum(b.bytes for b in user.buffers) if is_first else 0
+      elif user.operation == 'dynamic-update-slice' and is_first:
+        continue
+      elif fused:
+        uses = [i for i, name in enumerate(user.operands) if name == value.name]
+        total += sum(self._bytes_read(fused, i) for i in uses)
+      else:
+        total += whole
+    return min(total, whole)
+
+  def _bytes_written(self, computation: str) -> tuple[float | None, ...]:
+    """Of each result of a fusion; None for all of it. An update in place writes only itself."""
+    instructions = self._computations[computation]
+    root = next(i for i in instructions.values() if i.is_root)
+    names = root.operands if root.operation == 'tuple' else [root.name]
+    return tuple(self._result_bytes(instructions, instructions[name]) for name in names)
+
+  def _result_bytes(self, instructions: Computation, result: Instruction) -> float | None:
+    while result.operation in ('bitcast', 'reshape', 'copy') and result.operands:
+      result = instructions[result.operands[0]]
+    if result.operation == 'dynamic-update-slice':
+      return sum(b.bytes for b in instructions[result.operands[1]].buffers)
+    fused = self._fused(result)
+    written = self._bytes_written(fused) if fused else ()
+    return written[0] if len(written) == 1 else None
+
+
+def _product_flops(product: Instruction, instructions: Computation) -> float:
+  """Two for each multiplication and addition of a dot or a convolution."""
+  result = product.buffers[0].dims
+  left, right = (instructions[name].buffers[0].dims for name in product.operands[:2])
+  if product.operation == 'dot':
+    found = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', product.attributes)
+    contracted = [left[int(d)] for d in found[1].split(',') if d] if found else []
+    return 2 * math.prod(result) * math.prod(contracted)
+  labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', product.attributes)
+  assert labels, product.attributes
+  inputs, kernel, output = labels.groups()
+  flops = 2.0 * result[output.index('b')] * result[output.index('f')] * right[kernel.index('i')]
+  window = re.search(r'window=\{([^}]*)\}', product.attributes)
+  settings = dict(pair.split('=') for pair in window[1].split()) if window else {}
+  for i, axis in enumerate(sorted(c for c in output if c.isdigit())):
+    get = lambda key, default, i=i: settings[key].split('x')[i] if key in settings else default
+    flops *= _window_pairs(
+      left[inputs.index(axis)],
+      result[output.index(axis)],
+      right[kernel.index(axis)],
+      int(get('stride', '1')),
+      int(get('pad', '0_0').split('_')[0]),
+      int(get('lhs_dilate', '1')),
+      int(get('rhs_dilate', '1')),
+    )
+  groups = re.search(r'batch_group_count=(\d+)', product.attributes)
+  return flops / (int(groups[1]) if groups else 1)
+
+
+@functools.cache
+def _window_pairs(
+  length: int, results: int, size: int, stride: int, pad: int, dilate: int, spread: int
+) -> int:
+  """(result, element of the window) pairs of one dimension that meet an input, not padding."""
+  count = 0
+  for i in range(results):
+    for j in range(size):
+      at = i * stride - pad + j * spread
+      count += at % dilate == 0 and 0 <= at // dilate < length
+  return count

@@ -1,0 +1,204 @@
+"""Whether a step fits a TPU slice, and what it costs, from the TPU compiler; no TPU is needed.
+
+libtpu compiles for a slice that is only described. Its verdict on memory is final: a program that
+needs more than a device has is refused by the same check on a real slice. Times are estimates.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import logging
+import math
+import os
+import re
+import time
+from typing import Any
+
+import jax
+
+from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.errors import UserError
+from prompt_jax.scale.chips import Slice, slice_of
+from prompt_jax.scale.cost import Cost, cost
+from prompt_jax.scale.program import Work, lowered, prompt_rows
+from prompt_jax.sharding.placement import Placement, make
+
+GIB = 2**30
+_SETTINGS = {
+  'TPU_SKIP_MDS_QUERY': '1',  # no metadata server is asked
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-4',  # any valid one; the topology is given
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+  'TPU_WORKER_ID': '0',
+  'TPU_LOG_DIR': 'disabled',
+  'TPU_MIN_LOG_LEVEL': '3',
+  'TPU_STDERR_LOG_LEVEL': '3',
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # else two plans at a time stop each other
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+  """Bytes of one device, as the compiler assigned them.
+
+  Attributes:
+    arguments: weights, state and batch.
+    outputs: that share no memory with arguments.
+    temporaries: what lives only within the step.
+  """
+
+  arguments: int
+  outputs: int
+  temporaries: int
+
+  @property
+  def total(self) -> int:
+    return self.arguments + self.outputs + self.temporaries
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What the compiler made of a step.
+
+  Attributes:
+    fits: whether one device's memory holds it.
+    needed: bytes that one device needs.
+    limit: bytes that one device has for a program.
+    memory: None where it does not fit.
+    cost: None where it does not fit.
+    compile_seconds: tracing included.
+    ideal_seconds: of a training step's matrix products at the chips' peak: 4 FLOPs a weight and
+      token, and attention's own; None for other steps.
+  """
+
+  fits: bool
+  needed: int
+  limit: int
+  memory: Memory | None
+  cost: Cost | None
+  compile_seconds: float
+  ideal_seconds: float | None
+
+  @property
+  def estimate_seconds(self) -> float | None:
+    """Sum of the compiler's cycles / clock, and of bytes sent / bandwidth of one link."""
+    return None if self.cost is None else self.cost.cycle_seconds + self.cost.collective_seconds
+
+
+def placement(topology: str, mesh: tuple[int, int] | None, layout: str) -> Placement:
+  """A mesh on a slice that is only described.
+
+  Args:
+    topology: a name of `chips.SLICES`.
+    mesh: (data, model); None for all devices along "data".
+    layout: see `sharding.layouts.LAYOUTS`.
+
+  Raises:
+    UserError: an unknown slice or layout, a mesh of another number of devices than the slice has,
+      or no libtpu.
+  """
+  described = slice_of(topology)
+  size = mesh or (described.devices, 1)
+  if math.prod(size) != described.devices:
+    raise UserError(
+      f'The mesh {size[0]}x{size[1]} has {math.prod(size)} devices, and {topology} has '
+      f'{described.devices}. Give a mesh of as many.'
+    )
+  place = make(size, layout, _devices(described))
+  assert place is not None
+  return place
+
+
+def plan(work: Work, topology: str, place: Placement) -> Plan:
+  """Compiles one step for a slice.
+
+  Args:
+    work: the step.
+    topology: a name of `chips.SLICES`.
+    place: of `placement`.
+
+  Raises:
+    UserError: the model or the batch does not divide over the mesh.
+  """
+  chip = slice_of(topology).chip
+  began = time.monotonic()
+  traced = lowered(work, place)
+  ideal = None
+  if work.step == 'train':
+    ideal = train_flops(work) / place.mesh.size / chip.flops
+  try:
+    compiled = traced.compile()
+  except jax.errors.JaxRuntimeError as error:
+    needed, limit = _refusal(error)
+    seconds = time.monotonic() - began
+    return Plan(False, needed, limit, None, None, seconds, ideal)
+  seconds = time.monotonic() - began
+  analysis = compiled.memory_analysis()
+  memory = Memory(
+    arguments=analysis.argument_size_in_bytes,
+    outputs=analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+    temporaries=analysis.temp_size_in_bytes,
+  )
+  # Decoding may end early; it is planned for the longest text.
+  found = cost(compiled.as_text(), chip, work.targets if work.step == 'decode' else 1)
+  return Plan(True, memory.total, chip.memory, memory, found, seconds, ideal)
+
+
+def train_flops(work: Work) -> float:
+  """FLOPs that a training step cannot do without, over all devices.
+
+  Forward and backward through frozen weights: 4 a weight and token, 2 a weight and token less than
+  where weights train; attention has 12 a pair of positions and unit of width.
+  """
+  cfg = work.config
+  joined = cfg.num_heads * cfg.head_dim
+  encoder, decoder = cfg.num_encoder_layers, cfg.num_decoder_layers
+  rows = work.inputs + prompt_rows(work)
+  weights = 0.0
+  for path, shape in expected_shapes(cfg).items():
+    if not path.endswith('kernel') and not (cfg.tied_logits and path.endswith('embedding')):
+      continue
+    of_inputs = path.startswith('encoder') or re.search('encoder_decoder.*/(key|value)/', path)
+    weights += math.prod(shape) * (rows if of_inputs else work.targets)
+  pairs = encoder * rows**2 + decoder * (work.targets**2 + work.targets * rows)
+  return work.batch * (4 * weights + 12 * pairs * joined)
+
+
+def _devices(described: Slice) -> Any:
+  """The devices of a slice that is not there."""
+  if importlib.util.find_spec('libtpu') is None:
+    raise UserError(
+      'A plan is made by the TPU compiler, libtpu, which is not installed; it needs no TPU. '
+      "Install it with: pip install 'prompt_jax[tpu]'"
+    )
+  for name, value in _SETTINGS.items():
+    os.environ.setdefault(name, value)
+  from jax.experimental import topologies
+
+  with _quiet():
+    return topologies.get_topology_desc(
+      platform='tpu', topology_name=described.topology, **described.options
+    ).devices
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+  """Without JAX's notes on a TPU that was not found."""
+  logger = logging.getLogger('jax')
+  before = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    logger.setLevel(before)
+
+
+def _refusal(error: jax.errors.JaxRuntimeError) -> tuple[int, int]:
+  """(bytes needed, bytes there) of "total memory required ... (21.37G) exceeds ... (15.75G)"."""
+  text = str(error)
+  found = re.search(r'\(([\d.]+)([KMG])\) exceeds available HBM \(([\d.]+)([KMG])\)', text)
+  found = found or re.search(r'Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm', text)
+  if 'RESOURCE_EXHAUSTED' not in text or not found:
+    raise error
+  units = {'K': 2**10, 'M': 2**20, 'G': 2**30}
+  amount, unit, limit, limit_unit = found.groups()
+  return int(float(amount) * units[unit]), int(float(limit) * units[limit_unit])

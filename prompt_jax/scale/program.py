@@ -1,0 +1,195 @@
+"""The programs that a run compiles, from shapes alone: nothing is ever allocated.
+
+They are the run's own functions: `training.step.train_step`, `inference.score.rank` and
+`inference.decode.greedy`.
+"""
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from prompt_jax.batch import Batch
+from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.errors import UserError, unknown
+from prompt_jax.inference.decode import greedy
+from prompt_jax.inference.score import rank
+from prompt_jax.injections import prefix_length
+from prompt_jax.models.config import T5Config
+from prompt_jax.models.int8 import Int8, scaled_axis
+from prompt_jax.models.t5 import T5
+from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompts.base import PromptMethod
+from prompt_jax.prompts.initialise import draw
+from prompt_jax.sharding.placement import Placement
+from prompt_jax.training.losses import Loss
+from prompt_jax.training.optim import adafactor
+from prompt_jax.training.step import create_state, train_step
+
+STEPS = ('train', 'eval', 'decode')
+WEIGHTS = ('bfloat16', 'float32', 'int8')
+Tree = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What one step does.
+
+  Attributes:
+    config: the architecture, with `dtype` and the memory settings to compute with.
+    method: the prompt's; None for the bare model.
+    weights: how frozen weights are stored: "bfloat16", "float32" or "int8".
+    batch: rows a step.
+    inputs: tokens of an input.
+    targets: tokens of a target; of a label, and of a decoded text.
+    microbatches: parts of the batch, one after the other ("train").
+    labels: that "eval" ranks.
+    step: "train", "eval" or "decode".
+  """
+
+  config: T5Config
+  method: PromptMethod | None
+  weights: str = 'bfloat16'
+  batch: int = 32
+  inputs: int = 512
+  targets: int = 16
+  microbatches: int = 1
+  labels: int = 2
+  step: str = 'train'
+
+  def __post_init__(self):
+    if self.step not in STEPS:
+      raise unknown('step', self.step, STEPS)
+    if self.weights not in WEIGHTS:
+      raise unknown('storage of the weights', self.weights, WEIGHTS)
+    if self.batch % self.microbatches:
+      raise UserError(
+        f'A batch of {self.batch} rows does not divide into {self.microbatches} microbatches.'
+      )
+
+  @property
+  def rows(self) -> int:
+    """Rows that run at a time."""
+    return self.batch // self.microbatches if self.step == 'train' else self.batch
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ids:
+  """A vocabulary without words: initialisers that draw rows ask for its size only."""
+
+  size: int
+  extra_ids: int = 0
+  pad_id: int = 0
+  eos_id: int = 1
+  unk_id: int = 2
+
+
+def lowered(work: Work, place: Placement) -> Any:
+  """The step, traced for the mesh of `place` and ready to be compiled.
+
+  Raises:
+    UserError: the model or the batch does not divide over the mesh; a method that needs words.
+  """
+  place.check(expected_shapes(work.config), work.rows)
+  model = PromptedT5(T5(work.config), work.method)
+  params, constants = abstract_variables(work)
+  tokens = jax.ShapeDtypeStruct((work.batch, work.inputs), jnp.int32)
+  if work.step == 'train':
+    return _lowered_train_step(work, place, model, params, constants, tokens)
+  if work.step == 'eval':
+    labels = jax.ShapeDtypeStruct((work.labels, work.targets), jnp.int32)
+    call: Callable[..., Any] = functools.partial(rank, model)
+    arguments: tuple[Any, ...] = (variables_of(params, constants), tokens, labels)
+    shardings: tuple[Any, ...] = (_of_variables(place, arguments[0]), place.rows, place.whole)
+  else:
+    call = functools.partial(greedy, model, max_len=work.targets)
+    arguments = (variables_of(params, constants), tokens)
+    shardings = (_of_variables(place, arguments[0]), place.rows)
+  return jax.jit(place.within(call)).lower(*_placed(arguments, shardings))
+
+
+def _lowered_train_step(
+  work: Work, place: Placement, model: PromptedT5, params: Tree, constants: Tree, tokens: Any
+) -> Any:
+  if not params.get('prompt'):
+    raise UserError('A training step is planned with a prompt method; give one, or another step.')
+  tx = adafactor(0.3)
+  state = jax.eval_shape(lambda prompt: create_state(prompt, tx, 0), {'prompt': params['prompt']})
+  frozen = {'backbone': params['backbone']}
+  targets: Any = jax.ShapeDtypeStruct((work.batch, work.targets), jnp.int32)
+  batch = Batch(tokens, targets, targets, targets.update(dtype=jnp.float32))
+  collection = {'prompt': constants} if constants else {}
+  step = functools.partial(
+    train_step, model=model, tx=tx, loss=Loss(), microbatches=work.microbatches
+  )
+  arguments = (state, frozen, collection, batch)
+  shardings = (place.whole, place.of(frozen), place.whole, place.rows)
+  return jax.jit(place.within(step), donate_argnums=0).lower(*_placed(arguments, shardings))
+
+
+def prompt_rows(work: Work) -> int:
+  """Rows that the prompt adds to the encoder's input."""
+  model = PromptedT5(T5(work.config), work.method)
+  variables = variables_of(*abstract_variables(work))
+  tokens = jax.ShapeDtypeStruct((1, work.inputs), jnp.int32)
+  call = lambda v, t: model.apply(v, t, method='injections')
+  return prefix_length(jax.eval_shape(call, variables, tokens).encoder)
+
+
+def abstract_variables(work: Work) -> tuple[Tree, Tree]:
+  """Shapes of (parameters, the method's constants)."""
+  backbone = {
+    path: _stored(path, shape, work.weights) for path, shape in expected_shapes(work.config).items()
+  }
+  params: Tree = {'backbone': traverse_util.unflatten_dict(backbone, sep='/')}
+  if work.method is None:
+    return params, {}
+  cfg = work.config
+  table = jax.ShapeDtypeStruct((cfg.vocab_size, cfg.emb_dim), jnp.float32)
+  make = functools.partial(
+    draw,
+    work.method,
+    vocabulary=_Ids(cfg.vocab_size),  # type: ignore[arg-type]
+    encoder=cfg.encoder_dims,
+    decoder=cfg.decoder_dims,
+  )
+  try:
+    with warnings.catch_warnings():  # of first values, of which only the shape is looked at
+      warnings.simplefilter('ignore')
+      _, prompt, constants = jax.eval_shape(lambda key, t: make(key, t), jax.random.key(0), table)
+  except AttributeError as error:  # of _Ids, which has no words
+    raise UserError(
+      f'{type(work.method).__name__} is initialised from text, and a plan has no vocabulary; give '
+      'another initialiser, which changes nothing in the plan.'
+    ) from error
+  return {**params, 'prompt': prompt}, constants
+
+
+def _stored(path: str, shape: tuple[int, ...], weights: str) -> Any:
+  axis = scaled_axis(path)
+  if weights != 'int8':
+    return jax.ShapeDtypeStruct(shape, jnp.dtype(weights))
+  if axis is None:
+    return jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+  scales = list(shape)
+  scales[axis] = 1
+  return Int8(
+    jax.ShapeDtypeStruct(shape, jnp.int8),  # type: ignore[arg-type]
+    jax.ShapeDtypeStruct(tuple(scales), jnp.float32),  # type: ignore[arg-type]
+  )
+
+
+def _of_variables(place: Placement, variables: Tree) -> Tree:
+  return {'params': place.of(variables['params']), 'constants': place.whole}
+
+
+def _placed(arguments: tuple[Any, ...], shardings: tuple[Any, ...]) -> tuple[Any, ...]:
+  """The same shapes, with their shardings; one sharding may stand for a whole subtree."""
+  is_one = lambda x: isinstance(x, jax.sharding.Sharding)
+  place = lambda sharding, tree: jax.tree.map(lambda x: x.update(sharding=sharding), tree)
+  return jax.tree.map(place, shardings, arguments, is_leaf=is_one)

@@ -1,0 +1,149 @@
+"""Which layout, storage of weights, rematerialisation and number of microbatches to take."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from prompt_jax.errors import UserError
+from prompt_jax.scale.chips import SLICES, slice_of
+from prompt_jax.scale.plan import Plan, placement, plan
+from prompt_jax.scale.program import Work, abstract_variables
+from prompt_jax.sharding.layouts import MeshSize
+
+_WEIGHTS = ('bfloat16', 'int8')
+_REMAT = ('cheap', 'all')
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """One way to run a step on a slice."""
+
+  topology: str
+  layout: str
+  mesh: MeshSize
+  weights: str
+  microbatches: int
+  remat: str
+
+  def of(self, work: Work) -> Work:
+    """`work` run this way."""
+    config = dataclasses.replace(work.config, remat=self.remat)
+    return dataclasses.replace(
+      work, config=config, weights=self.weights, microbatches=self.microbatches
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  setting: Setting
+  plan: Plan
+
+
+Compile = Callable[[Work, Setting], Plan]
+
+
+def compiled(work: Work, setting: Setting) -> Plan:
+  """The plan of a step run in one way."""
+  place = placement(setting.topology, setting.mesh, setting.layout)
+  return plan(setting.of(work), setting.topology, place)
+
+
+def search(work: Work, topology: str, attempt: Compile = compiled) -> list[Found]:
+  """The ways that fit, fastest by estimate first.
+
+  For each layout, storage and mesh whose weights alone fit, the number of microbatches is doubled
+  until the step fits, and further while that makes it faster. What keeps nothing between the two
+  passes ("all") is tried only where no number of microbatches was enough.
+
+  Args:
+    work: the step; what it says of weights, microbatches and remat is varied.
+    topology: a name of `chips.SLICES`.
+    attempt: compiles one.
+  """
+  found: list[Found] = []
+  for layout, mesh in meshes(slice_of(topology).devices):
+    for weights in _WEIGHTS:
+      found += _microbatched(work, topology, layout, mesh, weights, attempt)
+  return sorted(found, key=lambda f: f.plan.estimate_seconds or math.inf)
+
+
+def smallest(work: Work, topology: str, attempt: Compile = compiled) -> Found | None:
+  """The first way that fits the smallest slice of the same chips; None if none is large enough."""
+  family = [name for name, s in SLICES.items() if s.chip == slice_of(topology).chip]
+  for name in sorted(family, key=lambda name: SLICES[name].devices):
+    for layout, mesh in meshes(SLICES[name].devices):
+      for weights in _WEIGHTS:
+        ways = _microbatched(work, name, layout, mesh, weights, attempt, first_only=True)
+        if ways:
+          return ways[0]
+  return None
+
+
+def meshes(devices: int) -> Iterator[tuple[str, MeshSize]]:
+  """The layouts that make sense on so many devices, each with its meshes."""
+  yield 'data', MeshSize(devices, 1)
+  if devices == 1:
+    return
+  model = 2
+  while model <= min(devices, 8):  # further, all-reduces cost more than they save
+    yield 'tensor', MeshSize(devices // model, model)
+    if model < devices:
+      yield '2d', MeshSize(devices // model, model)
+    model *= 2
+  yield 'fully_sharded', MeshSize(devices, 1)
+
+
+def weight_bytes(work: Work, setting: Setting) -> int:
+  """Bytes of the frozen weights on one device."""
+  place = placement(setting.topology, setting.mesh, setting.layout)
+  params = {'backbone': abstract_variables(setting.of(work))[0]['backbone']}
+  shardings = place.of(params)
+  pairs = zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True)
+  return sum(math.prod(s.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize for x, s in pairs)
+
+
+def _microbatched(
+  work: Work,
+  topology: str,
+  layout: str,
+  mesh: MeshSize,
+  weights: str,
+  attempt: Compile,
+  first_only: bool = False,
+) -> list[Found]:
+  """The numbers of microbatches that fit one layout, mesh and storage."""
+  limit = slice_of(topology).chip.memory
+  for remat in _REMAT:
+    found: list[Found] = []
+    for microbatches in _powers_of_two(work.batch if work.step == 'train' else 1):
+      setting = Setting(topology, layout, mesh, weights, microbatches, remat)
+      try:
+        if weight_bytes(work, setting) > limit:
+          return []
+        result = attempt(work, setting)
+      except UserError:  # it does not divide over this mesh, and more microbatches never will
+        break
+      if not result.fits:
+        continue
+      found.append(Found(setting, result))
+      if first_only or _worse(found):
+        break
+    if found or work.step != 'train':
+      return found
+  return []
+
+
+def _worse(found: list[Found]) -> bool:
+  """Whether the last way is slower than the one before."""
+  times = [f.plan.estimate_seconds or 0.0 for f in found[-2:]]
+  return len(times) == 2 and times[1] >= times[0]
+
+
+def _powers_of_two(most: int) -> Iterator[int]:
+  n = 1
+  while n <= most and most % n == 0:
+    yield n
+    n *= 2

@@ -1,0 +1,82 @@
+"""Plans as a table, as JSON and as Markdown."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from prompt_jax.scale.plan import Plan
+from prompt_jax.scale.search import Setting
+
+GIB = 2**30
+COLUMNS = (
+  'step', 'topology', 'layout', 'mesh', 'weights', 'micro', 'remat', 'fits', 'arguments GiB',
+  'temporaries GiB', 'needed / limit GiB', 'TFLOP', 'HBM GB', 'collectives', 'roofline s',
+  'estimate s', 'ideal s', 'compile s',
+)  # fmt: skip
+FORMULA = (
+  'All figures are of one device. Estimate: the sum over all instructions, loops multiplied out, '
+  "of the compiler's cycles / clock, and of bytes sent / bandwidth of one link; nothing overlaps. "
+  'Roofline, a lower bound: the sum of max(FLOPs / peak, bytes / memory bandwidth). Ideal: '
+  '4 FLOPs a weight and token, and attention, at peak. Nothing was timed on a TPU.'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One plan and what it is of."""
+
+  step: str
+  setting: Setting
+  plan: Plan
+
+
+def cells(row: Row) -> list[str]:
+  """One text a column of `COLUMNS`; "-" where a plan that does not fit has no figure."""
+  s, p = row.setting, row.plan
+  memory, cost = p.memory, p.cost
+  return [
+    row.step,
+    s.topology,
+    s.layout,
+    str(s.mesh),
+    s.weights,
+    str(s.microbatches),
+    s.remat,
+    'yes' if p.fits else 'NO',
+    _number(memory.arguments / GIB if memory else None, 1),
+    _number(memory.temporaries / GIB if memory else None, 1),
+    f'{p.needed / GIB:.1f} / {p.limit / GIB:.1f}',
+    _number(cost.flops / 1e12 if cost else None, 2),
+    _number(cost.hbm_bytes / 1e9 if cost else None, 1),
+    _collectives(p),
+    _number(cost.roofline_seconds if cost else None, 3),
+    _number(p.estimate_seconds, 3),
+    _number(p.ideal_seconds, 3),
+    _number(p.compile_seconds, 0),
+  ]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+  """A table, and what its figures mean."""
+  lines = [' | '.join(line) for line in (COLUMNS, ['---'] * len(COLUMNS), *map(cells, rows))]
+  return ''.join(f'| {line} |\n' for line in lines) + f'\n{FORMULA}\n'
+
+
+def as_json(row: Row) -> dict[str, Any]:
+  """Every figure of a plan, in bytes, FLOPs and seconds."""
+  return {
+    'step': row.step,
+    'setting': {**dataclasses.asdict(row.setting), 'mesh': list(row.setting.mesh)},
+    'plan': {**dataclasses.asdict(row.plan), 'estimate_seconds': row.plan.estimate_seconds},
+  }
+
+
+def _collectives(plan: Plan) -> str:
+  if plan.cost is None:
+    return '-'
+  found = plan.cost.collectives.items()
+  return ', '.join(f'{t.count} {kind} {t.bytes / 1e6:.1f} MB' for kind, t in found) or 'none'
+
+
+def _number(value: float | None, digits: int) -> str:
+  return '-' if value is None else f'{value:.{digits}f}'

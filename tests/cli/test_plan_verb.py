@@ -1,0 +1,53 @@
+"""`prompt-jax plan` from flags to files."""
+
+import importlib.util
+import json
+
+import pytest
+
+from prompt_jax.main import main
+
+needs_libtpu = pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed'
+)
+TINY = ['plan', '--model=t5_1_1/tiny', '--topology=v5e-1', '--batch=4', '--inputs=28']
+
+
+@needs_libtpu
+def test_a_plan_is_printed_and_written_in_both_forms(tmp_path, capsys):
+  for form in ('json', 'md'):
+    assert main([*TINY, '--prompt=prefix', f'--output={tmp_path}/plan.{form}']) == 0
+  shown = capsys.readouterr().out
+  assert 'estimate s' in shown
+  (found,) = json.loads((tmp_path / 'plan.json').read_text())
+  assert found['setting']['topology'] == 'v5e-1'
+  assert found['plan']['fits'] is True
+  assert found['plan']['cost']['flops'] > 0
+  header, _, row = (tmp_path / 'plan.md').read_text().splitlines()[:3]
+  assert header.count('|') == row.count('|')
+  assert '| v5e-1 | data | 1x1 | bfloat16 |' in row
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['plan', '--topology=v5e-1'], 'Give --model, a file of gin/models'),
+    (['plan', '--model=t5_1_1/huge'], "Unknown model size 't5_1_1/huge'"),
+    ([*TINY, '--topology=v9-1'], "Unknown topology 'v9-1'"),
+    ([*TINY, '--step=train,fly'], "Unknown step 'fly'"),
+    ([*TINY, '--output=plan.txt'], 'expected a name that ends in .json or .md'),
+    ([*TINY, '--remat=none'], "remat is 'none'; expected cheap or all"),
+    ([*TINY, '--microbatches=3'], 'does not divide into 3 microbatches'),
+  ],
+)
+def test_mistakes_are_told_in_a_line(flags, message, capsys):
+  assert main(flags) == 2
+  err = capsys.readouterr().err
+  assert message in err
+  assert len(err.splitlines()) == 1
+
+
+def test_without_libtpu_the_extra_is_named(monkeypatch, capsys):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  assert main(TINY) == 2
+  assert "pip install 'prompt_jax[tpu]'" in capsys.readouterr().err

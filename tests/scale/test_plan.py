@@ -1,0 +1,96 @@
+"""Plans by the TPU compiler itself; skipped where libtpu is not installed."""
+
+import dataclasses
+import importlib.util
+
+import pytest
+
+from prompt_jax.errors import UserError
+from prompt_jax.models.config import T5Config
+from prompt_jax.prompts.initializers import Text
+from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.prompts.prefix_tuning import PrefixTuning
+from prompt_jax.prompts.tables import Plain
+from prompt_jax.scale import plan as planning
+from prompt_jax.scale.program import Work, prompt_rows
+
+CONFIG = T5Config(512, 256, 4, 64, 3, 3, 512, dtype='bfloat16')
+WORK = Work(CONFIG, InputPrompt(length=28), batch=8, inputs=100, targets=16)
+needs_libtpu = pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed'
+)
+
+
+def planned(work, topology='v5e-4', mesh=None, layout='data'):
+  return planning.plan(work, topology, planning.placement(topology, mesh, layout))
+
+
+@needs_libtpu
+def test_a_data_parallel_step_does_the_necessary_work_and_few_collectives():
+  found = planned(WORK)
+  assert found.fits
+  assert 1 <= found.cost.flops / (planning.train_flops(WORK) / 4) < 1.1
+  assert sum(t.count for t in found.cost.collectives.values()) <= 2
+  assert found.cost.unknown_loops == 0
+  assert found.cost.roofline_seconds > found.ideal_seconds
+  # The weights are whole on each device: 2 bytes each.
+  weights = 2 * (2 * 512 * 256 + 3 * (4 + 8) * 256 * 256 + 6 * 3 * 256 * 512)
+  assert weights < found.memory.arguments < 1.1 * weights
+
+
+@needs_libtpu
+def test_the_tensor_layout_cuts_the_weights_and_pays_by_collectives():
+  data, tensor = planned(WORK), planned(WORK, mesh=(1, 4), layout='tensor')
+  assert tensor.memory.arguments < 0.4 * data.memory.arguments
+  # Two sums a layer forward and two backward, at the least.
+  assert sum(t.count for t in tensor.cost.collectives.values()) >= 4 * 6
+
+
+@needs_libtpu
+def test_what_does_not_fit_is_said_not_to_fit():
+  wide = dataclasses.replace(CONFIG, emb_dim=8192, mlp_dim=65536, num_encoder_layers=12)
+  found = planned(dataclasses.replace(WORK, config=wide))
+  assert not found.fits
+  assert found.needed > found.limit == int(15.75 * 2**30)
+
+
+@needs_libtpu
+@pytest.mark.parametrize('step', ['eval', 'decode'])
+def test_evaluation_and_decoding_are_planned_too(step):
+  found = planned(dataclasses.replace(WORK, step=step))
+  assert found.fits
+  # The encoder alone, forward: 2 a weight and token.
+  encoder = 2 * 8 * 128 * 3 * (4 * 256 * 256 + 3 * 256 * 512) / 4
+  assert encoder < found.cost.flops < 3 * encoder
+  assert found.ideal_seconds is None
+
+
+def test_a_mesh_of_another_size_is_refused():
+  with pytest.raises(UserError, match='The mesh 2x1 has 2 devices, and v5e-4 has 4'):
+    planning.placement('v5e-4', (2, 1), 'data')
+
+
+def test_unknown_names_are_refused():
+  with pytest.raises(UserError, match=r"Unknown topology 'v5e-5'\. Did you mean .*'v5e-4'"):
+    planning.placement('v5e-5', None, 'data')
+  with pytest.raises(UserError, match="Unknown storage of the weights 'int4'"):
+    dataclasses.replace(WORK, weights='int4')
+  with pytest.raises(UserError, match='does not divide into 3 microbatches'):
+    dataclasses.replace(WORK, microbatches=3)
+
+
+def test_without_libtpu_the_extra_is_named(monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(UserError, match=r"pip install 'prompt_jax\[tpu\]'"):
+    planning.placement('v5e-4', None, 'data')
+
+
+def test_rows_of_the_prompt_are_counted_and_keys_are_not():
+  assert prompt_rows(WORK) == 28
+  assert prompt_rows(dataclasses.replace(WORK, method=PrefixTuning(length=5))) == 0
+
+
+def test_an_initialiser_that_needs_words_is_refused():
+  method = InputPrompt(length=4, table=Plain(initializer=Text('a b')))
+  with pytest.raises(UserError, match='is initialised from text'):
+    prompt_rows(dataclasses.replace(WORK, method=method))

@@ -1,0 +1,85 @@
+"""What a search tries and in which order, with a compiler of our own invention."""
+
+import pytest
+
+from prompt_jax.errors import UserError
+from prompt_jax.models.config import T5Config
+from prompt_jax.scale import search as ways
+from prompt_jax.scale.cost import Cost
+from prompt_jax.scale.plan import Memory, Plan
+from prompt_jax.scale.program import Work
+from prompt_jax.scale.search import Setting, meshes, search, smallest
+
+CONFIG = T5Config(64, 32, 4, 8, 2, 2, 48, dtype='bfloat16')
+WORK = Work(CONFIG, None, batch=16)
+
+
+@pytest.fixture(autouse=True)
+def light_weights(monkeypatch):
+  """Weights of no size: what fits is up to each test's compiler, and libtpu is not needed."""
+  monkeypatch.setattr(ways, 'weight_bytes', lambda work, setting: 0)
+
+
+def result(fits: bool, seconds: float) -> Plan:
+  if not fits:
+    return Plan(False, 2, 1, None, None, 0.0, None)
+  return Plan(True, 1, 2, Memory(1, 0, 0), Cost(0, 0, 0, seconds, {}, 0, 0), 0.0, None)
+
+
+class Compiler:
+  """Fits where `room` says so; twice the microbatches take a tenth less time up to `best`."""
+
+  def __init__(self, room, best=4):
+    self.room, self.best, self.tried = room, best, []
+
+  def __call__(self, work: Work, setting: Setting) -> Plan:
+    self.tried.append(setting)
+    away = abs(setting.microbatches.bit_length() - self.best.bit_length())
+    return result(self.room(setting), 1 + away / 10)
+
+
+def test_microbatches_are_doubled_until_it_fits_and_while_it_gets_faster():
+  compiler = Compiler(lambda s: s.microbatches >= 2)
+  found = search(WORK, 'v5e-1', compiler)
+  assert [s.microbatches for s in compiler.tried if s.weights == 'bfloat16'] == [1, 2, 4, 8]
+  assert found[0].setting.microbatches == 4
+  assert {f.setting.remat for f in found} == {'cheap'}
+  times = [f.plan.estimate_seconds for f in found]
+  assert times == sorted(times)
+
+
+def test_all_is_computed_again_only_where_nothing_else_was_enough():
+  found = search(WORK, 'v5e-1', Compiler(lambda s: s.remat == 'all'))
+  assert {f.setting.remat for f in found} == {'all'}
+
+
+def test_every_layout_is_tried_and_one_that_does_not_divide_is_left_out():
+  def room(setting):
+    if setting.layout == 'tensor':
+      raise UserError('it does not divide')
+    return True
+
+  found = search(WORK, 'v5e-4', Compiler(room))
+  assert {f.setting.layout for f in found} == {'data', '2d', 'fully_sharded'}
+  for f in found:
+    assert f.setting.mesh.data * f.setting.mesh.model == 4
+
+
+def test_weights_that_do_not_fit_are_never_compiled(monkeypatch):
+  heavy = lambda work, setting: 1 << 50 if setting.weights == 'bfloat16' else 0
+  monkeypatch.setattr(ways, 'weight_bytes', heavy)
+  compiler = Compiler(lambda s: True)
+  search(WORK, 'v5e-1', compiler)
+  assert {s.weights for s in compiler.tried} == {'int8'}
+
+
+def test_the_smallest_slice_is_of_the_same_chips_and_the_first_that_fits():
+  compiler = Compiler(lambda s: s.mesh.data * s.mesh.model >= 8)
+  found = smallest(WORK, 'v5e-64', compiler)
+  assert found.setting.topology == 'v5e-8'
+  assert {s.topology for s in compiler.tried} == {'v5e-1', 'v5e-4', 'v5e-8'}
+  assert smallest(WORK, 'v4-8', Compiler(lambda s: False)) is None
+
+
+def test_one_device_has_one_layout():
+  assert [layout for layout, _ in meshes(1)] == ['data']

@@ -9,7 +9,7 @@ from hypothesis import strategies
 
 from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Lengths, TextExample, tokenize
-from prompt_jax.data.packing import PackedStream, Slots
+from prompt_jax.data.packing import PackedStream, Shape, Slots, pack
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
 
@@ -149,13 +149,15 @@ def tokens_of(sizes):
 
 
 def test_looking_ahead_fills_rows_that_the_next_example_does_not():
-  """Rows of 24: in order, 14 and 14 do not fit into one; 14 and 10 do."""
-  examples = tokens_of([13, 13, 13, 13, 9, 9, 9, 9])
-  near = PackedStream(examples, 4, row_length=24, look_ahead=4, multiple=24)
-  assert near.shape.rows == 2
-  assert [sorted(near._costs[i][0] for i in near.packed(n).examples) for n in (0, 1)] == [
-    [10, 10, 14, 14]
-  ] * 2
+  """Rows of 24: 14 and 14 do not fit into one, 14 and 10 do."""
+  costs = [(14, 2)] * 4 + [(10, 2)] * 4
+  shape = Shape(rows=2, inputs=24, targets=4)
+  ahead = pack(range(8), costs, 4, shape, look_ahead=4)
+  assert [packed.examples.tolist() for packed in ahead] == [[0, 1, 4, 5], [2, 3, 6, 7]]
+  assert [packed.row.tolist() for packed in ahead] == [[0, 1, 0, 1]] * 2
+  assert [packed.rows for packed in ahead] == [2, 2]
+  # In order, the first four need rows of their own, as many more as there were.
+  assert [packed.rows for packed in pack(range(8), costs, 4, shape, look_ahead=0)] == [4, 2]
 
 
 def test_no_example_waits_for_long():

@@ -110,24 +110,33 @@ def _sent(computation: Computation, kind: str, instruction: Instruction) -> floa
     if name in computation
     for buffer in computation[name].buffers
   )
+  if kind == 'collective-permute':
+    return inputs
   n = _group(instruction)
   factor = {
     'all-reduce': 2 * (n - 1) / n,
     'all-gather': n - 1,
     'reduce-scatter': (n - 1) / n,
     'all-to-all': (n - 1) / n / 2,
-    'collective-permute': 1,
   }
   return inputs * factor[kind]
 
 
 def _group(instruction: Instruction) -> int:
-  """Devices that take part."""
+  """Devices that take part: the text has them listed, as a shape, or as axes of a mesh."""
   listed = re.search(r'replica_groups=\{\{([\d,]+)\}', instruction.attributes)
   if listed:
     return len(listed[1].split(','))
   shaped = re.search(r'replica_groups=\[(\d+),(\d+)\]', instruction.attributes)
-  return int(shaped[2]) if shaped else 2
+  if shaped:
+    return int(shaped[2])
+  mesh = re.search(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}', instruction.attributes)
+  if not mesh:
+    raise ValueError(f'No devices are told by {instruction.name}: {instruction.attributes[:200]}')
+  sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+  # An axis may take part as a whole, or a piece of it, as 'axis':(before)size.
+  pieces = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
+  return math.prod(int(piece) if piece else sizes[name] for name, piece in pieces)
 
 
 class _Counter:

@@ -95,6 +95,21 @@ def test_a_ring_sends_twice_three_quarters_for_a_sum_over_four():
   assert found.collective_seconds == 8 * 16 * 4 * 2 * 3 / 4 / CHIP.link
 
 
+@pytest.mark.parametrize(
+  ('groups', 'devices'),
+  [
+    ('{{0,1,2,3}}', 4),
+    ('[2,4]<=[8]', 4),
+    ("mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", 4),
+    ("mesh['axis_0'=4,'axis_1'=2] {'axis_0','axis_1'}", 8),
+    ("mesh['axis_0'=16] {'axis_0':(1)4}", 4),
+  ],
+)
+def test_devices_of_a_sum_are_read_in_every_form(groups, devices):
+  found = cost(LOOP.replace('{{0,1,2,3}}', groups), CHIP)
+  assert found.collectives['all-reduce'].bytes == 8 * 16 * 4 * 2 * (devices - 1) / devices
+
+
 def test_a_loop_whose_end_depends_on_data_runs_as_often_as_said():
   text = LOOP.replace('%bound = s32[] constant(12)', '%bound = s32[] negate(%i)')
   program = Program(text, unknown_trips=3)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from prompt_jax.data.example import Task
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.tasks import catalogue, denoising, docstrings, glue, super_glue, tfds
+from prompt_jax.tasks import catalogue, denoising, docstrings, glue, super_glue, tfds, transfer
 from prompt_jax.tasks.data_set import Bad, local_task
 
 EMBEDDED = {
@@ -37,7 +37,8 @@ def find(
 
   Args:
     name: one of `names()`; with a language or domain "NAME.VARIANT". With `taskless_` before the
-      name of a data set, its inputs begin without the task's name, as in prompt tuning. With
+      name of a data set, its inputs begin without the task's name, as in prompt tuning.
+      "SOURCE:TARGETS" is trained on one and measured on others (`transfer.py`). With
       `modules`, a task or mixture that they register with seqio.
     folder: that holds the folders of data sets (`data_set.py`).
     modules: Python modules that register seqio tasks, imported first.
@@ -48,6 +49,8 @@ def find(
   """
   base = name.removeprefix(TASKLESS)
   taskless = name != base
+  if transfer.is_transfer(name) and not modules:
+    return transfer.transfer_task(name, lambda part: find(part, folder, (), bad))
   if name in EMBEDDED:
     return EMBEDDED[name]()
   if modules:

@@ -38,20 +38,24 @@ class Source(NamedTuple):
 def task(name: str, splits: Mapping[str, tuple[Source, str]], taskless: bool) -> Task:
   """A task of ours from splits of data sets: name -> (data set, its own name of the split)."""
 
+  title = f'taskless_{name}' if taskless else name
+
   def loader(source: Source, split: str) -> Loader:
     def load(vocabulary: Vocabulary, lengths: Lengths) -> list[Example]:
       library = seqio_library(name)
       built = seqio_task(source, library.seqio_vocabulary(vocabulary), taskless)
       try:
-        return library.read(built, split, vocabulary, lengths)
+        examples = library.read(built, split, vocabulary, lengths)
       except UserError as error:
         raise UserError(f'{error} If it is not there yet: tfds build {source.tfds_name}') from error
+      # seqio's name tells the version; ours is what mixtures and task ids go by.
+      return [dataclasses.replace(e, task=title) for e in examples]
 
     return load
 
   source, _ = list(splits.values())[-1]
   return Task(
-    name=f'taskless_{name}' if taskless else name,
+    name=title,
     splits={split: loader(*found) for split, found in splits.items()},
     labels=source.form.labels,
     metrics=source.form.metrics,

@@ -39,6 +39,7 @@ class Flag:
   metavar: str | None = None
   many: bool = False
   switch: bool = False  # given without a value
+  several: bool = False  # one or more values after the flag
 
 
 MODEL = Flag('model', 'MODEL', '"embedded" (the small model in this package), a model folder (ours '
@@ -48,7 +49,9 @@ VOCABULARY = Flag('vocabulary', 'VOCABULARY', 'a SentencePiece model, or "bytes"
 DEVICE = Flag(
   'device', 'DEVICE', 'cpu, gpu or tpu; "auto" takes the best one present', metavar='KIND'
 )
-TASK = Flag('task', 'TASK', 'a task by name (prompt-jax tasks lists them)', metavar='NAME')
+TASK = Flag('task', 'TASK', 'a task by name (prompt-jax tasks lists them); several: a mixture',
+            metavar='NAME', several=True)  # fmt: skip
+SHOTS = Flag('shots', 'SHOTS', 'train on so many examples of each class', at_least_one, 'K')
 DATA = Flag('data', 'DATA', 'a TSV, CSV or JSONL file with text and label (or inputs and targets)',
             metavar='FILE')  # fmt: skip
 FOLDER = Flag('folder', 'FOLDER', 'where the task is a folder of JSON Lines files', metavar='DIR')
@@ -88,6 +91,8 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('pack', 'PACK', 'several examples a row; for data of very unlike lengths', switch=True),
     LENGTH, INPUT_LENGTH, TARGET_LENGTH, SEED,
     Flag('seeds', 'SEEDS', 'several seeds, with mean and standard deviation', seeds, '0,1,2'),
+    SHOTS,
+    Flag('draw', 'DRAW', 'seed of the examples that --shots draws, usually 0 to 4', seed, 'N'),
     Flag('train', 'TRAINABLE', '"prompt" (the default), "all" for model tuning, or a pattern of '
          'parameter paths; repeatable', metavar='PATTERN', many=True),
     DEVICE, MESH, LAYOUT,
@@ -203,8 +208,9 @@ def _add(sub: argparse.ArgumentParser, flag: Flag) -> None:
     sub.add_argument(f'--{flag.name}', action='store_const', const=True, help=flag.help)
     return
   action = 'append' if flag.many else 'store'
+  options: dict[str, Any] = {'nargs': '+'} if flag.several else {}
   sub.add_argument(
-    f'--{flag.name}', type=flag.type, metavar=flag.metavar, help=flag.help, action=action
+    f'--{flag.name}', type=flag.type, metavar=flag.metavar, help=flag.help, action=action, **options
   )
 
 
@@ -350,4 +356,5 @@ def _setting(arg: str) -> tuple[str, str]:
 def shortcuts(args: argparse.Namespace) -> list[tuple[Flag, Any]]:
   """The shortcuts that the user gave, with their values."""
   given = ((f, getattr(args, f.name)) for f in SHORTCUTS[args.verb])
-  return [(f, v) for f, v in given if v is not None]
+  alone = lambda f, v: v[0] if f.several and len(v) == 1 else v
+  return [(f, alone(f, v)) for f, v in given if v is not None]

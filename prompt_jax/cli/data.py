@@ -61,8 +61,9 @@ def choose(
     raise UserError(f"BAD_ROWS is {bad_rows!r}; expected 'refuse' or 'skip'.")
 
   def wrapped(found: Task) -> Task:
-    found = noisy_labels(found, label_noise, draw) if label_noise else found
-    return few_shot(found, shots, draw) if shots is not None else found
+    # Shots first: the examples to select by are among them, and their labels stay right.
+    found = few_shot(found, shots, draw) if shots is not None else found
+    return noisy_labels(found, label_noise, draw) if label_noise else found
 
   columns = {'text': text, 'label': label, 'inputs': inputs, 'targets': targets}
   files = {'validation': validation, 'test': test}

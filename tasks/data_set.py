@@ -97,7 +97,7 @@ def local_task(
   base, _, variant = name.partition('.')
   check_variant(base, found, variant)
   place = pathlib.Path(folder) / (found.place or base)
-  sources = {split: source for split in SPLITS if (source := _source(place, found, split, variant))}
+  sources = rows_of(name, found, folder)
   if not sources:
     raise _absent(name, found, place, variant)
   form = found.form
@@ -125,6 +125,14 @@ def local_task(
     about=f'{found.about}; {place}: "{form.template}"',
   )
   return dataclasses.replace(task, score=form.score)
+
+
+def rows_of(name: str, found: DataSet, folder: str) -> dict[str, 'Rows']:
+  """The rows of each split before they become examples: {split: what reads them}."""
+  base, _, variant = name.partition('.')
+  place = pathlib.Path(folder) / (found.place or base)
+  sources = {split: _source(place, found, split, variant) for split in SPLITS}
+  return {split: source for split, source in sources.items() if source}
 
 
 def check_variant(base: str, found: DataSet, variant: str) -> None:

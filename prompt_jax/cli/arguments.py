@@ -54,7 +54,7 @@ TASK = Flag('task', 'TASK', 'a task by name (prompt-jax tasks lists them); sever
 SHOTS = Flag('shots', 'SHOTS', 'train on so many examples of each class', at_least_one, 'K')
 DATA = Flag('data', 'DATA', 'a TSV, CSV or JSONL file with text and label (or inputs and targets)',
             metavar='FILE')  # fmt: skip
-FOLDER = Flag('folder', 'FOLDER', 'where the task is a folder of JSON Lines files', metavar='DIR')
+FOLDER = Flag('folder', 'FOLDER', 'that holds the folders of data sets', metavar='DIR')
 MODULE = Flag('module', 'MODULES', 'a Python module that registers seqio tasks; repeatable',
               metavar='NAME', many=True)  # fmt: skip
 COLUMNS = (
@@ -230,27 +230,28 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
   if verb in ('inspect', 'import', 'export'):
     _of_prompt_files(verb, sub)
   if verb == 'tasks':
-    sub.add_argument('name', nargs='?', metavar='NAME', help='show examples of this task')
-    sub.add_argument('--examples', type=at_least_one, default=3, metavar='N', help='how many')
-    sub.add_argument(
-      '--folder', metavar='DIR', help='where the task is a folder of JSON Lines files'
-    )
-    sub.add_argument(
-      '--module', action='append', default=[], metavar='NAME',
-      help='a Python module that registers seqio tasks; repeatable',
-    )  # fmt: skip
-    sub.add_argument(
-      '--record', metavar='FILE', help='write the tokenised examples to an .npz file'
-    )
-    sub.add_argument('--model', default='embedded', help='whose vocabulary is recorded')
-    sub.add_argument('--vocabulary', metavar='FILE', help=VOCABULARY.help)
-    sub.add_argument('--input_length', type=at_least_one, default=128, metavar='N', help='recorded')
-    sub.add_argument('--target_length', type=at_least_one, default=64, metavar='N', help='recorded')
+    _of_tasks(sub)
   if verb == 'convert':
     sub.add_argument('source', metavar='SOURCE', help=MODEL.help)
     sub.add_argument('dest', metavar='DEST', help='a folder that does not exist yet')
   if configured(verb):
     _of_gin(sub)
+
+
+def _of_tasks(sub: argparse.ArgumentParser) -> None:
+  """Arguments of the verb that shows and checks data."""
+  add = sub.add_argument
+  add('name', nargs='*', metavar='NAME', help='show this task; "check NAME": lengths, labels, ...')
+  add('--filter', metavar='WORD', help='list the tasks of a kind, language or name')
+  add('--examples', type=at_least_one, default=3, metavar='N', help='how many to show')
+  add('--sample', type=at_least_one, default=1000, metavar='N', help='how many to check')
+  add('--folder', metavar='DIR', help=FOLDER.help)
+  add('--module', action='append', default=[], metavar='NAME', help=MODULE.help)
+  add('--record', metavar='FILE', help='write the tokenised examples to an .npz file')
+  add('--model', default='embedded', help='whose vocabulary records or checks')
+  add('--vocabulary', metavar='FILE', help='a SentencePiece model or "bytes" instead')
+  for name, most in (('input_length', 128), ('target_length', 64)):
+    add(f'--{name}', type=at_least_one, default=most, metavar='N', help='most tokens')
 
 
 def _of_prompt_files(verb: str, sub: argparse.ArgumentParser) -> None:

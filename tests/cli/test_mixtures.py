@@ -129,6 +129,10 @@ def test_mistakes(trained, folder, model, tmp_path, capsys):
       '--output', out], 'go together'),
     (['train', '--task', 'nusax_senti.english:all', '--folder', folder, '--prompt',
       'task_prompts', *SIZES, '--output', out], 'would never train'),
+    (['train', '--task', 'sst2', 'trec', '--folder', folder, '--pack', '--output', out],
+     'Leave out --pack'),
+    (['population', '--task', 'sst2', 'trec', '--folder', folder, *SIZES, '--seeds=0,1',
+      '--output', out], 'prompts of one task each'),
     (['train', '--task', 'sst2', '--folder', folder, '--shots', '4', '--output', out],
      'Ask for fewer'),
   ):  # fmt: skip

@@ -1,10 +1,12 @@
 """A task by its name: the embedded ones, data sets in a folder, and whatever seqio knows."""
 
+import difflib
 from collections.abc import Sequence
 
 from prompt_jax.data.example import Task
-from prompt_jax.errors import unknown
-from prompt_jax.tasks import docstrings, glue, jsonl, super_glue, tfds
+from prompt_jax.errors import UserError, unknown
+from prompt_jax.tasks import catalogue, denoising, docstrings, glue, super_glue, tfds, transfer
+from prompt_jax.tasks.data_set import Bad, local_task
 
 EMBEDDED = {
   'docstrings_iid': docstrings.docstrings_iid,
@@ -16,43 +18,66 @@ TASKLESS = 'taskless_'
 
 def downloaded() -> list[str]:
   """Names of the data sets that come through tensorflow-datasets."""
-  return [*(f'glue_{n}' for n in glue.FORMATS), *(f'super_glue_{n}' for n in super_glue.FORMATS)]
+  return [
+    *(f'glue_{n}' for n in (*glue.FORMATS, *glue.TRANSFER)),
+    *(f'super_glue_{n}' for n in super_glue.FORMATS),
+    *(name for name, found in catalogue.SETS.items() if found.tfds),
+  ]
 
 
 def names() -> list[str]:
-  """The names that `find` knows without a folder or a module of the user's."""
-  return sorted([*EMBEDDED, *downloaded(), *(TASKLESS + name for name in downloaded())])
+  """Every name that `find` knows, without "taskless_" and variants."""
+  return sorted({*EMBEDDED, *downloaded(), *catalogue.SETS, *denoising.NAMES})
 
 
-def find(name: str, folder: str | None = None, modules: Sequence[str] = ()) -> Task:
+def find(
+  name: str, folder: str | None = None, modules: Sequence[str] = (), bad: Bad = 'refuse'
+) -> Task:
   """The task of that name.
 
   Args:
-    name: an embedded task, `glue_NAME` or `super_glue_NAME` (through tensorflow-datasets), with
-      `folder` a data set in it, or, with `modules`, a task or mixture that they register with
-      seqio. With `taskless_` before the name of a data set, its inputs begin without the task's
-      name, as in prompt tuning.
-    folder: of JSON Lines files (see `jsonl.py`).
+    name: one of `names()`; with a language or domain "NAME.VARIANT". With `taskless_` before the
+      name of a data set, its inputs begin without the task's name, as in prompt tuning.
+      "SOURCE:TARGETS" is trained on one and measured on others (`transfer.py`). With
+      `modules`, a task or mixture that they register with seqio.
+    folder: that holds the folders of data sets (`data_set.py`).
     modules: Python modules that register seqio tasks, imported first.
+    bad: what to do with a bad row of a file: "refuse" all of it, or "skip" the row.
 
   Raises:
-    UserError: no such task, or seqio is needed and absent.
+    UserError: no such task, seqio is needed and absent, or the files are not there.
   """
   base = name.removeprefix(TASKLESS)
   taskless = name != base
-  if folder is not None:
-    return jsonl.jsonl_task(base, folder, taskless)
-  if modules:
-    return tfds.seqio_library(name).seqio_task(name, modules)
+  if transfer.is_transfer(name) and not modules:
+    return transfer.transfer_task(name, lambda part: find(part, folder, (), bad))
   if name in EMBEDDED:
     return EMBEDDED[name]()
+  if modules:
+    return tfds.seqio_library(name).seqio_task(name, modules)
+  stem = base.partition('.')[0]
+  if folder is not None and stem in denoising.NAMES:
+    return denoising.denoising_task(base, folder)
+  found = catalogue.SETS.get(stem)
+  if folder is not None and found is not None:
+    return local_task(base, found, folder, taskless, bad)
   for prefix, make in SUITES.items():
     if base.startswith(prefix):
       return make(base.removeprefix(prefix), taskless)
+  if found is not None and found.tfds:
+    return tfds.data_set_task(base, found, taskless)
+  if found is not None or stem in denoising.NAMES:
+    get = f' Get its files: {found.get}.' if found is not None and found.get else ''
+    raise UserError(f'{stem} is read from files: give the --folder that holds {_place(stem)}.{get}')
+  near = difflib.get_close_matches(stem, names(), n=8, cutoff=0.3)
   raise unknown(
     'task',
     name,
-    names(),
-    'Data sets in JSON Lines files need the --folder they are in, other seqio tasks the --module '
-    'that registers them.',
+    near or names(),
+    'prompt-jax tasks lists all; other seqio tasks need the --module that registers them.',
   )
+
+
+def _place(stem: str) -> str:
+  found = catalogue.SETS.get(stem)
+  return f'{(found.place if found else "c4") or stem}/'

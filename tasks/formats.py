@@ -8,6 +8,7 @@ nowhere here: text meets a vocabulary only when a split is loaded.
 import dataclasses
 import re
 import string
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -171,12 +172,74 @@ def answer(row: Row, form: Format) -> Iterable[TextExample]:
   yield TextExample(form.template.format_map(row), answers[0], None, {'answers': answers})
 
 
+def padded(text: str) -> str:
+  """T5's text of SQuAD: punctuation marks and symbols stand alone, one space between words."""
+  return ' '.join(_MARK.sub(_apart, text).split())
+
+
+# Python's \w knows letters and digits of all scripts, but no combining marks, hence vowel signs.
+_MARK = re.compile(r'[^\w\s]')
+
+
+def _apart(match: re.Match[str]) -> str:
+  mark = match.group()
+  return mark if unicodedata.category(mark).startswith('M') else f' {mark} '
+
+
+def span(row: Row, form: Format) -> Iterable[TextExample]:
+  """Extractive question answering with T5's spaces around punctuation, in the answers as well."""
+  answers = [padded(a) for a in _texts(row['answers'])]
+  inputs = form.template.format_map({**row, 'question': padded(row['question']),
+                                     'context': padded(row['context'])})  # fmt: skip
+  yield TextExample(inputs, answers[0], None, {'answers': answers})
+
+
+def _texts(answers: Any) -> list[str]:
+  """A list of texts, or {"text": [...]} as in tensorflow-datasets."""
+  return list(answers['text'] if isinstance(answers, Mapping) else answers)
+
+
 def reference(row: Row, form: Format) -> Iterable[TextExample]:
   """Generation with references: the first is the target, all of them are compared with."""
-  triples = ' && '.join(map(str, row.get('triples', ())))
-  references = list(row['references'])
-  inputs = form.template.format_map({**row, 'triples': triples})
-  yield TextExample(inputs, references[0], None, {'answers': references})
+  references = row['references']
+  references = [references] if isinstance(references, str) else list(references)
+  values = {**row, 'triples': triples(row['triples'])} if 'triples' in row else row
+  fields = {'answers': references}
+  yield TextExample(form.template.format_map(values), references[0], None, fields)
+
+
+def triples(found: str | Sequence[Any]) -> str:
+  """Triples "subject | predicate | object", joined with " && "; a meaning in words as it is."""
+  if isinstance(found, str):
+    return found
+  return ' && '.join(t if isinstance(t, str) else ' | '.join(t) for t in found)
+
+
+def entities(row: Row, form: Format) -> Iterable[TextExample]:
+  """Names of a sentence as text, "PER: Ada $$ LOC: Bonn" (mT5); "none" where there are none."""
+  found: list[list[str]] = []
+  for token, tag in zip(row['tokens'], row['tags'], strict=True):
+    kind = tag[2:]
+    if tag.startswith('B-') or (tag != 'O' and (not found or found[-1][0] != f'{kind}:')):
+      found.append([f'{kind}:', token])
+    elif tag != 'O':
+      found[-1].append(token)
+    else:
+      found.append([''])  # what follows begins a name of its own
+  names = [' '.join(words) for words in found if words[0]]
+  inputs = form.template.format_map({'tokens': ' '.join(row['tokens'])})
+  yield TextExample(inputs, ' $$ '.join(names) or 'none', None, {})
+
+
+def candidate(row: Row, form: Format) -> Iterable[TextExample]:
+  """Definite pronouns in the simple form of WSC: the pronoun between stars, the right candidate."""
+  word = row['pronoun']
+  marked, count = re.subn(rf'\b{re.escape(word)}\b', f'*{word}*', row['sentence'], count=1)
+  if not count:
+    raise ValueError(f'the pronoun {word!r} does not stand in {row["sentence"]!r}')
+  targets = row['candidates'][int(row['label'])]
+  inputs = form.template.format_map({'sentence': marked})
+  yield TextExample(inputs, targets, None, {'idx': row.get('idx')})
 
 
 def question(row: Row, form: Format) -> Iterable[TextExample]:

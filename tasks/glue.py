@@ -52,6 +52,29 @@ FORMATS = {
   # The diagnostic set is asked as MNLI, and has a test split alone, without labels.
   'ax': classification(MNLI, NLI),
 }
+# Trained on one and measured on the other, which is asked in the words of the first.
+TRANSFER = {
+  'mrpc_from_qqp': (
+    'qqp',
+    'mrpc',
+    classification(
+      'qqp question1: {sentence1} question2: {sentence2}',
+      'not_duplicate|duplicate',
+      'f1',
+      'accuracy',
+    ),
+  ),
+  'qqp_from_mrpc': (
+    'mrpc',
+    'qqp',
+    classification(
+      'mrpc sentence1: {question1} sentence2: {question2}',
+      'not_equivalent|equivalent',
+      'f1',
+      'accuracy',
+    ),
+  ),
+}
 # Of the training splits; the mixture's rates. WNLI is left out of it, as by T5.
 SIZES = {
   'cola': 8551,
@@ -69,19 +92,25 @@ def glue_task(name: str, taskless: bool = False, version: str = VERSION) -> Task
   """A GLUE task in the ids of whatever vocabulary it is loaded with.
 
   Args:
-    name: a key of FORMATS.
+    name: a key of FORMATS or TRANSFER.
     taskless: leave out the task's name at the beginning of the inputs.
     version: of the data in tensorflow-datasets.
   """
+  if name in TRANSFER:
+    trained, measured, form = TRANSFER[name]
+    asked = _source(measured, version)._replace(name=f'glue_{name}', form=form)
+    here = _source(trained, version)
+    splits = {'train': (here, 'train'), 'validation': (here, 'validation')}
+    return tfds.task(f'glue_{name}', {**splits, 'test': (asked, 'validation')}, taskless)
   source = _source(name, version)
-  splits = {
+  named = {
     'mnli': {'train': 'train', 'validation': 'validation_matched', 'test': 'test_matched'},
     'ax': {'test': 'test'},
     'mnli_matched': {'validation': 'validation', 'test': 'test'},
     'mnli_mismatched': {'validation': 'validation', 'test': 'test'},
   }.get(name, {s: s for s in ('train', 'validation', 'test')})
   title = f'glue_{name}'
-  return tfds.task(title, {s: (source, t) for s, t in splits.items()}, taskless)
+  return tfds.task(title, {s: (source, t) for s, t in named.items()}, taskless)
 
 
 def seqio_tasks(vocabulary: 'seqio.Vocabulary', version: str = VERSION) -> list['seqio.Task']:
@@ -103,6 +132,6 @@ def seqio_mixture(
 
 def _source(name: str, version: str) -> tfds.Source:
   if name not in FORMATS:
-    raise unknown('GLUE task', name, FORMATS)
+    raise unknown('GLUE task', name, [*FORMATS, *TRANSFER])
   digits = version.replace('.', '')
   return tfds.Source(f'glue_{name}_v{digits}', f'glue/{name}:{version}', FORMATS[name])

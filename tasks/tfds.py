@@ -8,17 +8,19 @@ tasks for the vocabulary given, and nothing is registered behind one's back.
 TensorFlow and seqio are imported when a dataset is built: describing a task needs neither.
 """
 
+import dataclasses
 import importlib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from prompt_jax.data.example import Example, Lengths, Loader, Task
+from prompt_jax.data.example import Example, Lengths, Loader, Task, TextExample
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.tasks.formats import Format
+from prompt_jax.tasks.data_set import DataSet, check_variant, renamed
+from prompt_jax.tasks.formats import Format, Row
 
 if TYPE_CHECKING:
   import seqio
@@ -36,23 +38,45 @@ class Source(NamedTuple):
 def task(name: str, splits: Mapping[str, tuple[Source, str]], taskless: bool) -> Task:
   """A task of ours from splits of data sets: name -> (data set, its own name of the split)."""
 
+  title = f'taskless_{name}' if taskless else name
+
   def loader(source: Source, split: str) -> Loader:
     def load(vocabulary: Vocabulary, lengths: Lengths) -> list[Example]:
       library = seqio_library(name)
       built = seqio_task(source, library.seqio_vocabulary(vocabulary), taskless)
-      return library.read(built, split, vocabulary, lengths)
+      try:
+        examples = library.read(built, split, vocabulary, lengths)
+      except UserError as error:
+        raise UserError(f'{error} If it is not there yet: tfds build {source.tfds_name}') from error
+      # seqio's name tells the version; ours is what mixtures and task ids go by.
+      return [dataclasses.replace(e, task=title) for e in examples]
 
     return load
 
-  source, _ = splits['test']
+  source, _ = list(splits.values())[-1]
   return Task(
-    name=f'taskless_{name}' if taskless else name,
+    name=title,
     splits={split: loader(*found) for split, found in splits.items()},
     labels=source.form.labels,
     metrics=source.form.metrics,
     score=source.form.score,
     about=f'{source.tfds_name} through tensorflow-datasets: "{source.form.template}"',
   )
+
+
+def data_set_task(name: str, found: DataSet, taskless: bool) -> Task:
+  """A data set of the catalogue ("xquad.de") through tensorflow-datasets."""
+  base, _, variant = name.partition('.')
+  check_variant(base, found, variant)
+
+  def write(row: Row, form: Format) -> Iterable[TextExample]:
+    return found.form.examples(renamed(row, found.tfds_columns))
+
+  form = dataclasses.replace(found.form, write=write)
+  title = name.replace('.', '_')
+  source = Source(title, found.tfds.format(variant=variant), form)
+  splits = {split: (source, theirs) for split, theirs in found.tfds_splits.items()}
+  return task(name, splits, taskless and found.named)
 
 
 def seqio_library(name: str) -> types.ModuleType:

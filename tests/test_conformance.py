@@ -49,13 +49,16 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
   'input_both-after_bos': ('input_both', ("PROMPT_DECODER_PLACEMENT = 'after_bos'",)),
   'prefix_zero-shifted': ('prefix_zero', ("PROMPT_KV_BIAS = 'shifted'",)),
   'deep-add-before_eos': ('deep', ("PROMPT_MODE = 'add'", "PROMPT_PLACEMENT = 'before_eos'")),
+  'task_prompts-shared': ('task_prompts', ('PROMPT_SHARED = 2', "PROMPT_PLACEMENT = 'after_bos'")),
   'deep-both-blind': ('deep', ('DeepPrompt.decoder = True', 'PROMPT_SEES_INPUT = False')),
 }
 CASES = FILES | VARIANTS
 # Sizes for a model of width 32; a file that does not use a macro is not affected.
-SMALL = {'LENGTH': 4, 'RANK': 2, 'HIDDEN': 16, 'BOTTLENECK': 8}
+SMALL = {'LENGTH': 4, 'RANK': 2, 'HIDDEN': 16, 'BOTTLENECK': 8, 'TASKS': 3}
 CONFIG = tiny.config()
-BATCH = tiny.batch()
+# One row of each task, for methods that ask which it is.
+TASK_IDS = jnp.arange(3, dtype=jnp.int32)
+BATCH = tiny.batch().replace(task_id=TASK_IDS)
 STEPS = 4
 
 # Compiling is nearly all of the suite's time, and running nearly none.
@@ -141,7 +144,7 @@ def decoded(name: str) -> Decoded:
 
   @compiled
   def infer(batch):
-    encoded = run(batch.encoder_input_tokens, method='encode')
+    encoded = run(batch.encoder_input_tokens, batch.task_id, method='encode')
     forced = run(encoded, batch.decoder_input_tokens, method='decode')
     targets = batch.decoder_target_tokens.T
     first, cache = run(encoded, len(targets), method='start_cache')
@@ -195,7 +198,7 @@ def test_the_tree_is_that_of_the_bare_model_and_a_prompt(name):
 
 @every_case
 def test_inference_and_padded_training_rows_give_the_same_finite_logits(name):
-  c, padded = case(name), tiny.batch(pad=3)
+  c, padded = case(name), tiny.batch(pad=3).replace(task_id=TASK_IDS)
   logits, aux = compiled(c.model.apply)(c.variables, padded)
   assert logits.shape == (3, 4, CONFIG.vocab_size)
   assert logits.dtype == np.float32

@@ -39,6 +39,7 @@ class Flag:
   metavar: str | None = None
   many: bool = False
   switch: bool = False  # given without a value
+  several: bool = False  # one or more values after the flag
 
 
 MODEL = Flag('model', 'MODEL', '"embedded" (the small model in this package), a model folder (ours '
@@ -48,10 +49,12 @@ VOCABULARY = Flag('vocabulary', 'VOCABULARY', 'a SentencePiece model, or "bytes"
 DEVICE = Flag(
   'device', 'DEVICE', 'cpu, gpu or tpu; "auto" takes the best one present', metavar='KIND'
 )
-TASK = Flag('task', 'TASK', 'a task by name (prompt-jax tasks lists them)', metavar='NAME')
+TASK = Flag('task', 'TASK', 'a task by name (prompt-jax tasks lists them); several: a mixture',
+            metavar='NAME', several=True)  # fmt: skip
+SHOTS = Flag('shots', 'SHOTS', 'train on so many examples of each class', at_least_one, 'K')
 DATA = Flag('data', 'DATA', 'a TSV, CSV or JSONL file with text and label (or inputs and targets)',
             metavar='FILE')  # fmt: skip
-FOLDER = Flag('folder', 'FOLDER', 'where the task is a folder of JSON Lines files', metavar='DIR')
+FOLDER = Flag('folder', 'FOLDER', 'that holds the folders of data sets', metavar='DIR')
 MODULE = Flag('module', 'MODULES', 'a Python module that registers seqio tasks; repeatable',
               metavar='NAME', many=True)  # fmt: skip
 COLUMNS = (
@@ -88,6 +91,8 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('pack', 'PACK', 'several examples a row; for data of very unlike lengths', switch=True),
     LENGTH, INPUT_LENGTH, TARGET_LENGTH, SEED,
     Flag('seeds', 'SEEDS', 'several seeds, with mean and standard deviation', seeds, '0,1,2'),
+    SHOTS,
+    Flag('draw', 'DRAW', 'seed of the examples that --shots draws, usually 0 to 4', seed, 'N'),
     Flag('train', 'TRAINABLE', '"prompt" (the default), "all" for model tuning, or a pattern of '
          'parameter paths; repeatable', metavar='PATTERN', many=True),
     DEVICE, MESH, LAYOUT,
@@ -203,8 +208,9 @@ def _add(sub: argparse.ArgumentParser, flag: Flag) -> None:
     sub.add_argument(f'--{flag.name}', action='store_const', const=True, help=flag.help)
     return
   action = 'append' if flag.many else 'store'
+  options: dict[str, Any] = {'nargs': '+'} if flag.several else {}
   sub.add_argument(
-    f'--{flag.name}', type=flag.type, metavar=flag.metavar, help=flag.help, action=action
+    f'--{flag.name}', type=flag.type, metavar=flag.metavar, help=flag.help, action=action, **options
   )
 
 
@@ -224,27 +230,28 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
   if verb in ('inspect', 'import', 'export'):
     _of_prompt_files(verb, sub)
   if verb == 'tasks':
-    sub.add_argument('name', nargs='?', metavar='NAME', help='show examples of this task')
-    sub.add_argument('--examples', type=at_least_one, default=3, metavar='N', help='how many')
-    sub.add_argument(
-      '--folder', metavar='DIR', help='where the task is a folder of JSON Lines files'
-    )
-    sub.add_argument(
-      '--module', action='append', default=[], metavar='NAME',
-      help='a Python module that registers seqio tasks; repeatable',
-    )  # fmt: skip
-    sub.add_argument(
-      '--record', metavar='FILE', help='write the tokenised examples to an .npz file'
-    )
-    sub.add_argument('--model', default='embedded', help='whose vocabulary is recorded')
-    sub.add_argument('--vocabulary', metavar='FILE', help=VOCABULARY.help)
-    sub.add_argument('--input_length', type=at_least_one, default=128, metavar='N', help='recorded')
-    sub.add_argument('--target_length', type=at_least_one, default=64, metavar='N', help='recorded')
+    _of_tasks(sub)
   if verb == 'convert':
     sub.add_argument('source', metavar='SOURCE', help=MODEL.help)
     sub.add_argument('dest', metavar='DEST', help='a folder that does not exist yet')
   if configured(verb):
     _of_gin(sub)
+
+
+def _of_tasks(sub: argparse.ArgumentParser) -> None:
+  """Arguments of the verb that shows and checks data."""
+  add = sub.add_argument
+  add('name', nargs='*', metavar='NAME', help='show this task; "check NAME": lengths, labels, ...')
+  add('--filter', metavar='WORD', help='list the tasks of a kind, language or name')
+  add('--examples', type=at_least_one, default=3, metavar='N', help='how many to show')
+  add('--sample', type=at_least_one, default=1000, metavar='N', help='how many to check')
+  add('--folder', metavar='DIR', help=FOLDER.help)
+  add('--module', action='append', default=[], metavar='NAME', help=MODULE.help)
+  add('--record', metavar='FILE', help='write the tokenised examples to an .npz file')
+  add('--model', default='embedded', help='whose vocabulary records or checks')
+  add('--vocabulary', metavar='FILE', help='a SentencePiece model or "bytes" instead')
+  for name, most in (('input_length', 128), ('target_length', 64)):
+    add(f'--{name}', type=at_least_one, default=most, metavar='N', help='most tokens')
 
 
 def _of_prompt_files(verb: str, sub: argparse.ArgumentParser) -> None:
@@ -350,4 +357,5 @@ def _setting(arg: str) -> tuple[str, str]:
 def shortcuts(args: argparse.Namespace) -> list[tuple[Flag, Any]]:
   """The shortcuts that the user gave, with their values."""
   given = ((f, getattr(args, f.name)) for f in SHORTCUTS[args.verb])
-  return [(f, v) for f, v in given if v is not None]
+  alone = lambda f, v: v[0] if f.several and len(v) == 1 else v
+  return [(f, alone(f, v)) for f, v in given if v is not None]

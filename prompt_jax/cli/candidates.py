@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import optax
 
-from prompt_jax.cli import cells
+from prompt_jax.cli import cells, task_prompts
 from prompt_jax.cli.setup import (
   Setup,
   check_positions,
@@ -96,7 +96,12 @@ def candidates(
         model=without_initializers(setup.model),
         prompt=prompt,
         constants=constants,
-        stream=BatchStream(setup.examples['train'], batch_size, seed=seed),
+        stream=BatchStream(
+          setup.examples['train'],
+          batch_size,
+          seed=seed,
+          task_ids=task_prompts.numbers(setup.model.prompt, setup.task),
+        ),
         tx=parts.optimizer,
         metadata=metadata,
         seed=seed,

@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 
 from prompt_jax.data.example import Task
 from prompt_jax.data.local_file import local_task
+from prompt_jax.data.mixture import Mixing, mixture
 from prompt_jax.data.recorded import replay
+from prompt_jax.data.subset import few_shot, noisy_labels
 from prompt_jax.errors import UserError
+from prompt_jax.tasks.data_set import Bad
 from prompt_jax.tasks.find import find
 
 
 def choose(
-  task: str | None = None,
+  task: str | Sequence[str] | None = None,
   data: str | None = None,
   validation: str | None = None,
   test: str | None = None,
@@ -23,11 +26,16 @@ def choose(
   metrics: Sequence[str] | None = None,
   folder: str | None = None,
   modules: Sequence[str] = (),
+  bad_rows: Bad = 'refuse',
+  mixing: Mixing | None = None,
+  shots: int | None = None,
+  label_noise: float = 0.0,
+  draw: int = 0,
 ) -> Task:
   """The task that the flags name.
 
   Args:
-    task: a task's name.
+    task: a task's name; several are a mixture.
     data: a file instead: .tsv, .csv or .jsonl (also .gz), or .npz of recorded examples.
     validation: a file to select the best prompt on.
     test: a file for the final score.
@@ -40,15 +48,30 @@ def choose(
     metrics: names of metrics; None for the task's own.
     folder: where `task` is a folder of JSON Lines files.
     modules: Python modules that register seqio tasks.
+    bad_rows: of a data set in a folder: "refuse" or "skip".
+    mixing: how often each of several tasks is trained on; None for proportional.
+    shots: train on so many examples of each class (and select by as many others); None for all.
+    label_noise: share of the training labels that are wrong on purpose.
+    draw: seed of the shots and of the noise.
 
   Raises:
     UserError: both or neither of task and data, an unknown name, or a bad file.
   """
+  if bad_rows not in ('refuse', 'skip'):
+    raise UserError(f"BAD_ROWS is {bad_rows!r}; expected 'refuse' or 'skip'.")
+
+  def wrapped(found: Task) -> Task:
+    # Shots first: the examples to select by are among them, and their labels stay right.
+    found = few_shot(found, shots, draw) if shots is not None else found
+    return noisy_labels(found, label_noise, draw) if label_noise else found
+
   columns = {'text': text, 'label': label, 'inputs': inputs, 'targets': targets}
   files = {'validation': validation, 'test': test}
   if task:
     _refuse(f'--task {task}', {'data': data, **files, **columns})
-    return find(task, folder, modules)
+    names = [task] if isinstance(task, str) else list(task)
+    found = [wrapped(find(name, folder, modules, bad_rows)) for name in names]
+    return found[0] if len(found) == 1 else mixture(found, mixing or Mixing())
   _refuse('a file of your own', {'folder': folder, 'module': modules})
   if not (data or validation or test):
     raise UserError(
@@ -56,11 +79,12 @@ def choose(
     )
   if data and data.endswith('.npz'):
     _refuse('recorded examples', {**files, **columns})
-    return replay(data)
-  return local_task(
+    return wrapped(replay(data))
+  own = local_task(
     data, validation=validation, test=test, text=text, label=label, inputs=inputs, targets=targets,
     labels=labels, words=words, metrics=metrics,
   )  # fmt: skip
+  return wrapped(own)
 
 
 def _refuse(what: str, given: Mapping[str, object]) -> None:

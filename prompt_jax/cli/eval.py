@@ -13,7 +13,8 @@ from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.evaluation.evaluator import Evaluator, Method
+from prompt_jax.evaluation import suite
+from prompt_jax.evaluation.evaluator import Method
 from prompt_jax.evaluation.report import progress, write_predictions
 
 # Where neither a flag nor a prompt file says otherwise.
@@ -67,13 +68,14 @@ def evaluate(
   lengths = lengths_of(ready, input_length, target_length)
   words = ready.backbone.vocabulary
   split, examples = _split(task, split, words, lengths, output)
-  evaluator = Evaluator(
+  evaluator = suite.evaluator(
     ready.model,
     words,
     task,
     max_target_length=lengths.targets,
     method=method,
     batch_size=batch_size,
+    task_ids=_task_ids(ready, task),
   )
   with progress(len(examples), f'{task.name} {split}', console) as advance:
     scores, predictions = evaluator(ready.variables, examples, advance)
@@ -84,7 +86,24 @@ def evaluate(
     config.record(folder)
     report.write(folder / 'results.json', rows, task=task.name, split=split)
     write_predictions(folder / 'predictions.jsonl', predictions)
-  report.show(rows, f'{task.name}, {len(examples)} {split} examples, in percent', console)
+  report.show(
+    rows, f'{task.name}, {len(examples)} {split} examples, in percent', console, task.parts
+  )
+
+
+def _task_ids(ready: tuned.Tuned, task: Task) -> dict[str, int] | None:
+  """Which prompt each task has; None where all have the same.
+
+  Raises:
+    UserError: a task that a prompt of several tasks was not trained on.
+  """
+  if ready.model.prompt is None or 'task_id' not in ready.model.prompt.depends_on:
+    return None
+  known = {name: i for i, name in enumerate(ready.metadata['tasks'])}
+  for part in task.parts or (task,):
+    if part.name not in known:
+      raise unknown('task of this prompt', part.name, known, 'It has a prompt for those alone.')
+  return known
 
 
 def _split(

@@ -142,6 +142,12 @@ def _check_tasks(
   population: Sequence[Candidate], tasks: Sequence[str], halving: Sequence[int]
 ) -> None:
   """Refuses tasks whose prompts cannot be judged side by side."""
+  for task in {c.setup.task.name: c.setup.task for c in population}.values():
+    if task.mixing is not None:
+      raise UserError(
+        f'{task.name} is a mixture, and a population trains prompts of one task each. Train it '
+        'with prompt-jax train, or give its tasks as a grid: --gin.GRID="{\'TASK\': [...]}".'
+      )
   if halving and len(tasks) > 1:
     raise UserError(
       f'Halving compares scores, and those of {", ".join(tasks)} are of different tasks. Give '

@@ -83,7 +83,7 @@ def _report(
   untuned = evaluator_of(setup, bare, batch_size)(
     {'params': {'backbone': setup.backbone.params}}, examples
   )[0]
-  table = report.baselines(setup.examples['train'], examples)
+  table = report.baselines(setup.examples['train'], examples, setup.task)
   table.append(report.Row('the model, untuned', [untuned], 0))
   table += _by_setting(population, results, scored)
   voters = [k for k in judged if not _dropped(results[k])]
@@ -95,7 +95,7 @@ def _report(
   facts = [_facts(population[k], results[k], scored.get(k)) for k in members]
   report.write(path, table, task=setup.task.name, split=which, prompts=facts)
   title = f'{setup.task.name}, {len(examples)} {which} examples, in percent'
-  report.show(table, title, setup.console)
+  report.show(table, title, setup.console, setup.task.parts)
 
 
 def _dropped(result: Result) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from prompt_jax.cli.candidates import Candidate
 from prompt_jax.cli.setup import evaluator_of
 from prompt_jax.evaluation.evaluator import Evaluator, Prediction
+from prompt_jax.evaluation.suite import Suite
 from prompt_jax.prompted import variables_of
 from prompt_jax.together import alike
 from prompt_jax.training import partition
@@ -25,7 +26,7 @@ class Scores:
   ):
     """Args: the population, what trains in it, examples of a batch and prompts on one."""
     self._candidates, self._patterns = candidates, patterns
-    self._evaluators: dict[Any, Evaluator] = {}
+    self._evaluators: dict[Any, Evaluator | Suite] = {}
     for c in candidates:
       key = self._key(c)
       if key not in self._evaluators:

@@ -10,8 +10,12 @@ from rich.table import Table
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.data.baseline import bag_of_words, majority
-from prompt_jax.data.example import Example
+from prompt_jax.data.example import Example, Task
+from prompt_jax.evaluation.suite import summarise
 from prompt_jax.training.seeds import MeanStd, summarize
+
+MAJORITY = 'majority class'
+WORDS = 'TF-IDF + logistic regression'
 
 
 class Row(NamedTuple):
@@ -22,18 +26,46 @@ class Row(NamedTuple):
   trained: int | None = None  # parameters
 
 
-def baselines(train: Sequence[Example], test: Sequence[Example]) -> list[Row]:
-  """What needs no model of ours; none for a task without labels."""
-  if any(e.label is None for e in (*train, *test)):
-    return []
-  return [
-    Row('majority class', [{'accuracy': 100 * majority(train, test)}]),
-    Row('TF-IDF + logistic regression', [{'accuracy': 100 * bag_of_words(train, test)}]),
-  ]
+def baselines(train: Sequence[Example], test: Sequence[Example], task: Task) -> list[Row]:
+  """What needs no model of ours; none for a task without labels.
+
+  Of several tasks each is learned from its own examples, or those of the one trained on.
+  """
+  if not task.parts:
+    found = {MAJORITY: _majority(train, test), WORDS: _words(train, test)}
+  else:
+    each: dict[str, dict[str, dict[str, float]]] = {MAJORITY: {}, WORDS: {}}
+    for part in task.parts:
+      learned = [e for e in train if e.task == (task.source or part.name)]
+      asked = [e for e in test if e.task == part.name]
+      each[MAJORITY][part.name] = _majority(learned, asked)
+      each[WORDS][part.name] = _words(learned, asked)
+    found = {name: summarise(scores, task.source) for name, scores in each.items()}
+  return [Row(name, [scores]) for name, scores in found.items() if scores]
 
 
-def show(rows: Sequence[Row], title: str, console: Console) -> None:
-  """Prints one line a system and one column a score; "-" where a system has none."""
+def _majority(train: Sequence[Example], test: Sequence[Example]) -> dict[str, float]:
+  return {'accuracy': 100 * majority(train, test)} if _labelled(train, test) else {}
+
+
+def _words(train: Sequence[Example], test: Sequence[Example]) -> dict[str, float]:
+  if not _labelled(train, test) or len({e.label for e in train}) < 2:
+    return {}
+  return {'accuracy': 100 * bag_of_words(train, test)}
+
+
+def _labelled(train: Sequence[Example], test: Sequence[Example]) -> bool:
+  return bool(train and test) and not any(e.label is None for e in (*train, *test))
+
+
+def show(rows: Sequence[Row], title: str, console: Console, parts: Sequence[Task] = ()) -> None:
+  """Prints one line a system and one column a score; "-" where a system has none.
+
+  Of several tasks (`parts`) there are many scores: then one line a score, one column a system.
+  """
+  if parts:
+    _show_parts(rows, title, console)
+    return
   names = list(dict.fromkeys(name for row in rows for s in row.scores for name in s))
   table = Table(title=title, title_justify='left', title_style='bold')
   table.add_column('system')
@@ -44,6 +76,17 @@ def show(rows: Sequence[Row], title: str, console: Console) -> None:
     values = summarize(row.scores)
     cells = [_cell(values.get(name)) for name in names]
     table.add_row(row.name, *cells, '-' if row.trained is None else f'{row.trained:,}')
+  console.print(table)
+
+
+def _show_parts(rows: Sequence[Row], title: str, console: Console) -> None:
+  table = Table(title=title, title_justify='left', title_style='bold')
+  table.add_column('task/score')
+  summaries = [summarize(row.scores) for row in rows]
+  for row in rows:
+    table.add_column(row.name, justify='right')
+  for name in dict.fromkeys(name for s in reversed(summaries) for name in s):
+    table.add_row(name, *(_cell(s.get(name)) for s in summaries))
   console.print(table)
 
 

@@ -13,11 +13,11 @@ from rich.console import Console
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone
 from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.source import whole_path
-from prompt_jax.cli import config
+from prompt_jax.cli import config, task_prompts
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
+from prompt_jax.evaluation import suite
 from prompt_jax.evaluation.evaluator import Evaluator
-from prompt_jax.evaluation.metrics import scores_of
 from prompt_jax.evaluation.tensorboard import EventFile
 from prompt_jax.injections import prefix_length
 from prompt_jax.models.config import with_dropout
@@ -129,6 +129,7 @@ def with_task(setup: Setup, task: Task) -> Setup:
 
 def with_method(setup: Setup, prompt: nn.Module | None) -> Setup:
   """The set-up with a prompt method, which learns the labels of the task."""
+  prompt = task_prompts.for_tasks(prompt, setup.task)
   if prompt is not None and setup.task.labels:
     prompt = with_labels(prompt, setup.task.labels)
   return dataclasses.replace(setup, model=PromptedT5(T5(setup.backbone.config), prompt))
@@ -162,6 +163,7 @@ def metadata_of(setup: Setup, settings: Settings) -> dict[str, Any]:
     'length': getattr(method, 'length', 0),
     'patterns': list(settings.patterns),
     'task': setup.task.name,
+    'tasks': [part.name for part in setup.task.parts or (setup.task,)],
     'labels': setup.task.labels and list(setup.task.labels),
     'words': setup.task.words,
     'input_length': setup.lengths.inputs,
@@ -174,7 +176,7 @@ def check_positions(setup: Setup, params: dict[str, Any], constants: Any, most: 
   tokens = jax.ShapeDtypeStruct((1, setup.lengths.inputs), 'int32')
   variables = variables_of(params, constants)
   injections = jax.eval_shape(
-    lambda v, t: setup.model.apply(v, t, method='injections'), variables, tokens
+    lambda v, t: setup.model.apply(v, t, t[:, 0], method='injections'), variables, tokens
   )
   rows = prefix_length(injections.encoder)
   if rows + setup.lengths.inputs > most:
@@ -187,14 +189,15 @@ def check_positions(setup: Setup, params: dict[str, Any], constants: Any, most: 
 
 def evaluator_of(
   setup: Setup, model: PromptedT5, batch_size: int, at_once: int | None = None
-) -> Evaluator:
+) -> Evaluator | suite.Suite:
   """What measures a model on the task; `at_once` prompts together, see `Evaluator.each`."""
-  return Evaluator(
+  return suite.evaluator(
     model,
     setup.backbone.vocabulary,
     setup.task,
     max_target_length=setup.lengths.targets,
     batch_size=batch_size,
+    task_ids=task_prompts.numbers(model.prompt, setup.task),
     at_once=at_once,
     placement=setup.placement,
   )
@@ -204,7 +207,7 @@ def metric_of(setup: Setup, settings: Settings) -> str | None:
   """The validation score that selects the best step; none without validation examples."""
   if 'validation' not in setup.examples:
     return None
-  known = scores_of(setup.task.metrics)
+  known = suite.scores_of(setup.task)
   # The scores of a measure of the task's own are known only once they are there.
   if settings.metric and setup.task.score is None and settings.metric not in known:
     raise unknown(f'score of {setup.task.name!r} to select by (METRIC)', settings.metric, known)

@@ -1,50 +1,105 @@
 """`prompt-jax tasks`: what can be learned by name, and what it looks like."""
 
 import argparse
+import itertools
+import json
 import textwrap
 
 from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import vocabulary_of
-from prompt_jax.data.example import Lengths
+from prompt_jax.cli.check_task import check
+from prompt_jax.data.example import Lengths, Task
 from prompt_jax.data.recorded import record
-from prompt_jax.data.vocabulary import ByteVocabulary
+from prompt_jax.data.vocabulary import ByteVocabulary, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.tasks import find
+from prompt_jax.tasks import catalogue, data_set, denoising, find, transfer
 
 # In bytes; long enough that nothing of what is shown was cut.
 LENGTHS = Lengths(100_000, 100_000)
+CHECK = 'check'
 
 
 def run(args: argparse.Namespace) -> None:
   console = Console(highlight=False)
-  if args.name is None and args.record:
+  checked = args.name[:1] == [CHECK]
+  names = args.name[checked:]
+  if len(names) > 1 or (checked and not names):
+    raise UserError('Give one task: prompt-jax tasks NAME, or prompt-jax tasks check NAME.')
+  if not names and args.record:
     raise UserError('--record needs the task: prompt-jax tasks NAME --record FILE')
-  if args.name is None:
-    for name, make in find.EMBEDDED.items():
-      console.print(f'[bold]{name}[/bold]  {make().about}', soft_wrap=True)
-    console.print(
-      "\nThrough tensorflow-datasets (pip install 'prompt_jax[seqio]'), each also taskless_NAME:",
-      markup=False,
-    )
-    console.print(f'  {", ".join(find.downloaded())}')
-    console.print('\nA folder of JSON Lines files: --task NAME --folder DIR', soft_wrap=True)
-    console.print('A file of your own: --data FILE', soft_wrap=True)
+  if not names:
+    _list(args.filter, console)
     return
-  task = find.find(args.name, args.folder, args.module)
+  if args.filter:
+    raise UserError('--filter is of the list of all tasks; leave out the name or the filter.')
+  task = find.find(names[0], args.folder, args.module)
+  lengths = Lengths(args.input_length, args.target_length)
   if args.record:
-    lengths = Lengths(args.input_length, args.target_length)
-    words = vocabulary_of(args.model, args.vocabulary)
+    words = _vocabulary(args)
     record(args.record, task, list(task.splits), words, lengths)
     console.print(f'Recorded {", ".join(task.splits)} of {task.name} in {args.record}')
-    return
+  elif checked:
+    check(task, _vocabulary(args), lengths, args.sample, console)
+  else:
+    _show(names[0], task, args, console)
+
+
+def _vocabulary(args: argparse.Namespace) -> Vocabulary:
+  """The one given, else the model's."""
+  return load_vocabulary(args.vocabulary) if args.vocabulary else vocabulary_of(args.model)
+
+
+def _list(word: str | None, console: Console) -> None:
+  """All tasks, or those of which a name, kind, variant or description holds the word."""
+  lines = {name: f'embedded  {make().about}' for name, make in find.EMBEDDED.items()}
+  for name, found in catalogue.SETS.items():
+    variants = f'  [{" ".join(found.variants)}]' if found.variants else ''
+    star = '*' if found.tfds else ''
+    lines[name] = f'{found.kind}{star}  {found.about}{variants}'
+  for name in find.names():
+    lines.setdefault(name, 'through tensorflow-datasets*')
+  for name in denoising.NAMES:
+    lines[name] = 'plain text  C4 or any text, without labels'
+  chosen = {
+    n: line for n, line in lines.items() if not word or word.lower() in f'{n} {line}'.lower()
+  }
+  if not chosen:
+    raise UserError(f'No task has {word!r} in its name, kind, variants or description.')
+  for name, line in chosen.items():
+    console.print(f'{name}  {line}', soft_wrap=True, markup=False)
+  if not word:
+    console.print(
+      '\nData sets are read from a folder of folders: --task NAME --folder DIR; those with * also '
+      "through tensorflow-datasets (pip install 'prompt_jax[seqio]'). Each also as taskless_NAME, "
+      'those with variants as NAME.VARIANT. A file of your own: --data FILE',
+      soft_wrap=True,
+      markup=False,
+    )
+
+
+def _show(name: str, task: Task, args: argparse.Namespace, console: Console) -> None:
+  """Labels, metrics and the first examples of each split, before and after preprocessing."""
   console.print(f'[bold]{task.name}[/bold]  {task.about}', soft_wrap=True)
   console.print(f'metrics: {", ".join(task.metrics)}')
   if task.labels:
     console.print(f'labels: {", ".join(task.labels)}', markup=False, soft_wrap=True)
+  rows = _rows(name.removeprefix(find.TASKLESS), args.folder)
   for split in task.splits:
     examples = task.load(split, ByteVocabulary(), LENGTHS)
     console.print(f'\n{split}: {len(examples)} examples')
+    for row in itertools.islice(rows[split]() if split in rows else (), args.examples):
+      said = json.dumps(row.values, ensure_ascii=False)
+      text = textwrap.shorten(said, 400, placeholder=' ...')
+      console.print(f'  before ({row.where}): {text}', markup=False, soft_wrap=True)
     for example in examples[: args.examples]:
       text = textwrap.shorten(example.inputs_text, 300, placeholder=' ...')
       console.print(f'  {text}\n    -> {example.targets_text}', markup=False, soft_wrap=True)
+
+
+def _rows(name: str, folder: str | None) -> dict[str, data_set.Rows]:
+  """What a data set in a folder holds before preprocessing; nothing for other sources."""
+  found = catalogue.SETS.get(name.partition('.')[0])
+  if folder is None or found is None or transfer.is_transfer(name):
+    return {}
+  return data_set.rows_of(name, found, folder)

@@ -1,6 +1,7 @@
 """`prompt-jax train`: tune a prompt, or more, on a frozen model. The phases are in order."""
 
 import argparse
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import optax
 from rich.console import Console
 
 from prompt_jax.checkpoints.source import find
-from prompt_jax.cli import config, report, tuned
+from prompt_jax.cli import config, report, task_prompts, tuned
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.cli.packing import Packing, packed_stream
 from prompt_jax.cli.setup import (
@@ -27,9 +28,11 @@ from prompt_jax.cli.setup import (
 )
 from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Lengths, Task
+from prompt_jax.data.mixture import quotas
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.report import write_predictions
+from prompt_jax.evaluation.suite import Suite
 from prompt_jax.models.int8 import wide
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
@@ -188,8 +191,12 @@ def _stream(
 ) -> Stream:
   """The training batches, and a word on the shape of packed ones."""
   examples = setup.examples['train']
+  quota = _quota(setup)
   if not packing.on:
-    return BatchStream(examples, batch_size, seed=settings.seed)
+    numbers = task_prompts.numbers(setup.model.prompt, setup.task)
+    return BatchStream(examples, batch_size, settings.seed, task_ids=numbers, quota=quota)
+  if quota is not None:
+    raise UserError(f'{setup.task.name} is a mixture, which --pack does not mix. Leave out --pack.')
   stream = packed_stream(
     setup.model,
     variables,
@@ -208,8 +215,21 @@ def _stream(
   return stream
 
 
+def _quota(setup: Setup) -> dict[str, int] | None:
+  """Examples of each task of a mixture in an epoch, printed as shares; None for one task."""
+  task = setup.task
+  if task.mixing is None:
+    return None
+  sizes = collections.Counter(e.task for e in setup.examples['train'])
+  quota = quotas({part.name: sizes[part.name] for part in task.parts}, task.mixing)
+  total = sum(quota.values())
+  said = ', '.join(f'{name} {100 * n / total:.1f} %' for name, n in quota.items())
+  setup.console.print(f'Mixture: {said}', highlight=False)
+  return quota
+
+
 def _validation(
-  setup: Setup, evaluator: Evaluator, params: Any, constants: Any, settings: Settings
+  setup: Setup, evaluator: Evaluator | Suite, params: Any, constants: Any, settings: Settings
 ) -> loop.Evaluate | None:
   """From the leaves that train to the scores of the validation split."""
   if 'validation' not in setup.examples:
@@ -225,7 +245,7 @@ def _validation(
 
 def _report(
   setup: Setup,
-  evaluator: Evaluator,
+  evaluator: Evaluator | Suite,
   results: Sequence[loop.Result],
   folder: pathlib.Path,
   batch_size: int,
@@ -235,7 +255,7 @@ def _report(
   which = next((s for s in ('test', 'validation') if s in setup.examples), None)
   if which is not None:
     examples = setup.examples[which]
-    table = report.baselines(setup.examples['train'], examples)
+    table = report.baselines(setup.examples['train'], examples, setup.task)
     bare = PromptedT5(T5(setup.backbone.config))
     variables = {'params': {'backbone': setup.backbone.params}}
     untuned = evaluator_of(setup, bare, batch_size)(variables, examples)[0]
@@ -250,9 +270,11 @@ def _report(
     table.append(report.Row(what, scores, count(results[0].trainable)))
     report.write(folder / 'results.json', table, task=setup.task.name, split=which)
     title = f'{setup.task.name}, {len(examples)} {which} examples, in percent'
-    report.show(table, title, console)
+    report.show(table, title, console, setup.task.parts)
   best = results[0].file
   console.print(f'{best.stem.capitalize()} file: {best}', soft_wrap=True, highlight=False)
+  if prompts := task_prompts.write(best, setup.task.parts, setup.backbone.config):
+    console.print(f'The prompt of each task: {prompts}', soft_wrap=True, highlight=False)
   console.print(f'Learning curve: {best.parent / "curve.png"}', soft_wrap=True, highlight=False)
   line = tuned.command(best, setup.model_name)
   console.print(f'Use it: {line}', soft_wrap=True, highlight=False, markup=False)

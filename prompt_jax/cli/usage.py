@@ -20,6 +20,8 @@ EXAMPLES = {
   prompt-jax train --data reviews.tsv --model embedded --output out/
   prompt-jax train --data train.jsonl --validation dev.jsonl --prompt prefix --steps 500
   prompt-jax train --task docstrings_iid --seeds 0,1,2 --length 50
+  prompt-jax train --task rte cb --folder data --prompt task_prompts      (a prompt for each)
+  prompt-jax train --task sib200.eng_Latn:all --folder data     (one language, measured on all)
   prompt-jax train --task docstrings_iid --train all --learning_rate 0.001    (model tuning)
   prompt-jax train --gin_file=my_run.gin --gin.BATCH_SIZE=16""",
   'population': """
@@ -56,7 +58,9 @@ EXAMPLES = {
   prompt-jax export out/prompt.safetensors run/ --to=t5x       (with the model, one checkpoint)""",
   'tasks': """
   prompt-jax tasks
+  prompt-jax tasks --filter nli
   prompt-jax tasks docstrings_iid --examples 5
+  prompt-jax tasks check sib200.eng_Latn --folder data
   prompt-jax tasks glue_sst2 --record sst2.npz      (then train --data sst2.npz needs no seqio)""",
   'plan': """
   prompt-jax plan --model t5_1_1/xl --topology v5e-4 --microbatches 2

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from prompt_jax.batch import Batch
+from prompt_jax.data import mixture
 from prompt_jax.data.buckets import Buckets, choose_buckets
 from prompt_jax.data.example import Example
 from prompt_jax.data.vocabulary import EOS_ID
@@ -39,6 +40,7 @@ class BatchStream:
       weight, so that an epoch holds every example once; 'drop' leaves its examples out (others in
       each epoch).
     task_ids: task name -> `Batch.task_id`; None leaves it out.
+    quota: task name -> examples of it in an epoch (`mixture.quotas`); None for every example once.
     number: the next batch, counted from 0 over all epochs.
   """
 
@@ -49,24 +51,32 @@ class BatchStream:
   multiple: int = 8
   last: Literal['pad', 'drop'] = 'pad'
   task_ids: Mapping[str, int] | None = None
+  quota: Mapping[str, int] | None = None
   number: int = 0
 
   def __post_init__(self):
     check_batch(self.examples, self.batch_size, self.seed)
     if self.last not in ('pad', 'drop'):
       raise UserError(f"last is {self.last!r}; expected 'pad' or 'drop'.")
-    if self.last == 'drop' and len(self.examples) < self.batch_size:
+    self._tasks = np.asarray([e.task for e in self.examples]) if self.quota else None
+    if self.last == 'drop' and self.epoch_size < self.batch_size:
       raise UserError(
-        f'{len(self.examples)} examples do not fill one batch of {self.batch_size}; take a smaller '
+        f'{self.epoch_size} examples do not fill one batch of {self.batch_size}; take a smaller '
         "batch, or last='pad'."
       )
     self.shapes = choose_buckets(self.examples, self.buckets, self.multiple)
     self.digest = digest(self.examples)
+    if self.quota:
+      self.digest = zlib.crc32(repr(sorted(self.quota.items())).encode(), self.digest)
     self._epoch: tuple[int, list[Rows]] | None = None
 
   @property
+  def epoch_size(self) -> int:
+    return sum(self.quota.values()) if self.quota else len(self.examples)
+
+  @property
   def batches_per_epoch(self) -> int:
-    whole, rest = divmod(len(self.examples), self.batch_size)
+    whole, rest = divmod(self.epoch_size, self.batch_size)
     return whole + (1 if rest and self.last == 'pad' else 0)
 
   @property
@@ -104,7 +114,11 @@ class BatchStream:
 
   def _plan(self, epoch: int) -> list[Rows]:
     rng = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-    plan = cut(rng.permutation(len(self.examples)), self.shapes.member, self.batch_size)
+    if self.quota is None or self._tasks is None:
+      order = rng.permutation(len(self.examples))
+    else:
+      order = mixture.order(self._tasks, self.quota, self.seed, epoch)
+    plan = cut(order, self.shapes.member, self.batch_size)
     if self.last == 'drop':
       plan = [rows for rows in plan if len(rows.examples) == self.batch_size]
     # By length, the batches came shortest first. Which width comes when is the same for every seed,

@@ -85,6 +85,9 @@ class Task:
       `metrics` (WSC's, and those of a user's seqio task); None for `metrics`.
     about: one line on the task, its source and licence.
     words: label as its file has it -> the word in `labels`; None where the two are the same.
+    parts: of a mixture, the tasks in it, each judged for itself; else none.
+    mixing: of a mixture, how often each part is trained on (`mixture.Mixing`).
+    source: the part that was trained on, where the others are measured without training.
   """
 
   name: str
@@ -95,6 +98,9 @@ class Task:
   score: Callable[[Sequence[Example], Sequence[str]], dict[str, float]] | None = None
   about: str = ''
   words: Mapping[str, str] | None = None
+  parts: tuple['Task', ...] = ()
+  mixing: Any = None
+  source: str | None = None
 
   def load(self, split: str, vocabulary: Vocabulary, lengths: Lengths) -> Sequence[Example]:
     """The examples of one split.

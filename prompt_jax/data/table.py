@@ -23,6 +23,8 @@ FORMATS = {
   '.ndjson': 'jsonl',
   '.json': 'jsonl',
 }
+# Characters of a line. No text that a model could read is as long.
+LONGEST = 10_000_000
 
 
 class Row(NamedTuple):
@@ -61,7 +63,7 @@ def read_table(path: str | pathlib.Path) -> Table:
     rows = list(_json_rows(path, text))
     columns = tuple(dict.fromkeys(name for row in rows for name in row.values))
   else:
-    lines = _csv_lines(path, text) if kind == 'csv' else _tsv_lines(text)
+    lines = _csv_lines(path, text) if kind == 'csv' else _tsv_lines(path, text)
     header = next(lines, None)
     columns = _header(path, header)
     rows = list(_filled(path, columns, lines))
@@ -98,14 +100,25 @@ def decode(raw: bytes, where: pathlib.Path | str) -> str:
     )
 
 
+def _check_line(path: pathlib.Path, number: int, line: str) -> None:
+  if len(line) > LONGEST:
+    fail(
+      path,
+      number,
+      f'a line of {len(line) / 1e6:.1f} million characters; it may have {LONGEST:,}. Line breaks '
+      'may be lost: write one row a line, or leave this one out',
+    )
+
+
 def _suffix(path: pathlib.Path) -> str:
   return pathlib.Path(path.stem if path.suffix == '.gz' else path.name).suffix.lower()
 
 
-def _tsv_lines(text: str) -> Iterator[tuple[int, list[str]]]:
+def _tsv_lines(path: pathlib.Path, text: str) -> Iterator[tuple[int, list[str]]]:
   # str.splitlines would also split at characters that may stand in a text.
   for number, line in enumerate(text.split('\n'), 1):
     if line.strip():
+      _check_line(path, number, line)
       yield number, line.removesuffix('\r').split('\t')
 
 
@@ -122,6 +135,7 @@ def _csv_lines(path: pathlib.Path, text: str) -> Iterator[tuple[int, list[str]]]
     except csv.Error as error:
       fail(path, line, f'bad CSV ({error}); quote the field, doubling quotes in it, or use JSONL')
     if fields:
+      _check_line(path, line, max(fields, key=len))
       yield line, fields
 
 
@@ -157,6 +171,7 @@ def _json_rows(path: pathlib.Path, text: str) -> Iterator[Row]:
   for number, line in enumerate(text.split('\n'), 1):
     if not line.strip():
       continue
+    _check_line(path, number, line)
     try:
       values = json.loads(line, object_pairs_hook=_pairs)
       json.dumps(values, ensure_ascii=False).encode('utf-8')

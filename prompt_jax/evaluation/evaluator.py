@@ -35,6 +35,7 @@ class Prediction:
     correct: whether it is right, as the metrics compare; None where the target is not known.
     scores: log-probabilities in nats: of each label by its word, or {"log_prob"} of the decoded
       text.
+    task: which of several tasks the example is of; None where there is but one.
   """
 
   input: str
@@ -42,6 +43,7 @@ class Prediction:
   prediction: str
   correct: bool | None
   scores: dict[str, float]
+  task: str | None = None
 
 
 class Evaluator:
@@ -144,10 +146,20 @@ class Evaluator:
     Raises:
       UserError: no examples, or only some of them have a label.
     """
+    predicted = self.predict(variables, examples, advance)
+    return [(self.measure(examples, found), found) for found in predicted]
+
+  def predict(
+    self,
+    variables: Sequence[decode.Variables],
+    examples: Sequence[Example],
+    advance: Advance = lambda count: None,
+  ) -> list[list[Prediction]]:
+    """The predictions of `each`, in order and not measured."""
     if not examples:
       raise UserError('There are no examples to evaluate; check the split or the limit on them.')
     backbone, own = _parted(variables)
-    found_at: list[dict[int, tuple[Prediction, Any]]] = [{} for _ in variables]
+    found_at: list[dict[int, Prediction]] = [{} for _ in variables]
     for indices, tokens, ids in self._batches(examples):
       found = jax.device_get(self._call(backbone, own, tokens, ids))
       for of_prompt, at in zip(found, found_at, strict=True):
@@ -155,11 +167,7 @@ class Evaluator:
         for i, row in zip(indices, rows, strict=False):  # rows that fill up the batch are left over
           at[i] = self._read(examples[i], row)
       advance(len(indices))
-    results = []
-    for at in found_at:
-      predictions, compared = zip(*(at[i] for i in range(len(examples))), strict=True)
-      results.append((self._measure(examples, compared, predictions), list(predictions)))
-    return results
+    return [[at[i] for i in range(len(examples))] for at in found_at]
 
   def measure(
     self, examples: Sequence[Example], predictions: Sequence[Prediction]
@@ -194,8 +202,8 @@ class Evaluator:
       return None
     return np.array([self._task_ids[name] for name in names], np.int32)
 
-  def _read(self, example: Example, row: Any) -> tuple[Prediction, Any]:
-    """The prediction, and the value that metrics compare, from one row of results."""
+  def _read(self, example: Example, row: Any) -> Prediction:
+    """The prediction from one row of results."""
     labels = self._task.labels
     if labels is not None and self.method == 'rank':
       value: Any = int(np.argmax(row))
@@ -211,7 +219,7 @@ class Evaluator:
       right = value == target
     else:
       right = text_metrics.right(target, value)
-    return Prediction(example.inputs_text, example.targets_text, text, right, scores), value
+    return Prediction(example.inputs_text, example.targets_text, text, right, scores)
 
   def _value(self, text: str) -> Any:
     """What metrics compare, from the text of a prediction."""

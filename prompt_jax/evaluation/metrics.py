@@ -125,6 +125,7 @@ METRICS: Mapping[str, Metric] = {
   'matthews_corrcoef': matthews_corrcoef,
   'pearson_corrcoef': pearson_corrcoef,
   'rouge': text_metrics.rouge,
+  'span_f1': text_metrics.span_f1,
   'spearman_corrcoef': spearman_corrcoef,
   'squad': text_metrics.squad,
 }

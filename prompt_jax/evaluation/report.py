@@ -18,7 +18,10 @@ def write_predictions(path: str | os.PathLike, predictions: Sequence[Prediction]
   Raises:
     UserError: the folder cannot be written.
   """
-  lines = (json.dumps(dataclasses.asdict(p), ensure_ascii=False) for p in predictions)
+  found = (dataclasses.asdict(p) for p in predictions)
+  # The task only where there are several.
+  rows = ({k: v for k, v in row.items() if k != 'task' or v is not None} for row in found)
+  lines = (json.dumps(row, ensure_ascii=False) for row in rows)
   write_atomically(path, ''.join(f'{line}\n' for line in lines).encode())
 
 

@@ -17,6 +17,7 @@ from prompt_jax.prompts.deep_prompt import DeepPrompt, add_rows, replace_rows
 from prompt_jax.prompts.initializers import FromArray
 from prompt_jax.prompts.input_prompt import InputPrompt
 from prompt_jax.prompts.prefix_tuning import PrefixTuning
+from prompt_jax.prompts.task_prompts import TaskPrompts
 from prompt_jax.testing import tiny
 
 P = 3
@@ -258,3 +259,27 @@ def test_deep_rows_that_are_a_texts_own_states_are_that_text(placement):
 def test_what_makes_no_sense_is_refused(method, match):
   with pytest.raises(UserError, match=match):
     inject(method)
+
+
+def test_task_prompts_puts_the_shared_rows_and_those_of_the_task():
+  own, shared = normal(4, P, H), normal(2, H)
+  method = TaskPrompts(tasks=4, length=P, shared=2)
+  ids = np.array([3, 0, 3], np.int32)
+  ctx = base.placeholder(CONFIG.encoder_dims, CONFIG.decoder_dims).replace(task_id=ids)
+  params = {'tasks': {'prompt': own}, 'shared': {'prompt': shared}}
+  found = method.apply({'params': params}, ctx).encoder.prefix
+  want = np.stack([np.concatenate([shared, own[k]]) for k in ids])
+  np.testing.assert_array_equal(found, want)
+  alone = TaskPrompts(tasks=4, length=P)
+  found = alone.apply({'params': {'tasks': {'prompt': own}}}, ctx).encoder.prefix
+  np.testing.assert_array_equal(found, own[ids])
+  with pytest.raises(UserError, match='one for each of 4 tasks'):
+    method.apply({'params': params}, ctx.replace(task_id=None))
+  for wrong, says in (
+    ({'tasks': 0}, 'tasks is 0'),
+    ({'length': 0}, 'length is 0'),
+    ({'shared': -1}, 'shared is -1'),
+    ({'placement': 'x'}, 'known: before'),
+  ):
+    with pytest.raises(UserError, match=says):
+      inject(method.clone(**wrong), ctx)

@@ -1,4 +1,4 @@
-"""Data sets from JSON Lines files: every one of the shared folder, and faults by file and line."""
+"""Data sets in a folder: every one of the shared folder, and faults by file and line."""
 
 import collections
 import json
@@ -8,12 +8,17 @@ import pytest
 from prompt_jax.data.example import Lengths
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.tasks import find, jsonl
+from prompt_jax.tasks import find
 from tests.shared import shared
 
 BYTES = ByteVocabulary()
 LENGTHS = Lengths(4000, 1000)
 LANGUAGES = {'sib200': 'eng_Latn', 'nusax_senti': 'javanese', 'xcopa': 'it', 'xquad': 'de'}
+SHARED = (
+  'rte', 'cb', 'copa', 'boolq', 'wic', 'sst2', 'mrpc', 'trec', 'ag_news', 'mnli', 'banking77',
+  'xquad', 'squad_qg', 'restaurant8k', 'sib200', 'xcopa', 'nusax_senti', 'webnlg2017', 'asset',
+  'tatoeba_en_deu', 'dialogsum',
+)  # fmt: skip
 
 
 def write(folder, name, rows):
@@ -21,20 +26,22 @@ def write(folder, name, rows):
   (folder / name).write_text('\n'.join(json.dumps(row) for row in rows))
 
 
-@pytest.mark.parametrize('name', jsonl.FORMATS)
+@pytest.mark.parametrize('name', SHARED)
 def test_data_sets(name):
   folder = shared('data')
-  about = json.loads((folder / 'datasets.json').read_text())[name]['splits']
-  language = LANGUAGES.get(name)
-  task = jsonl.jsonl_task(f'{name}.{language}' if language else name, str(folder))
+  base, _, code = name.partition('_en_')
+  about = json.loads((folder / 'datasets.json').read_text())[base]['splits']
+  language = LANGUAGES.get(name, '')
+  task = find.find(f'{name}.{language}' if language else name, str(folder))
   loaded = {split: task.load(split, BYTES, LENGTHS) for split in task.splits}
-  found = {
-    s: json.loads(json.dumps(about[s])) for s in ('train', 'validation', 'test') if s in about
-  }
-  for split, facts in found.items():
-    facts = facts.get('languages', {}).get(language, facts) if language else facts
-    if 'examples' in facts and (split != 'train' or 'validation' in found):
+  dot = f'.{language or code}' if language or code else ''
+  checked = 0
+  for split in ('train', 'validation', 'test'):
+    facts = about.get(f'{split}{dot}')
+    if facts and (split != 'train' or f'validation{dot}' in about):
       assert len(loaded[split]) == facts['examples']
+      checked += 1
+  assert checked
   if task.labels:
     for examples in loaded.values():
       assert {e.targets_text for e in examples} <= set(task.labels)
@@ -56,15 +63,15 @@ def test_data_sets(name):
 )  # fmt: skip
 def test_first_rows(name, inputs, targets):
   folder = str(shared('data'))
-  first = jsonl.jsonl_task(name, folder).load('train', BYTES, LENGTHS)[0]
+  first = find.find(name, folder).load('train', BYTES, LENGTHS)[0]
   assert first.inputs_text.startswith(inputs)
   assert first.targets_text == targets
-  bare = jsonl.jsonl_task(name, folder, taskless=True).load('train', BYTES, LENGTHS)[0]
+  bare = find.find(f'taskless_{name}', folder).load('train', BYTES, LENGTHS)[0]
   assert first.inputs_text == f'{name} {bare.inputs_text}'
 
 
 def test_banking77_has_its_labels_and_a_drawn_validation_split():
-  task = jsonl.jsonl_task('banking77', str(shared('data')))
+  task = find.find('banking77', str(shared('data')))
   assert len(task.labels) == 77
   assert 'card arrival' in task.labels
   sizes = {split: len(task.load(split, BYTES, LENGTHS)) for split in task.splits}
@@ -76,7 +83,7 @@ def test_banking77_has_its_labels_and_a_drawn_validation_split():
 def test_without_a_validation_file_some_training_rows_are_held_out(tmp_path):
   rows = [{'question': f'q{i}', 'label': 'human' if i % 2 else 'entity'} for i in range(40)]
   write(tmp_path / 'trec', 'train.jsonl', rows)
-  task = jsonl.jsonl_task('trec', str(tmp_path))
+  task = find.find('trec', str(tmp_path))
   loaded = {split: task.load(split, BYTES, LENGTHS) for split in task.splits}
   assert set(loaded) == {'train', 'validation'}
   assert collections.Counter(e.targets_text for e in loaded['validation']) == {
@@ -89,27 +96,26 @@ def test_without_a_validation_file_some_training_rows_are_held_out(tmp_path):
 def test_faults(tmp_path):
   write(tmp_path / 'rte', 'test.jsonl', [{'premise': 'a', 'hypothesis': 'b', 'label': 'maybe'}])
   with pytest.raises(UserError, match=r"test\.jsonl:1: label 'maybe' is none of entailment"):
-    jsonl.jsonl_task('rte', str(tmp_path)).load('test', BYTES, LENGTHS)
+    find.find('rte', str(tmp_path)).load('test', BYTES, LENGTHS)
   write(tmp_path / 'rte', 'test.jsonl', [{'premise': 'a', 'label': 'entailment'}])
   with pytest.raises(UserError, match=r"test\.jsonl:1: no column 'hypothesis'"):
-    jsonl.jsonl_task('rte', str(tmp_path)).load('test', BYTES, LENGTHS)
+    find.find('rte', str(tmp_path)).load('test', BYTES, LENGTHS)
   for name, row, says in [
+    ('mnli', {'premise': 'a', 'hypothesis': 'b', 'label': '0'}, "label '0' is none of"),
     ('sst2', {'sentence': 'a', 'label': None}, 'label None is no index of negative, positive'),
     ('banking77', {'text': 'a', 'label': None}, 'label None is no index of'),
     ('copa', {'premise': 'a'}, 'no column'),
     ('trec', {'question': None, 'label': 'human'}, "column 'question' is null"),
-    ('xquad', {'question': 'a', 'context': 'b', 'answers': []}, 'a column holds what .* never'),
+    ('squad', {'question': 'a', 'context': 'b', 'answers': []}, 'a column holds what .* never'),
     ('asset', {'source': 'a', 'references': None}, 'a column holds what .* never'),
   ]:
     write(tmp_path / name, 'test.jsonl', [row])
     with pytest.raises(UserError, match=rf'test\.jsonl:1: {says}'):
-      jsonl.jsonl_task(name, str(tmp_path)).load('test', BYTES, LENGTHS)
+      find.find(name, str(tmp_path)).load('test', BYTES, LENGTHS)
   with pytest.raises(UserError, match=r'No files of cb in .*cb: expected train\.jsonl'):
-    jsonl.jsonl_task('cb', str(tmp_path))
-  with pytest.raises(UserError, match=r'train\.de\.jsonl.*There are: test\.jsonl'):
-    jsonl.jsonl_task('rte.de', str(tmp_path))
-  with pytest.raises(UserError, match="Did you mean 'sst2'"):
-    jsonl.jsonl_task('sst', str(tmp_path))
+    find.find('cb', str(tmp_path))
+  with pytest.raises(UserError, match=r"Did you mean .*'sst2'"):
+    find.find('sst', str(tmp_path))
 
 
 def test_find(tmp_path):
@@ -122,9 +128,45 @@ def test_find(tmp_path):
   assert find.find('docstrings_iid').labels
   assert find.find('taskless_glue_mrpc').metrics == ('f1', 'accuracy')
   assert find.find('super_glue_wsc').score is not None
-  with pytest.raises(UserError, match='need the --folder'):
+  with pytest.raises(UserError, match='give the --folder'):
     find.find('trec')
   with pytest.raises(UserError, match='Did you mean'):
     find.find('docstring_iid')
-  for name in find.names():
-    assert find.find(name).name == name
+
+
+def bad_rows(tmp_path):
+  rows = [{'question': f'q{i}', 'label': 'human', 'idx': i} for i in range(4)]
+  rows[1]['label'] = 'nobody'
+  rows[2]['question'] = None
+  rows.append({**rows[0], 'question': 'again'})
+  write(tmp_path / 'trec', 'test.jsonl', rows)
+
+
+def test_bad_rows_are_refused_or_counted_and_left_out(tmp_path):
+  bad_rows(tmp_path)
+  task = find.find('trec', str(tmp_path))
+  with pytest.raises(UserError, match=r"test\.jsonl:2: label 'nobody' is none of"):
+    task.load('test', BYTES, LENGTHS)
+  task = find.find('trec', str(tmp_path), bad='skip')
+  with pytest.warns(UserWarning, match=r"3 bad rows are left out, 2 .*jsonl:2: label 'nobody'"):
+    examples = task.load('test', BYTES, LENGTHS)
+  assert [e.inputs_text for e in examples] == ['trec question: q0', 'trec question: q3']
+
+
+def test_two_rows_of_one_id_are_a_fault(tmp_path):
+  rows = [{'question': 'q', 'label': 'human', 'idx': i} for i in (7, 8, 7)]
+  write(tmp_path / 'trec', 'test.jsonl', rows)
+  with pytest.raises(UserError, match=r'test\.jsonl:3: the id 7 stands at .*test\.jsonl:1 already'):
+    find.find('trec', str(tmp_path)).load('test', BYTES, LENGTHS)
+
+
+def test_mixed_encodings_and_lines_of_ten_megabytes_are_faults(tmp_path):
+  (tmp_path / 'trec').mkdir()
+  file = tmp_path / 'trec' / 'test.jsonl'
+  good = json.dumps({'question': 'q', 'label': 'human'}).encode()
+  file.write_bytes(good + b'\n' + good.replace(b'"q"', b'"caf\xe9"'))
+  with pytest.raises(UserError, match=r'test\.jsonl:2: not UTF-8 \(byte 0xe9\)'):
+    find.find('trec', str(tmp_path)).load('test', BYTES, LENGTHS)
+  file.write_bytes(good + b'\n' + good.replace(b'"q"', b'"' + b'q' * 10_000_001 + b'"'))
+  with pytest.raises(UserError, match=r'test\.jsonl:2: a line of 10.0 million characters'):
+    find.find('trec', str(tmp_path)).load('test', BYTES, LENGTHS)

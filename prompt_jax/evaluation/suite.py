@@ -1,0 +1,138 @@
+"""Several tasks judged in one evaluation: each by its own labels and metrics, and their mean."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prompt_jax.data.example import Example, Task
+from prompt_jax.data.vocabulary import Vocabulary
+from prompt_jax.errors import UserError, unknown
+from prompt_jax.evaluation import metrics
+from prompt_jax.evaluation.evaluator import Advance, Evaluator, Prediction
+from prompt_jax.inference import decode
+from prompt_jax.prompted import PromptedT5
+
+# The scores of a suite that are no task's.
+MEAN = 'mean'
+GAP = 'gap'
+
+
+class Suite:
+  """Evaluates a model on the parts of a task; called as an `Evaluator`.
+
+  Parts that answer with the same labels are run together, so a set in forty languages compiles as
+  often as one.
+  """
+
+  def __init__(self, model: PromptedT5, vocabulary: Vocabulary, task: Task, **options: Any):
+    """Fixes what every evaluation shares.
+
+    Args:
+      model: the model and its prompt.
+      vocabulary: what the examples were tokenised with.
+      task: whose `parts` are measured.
+      options: `Evaluator`'s.
+    """
+    self._task = task
+    self._evaluators = {p.name: Evaluator(model, vocabulary, p, **options) for p in task.parts}
+    # The parts that one compiled function serves, by the first of them.
+    self._together: dict[str, list[str]] = {}
+    leaders: dict[Any, str] = {}
+    for part in task.parts:
+      leader = leaders.setdefault((part.labels, part.postprocess), part.name)
+      self._together.setdefault(leader, []).append(part.name)
+
+  def __call__(
+    self,
+    variables: decode.Variables,
+    examples: Sequence[Example],
+    advance: Advance = lambda count: None,
+  ) -> tuple[metrics.Scores, list[Prediction]]:
+    """{"mean", "TASK/METRIC", ...} in percent, and the predictions in order.
+
+    "mean" is over the tasks' first scores. Where the task has a source, "gap" is its score less the
+    mean of the others: what is lost in transfer.
+
+    Raises:
+      UserError: no examples, or one of no part.
+    """
+    return self.each([variables], examples, advance)[0]
+
+  def each(
+    self,
+    variables: Sequence[decode.Variables],
+    examples: Sequence[Example],
+    advance: Advance = lambda count: None,
+  ) -> list[tuple[metrics.Scores, list[Prediction]]]:
+    """The same for several prompts, as `Evaluator.each`."""
+    if not examples:
+      raise UserError('There are no examples to evaluate; check the split or the limit on them.')
+    numbers = self._numbers(examples)
+    found: list[dict[int, Prediction]] = [{} for _ in variables]
+    for leader, names in self._together.items():
+      chosen = [i for name in names for i in numbers[name]]
+      if chosen:
+        predict = self._evaluators[leader].predict
+        rows = predict(variables, [examples[i] for i in chosen], advance)
+        for at, of_prompt in zip(found, rows, strict=True):
+          at |= dict(zip(chosen, of_prompt, strict=True))
+    results = []
+    for at in found:
+      named = [dataclasses.replace(at[i], task=e.task) for i, e in enumerate(examples)]
+      results.append((self.measure(examples, named), named))
+    return results
+
+  def measure(
+    self, examples: Sequence[Example], predictions: Sequence[Prediction]
+  ) -> metrics.Scores:
+    """The scores of predictions that were made before."""
+    scores = {}
+    for name, mine in self._numbers(examples).items():
+      if mine:
+        of_task = [examples[i] for i in mine]
+        scores[name] = self._evaluators[name].measure(of_task, [predictions[i] for i in mine])
+    return summarise(scores, self._task.source)
+
+  def _numbers(self, examples: Sequence[Example]) -> dict[str, list[int]]:
+    """Which examples each part has."""
+    numbers: dict[str, list[int]] = {name: [] for name in self._evaluators}
+    for i, example in enumerate(examples):
+      if example.task not in numbers:
+        raise unknown('task of an example', example.task, numbers)
+      numbers[example.task].append(i)
+    return numbers
+
+
+def summarise(
+  scores: Mapping[str, Mapping[str, float]], source: str | None = None
+) -> dict[str, float]:
+  """The scores of several tasks as one mapping.
+
+  Args:
+    scores: task -> its scores, the one that counts first.
+    source: the task that was trained on, if the others were not.
+
+  Returns:
+    {"mean", "gap" (with a source and others), "TASK/METRIC", ...}.
+  """
+  first = {name: next(iter(found.values())) for name, found in scores.items() if found}
+  summary = {MEAN: sum(first.values()) / len(first)} if first else {}
+  others = [value for name, value in first.items() if name != source]
+  if source in first and others:
+    summary[GAP] = first[source] - sum(others) / len(others)
+  return summary | {f'{n}/{k}': v for n, found in scores.items() for k, v in found.items()}
+
+
+def evaluator(
+  model: PromptedT5, vocabulary: Vocabulary, task: Task, **options: Any
+) -> Evaluator | Suite:
+  """What evaluates a task: a `Suite` if it has parts."""
+  kind = Suite if task.parts else Evaluator
+  return kind(model, vocabulary, task, **options)
+
+
+def scores_of(task: Task) -> list[str]:
+  """The names of the scores that `evaluator` gives; the first is the one to select by."""
+  if not task.parts:
+    return metrics.scores_of(task.metrics)
+  return [MEAN, *(f'{p.name}/{k}' for p in task.parts for k in metrics.scores_of(p.metrics))]

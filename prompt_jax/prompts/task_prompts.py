@@ -1,0 +1,66 @@
+"""One prompt for each of several tasks, and rows that all of them share."""
+
+import dataclasses
+from typing import ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from prompt_jax.errors import UserError
+from prompt_jax.injections import PLACEMENTS, Context, Injection, Injections, Placement
+from prompt_jax.prompts.base import PromptMethod, own_table
+from prompt_jax.prompts.tables import Plain
+
+
+class TaskPrompts(PromptMethod):
+  """X' = [S; P_k; X] for an example of task k: prompt tuning of many tasks in one run.
+
+  With shared = 0 the tasks have nothing in common but the batches, and the run is K runs of prompt
+  tuning (Lester et al. 2021, section 2) on a mixture; with shared > 0 the rows S learn from all
+  (multi-task prompt tuning as in google-research/prompt-tuning, without its first-token task id).
+
+  Parameters: a table at `tasks` [K, length, H], and at `shared` [shared, H] where there is one.
+
+  Attributes:
+    tasks: K; a run on a mixture sets it to the number of its tasks.
+    length: rows of each task's own prompt.
+    shared: rows that stand before them for every task.
+    table: how the rows are parametrised; the two have a copy each.
+    placement: where the rows go in the encoder's input.
+  """
+
+  depends_on: ClassVar[frozenset[str]] = frozenset({'task_id'})
+
+  tasks: int = 1
+  length: int = 100
+  shared: int = 0
+  table: nn.Module = dataclasses.field(default_factory=Plain)
+  placement: Placement = 'before'
+
+  @nn.compact
+  def __call__(self, ctx: Context) -> Injections:
+    self._check()
+    if ctx.task_id is None:
+      raise UserError(
+        f'This prompt is one for each of {self.tasks} tasks, and nothing says which an input '
+        'belongs to. Give --task NAME of one it was trained on, or the prompt of that task alone, '
+        'which training has put into the folder task_prompts.'
+      )
+    own = own_table(self, self.table, 'tasks')((self.tasks, self.length, ctx.encoder.H))
+    rows = own[ctx.task_id]  # [B, length, H]
+    if self.shared:
+      common = own_table(self, self.table, 'shared')((self.shared, ctx.encoder.H))
+      before = jnp.broadcast_to(common, (rows.shape[0], *common.shape))
+      rows = jnp.concatenate([before, rows], axis=1)
+    return Injections(encoder=Injection(prefix=rows, placement=self.placement))
+
+  def _check(self) -> None:
+    for name, least in (('tasks', 1), ('length', 1), ('shared', 0)):
+      if getattr(self, name) < least:
+        raise UserError(
+          f'TaskPrompts.{name} is {getattr(self, name)}; it must be at least {least}.'
+        )
+    if self.placement not in PLACEMENTS:
+      raise UserError(
+        f'TaskPrompts.placement is {self.placement!r}; known: {", ".join(PLACEMENTS)}.'
+      )

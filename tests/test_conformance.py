@@ -254,7 +254,8 @@ def test_prompts_trained_together_are_those_trained_apart(name):
   # Linear in the gradient: Adam makes whole steps of what is 0 but for rounding.
   txs = [optax.sgd(rate, momentum=0.9) for rate in (0.01, 0.03, 0.1)]
   begun = [create_state(move(k), tx, seed=k) for k, tx in enumerate(txs)]
-  batches = [[tiny.batch(seed=10 * n + k) for k in range(3)] for n in range(2)]
+  drawn = lambda seed: tiny.batch(seed=seed).replace(task_id=TASK_IDS)
+  batches = [[drawn(10 * n + k) for k in range(3)] for n in range(2)]
   apart = []
   for k, state in enumerate(begun):
     # Only the optimiser differs, so the gradient's program is compiled once.

@@ -125,6 +125,8 @@ def train(
     raise UserError(
       'Weights in int8 cannot be trained: leave WEIGHTS out, or train the prompt only.'
     )
+  if packing.on and task.mixing is not None:
+    raise UserError(f'{task.name} is a mixture, which --pack does not mix. Leave out --pack.')
   if placement:
     settings = _on_mesh(settings, placement, model, vocabulary, batch_size, packing)
   config.record(folder, may_change=('DEVICE', 'STEPS', 'MESH', 'LAYOUT'))
@@ -191,12 +193,10 @@ def _stream(
 ) -> Stream:
   """The training batches, and a word on the shape of packed ones."""
   examples = setup.examples['train']
-  quota = _quota(setup)
   if not packing.on:
+    quota = _quota(setup)
     numbers = task_prompts.numbers(setup.model.prompt, setup.task)
     return BatchStream(examples, batch_size, settings.seed, task_ids=numbers, quota=quota)
-  if quota is not None:
-    raise UserError(f'{setup.task.name} is a mixture, which --pack does not mix. Leave out --pack.')
   stream = packed_stream(
     setup.model,
     variables,
@@ -273,7 +273,9 @@ def _report(
     report.show(table, title, console, setup.task.parts)
   best = results[0].file
   console.print(f'{best.stem.capitalize()} file: {best}', soft_wrap=True, highlight=False)
-  if prompts := task_prompts.write(best, setup.task.parts, setup.backbone.config):
+  if tuned.kind_of(best) == 'prompt' and (
+    prompts := task_prompts.write(best, setup.task.parts, setup.backbone.config)
+  ):
     console.print(f'The prompt of each task: {prompts}', soft_wrap=True, highlight=False)
   console.print(f'Learning curve: {best.parent / "curve.png"}', soft_wrap=True, highlight=False)
   line = tuned.command(best, setup.model_name)

@@ -209,7 +209,8 @@ def test_a_test_split_without_labels_is_not_the_score(model, sizes, tmp_path, ca
   for split, known in (('train', True), ('validation', True), ('test', False)):
     texts = [f'it was {("bad", "good")[i % 2]} {i}' for i in range(24)]
     labels = [i % 2 if known else -1 for i in range(24)]
-    rows = [{'sentence': t, 'label': y, 'idx': 0} for t, y in zip(texts, labels, strict=True)]
+    pairs = zip(texts, labels, strict=True)
+    rows = [{'sentence': t, 'label': y, 'idx': i} for i, (t, y) in enumerate(pairs)]
     (folder / f'{split}.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n')
   task = ['--task', 'sst2', '--folder', str(tmp_path)]
   command = ['--model', model, *sizes, '--target_length=9', '--length=2', '--steps=1']

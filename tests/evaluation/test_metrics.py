@@ -126,7 +126,7 @@ def test_compute_names_what_it_does_not_know_and_refuses_nothing_to_measure():
 
 @pytest.mark.parametrize('name', [*metrics.METRICS, *metrics.OVER_LABELS])
 def test_every_metric_gives_finite_percentages_for_one_example(name):
-  text = name in ('bleu', 'rouge', 'squad')
+  text = name in ('bleu', 'rouge', 'squad', 'span_f1')
   scores = metrics.compute([name], ['a word' if text else 1], ['a word' if text else 1], labels=2)
   assert scores
   assert all(np.isfinite(v) and -100 <= v <= 100.000001 for v in scores.values())
@@ -234,7 +234,7 @@ def test_rouge_takes_the_best_reference_and_sums_over_sentences():
 
 @pytest.mark.parametrize('name', [*metrics.METRICS, *metrics.GROUPED])
 def test_the_names_of_scores_are_those_that_are_given(name):
-  text = name in ('bleu', 'rouge', 'exact_match', 'squad', 'squad_by_group')
+  text = name in ('bleu', 'rouge', 'exact_match', 'squad', 'squad_by_group', 'span_f1')
   values = ['a b c d', 'b c d e'] if text else [0, 1]
   found = metrics.compute([name], values, values, ['one', 'two'])
   assert sorted(metrics.scores_of([name])) == sorted(found)

@@ -248,9 +248,9 @@ def test_every_leaf_trains_and_the_loss_falls(name):
 @every_training
 def test_prompts_trained_together_are_those_trained_apart(name):
   """Two steps of three prompts with first values, examples and optimisers of their own."""
-  c, frozen = case(name), split(case(name).params)[1]
-  first = trained(name)[0][0]
-  move = lambda k: jax.tree.map(lambda x: x * (1 + 0.1 * k) + 0.01 * k, first.trainable)
+  c = case(name)
+  trainable, frozen = split(c.params)
+  move = lambda k: jax.tree.map(lambda x: x * (1 + 0.1 * k) + 0.01 * k, trainable)
   # Linear in the gradient: Adam makes whole steps of what is 0 but for rounding.
   txs = [optax.sgd(rate, momentum=0.9) for rate in (0.01, 0.03, 0.1)]
   begun = [create_state(move(k), tx, seed=k) for k, tx in enumerate(txs)]

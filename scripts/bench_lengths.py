@@ -53,13 +53,13 @@ def tokenise(args: argparse.Namespace, task: str, path: str) -> None:
   from prompt_jax.checkpoints.backbone import load_backbone
   from prompt_jax.data.example import Lengths
   from prompt_jax.data.vocabulary import load_vocabulary
-  from prompt_jax.tasks.jsonl import jsonl_task
+  from prompt_jax.tasks.find import find
 
   if args.vocabulary:
     vocabulary = load_vocabulary(args.vocabulary)
   else:
     vocabulary = load_backbone('embedded').vocabulary
-  examples = jsonl_task(task, args.data).load('train', vocabulary, Lengths(args.input_length, 64))
+  examples = find(task, args.data).load('train', vocabulary, Lengths(args.input_length, 64))
   arrays = {}
   for name in ('inputs', 'targets'):
     ids = [getattr(e, name) for e in examples]

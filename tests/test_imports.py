@@ -1,6 +1,7 @@
 """Who may import whom, how fast the package imports, and what it must not pull in."""
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -153,6 +154,17 @@ def test_every_allowed_room_exists():
 
 def test_no_gin_package_shadows_the_library():
   assert not list((ROOT / 'gin').rglob('*.py'))
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'scripts').glob('*.py')), ids=lambda p: p.stem)
+def test_scripts_import_what_there_is(path):
+  """Most of their imports stand in functions, which no test calls: they are benchmarks."""
+  for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+    if isinstance(node, ast.ImportFrom) and node.module.split('.')[0] == 'prompt_jax':
+      module = importlib.import_module(node.module)
+      for alias in node.names:
+        if not hasattr(module, alias.name):
+          importlib.import_module(f'{node.module}.{alias.name}')
 
 
 def run(code: str) -> str:

@@ -235,6 +235,15 @@ def is_in(name: str, known: set[str]) -> bool:
   return any(selector in known for selector in matching)
 
 
+def is_set(binding: str) -> bool:
+  """Whether a file or flag gives a value to a parameter, such as "choose.words"."""
+  try:
+    gin_config.query_parameter(binding)
+  except ValueError:
+    return False
+  return True
+
+
 @contextlib.contextmanager
 def changed(
   settings: Mapping[str, Any], includes: Sequence[tuple[str, str]] = ()

@@ -128,12 +128,15 @@ def _split(
 
 
 def _labels_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-  """The labels that a prompt was tuned on, in their order, as arguments of `data.choose`."""
-  words = metadata.get('words')
-  if not words:
-    return {'labels': metadata.get('labels')}
-  label_of = {word: label for label, word in words.items()}
-  return {'labels': [label_of[word] for word in metadata['labels']], 'words': words}
+  """The labels that a prompt was tuned on, in their order, as arguments of `data.choose`.
+
+  Without those that a gin binding gives: a prompt may be asked for other words than its own.
+  """
+  known = {'labels': metadata.get('labels')}
+  if words := metadata.get('words'):
+    label_of = {word: label for label, word in words.items()}
+    known = {'labels': [label_of[word] for word in metadata['labels']], 'words': words}
+  return {name: value for name, value in known.items() if not config.is_set(f'choose.{name}')}
 
 
 def lengths_of(ready: tuned.Tuned, inputs: int | None, targets: int | None) -> Lengths:

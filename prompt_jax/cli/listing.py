@@ -6,14 +6,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from prompt_jax.checkpoints import hub
 from prompt_jax.checkpoints.source import EMBEDDED, find
 from prompt_jax.checkpoints.t5x_checkpoint import open_checkpoint
 
 
 def is_model(name: str) -> bool:
-  """Whether a name means a model and not a prompt file, which is one file."""
+  """Whether a name means a model and not a prompt file, which is one file, *.safetensors."""
   path = pathlib.Path(name)
-  return name == EMBEDDED or '://' in name or path.is_dir() or path.name.startswith('checkpoint')
+  if name == EMBEDDED or '://' in name or path.is_dir() or path.name.startswith('checkpoint'):
+    return True
+  return hub.is_name(name) and not path.exists() and path.suffix != '.safetensors'
 
 
 def show(name: str, console: Console) -> None:

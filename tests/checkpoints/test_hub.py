@@ -113,6 +113,9 @@ def test_a_model_is_fetched_by_its_name_and_kept(folder, tmp_path):
   # Without the hub, what was fetched is there and what was not is told soon.
   done = run(address, tmp_path / 'cache', 'convert', NAME, again, '--verify=values')
   assert done.returncode == 0, done.stderr
+  done = run(address, tmp_path / 'cache', 'inspect', NAME)
+  assert done.returncode == 0, done.stderr
+  assert 'parameters,' in done.stdout
   began = time.monotonic()
   done = run(address, tmp_path / 'empty', 'convert', NAME, 'none')
   assert time.monotonic() - began < 60

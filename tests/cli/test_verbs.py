@@ -101,6 +101,10 @@ def test_words_for_labels_go_with_the_prompt(model, reviews, sizes, tmp_path):
     assert p['target'] == ('fine' if any(word in p['input'] for word in GOOD) else 'poor')
     assert p['correct'] == (p['prediction'] == p['target'])
     assert list(p['scores']) == ['fine', 'poor']  # the order of training
+  others = """--gin.choose.words={'bad': 'awful', 'good': 'great'}"""
+  assert main([*evaluate[:-1], str(tmp_path / 'others'), others]) == 0
+  for line in (tmp_path / 'others/predictions.jsonl').read_text().splitlines():
+    assert list(json.loads(line)['scores']) == ['great', 'awful']
 
 
 def test_infer_ranks_labels_and_gives_their_probability(trained, capsys):

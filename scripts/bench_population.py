@@ -6,7 +6,7 @@ Both sides train K prompts of the same method with learning rates of their own o
 model and batches; "apart" compiles and runs K steps of one prompt, as K runs do, all in one
 process. Sides alternate in processes of their own. The table has prompt-steps per second (steps of
 one prompt), medians over all timed steps without compiling; the seconds of a whole run of --whole
-steps with it; and peak memory.
+steps with it; peak memory; and the floor, the FLOPs of the steps as plain matrix products.
 """
 
 import argparse
@@ -19,9 +19,12 @@ import subprocess
 import sys
 import time
 
-SMALL = dict(
-  vocab_size=32128, emb_dim=512, num_heads=6, head_dim=64,
-  num_encoder_layers=8, num_decoder_layers=8, mlp_dim=1024,
+from bench_sides import SMALL, plain_matmul, step_flops
+
+# The model in the package.
+EMBEDDED = dict(
+  vocab_size=8192, emb_dim=256, num_heads=4, head_dim=64,
+  num_encoder_layers=4, num_decoder_layers=2, mlp_dim=512,
 )  # fmt: skip
 
 
@@ -144,7 +147,16 @@ def measured(args: argparse.Namespace, compiling: float, rounds: list[float]) ->
   return {'compiling': compiling, 'rounds': rounds, 'peak_gib': peak}
 
 
-SIDES = {'apart': apart, 'together': together}
+def matmul(args: argparse.Namespace) -> dict:
+  """The floor: as many FLOPs as K steps have, as plain products."""
+  shape = EMBEDDED if args.model == 'embedded' else SMALL
+  flops = step_flops(shape, args.batch, args.length, args.inputs, args.targets)
+  rows = args.batch * (args.inputs + args.length)
+  step = plain_matmul(args.prompts * flops, rows, shape, args.threads or os.cpu_count() or 1)
+  return measured(args, 0.0, timed(lambda _: step(), None, args.steps))
+
+
+SIDES = {'apart': apart, 'together': together, 'matmul': matmul}
 
 
 def main() -> None:

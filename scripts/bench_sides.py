@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 # T5 1.1 small.
@@ -105,6 +105,43 @@ def peft_step(prompt_rows: int, threads: int) -> Callable:
     optimizer.zero_grad()
     model(input_ids=inputs, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
     optimizer.step()
+
+  return step
+
+
+def step_flops(
+  shape: Mapping[str, int], batch: int, prompt: int, inputs: int, targets: int
+) -> float:
+  """Forward and backward to activations: 4 FLOPs per weight and token, 12 per key and query.
+
+  Weights frozen, so the backward pass is one product a matrix instead of two; attention has no
+  weights and its backward costs twice its forward.
+  """
+  c = argparse.Namespace(**shape)
+  joined, s, u = c.num_heads * c.head_dim, inputs + prompt, targets
+  attention, mlp = 4 * c.emb_dim * joined, 3 * c.emb_dim * c.mlp_dim
+  encoder = 4 * s * c.num_encoder_layers * (attention + mlp)
+  cross_keys_values = 4 * s * c.num_decoder_layers * attention / 2
+  decoder = 4 * u * c.num_decoder_layers * (1.5 * attention + mlp)
+  logits = 4 * u * c.emb_dim * c.vocab_size
+  pairs = c.num_encoder_layers * s * s + c.num_decoder_layers * (u * u + u * s)
+  return batch * (encoder + cross_keys_values + decoder + logits + 12 * pairs * joined)
+
+
+def plain_matmul(
+  flops: float, rows: int, shape: Mapping[str, int], threads: int
+) -> Callable[[], None]:
+  """As many FLOPs as a step has, by the product of its most frequent shape in torch."""
+  import torch
+
+  torch.set_num_threads(threads)
+  x, w = torch.randn(rows, shape['emb_dim']), torch.randn(shape['emb_dim'], shape['mlp_dim'])
+  out = torch.empty(rows, shape['mlp_dim'])
+  repeats = max(1, round(flops / (2 * rows * w.numel())))
+
+  def step() -> None:
+    for _ in range(repeats):
+      torch.matmul(x, w, out=out)
 
   return step
 

@@ -21,6 +21,8 @@ from bench_sides import (
   our_step,
   peft_step,
   pin,
+  plain_matmul,
+  step_flops,
   timed,
 )
 
@@ -35,21 +37,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
   return parser.parse_args(argv)
 
 
-def step_flops(args: argparse.Namespace) -> float:
-  """Forward and backward to activations: 4 FLOPs per weight and token, 12 per key and query.
-
-  Weights frozen, so the backward pass is one product a matrix instead of two; attention has no
-  weights and its backward costs twice its forward.
-  """
-  c = argparse.Namespace(**SMALL)
-  joined, s, u = c.num_heads * c.head_dim, args.inputs + args.prompt, args.targets
-  attention, mlp = 4 * c.emb_dim * joined, 3 * c.emb_dim * c.mlp_dim
-  encoder = 4 * s * c.num_encoder_layers * (attention + mlp)
-  cross_keys_values = 4 * s * c.num_decoder_layers * attention / 2
-  decoder = 4 * u * c.num_decoder_layers * (1.5 * attention + mlp)
-  logits = 4 * u * c.emb_dim * c.vocab_size
-  pairs = c.num_encoder_layers * s * s + c.num_decoder_layers * (u * u + u * s)
-  return args.batch * (encoder + cross_keys_values + decoder + logits + 12 * pairs * joined)
+def flops_of(args: argparse.Namespace) -> float:
+  return step_flops(SMALL, args.batch, args.prompt, args.inputs, args.targets)
 
 
 def ours(args: argparse.Namespace, sees_input: bool = True) -> dict:
@@ -87,20 +76,8 @@ def peft(args: argparse.Namespace) -> dict:
 
 
 def matmul(args: argparse.Namespace) -> dict:
-  """Seconds for as many FLOPs as a step, by the product of its most frequent shape in torch."""
-  import torch
-
-  torch.set_num_threads(args.threads)
   rows = args.batch * (args.inputs + args.prompt)
-  x, w = torch.randn(rows, SMALL['emb_dim']), torch.randn(SMALL['emb_dim'], SMALL['mlp_dim'])
-  repeats = round(step_flops(args) / (2 * rows * w.numel()))
-  out = torch.empty(rows, SMALL['mlp_dim'])
-
-  def step():
-    for _ in range(repeats):
-      torch.matmul(x, w, out=out)
-
-  return timed(step, args.steps)
+  return timed(plain_matmul(flops_of(args), rows, SMALL, args.threads), args.steps)
 
 
 RUNS = {'prompt_jax': ours, 'shared': shared, 'peft': peft, 'matmul': matmul}
@@ -119,7 +96,7 @@ def report(args: argparse.Namespace, results: dict[str, list[dict]]) -> None:
   found = {
     name: {key: median(runs, key) for key in ('wall', 'cpu')} for name, runs in results.items()
   }
-  flops = step_flops(args)
+  flops = flops_of(args)
   print(f'{args.batch} examples a step, {flops / 1e12:.3f} TFLOP, {args.threads} cores')
   print(f'{"":12}{"s/step":>8}{"CPU s":>8}{"ex/s":>8}{"GFLOP/s":>9}{"peak GiB":>10}')
   for name, m in found.items():

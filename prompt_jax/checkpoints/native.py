@@ -1,6 +1,7 @@
 """A model folder of ours: a frozen model's architecture, weights and vocabulary.
 
-config.json          {"format": "prompt_jax", "name": ..., "architecture": {T5Config fields}}
+config.json          {"format": "prompt_jax", "name": ..., "architecture": {T5Config fields},
+                      "crc32": {array: checksum of its bytes}}
 model.safetensors    the tree of `models.t5.T5`, names joined with "/"
 sentencepiece.model  the vocabulary (absent for byte models)
 card.md              where it comes from (optional)
@@ -47,13 +48,13 @@ def architecture(folder: pathlib.Path, about: Mapping[str, Any]) -> T5Config:
     raise UserError(f'{folder / CONFIG}: no valid architecture: {error}') from None
 
 
-def leaves(folder: pathlib.Path, config: T5Config) -> Leaves:
-  """The parameters by path, unread.
+def leaves(folder: pathlib.Path, config: T5Config, about: Mapping[str, Any]) -> Leaves:
+  """The parameters by path, unread; those that config.json has a checksum of are held to it.
 
   Raises:
     UserError: the file is missing or damaged, or has another tree; both are listed.
   """
-  found = safetensors_file.leaves(folder / WEIGHTS)
+  found = safetensors_file.leaves(folder / WEIGHTS, about.get('crc32'))
   shapes = {path: leaf.shape for path, leaf in found.items()}
   compare(expected_shapes(config), shapes, f'{folder / WEIGHTS}: the arrays')
   return found
@@ -95,5 +96,5 @@ def save(
   else:
     about['vocabulary']['kind'] = 'bytes'
   layout = {path: (shapes[path], dtype) for path, dtype in dtypes.items()}
-  safetensors_file.write(folder / WEIGHTS, layout, arrays)
+  about['crc32'] = safetensors_file.write(folder / WEIGHTS, layout, arrays)
   json_file.write(folder / CONFIG, about)

@@ -114,7 +114,7 @@ def _native(folder: pathlib.Path, about: Mapping[str, Any]) -> Source:
   config = native.architecture(folder, about)  # told before its files are looked at
 
   def model() -> tuple[T5Config, Leaves]:
-    return config, native.leaves(folder, config)
+    return config, native.leaves(folder, config, about)
 
   words = functools.partial(native.vocabulary, folder, about)
   return Source('prompt_jax', str(folder), about.get('name') or folder.name, words, model)

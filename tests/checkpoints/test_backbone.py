@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_jax.checkpoints import backbone, native
+from prompt_jax.checkpoints import backbone, leaf, native
 from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.checkpoints.fingerprint import fingerprint
 from prompt_jax.data.vocabulary import ByteVocabulary
@@ -21,10 +21,10 @@ def _params(seed=0):
   out = {}
   for path, shape in expected_shapes(CONFIG).items():
     branch = out
-    *parents, leaf = path.split('/')
+    *parents, last = path.split('/')
     for key in parents:
       branch = branch.setdefault(key, {})
-    branch[leaf] = rng.normal(size=shape).astype(np.float32)
+    branch[last] = rng.normal(size=shape).astype(np.float32)
   return out
 
 
@@ -69,6 +69,14 @@ def _truncate(folder):
   path.write_bytes(path.read_bytes()[:-100])
 
 
+def _flip(folder):
+  """One bit, in the middle of the numbers: the file is well formed, and no value is infinite."""
+  path = folder / native.WEIGHTS
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2 & ~3] ^= 1
+  path.write_bytes(bytes(content))
+
+
 def _another_width(folder):
   path = folder / native.CONFIG
   about = json.loads(path.read_text())
@@ -84,6 +92,7 @@ def _another_width(folder):
     (lambda f: (f / native.CONFIG).write_text('{'), 'is not JSON'),
     (lambda f: (f / native.CONFIG).write_text('{}'), 'another kind of model'),
     (_truncate, 'is damaged'),
+    (_flip, 'is damaged .* the bytes of .* have changed since they were written'),
     (_another_width, 'encoder/encoder_norm/scale is \\[16\\]; expected \\[32\\]'),
   ],
 )
@@ -91,6 +100,21 @@ def test_what_is_wrong_is_named(folder, damage, words):
   damage(folder)
   with pytest.raises(UserError, match=words):
     backbone.load_backbone(str(folder))
+
+
+def test_checksums_of_arrays_that_are_read_in_blocks(folder, monkeypatch):
+  monkeypatch.setattr(leaf, 'BLOCK', 256)
+  whole = backbone.load_backbone(str(folder)).params
+  again = folder.with_name('again')
+  backbone.save_backbone(
+    again, name='tiny', config=CONFIG, params=whole, vocabulary=ByteVocabulary()
+  )
+  assert json.loads((again / native.CONFIG).read_text()) == json.loads(
+    (folder / native.CONFIG).read_text()
+  )
+  _flip(again)
+  with pytest.raises(UserError, match='have changed'):
+    backbone.load_backbone(str(again))
 
 
 def test_an_unknown_name_says_what_to_give():

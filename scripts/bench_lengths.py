@@ -13,8 +13,9 @@ small with random weights, float32, AdamW, frozen backbone, dropout off on all s
   shared_packed  the same, several examples a row
 
 Runs alternate in processes of their own. A process times `--steps` consecutive batches of an epoch,
-and its rate is their examples by their seconds; the table has medians over processes, and the share
-of encoder positions that are padding. Compiling is not timed: every shape runs once before. Needs
+and its rate is their examples by their seconds, or by the CPU seconds of its threads, which a
+machine with other work stretches less; the table has medians over processes, and the share of
+encoder positions that are padding. Compiling is not timed: every shape runs once before. Needs
 the test extra, for torch, transformers and peft.
 """
 
@@ -163,18 +164,26 @@ def main() -> None:
 
 
 def report(args: argparse.Namespace, results: dict[str, list[dict]]) -> None:
-  rates = {
-    name: statistics.median(args.batch * len(run['wall']) / sum(run['wall']) for run in runs)
-    for name, runs in results.items()
-  }
-  best = max((rates[name] for name in PEFT if name in rates), default=None)
-  print(f'{"":15}{"ex/s":>8}{"best PEFT":>11}{"padding":>9}{"shapes":>8}{"peak GiB":>10}')
+  wall, cpu = ({n: rate(args, runs, key) for n, runs in results.items()} for key in ('wall', 'cpu'))
+  print(f'{"":15}{"ex/s":>8}{"best PEFT":>11}{"ex/CPU s":>10}{"best PEFT":>11}', end='')
+  print(f'{"padding":>9}{"shapes":>8}{"peak GiB":>10}')
   for name, runs in results.items():
-    ratio = '' if best is None else f'{rates[name] / best:.2f} x'
     peak = max(run['peak_gib'] for run in runs)
-    line = f'{name:15}{rates[name]:8.1f}{ratio:>11}{100 * runs[0]["padding"]:8.0f}%'
+    line = f'{name:15}{wall[name]:8.1f}{beside(name, wall):>11}{cpu[name]:10.1f}'
+    line += f'{beside(name, cpu):>11}{100 * runs[0]["padding"]:8.0f}%'
     print(f'{line}{runs[0]["shapes"]:8}{peak:10.2f}')
-  print(f'load: {" ".join(f"{x:.1f}" for x in os.getloadavg())}')
+  print(f'load: {" ".join(f"{x:.1f}" for x in os.getloadavg())}', flush=True)
+
+
+def rate(args: argparse.Namespace, runs: list[dict], key: str) -> float:
+  """Examples a second, the median over processes."""
+  return statistics.median(args.batch * len(run[key]) / sum(run[key]) for run in runs)
+
+
+def beside(name: str, rates: dict[str, float]) -> str:
+  """As a multiple of the faster of PEFT's."""
+  best = max((rates[n] for n in PEFT if n in rates), default=None)
+  return '' if best is None else f'{rates[name] / best:.2f} x'
 
 
 if __name__ == '__main__':

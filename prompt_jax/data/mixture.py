@@ -57,12 +57,18 @@ def shares(sizes: Mapping[str, int], mixing: Mixing) -> dict[str, float]:
   """The share of each task in the examples of a mixture; they sum to 1.
 
   Args:
-    sizes: task name -> number of its training examples, at least 1.
+    sizes: task name -> number of its training examples.
     mixing: how often each is asked.
 
   Raises:
-    UserError: rates of other tasks than these.
+    UserError: rates of other tasks than these, or a task without examples.
   """
+  empty = [name for name, size in sizes.items() if not size]
+  if empty:
+    raise UserError(
+      f'Of {", ".join(sizes)}, {", ".join(empty)} can only be measured: no training examples were '
+      'found. Leave it out of the mixture.'
+    )
   if mixing.rates is not None:
     for name in mixing.rates:
       if name not in sizes:

@@ -142,6 +142,10 @@ def mixture(tasks: Sequence[Task], mixing: Mixing) -> Task:
   if len(set(names)) < len(names) or len(names) < 2:
     raise UserError(f'A mixture is of two or more different tasks; got {", ".join(names)}.')
 
+  nested = [task.name for task in tasks if task.parts]
+  if nested:
+    raise UserError(f'{nested[0]} is several tasks already; a mixture is of single ones.')
+
   def loader(split: str) -> Loader:
     if split == 'test':
       return measured(tasks)

@@ -151,6 +151,8 @@ def test_the_parts_of_a_mixture():
   assert load('train') == {'rte': 6, 'free': 4}
   assert load('validation') == {'rte': 6}
   assert load('test') == {'rte': 6, 'free': 4}  # where there is no test split, validation
+  with pytest.raises(UserError, match=r'rte\+free is several tasks already'):
+    mixture([both, task('b', 2)], Mixing())
   for tasks in ([words], [words, words]):
     with pytest.raises(UserError, match='two or more different tasks'):
       mixture(tasks, Mixing())

@@ -6,6 +6,7 @@ before all were seen once. All of it is a pure function of (seed, epoch).
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -48,9 +49,12 @@ class Mixing:
       raise UserError(f'The cap is {self.cap}; it must be at least 1 example.')
     if not self.temperature > 0:
       raise UserError(f'The temperature is {self.temperature}; it must be above 0.')
-    for name, rate in (self.rates or {}).items():
-      if not 0 < rate < float('inf'):
-        raise UserError(f'The rate of {name!r} is {rate}; it must be a positive number.')
+    rates = {} if self.rates is None else self.rates
+    if not isinstance(rates, Mapping):
+      raise UserError(f"The rates are {rates!r}; expected one for each task: {{'rte': 2, 'cb': 1}}.")
+    for name, rate in rates.items():
+      if not isinstance(rate, int | float) or not 0 < rate < float('inf'):
+        raise UserError(f'The rate of {name!r} is {rate!r}; it must be a positive number.')
 
 
 def shares(sizes: Mapping[str, int], mixing: Mixing) -> dict[str, float]:
@@ -80,8 +84,9 @@ def shares(sizes: Mapping[str, int], mixing: Mixing) -> dict[str, float]:
   elif mixing.how == 'equal':
     weights = dict.fromkeys(sizes, 1.0)
   else:
-    cap = mixing.cap or max(sizes.values())
-    weights = {n: min(size, cap) ** (1 / mixing.temperature) for n, size in sizes.items()}
+    # Relative to the largest, so that no temperature leads to numbers out of range.
+    cap = min(mixing.cap or math.inf, max(sizes.values()))
+    weights = {n: min(size / cap, 1) ** (1 / mixing.temperature) for n, size in sizes.items()}
   total = sum(weights.values())
   return {name: weight / total for name, weight in weights.items()}
 

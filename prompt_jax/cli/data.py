@@ -68,8 +68,8 @@ def choose(
   columns = {'text': text, 'label': label, 'inputs': inputs, 'targets': targets}
   files = {'validation': validation, 'test': test}
   if task:
-    _refuse(f'--task {task}', {'data': data, **files, **columns})
     names = [task] if isinstance(task, str) else list(task)
+    _refuse(f'--task {" ".join(names)}', {'data': data, **files, **columns})
     found = [wrapped(find(name, folder, modules, bad_rows)) for name in names]
     return found[0] if len(found) == 1 else mixture(found, mixing or Mixing())
   _refuse('a file of your own', {'folder': folder, 'module': modules})

@@ -81,7 +81,7 @@ def show(rows: Sequence[Row], title: str, console: Console, parts: Sequence[Task
 
 def _show_parts(rows: Sequence[Row], title: str, console: Console) -> None:
   table = Table(title=title, title_justify='left', title_style='bold')
-  table.add_column('task/score')
+  table.add_column('task/score', no_wrap=True)  # a cropped name is none
   summaries = [summarize(row.scores) for row in rows]
   for row in rows:
     table.add_column(row.name, justify='right')

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from prompt_jax.checkpoints.method import build, describe
 from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
+from prompt_jax.cli.tuned import kind_of
 from prompt_jax.data.example import Task
 from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config
@@ -79,8 +80,9 @@ def write(file: pathlib.Path, parts: Sequence[Task], config: T5Config) -> pathli
   Returns:
     The folder, or None for a file of another method.
   """
-  saved = load_prompt(file)
-  if saved.metadata['method'] != TaskPrompts.__name__:
+  kind = kind_of(file)  # where other parameters train as well, there is no prompt by itself
+  saved = load_prompt(file, kind)
+  if kind != 'prompt' or saved.metadata['method'] != TaskPrompts.__name__:
     return None
   folder = file.parent / FOLDER
   for number, part in enumerate(parts):

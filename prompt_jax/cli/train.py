@@ -273,10 +273,9 @@ def _report(
     report.show(table, title, console, setup.task.parts)
   best = results[0].file
   console.print(f'{best.stem.capitalize()} file: {best}', soft_wrap=True, highlight=False)
-  if tuned.kind_of(best) == 'prompt' and (
-    prompts := task_prompts.write(best, setup.task.parts, setup.backbone.config)
-  ):
-    console.print(f'The prompt of each task: {prompts}', soft_wrap=True, highlight=False)
+  for result in results:
+    if prompts := task_prompts.write(result.file, setup.task.parts, setup.backbone.config):
+      console.print(f'The prompt of each task: {prompts}', soft_wrap=True, highlight=False)
   console.print(f'Learning curve: {best.parent / "curve.png"}', soft_wrap=True, highlight=False)
   line = tuned.command(best, setup.model_name)
   console.print(f'Use it: {line}', soft_wrap=True, highlight=False, markup=False)

@@ -6,6 +6,7 @@ before all were seen once. All of it is a pure function of (seed, epoch).
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -48,21 +49,30 @@ class Mixing:
       raise UserError(f'The cap is {self.cap}; it must be at least 1 example.')
     if not self.temperature > 0:
       raise UserError(f'The temperature is {self.temperature}; it must be above 0.')
-    for name, rate in (self.rates or {}).items():
-      if not 0 < rate < float('inf'):
-        raise UserError(f'The rate of {name!r} is {rate}; it must be a positive number.')
+    rates = {} if self.rates is None else self.rates
+    if not isinstance(rates, Mapping):
+      raise UserError(f"The rates are {rates!r}; expected one for each task: {{'rte': 2, 'cb': 1}}.")
+    for name, rate in rates.items():
+      if not isinstance(rate, int | float) or not 0 < rate < float('inf'):
+        raise UserError(f'The rate of {name!r} is {rate!r}; it must be a positive number.')
 
 
 def shares(sizes: Mapping[str, int], mixing: Mixing) -> dict[str, float]:
   """The share of each task in the examples of a mixture; they sum to 1.
 
   Args:
-    sizes: task name -> number of its training examples, at least 1.
+    sizes: task name -> number of its training examples.
     mixing: how often each is asked.
 
   Raises:
-    UserError: rates of other tasks than these.
+    UserError: rates of other tasks than these, or a task without examples.
   """
+  empty = [name for name, size in sizes.items() if not size]
+  if empty:
+    raise UserError(
+      f'Of {", ".join(sizes)}, {", ".join(empty)} can only be measured: no training examples were '
+      'found. Leave it out of the mixture.'
+    )
   if mixing.rates is not None:
     for name in mixing.rates:
       if name not in sizes:
@@ -74,8 +84,9 @@ def shares(sizes: Mapping[str, int], mixing: Mixing) -> dict[str, float]:
   elif mixing.how == 'equal':
     weights = dict.fromkeys(sizes, 1.0)
   else:
-    cap = mixing.cap or max(sizes.values())
-    weights = {n: min(size, cap) ** (1 / mixing.temperature) for n, size in sizes.items()}
+    # Relative to the largest, so that no temperature leads to numbers out of range.
+    cap = min(mixing.cap or math.inf, max(sizes.values()))
+    weights = {n: min(size / cap, 1) ** (1 / mixing.temperature) for n, size in sizes.items()}
   total = sum(weights.values())
   return {name: weight / total for name, weight in weights.items()}
 
@@ -135,6 +146,10 @@ def mixture(tasks: Sequence[Task], mixing: Mixing) -> Task:
   names = [task.name for task in tasks]
   if len(set(names)) < len(names) or len(names) < 2:
     raise UserError(f'A mixture is of two or more different tasks; got {", ".join(names)}.')
+
+  nested = [task.name for task in tasks if task.parts]
+  if nested:
+    raise UserError(f'{nested[0]} is several tasks already; a mixture is of single ones.')
 
   def loader(split: str) -> Loader:
     if split == 'test':

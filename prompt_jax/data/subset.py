@@ -99,7 +99,7 @@ def noisy_labels(task: Task, share: float, seed: int = 0) -> Task:
 def _check_train(task: Task, what: str) -> None:
   if 'train' not in task.splits:
     raise UserError(f'The task {task.name!r} has no training split; {what} needs one.')
-  if task.parts:
+  if task.mixing is not None:
     raise UserError(f'{task.name!r} is several tasks; {what} are of one task each.')
 
 

@@ -27,6 +27,8 @@ def folder(tmp_path_factory) -> str:
     trec = [{'question': f'q {i}', 'label': ('human', 'number')[i % 2]} for i in range(count)]
     write(root / 'sst2' / f'{split}.jsonl', sst2)
     write(root / 'trec' / f'{split}.jsonl', trec)
+    cb = [{'premise': 'p', 'hypothesis': 'h', 'label': 'neutral'}]
+    write(root / 'cb' / 'validation.jsonl', cb)
     for language in ('english', 'ngaju'):
       rows = [{'text': f't {i}', 'label': ('neutral', 'positive')[i % 2]} for i in range(count)]
       write(root / 'nusax_senti' / f'{split}.{language}.jsonl', rows)
@@ -127,6 +129,8 @@ def test_mistakes(trained, folder, model, tmp_path, capsys):
      'two or more different tasks'),
     (['train', '--task', 'sst2', 'trec', '--folder', folder, '--gin.MIXING="rates"',
       '--output', out], 'go together'),
+    (['train', '--task', 'sst2', 'cb', '--folder', folder, *SIZES, '--output', out],
+     'cb can only be measured'),
     (['train', '--task', 'nusax_senti.english:all', '--folder', folder, '--prompt',
       'task_prompts', *SIZES, '--output', out], 'would never train'),
     (['train', '--task', 'sst2', 'trec', '--folder', folder, '--pack', '--output', out],

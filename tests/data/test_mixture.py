@@ -30,6 +30,7 @@ def test_shares():
   total = math.sqrt(900) + math.sqrt(90) + math.sqrt(10)
   assert shares(SIZES, Mixing(temperature=2.0))['c'] == approx(math.sqrt(10) / total)
   assert shares(SIZES, Mixing(temperature=1e6)) == approx(dict.fromkeys('abc', 1 / 3), rel=1e-4)
+  assert shares(SIZES, Mixing(temperature=1e-6)) == {'a': 1, 'b': 0, 'c': 0}
 
 
 def test_impossible_mixings_are_refused():
@@ -43,6 +44,8 @@ def test_impossible_mixings_are_refused():
     ({'temperature': 0.0}, 'above 0'),
     ({'temperature': float('nan')}, 'above 0'),
     ({'how': 'rates', 'rates': {'a': 0}}, 'positive'),
+    ({'how': 'rates', 'rates': {'a': '2'}}, "'2'; it must be a positive number"),
+    ({'how': 'rates', 'rates': [2, 1]}, 'one for each task'),
   ):
     with pytest.raises(UserError, match=says):
       Mixing(**arguments)
@@ -151,6 +154,8 @@ def test_the_parts_of_a_mixture():
   assert load('train') == {'rte': 6, 'free': 4}
   assert load('validation') == {'rte': 6}
   assert load('test') == {'rte': 6, 'free': 4}  # where there is no test split, validation
+  with pytest.raises(UserError, match=r'rte\+free is several tasks already'):
+    mixture([both, task('b', 2)], Mixing())
   for tasks in ([words], [words, words]):
     with pytest.raises(UserError, match='two or more different tasks'):
       mixture(tasks, Mixing())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.data.example import UNKNOWN, Lengths, TextExample, text_task
+from prompt_jax.data.mixture import Mixing
 from prompt_jax.data.subset import few_shot, noisy_labels
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
@@ -88,7 +89,7 @@ def test_what_cannot_be_drawn_is_refused():
     (lambda: noisy_labels(task(), 1.5), 'from 0 to 1'),
     (lambda: noisy_labels(dataclasses.replace(task(), labels=None), 0.5), 'no labels'),
     (lambda: few_shot(dataclasses.replace(task(), splits={}), 2), 'no training split'),
-    (lambda: few_shot(dataclasses.replace(task(), parts=(task(),)), 2), 'one task each'),
+    (lambda: few_shot(dataclasses.replace(task(), mixing=Mixing()), 2), 'one task each'),
   ):
     with pytest.raises(UserError, match=says):
       call()

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from prompt_jax.checkpoints.source import find
 from prompt_jax.cli import config, report, task_prompts, tuned
+from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.cli.packing import Packing, packed_stream
 from prompt_jax.cli.setup import (
@@ -79,6 +80,7 @@ def train(
   seed: int,
   seeds: Sequence[int] | None,
   device: str,
+  compilation_cache: str,
   mesh: Sequence[int] | None,
   layout: str,
   dtype: str | None,
@@ -106,6 +108,7 @@ def train(
     seed: of the only run, or
     seeds: of several runs, in folders of their own.
     device: see `cli.device`.
+    compilation_cache: see `cli.compilation_cache`.
     mesh: (data, model) devices along each axis; None for one device.
     layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
     dtype: see `load_backbone`.
@@ -115,8 +118,9 @@ def train(
     max_positions: most encoder positions, prompt rows and tokens together.
   """
   console = Console()
-  platform = choose_device(device).platform
-  placement = meshes.make(mesh, layout, jax.devices(platform))
+  chosen = choose_device(device)
+  keep_compiled(compilation_cache, chosen)
+  placement = meshes.make(mesh, layout, jax.devices(chosen.platform))
   compute = Compute(dtype, weights, query_chunk, scores_dtype, placement)
   folder = pathlib.Path(output or f'runs/{task.name}')
   if seeds and len(set(seeds)) < len(seeds):
@@ -129,7 +133,7 @@ def train(
     raise UserError(f'{task.name} is a mixture, which --pack does not mix. Leave out --pack.')
   if placement:
     settings = _on_mesh(settings, placement, model, vocabulary, batch_size, packing)
-  config.record(folder, may_change=('DEVICE', 'STEPS', 'MESH', 'LAYOUT'))
+  config.record(folder, may_change=('STEPS', 'MESH', 'LAYOUT'))
   lengths = Lengths(input_length, target_length)
   setup = set_up(model, vocabulary, task, prompt, lengths, dropout, compute, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)

@@ -129,8 +129,6 @@ def train(
     raise UserError(
       'Weights in int8 cannot be trained: leave WEIGHTS out, or train the prompt only.'
     )
-  if packing.on and task.mixing is not None:
-    raise UserError(f'{task.name} is a mixture, which --pack does not mix. Leave out --pack.')
   if placement:
     settings = _on_mesh(settings, placement, model, vocabulary, batch_size, packing)
   config.record(folder, may_change=('STEPS', 'MESH', 'LAYOUT'))
@@ -197,9 +195,9 @@ def _stream(
 ) -> Stream:
   """The training batches, and a word on the shape of packed ones."""
   examples = setup.examples['train']
+  quota = _quota(setup)
+  numbers = task_prompts.numbers(setup.model.prompt, setup.task)
   if not packing.on:
-    quota = _quota(setup)
-    numbers = task_prompts.numbers(setup.model.prompt, setup.task)
     return BatchStream(examples, batch_size, settings.seed, task_ids=numbers, quota=quota)
   stream = packed_stream(
     setup.model,
@@ -209,6 +207,8 @@ def _stream(
     batch_size=batch_size,
     seed=settings.seed,
     microbatches=settings.microbatches or 1,
+    task_ids=numbers,
+    quota=quota,
   )
   rows, inputs, targets = stream.shape
   setup.console.print(

@@ -52,6 +52,7 @@ DEVICE = Flag(
 COMPILATION_CACHE = Flag(
   'compilation_cache', 'COMPILATION_CACHE', 'folder for compiled programs, or "off"', metavar='DIR'
 )
+PROFILE = Flag('profile', 'PROFILE', 'write a trace of a few steps', switch=True)
 TASK = Flag('task', 'TASK', 'a task by name (prompt-jax tasks lists them); several: a mixture',
             metavar='NAME', several=True)  # fmt: skip
 SHOTS = Flag('shots', 'SHOTS', 'train on so many examples of each class', at_least_one, 'K')
@@ -98,7 +99,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('draw', 'DRAW', 'seed of the examples that --shots draws, usually 0 to 4', seed, 'N'),
     Flag('train', 'TRAINABLE', '"prompt" (the default), "all" for model tuning, or a pattern of '
          'parameter paths; repeatable', metavar='PATTERN', many=True),
-    DEVICE, COMPILATION_CACHE, MESH, LAYOUT,
+    DEVICE, COMPILATION_CACHE, PROFILE, MESH, LAYOUT,
   ),
   'population': (
     *EXAMPLES_OF_A_RUN, OUTPUT, STEPS, BATCH, RATE, LENGTH, INPUT_LENGTH, TARGET_LENGTH,
@@ -112,7 +113,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
          listed(at_least_one, 'a list of steps such as 200,400'), 'N,M'),
     Flag('at_once', 'AT_ONCE', 'most prompts computed together, to save memory', at_least_one,
          'N'),
-    DEVICE, COMPILATION_CACHE,
+    DEVICE, COMPILATION_CACHE, PROFILE,
   ),
   'eval': (
     MODEL, VOCABULARY, TASK, FOLDER, MODULE, DATA, *COLUMNS,

@@ -27,7 +27,7 @@ from prompt_jax.errors import UserError, unknown
 # Saved states of a run, of one of several seeds, and of a stage of pretraining.
 STATES = ('state/[0-9]*', 'seed_*/state/[0-9]*', 'runs/*/state/[0-9]*')
 # Where and how a run computes may be another each time that it goes on.
-MAY_CHANGE = ('COMPILATION_CACHE', 'DEVICE')
+MAY_CHANGE = ('COMPILATION_CACHE', 'DEVICE', 'PROFILE')
 GIN_ADDS = '\n  In call to configurable'
 MACRO = re.compile(r'^([A-Za-z_]\w*)\s*=', re.MULTILINE)
 # `thing.parameter =`, or `thing:` before an indented block of parameters.

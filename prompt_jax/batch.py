@@ -15,7 +15,8 @@ class Batch:
     decoder_input_tokens: int32[B, U] targets shifted right by one, starting with 0.
     decoder_target_tokens: int32[B, U].
     decoder_loss_weights: float32[B, U] 0 where a target is padding.
-    task_id: int32[B] which task (and prompt) a row belongs to; None for one task.
+    task_id: int32[B] which task (and prompt) a row belongs to; in packed rows int32[B, G], that of
+      example g in g - 1, anything where a row has fewer than G. None for one task.
     encoder_segment_ids: int32[B, T] packed rows only: 1, 2, ... per example, 0 padding.
     encoder_positions: int32[B, T] packed rows only: position within the example.
     decoder_segment_ids: int32[B, U] as above.

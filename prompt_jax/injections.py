@@ -37,7 +37,8 @@ class Context:
     tokens: int32[B, T] input ids, 0 is padding.
     embeds: [B, T, H] their frozen embeddings.
     mask: bool[B, T] true where there is a token.
-    task_id: int32[B] which prompt a row uses, for methods that hold several.
+    task_id: int32[B] which prompt a row uses, for methods that hold several; int32[B, G] which each
+      example of a packed row uses, see `batch.Batch`.
     pooled: [B, H] mean of the frozen encoder's states; only if the method depends on "pooled".
     encoder: sizes of the encoder (static).
     decoder: sizes of the decoder (static).
@@ -92,7 +93,8 @@ class Injection:
   """What is added to one stack; every field is optional.
 
   Attributes:
-    prefix: [B|1, P, H] rows put among the token embeddings, where `placement` says.
+    prefix: [B|1, P, H] rows put among the token embeddings, where `placement` says; [B, G, P, H]
+      of each example of a packed row, where they differ.
     delta: [B|1, T, H] added to the token embeddings.
     kv: [L, 2, B|1, P, N, D] extra keys and values in front of each layer's own.
     hidden: an edit of the residual stream before each layer.
@@ -132,7 +134,7 @@ class Injections:
 
 def prefix_length(injection: Injection) -> int:
   """Number of prompt rows that `attach` puts among the tokens."""
-  return 0 if injection.prefix is None else injection.prefix.shape[1]
+  return 0 if injection.prefix is None else injection.prefix.shape[-2]
 
 
 def stands_apart(injection: Injection) -> bool:
@@ -140,7 +142,8 @@ def stands_apart(injection: Injection) -> bool:
 
   It is if its rows do not see the input and nothing that they see differs between examples.
   """
-  if injection.prefix is None or injection.sees_input or injection.prefix.shape[0] != 1:
+  prefix = injection.prefix
+  if prefix is None or injection.sees_input or prefix.ndim == 4 or prefix.shape[0] != 1:
     return False
   if injection.kv is None:
     return True
@@ -187,7 +190,11 @@ def attach(
   b = x.shape[0]
   rows = jnp.broadcast_to(injection.prefix, (b, *injection.prefix.shape[1:])).astype(x.dtype)
   if prompt_slot is not None:
-    chosen = jnp.take_along_axis(rows, jnp.maximum(prompt_slot, 0)[..., None], axis=1)
+    own = jnp.maximum(prompt_slot, 0)
+    if rows.ndim == 4 and layout.segments is not None:  # those of one example after the other
+      own = own + jnp.maximum(layout.segments - 1, 0) * rows.shape[2]
+      rows = rows.reshape(b, -1, rows.shape[-1])
+    chosen = jnp.take_along_axis(rows, own[..., None], axis=1)
     x = jnp.where((prompt_slot >= 0)[..., None], chosen, x)
     mask = layout.mask | (prompt_slot >= 0)
     return x, dataclasses.replace(layout, slot=prompt_slot, mask=mask)

@@ -77,7 +77,7 @@ every_training = pytest.mark.parametrize('name', [*FILES, 'deep-add-before_eos']
 # Where rows are reserved, and where none are: other placements and modes differ in neither.
 PACKED = [
   *FILES,
-  *(name for name in VARIANTS if 'blind' in name),
+  *(name for name in VARIANTS if 'blind' in name or 'shared' in name),
   'input-before_eos',
   'input_both-after_bos',
 ]
@@ -336,7 +336,9 @@ def some_examples() -> tuple[Example, ...]:
   rng = np.random.default_rng(3)
   ids = lambda n: np.append(rng.integers(3, 40, n - 1), 1).astype(np.int32)
   sizes = ((9, 2), (3, 4), (7, 1), (2, 3), (5, 2), (4, 1), (6, 2))
-  return tuple(Example(ids(t), ids(u), '', '', None, {}, 'some') for t, u in sizes)
+  made = [Example(ids(t), ids(u), '', '', None, {}, '') for t, u in sizes]
+  # Neighbours in a row are of different tasks, for methods that ask.
+  return tuple(dataclasses.replace(e, task=f'task {i % 3}') for i, e in enumerate(made))
 
 
 def owners(packed: Packed, batch: Batch) -> np.ndarray:
@@ -374,16 +376,21 @@ def losses_and_gradient(c: Case, batch: Batch, owner: np.ndarray):
 @pytest.mark.parametrize('name', PACKED)
 def test_packed_rows_are_rows_of_their_own_or_are_refused(name):
   c, examples = case(name), some_examples()
-  if c.model.prompt.depends_on:
-    with pytest.raises(UserError, match=f'reads {min(c.model.prompt.depends_on)} of each input'):
+  refused = c.model.prompt.depends_on - {'task_id'}
+  if refused:
+    with pytest.raises(UserError, match=f'reads {min(refused)} of each input'):
       slots(c.model, c.variables)
     return
+  asks = 'task_id' in c.model.prompt.depends_on
+  tasks = {f'task {k}': (k + 1) % 3 for k in range(3)} if asks else None
   encoder, decoder = slots(c.model, c.variables)
-  stream = PackedStream(examples, len(examples), row_length=24, encoder=encoder, decoder=decoder)
+  stream = PackedStream(
+    examples, len(examples), row_length=24, encoder=encoder, decoder=decoder, task_ids=tasks
+  )
   packed, batch = stream.packed(0), stream.batch(0)
   assert 1 < packed.rows < len(examples)
   got = losses_and_gradient(c, batch, owners(packed, batch))
-  alone = BatchStream(examples, len(examples), buckets=1)
+  alone = BatchStream(examples, len(examples), buckets=1, task_ids=tasks)
   owner = np.repeat(alone.rows(0).examples[:, None], alone.shapes.targets[0], axis=1)
   want = losses_and_gradient(c, alone.batch(0), owner)
   assert (want['of examples'] > 0).all()

@@ -49,6 +49,10 @@ VOCABULARY = Flag('vocabulary', 'VOCABULARY', 'a SentencePiece model, or "bytes"
 DEVICE = Flag(
   'device', 'DEVICE', 'cpu, gpu or tpu; "auto" takes the best one present', metavar='KIND'
 )
+COMPILATION_CACHE = Flag(
+  'compilation_cache', 'COMPILATION_CACHE', 'folder for compiled programs, or "off"', metavar='DIR'
+)
+PROFILE = Flag('profile', 'PROFILE', 'write a trace of a few steps', switch=True)
 TASK = Flag('task', 'TASK', 'a task by name (prompt-jax tasks lists them); several: a mixture',
             metavar='NAME', several=True)  # fmt: skip
 SHOTS = Flag('shots', 'SHOTS', 'train on so many examples of each class', at_least_one, 'K')
@@ -95,7 +99,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('draw', 'DRAW', 'seed of the examples that --shots draws, usually 0 to 4', seed, 'N'),
     Flag('train', 'TRAINABLE', '"prompt" (the default), "all" for model tuning, or a pattern of '
          'parameter paths; repeatable', metavar='PATTERN', many=True),
-    DEVICE, MESH, LAYOUT,
+    DEVICE, COMPILATION_CACHE, PROFILE, MESH, LAYOUT,
   ),
   'population': (
     *EXAMPLES_OF_A_RUN, OUTPUT, STEPS, BATCH, RATE, LENGTH, INPUT_LENGTH, TARGET_LENGTH,
@@ -109,14 +113,14 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
          listed(at_least_one, 'a list of steps such as 200,400'), 'N,M'),
     Flag('at_once', 'AT_ONCE', 'most prompts computed together, to save memory', at_least_one,
          'N'),
-    DEVICE,
+    DEVICE, COMPILATION_CACHE, PROFILE,
   ),
   'eval': (
     MODEL, VOCABULARY, TASK, FOLDER, MODULE, DATA, *COLUMNS,
     Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt', metavar='FILE'),
     Flag('split', 'SPLIT', 'which split to measure', metavar='NAME'),
     Flag('method', 'METHOD', 'rank the labels, or generate text', metavar='rank|generate'),
-    OUTPUT, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE,
+    OUTPUT, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE, COMPILATION_CACHE,
   ),
   'infer': (
     MODEL, VOCABULARY,
@@ -125,7 +129,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
          metavar='FILE'),
     Flag('text', 'TEXT', 'its column (several: a,b)', metavar='COLUMN'),
     Flag('output', 'OUTPUT', 'a JSONL file for the answers', metavar='FILE'),
-    BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE,
+    BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE, COMPILATION_CACHE,
   ),
   'pretrain': (
     Flag('corpus', 'CORPUS', 'text, one document a paragraph (.txt or .xz)', metavar='FILE'),
@@ -136,7 +140,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     OUTPUT,
     Flag('steps', 'STEPS', 'steps of span corruption; 0 for none', at_least_zero, 'N'),
     Flag('adapt_steps', 'ADAPT_STEPS', 'steps of prefix LM', at_least_one, 'N'),
-    BATCH, RATE, INPUT_LENGTH, TARGET_LENGTH, SEED, DEVICE,
+    BATCH, RATE, INPUT_LENGTH, TARGET_LENGTH, SEED, DEVICE, COMPILATION_CACHE,
   ),
   'plan': (
     Flag('topology', 'TOPOLOGY', 'TPU slices, as v5e-16,v4-8', listed(str, ''), 'NAME,NAME'),

@@ -26,6 +26,8 @@ from prompt_jax.errors import UserError, unknown
 
 # Saved states of a run, of one of several seeds, and of a stage of pretraining.
 STATES = ('state/[0-9]*', 'seed_*/state/[0-9]*', 'runs/*/state/[0-9]*')
+# Where and how a run computes may be another each time that it goes on.
+MAY_CHANGE = ('COMPILATION_CACHE', 'DEVICE', 'PROFILE')
 GIN_ADDS = '\n  In call to configurable'
 MACRO = re.compile(r'^([A-Za-z_]\w*)\s*=', re.MULTILINE)
 # `thing.parameter =`, or `thing:` before an indented block of parameters.
@@ -297,7 +299,8 @@ def record(output: pathlib.Path, may_change: Sequence[str] = ()) -> None:
 
   Args:
     output: the folder.
-    may_change: macros that may differ from those of the run that the folder already holds.
+    may_change: macros that may differ from those of the run that the folder already holds, besides
+      `MAY_CHANGE`.
 
   Raises:
     UserError: the folder holds a run with other settings, or cannot be written.
@@ -306,7 +309,7 @@ def record(output: pathlib.Path, may_change: Sequence[str] = ()) -> None:
   before = _settings(path.read_text('utf-8') if os.path.isfile(path) and begun(output) else text)
   now = _settings(text)
   changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
-  changed = [name for name in changed if name not in may_change]
+  changed = [name for name in changed if name not in (*MAY_CHANGE, *may_change)]
   if changed:
     lines = [
       f'  {n}: {before.get(n, "not set")} before, {now.get(n, "not set")} now' for n in changed

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from prompt_jax.cli import config, report, tuned
+from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.data.vocabulary import Vocabulary
@@ -38,6 +39,7 @@ def evaluate(
   input_length: int | None,
   target_length: int | None,
   device: str,
+  compilation_cache: str,
   dtype: str | None,
 ) -> None:
   """Measures, prints a table, and writes scores and predictions if a folder is given.
@@ -54,10 +56,11 @@ def evaluate(
     input_length: most tokens of an input; None as in training.
     target_length: most tokens of a target; None as in training.
     device: see `cli.device`.
+    compilation_cache: see `cli.compilation_cache`.
     dtype: see `load_backbone`.
   """
   console, folder = Console(), pathlib.Path(output) if output else None
-  choose_device(device)
+  keep_compiled(compilation_cache, choose_device(device))
   if folder and os.path.exists(folder / 'metrics.jsonl'):
     raise UserError(
       f'The folder {output} holds a training run, whose results would be replaced. Give another '

@@ -14,6 +14,7 @@ import numpy as np
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.cli import config, tuned
+from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.cli.eval import lengths_of
 from prompt_jax.data.batches import evaluation_batches
@@ -67,6 +68,7 @@ def infer(
   target_length: int | None,
   decoding: Decoding | None,
   device: str,
+  compilation_cache: str,
   dtype: str | None,
 ) -> None:
   """Answers each text and prints or writes the answers in order.
@@ -84,9 +86,10 @@ def infer(
     target_length: most tokens of an answer; None as in training.
     decoding: how text is written; None ranks the labels that the prompt was tuned on, if any.
     device: see `cli.device`.
+    compilation_cache: see `cli.compilation_cache`.
     dtype: see `load_backbone`.
   """
-  choose_device(device)
+  keep_compiled(compilation_cache, choose_device(device))
   texts = _texts(texts, file, column)
   ready = tuned.load(model, prompt_file, dtype, vocabulary)
   lengths = lengths_of(ready, input_length, target_length)

@@ -1,7 +1,7 @@
 """Training batches of packed rows: what the prompt of a run needs of them, or why it cannot be."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +38,8 @@ def packed_stream(
   batch_size: int,
   seed: int,
   microbatches: int = 1,
+  task_ids: Mapping[str, int] | None = None,
+  quota: Mapping[str, int] | None = None,
 ) -> PackedStream:
   """The stream with the places that the prompt needs.
 
@@ -55,6 +57,8 @@ def packed_stream(
     encoder=encoder,
     decoder=decoder,
     row_multiple=microbatches,
+    task_ids=task_ids,
+    quota=quota,
   )
 
 
@@ -64,14 +68,14 @@ def slots(model: PromptedT5, variables: dict[str, Any]) -> tuple[Slots, Slots]:
   Raises:
     UserError: the method reads its input.
   """
-  reads = sorted(model.prompt.depends_on) if model.prompt is not None else []
+  reads = sorted(model.prompt.depends_on - {'task_id'}) if model.prompt is not None else []
   if reads:
     raise UserError(
       f'{type(model.prompt).__name__} reads {", ".join(reads)} of each input, and a packed row has '
       'several inputs. Leave out --pack, or take a prompt that is the same for every input.'
     )
   tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-  call = lambda v, t: model.apply(v, t, method='injections')
+  call = lambda v, t: model.apply(v, t, t[:, 0], method='injections')
   injections = jax.eval_shape(call, variables, tokens)
   if injections.encoder.delta is not None or injections.decoder.delta is not None:
     raise UserError(

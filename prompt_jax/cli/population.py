@@ -10,6 +10,7 @@ from rich.console import Console
 
 from prompt_jax.cli import cells, config, data
 from prompt_jax.cli.candidates import Candidate, Parts, candidates
+from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.cli.population_report import conclude
 from prompt_jax.cli.population_scores import Scores
@@ -48,6 +49,7 @@ def population(
   halving: Sequence[int],
   at_once: int | None,
   device: str,
+  compilation_cache: str,
   dtype: str | None,
   max_positions: int,
 ) -> None:
@@ -73,11 +75,12 @@ def population(
     halving: steps at which the worse half stops.
     at_once: most prompts computed together; None for what suits the device.
     device: see `cli.device`.
+    compilation_cache: see `cli.compilation_cache`.
     dtype: see `load_backbone`.
     max_positions: most encoder positions, prompt rows and tokens together.
   """
   console = Console()
-  choose_device(device)
+  keep_compiled(compilation_cache, choose_device(device))
   varied = _grid(learning_rates, lengths, inits, grid)
   cells.check_names(varied, [Parts, data.choose], [Settings, Loss])
   _check_seeds(seeds)
@@ -100,7 +103,7 @@ def population(
   tasks = list(dict.fromkeys(c.setup.task.name for c in found))
   _check_tasks(found, tasks, halving)
   folder = pathlib.Path(output or f'runs/{"-".join(tasks)}')
-  config.record(folder, may_change=('DEVICE', 'STEPS', 'AT_ONCE'))
+  config.record(folder, may_change=('STEPS', 'AT_ONCE'))
   scores = Scores(found, settings.patterns, batch_size, at_once)
   results = loop.train_together(
     members=[c.member for c in found],

@@ -17,6 +17,7 @@ from rich.console import Console
 from prompt_jax.batch import Batch
 from prompt_jax.checkpoints.backbone import load_backbone, save_backbone
 from prompt_jax.cli import config
+from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.data.cooccurrence import token_vectors as vectors_of
 from prompt_jax.data.text_stream import Objective, TextStream, read_documents, tokenise
@@ -64,6 +65,7 @@ def pretrain(
   choice_share: float,
   seed: int,
   device: str,
+  compilation_cache: str,
   stored_dtype: str,
 ) -> None:
   """Trains the stages that have steps, each resumable, and writes a model folder.
@@ -90,18 +92,19 @@ def pretrain(
       `data.word_choice`.
     seed: of the weights and of the order of the text.
     device: see `cli.device`.
+    compilation_cache: see `cli.compilation_cache`.
     stored_dtype: of the weights on disk.
   """
   if not corpus or not output:
     raise UserError('Give a text (--corpus FILE) and a folder for the model (--output DIR).')
   console, folder = Console(), pathlib.Path(output)
-  choose_device(device)
+  keep_compiled(compilation_cache, choose_device(device))
   if model:
     _check_given(model, vocabulary, token_vectors, folder)
   elif token_vectors:
     _check_heads(architecture)
   base = load_backbone(model, 'float32') if model else None
-  config.record(folder, may_change=('DEVICE',))
+  config.record(folder)
 
   documents = read_documents(corpus)
   if base is None:

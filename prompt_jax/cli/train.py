@@ -14,6 +14,7 @@ from rich.console import Console
 
 from prompt_jax.checkpoints.source import find
 from prompt_jax.cli import config, report, task_prompts, tuned
+from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.cli.packing import Packing, packed_stream
 from prompt_jax.cli.setup import (
@@ -79,6 +80,7 @@ def train(
   seed: int,
   seeds: Sequence[int] | None,
   device: str,
+  compilation_cache: str,
   mesh: Sequence[int] | None,
   layout: str,
   dtype: str | None,
@@ -106,6 +108,7 @@ def train(
     seed: of the only run, or
     seeds: of several runs, in folders of their own.
     device: see `cli.device`.
+    compilation_cache: see `cli.compilation_cache`.
     mesh: (data, model) devices along each axis; None for one device.
     layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
     dtype: see `load_backbone`.
@@ -115,8 +118,9 @@ def train(
     max_positions: most encoder positions, prompt rows and tokens together.
   """
   console = Console()
-  platform = choose_device(device).platform
-  placement = meshes.make(mesh, layout, jax.devices(platform))
+  chosen = choose_device(device)
+  keep_compiled(compilation_cache, chosen)
+  placement = meshes.make(mesh, layout, jax.devices(chosen.platform))
   compute = Compute(dtype, weights, query_chunk, scores_dtype, placement)
   folder = pathlib.Path(output or f'runs/{task.name}')
   if seeds and len(set(seeds)) < len(seeds):
@@ -125,11 +129,9 @@ def train(
     raise UserError(
       'Weights in int8 cannot be trained: leave WEIGHTS out, or train the prompt only.'
     )
-  if packing.on and task.mixing is not None:
-    raise UserError(f'{task.name} is a mixture, which --pack does not mix. Leave out --pack.')
   if placement:
     settings = _on_mesh(settings, placement, model, vocabulary, batch_size, packing)
-  config.record(folder, may_change=('DEVICE', 'STEPS', 'MESH', 'LAYOUT'))
+  config.record(folder, may_change=('STEPS', 'MESH', 'LAYOUT'))
   lengths = Lengths(input_length, target_length)
   setup = set_up(model, vocabulary, task, prompt, lengths, dropout, compute, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)
@@ -193,9 +195,9 @@ def _stream(
 ) -> Stream:
   """The training batches, and a word on the shape of packed ones."""
   examples = setup.examples['train']
+  quota = _quota(setup)
+  numbers = task_prompts.numbers(setup.model.prompt, setup.task)
   if not packing.on:
-    quota = _quota(setup)
-    numbers = task_prompts.numbers(setup.model.prompt, setup.task)
     return BatchStream(examples, batch_size, settings.seed, task_ids=numbers, quota=quota)
   stream = packed_stream(
     setup.model,
@@ -205,6 +207,8 @@ def _stream(
     batch_size=batch_size,
     seed=settings.seed,
     microbatches=settings.microbatches or 1,
+    task_ids=numbers,
+    quota=quota,
   )
   rows, inputs, targets = stream.shape
   setup.console.print(

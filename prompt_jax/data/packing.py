@@ -6,12 +6,14 @@ batch holds the same number of examples as one that is not packed.
 
 import dataclasses
 import itertools
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from prompt_jax.batch import Batch
+from prompt_jax.data import mixture
 from prompt_jax.data.batches import check_batch, check_position, digest
 from prompt_jax.data.example import Example
 from prompt_jax.errors import UserError
@@ -69,6 +71,8 @@ class PackedStream:
     decoder: what it reserves in its decoder row.
     multiple: lengths of rows are multiples of it.
     row_multiple: the number of rows is one of it (microbatches need equal parts).
+    task_ids: task name -> `Batch.task_id`; None leaves it out.
+    quota: task name -> examples of it in an epoch (`mixture.quotas`); None for every example once.
     number: the next batch, counted from 0 over all epochs.
   """
 
@@ -81,6 +85,8 @@ class PackedStream:
   decoder: Slots = NO_SLOTS
   multiple: int = 8
   row_multiple: int = 1
+  task_ids: Mapping[str, int] | None = None
+  quota: Mapping[str, int] | None = None
   number: int = 0
 
   def __post_init__(self):
@@ -99,18 +105,25 @@ class PackedStream:
         'more, a lower --input_length, or no --pack.'
       )
     self.digest = digest(self.examples)
+    self._tasks = np.asarray([e.task for e in self.examples])
+    if self.quota:
+      self.digest = zlib.crc32(repr(sorted(self.quota.items())).encode(), self.digest)
     self.shape = self._choose_shape()
     self._epoch: tuple[int, list[Packed]] | None = None
 
   @property
   def batches_per_epoch(self) -> int:
-    return -(-len(self.examples) // self.batch_size)
+    size = sum(self.quota.values()) if self.quota else len(self.examples)
+    return -(-size // self.batch_size)
 
   @property
   def filled(self) -> float:
     """The share of encoder positions that are not padding, in an epoch where all batches fit."""
-    needed = sum(inputs for inputs, _ in self._costs)
-    return needed / (self.batches_per_epoch * self.shape.rows * self.shape.inputs)
+    inputs = np.array([inputs for inputs, _ in self._costs])
+    needed = inputs.sum()
+    if self.quota:
+      needed = sum(n * inputs[self._tasks == name].mean() for name, n in self.quota.items())
+    return float(needed) / (self.batches_per_epoch * self.shape.rows * self.shape.inputs)
 
   @property
   def position(self) -> dict[str, int]:
@@ -135,24 +148,33 @@ class PackedStream:
   def batch(self, number: int) -> Batch:
     """Batch `number`, whatever was read before."""
     return make_packed(
-      self.examples, self.packed(number), self.shape, encoder=self.encoder, decoder=self.decoder
+      self.examples,
+      self.packed(number),
+      self.shape,
+      encoder=self.encoder,
+      decoder=self.decoder,
+      task_ids=self.task_ids,
     )
 
   def packed(self, number: int) -> Packed:
     """Which examples batch `number` holds, and where."""
     epoch, within = divmod(number, self.batches_per_epoch)
     if self._epoch is None or self._epoch[0] != epoch:
-      rng = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-      self._epoch = (epoch, self._pack(rng.permutation(len(self.examples)), self.shape))
+      self._epoch = (epoch, self._pack(self._order(self.seed, epoch), self.shape))
     return self._epoch[1][within]
+
+  def _order(self, seed: int, epoch: int) -> np.ndarray:
+    if self.quota:
+      return mixture.order(self._tasks, self.quota, seed, epoch)
+    rng = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    return rng.permutation(len(self.examples))
 
   def _pack(self, order: np.ndarray, shape: Shape) -> list[Packed]:
     return pack(order.tolist(), self._costs, self.batch_size, shape, self.look_ahead)
 
   def _choose_shape(self) -> Shape:
     """The fewest rows that take a batch, then the lengths that leave the fewest positions."""
-    rng = np.random.Generator(np.random.Philox(key=[0, 0]))
-    some = rng.permutation(len(self.examples))[: TRIED * self.batch_size]
+    some = self._order(0, 0)[: TRIED * self.batch_size]  # the same for every seed
     of_some = np.array(self._costs)[some]
     in_a_batch = of_some.mean(0) * min(self.batch_size, len(some))
     longest = np.max(self._costs, axis=0)
@@ -253,6 +275,7 @@ def make_packed(
   *,
   encoder: Slots = NO_SLOTS,
   decoder: Slots = NO_SLOTS,
+  task_ids: Mapping[str, int] | None = None,
 ) -> Batch:
   """The arrays of a batch of packed rows.
 
@@ -262,9 +285,13 @@ def make_packed(
   inputs = _Rows(packed.rows, shape.inputs)
   targets = _Rows(packed.rows, shape.targets)
   wanted, weights = np.zeros_like(targets.tokens), np.zeros(targets.tokens.shape, np.float32)
+  most = shape.inputs // (encoder.rows + 1)  # examples of a row: each has a token at least
+  tasks = None if task_ids is None else np.zeros((packed.rows, most), np.int32)
   for i, row in zip(packed.examples.tolist(), packed.row.tolist(), strict=True):
     example = examples[i]
-    inputs.add(row, example.inputs, encoder)
+    last = inputs.add(row, example.inputs, encoder) - 1
+    if tasks is not None and task_ids is not None:
+      tasks[row, inputs.segments[row, last] - 1] = task_ids[example.task]
     end = targets.add(row, np.concatenate([[0], example.targets[:-1]]), decoder)
     wanted[row, end - len(example.targets) : end] = example.targets
     weights[row, end - len(example.targets) : end] = 1
@@ -274,6 +301,7 @@ def make_packed(
     'decoder_input_tokens': targets.tokens,
     'decoder_target_tokens': wanted,
     'decoder_loss_weights': weights,
+    'task_id': tasks,
     'encoder_segment_ids': inputs.segments,
     'encoder_positions': inputs.positions,
     'decoder_segment_ids': targets.segments,

@@ -47,11 +47,11 @@ class TaskPrompts(PromptMethod):
         'which training has put into the folder task_prompts.'
       )
     own = own_table(self, self.table, 'tasks')((self.tasks, self.length, ctx.encoder.H))
-    rows = own[ctx.task_id]  # [B, length, H]
+    rows = own[ctx.task_id]  # [B, length, H]; [B, G, length, H] of packed rows
     if self.shared:
       common = own_table(self, self.table, 'shared')((self.shared, ctx.encoder.H))
-      before = jnp.broadcast_to(common, (rows.shape[0], *common.shape))
-      rows = jnp.concatenate([before, rows], axis=1)
+      before = jnp.broadcast_to(common, (*rows.shape[:-2], *common.shape))
+      rows = jnp.concatenate([before, rows], axis=-2)
     return Injections(encoder=Injection(prefix=rows, placement=self.placement))
 
   def _check(self) -> None:

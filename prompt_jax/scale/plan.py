@@ -16,8 +16,8 @@ from typing import Any
 
 import jax
 
-from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.errors import UserError
+from prompt_jax.scale import flops
 from prompt_jax.scale.chips import Slice, slice_of
 from prompt_jax.scale.cost import Cost, cost
 from prompt_jax.scale.program import Work, lowered, prompt_rows
@@ -144,23 +144,10 @@ def plan(work: Work, topology: str, place: Placement) -> Plan:
 
 
 def train_flops(work: Work) -> float:
-  """FLOPs that a training step cannot do without, over all devices.
-
-  Forward and backward through frozen weights: 4 a weight and token, 2 a weight and token less than
-  where weights train; attention has 12 a pair of positions and unit of width.
-  """
-  cfg = work.config
-  joined = cfg.num_heads * cfg.head_dim
-  encoder, decoder = cfg.num_encoder_layers, cfg.num_decoder_layers
-  rows = work.inputs + prompt_rows(work)
-  weights = 0.0
-  for path, shape in expected_shapes(cfg).items():
-    if not path.endswith('kernel') and not (cfg.tied_logits and path.endswith('embedding')):
-      continue
-    of_inputs = path.startswith('encoder') or re.search('encoder_decoder.*/(key|value)/', path)
-    weights += math.prod(shape) * (rows if of_inputs else work.targets)
-  pairs = encoder * rows**2 + decoder * (work.targets**2 + work.targets * rows)
-  return work.batch * (4 * weights + 12 * pairs * joined)
+  """See `flops.train_flops`; over all devices."""
+  return flops.train_flops(
+    work.config, flops.of_rows(work.batch, work.inputs + prompt_rows(work), work.targets)
+  )
 
 
 def _devices(described: Slice) -> Any:

@@ -38,6 +38,7 @@ from prompt_jax.training.output import Output
 from prompt_jax.training.partition import Tree, count, split
 from prompt_jax.training.population import population_step
 from prompt_jax.training.prefetch import Prefetch, Stream
+from prompt_jax.training.profile import Profile
 from prompt_jax.training.progress import Progress
 from prompt_jax.training.records import Records, plot_curve, read_records
 from prompt_jax.training.saved import restore, save
@@ -260,14 +261,19 @@ def _loop(run: Run, point: Point, streams: Streams, interrupt: Interrupt) -> Non
   with (
     Progress(settings.steps, point.step, run.console) as progress,
     Prefetch(streams, settings.prefetch, run.placement and run.placement.rows) as prefetched,
+    Profile(
+      settings.profile, run.folder / 'profile', point.step, settings.steps, progress
+    ) as profile,
   ):
     diverged = functools.partial(_diverged, run, point, progress)
     monitor = Monitor(records, progress, settings.log_every, diverged)
     if point.step == 0 and settings.eval_at_start and run.evaluate:
       judge(run, run.evaluate, point, records, progress)
     for batches, position in prefetched:
-      metrics = _step(run, point, batches)
+      with profile.step(point.step):
+        metrics = _step(run, point, batches)
       point.step, point.position = point.step + 1, position
+      profile.stepped(point.step, metrics)
       monitor.push(point.step, metrics)
       last = point.step == settings.steps
       value, improved = None, False

@@ -69,11 +69,14 @@ class Prefetch:
 
   def _fill(self) -> None:
     try:
-      for batch in self._stream:
-        position = dict(self._stream.position)
-        if not self._put((jax.device_put(batch, self._device), position, None)):
+      batches = iter(self._stream)
+      while True:
+        with jax.profiler.TraceAnnotation('input'):
+          batch = next(batches, None)
+          position = dict(self._stream.position)
+          placed = jax.device_put(batch, self._device)
+        if not self._put((placed, position, None)) or batch is None:
           return
-      self._put((None, None, None))
     except BaseException as e:  # It is raised where batches are taken.
       self._put((None, None, e))
 

@@ -28,6 +28,7 @@ class Settings:
     patience: stop after so many evaluations in a row that were not better; None never does.
     warm_start: path of a prompt file to begin with instead of the fresh prompt.
     prefetch: batches made ahead of the step.
+    profile: trace a few steps, see `profile.Profile`.
   """
 
   steps: int
@@ -45,6 +46,7 @@ class Settings:
   patience: int | None = None
   warm_start: str | None = None
   prefetch: int = 2
+  profile: bool = False
 
   def __post_init__(self):
     object.__setattr__(self, 'patterns', tuple(self.patterns))

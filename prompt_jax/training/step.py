@@ -136,9 +136,10 @@ def loss_gradient(
       deterministic=not dropout,
       rngs={'dropout': key} if dropout else None,
     )
-    value, sums = loss_and_sums(
-      logits, part.decoder_target_tokens, part.decoder_loss_weights, scaled, loss
-    )
+    with jax.named_scope('loss'):
+      value, sums = loss_and_sums(
+        logits, part.decoder_target_tokens, part.decoder_loss_weights, scaled, loss
+      )
     aux = jnp.asarray(aux, jnp.float32) / microbatches
     return value + aux, {**sums, 'aux_loss': aux, 'loss': value + aux}
 
@@ -155,7 +156,8 @@ def updated(
   state: TrainState, gradient: Tree, tx: optax.GradientTransformation
 ) -> tuple[TrainState, Array]:
   """The second half of `train_step`: the state after one update, and the norm of the update."""
-  updates, opt_state = tx.update(gradient, state.opt_state, state.trainable)
+  with jax.named_scope('optimizer'):
+    updates, opt_state = tx.update(gradient, state.opt_state, state.trainable)
   new = dataclasses.replace(
     state,
     step=state.step + 1,

@@ -97,7 +97,8 @@ def test_eval_of_both_gives_the_score_of_the_run(trained, folder, model, tmp_pat
   assert results(tmp_path / 'b')['accuracy'] == pytest.approx(results(trained)['trec/accuracy'])
 
 
-def test_a_run_that_goes_on_is_one_that_never_stopped(trained, folder, model, tmp_path):
+@pytest.mark.parametrize('more', [[], ['--pack', '--gin.ROW_LENGTH=72']])
+def test_a_run_that_goes_on_is_one_that_never_stopped(more, folder, model, tmp_path):
   command = ['train', '--model', model, '--task', 'sst2', 'trec', '--folder', folder]
   command += [
     '--prompt',
@@ -107,7 +108,8 @@ def test_a_run_that_goes_on_is_one_that_never_stopped(trained, folder, model, tm
     '--output',
     str(tmp_path),
   ]
-  command += ['--gin_file=runs/published.gin']  # whose rate does not depend on the number of steps
+  # A rate that does not depend on the number of steps.
+  command += [*more, '--gin_file=runs/published.gin']
   assert main([*command, '--steps=2']) == 0
   assert main([*command, '--steps=6']) == 0
   resumed = load_prompt(tmp_path / 'last.safetensors').params['tasks']['prompt']
@@ -133,8 +135,6 @@ def test_mistakes(trained, folder, model, tmp_path, capsys):
      'cb can only be measured'),
     (['train', '--task', 'nusax_senti.english:all', '--folder', folder, '--prompt',
       'task_prompts', *SIZES, '--output', out], 'would never train'),
-    (['train', '--task', 'sst2', 'trec', '--folder', folder, '--pack', '--output', out],
-     'Leave out --pack'),
     (['population', '--task', 'sst2', 'trec', '--folder', folder, *SIZES, '--seeds=0,1',
       '--output', out], 'prompts of one task each'),
     (['train', '--task', 'sst2', '--folder', folder, '--shots', '4', '--output', out],

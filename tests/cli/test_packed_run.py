@@ -18,8 +18,10 @@ def test_a_packed_run_takes_as_many_examples_a_step_and_goes_on(train, tmp_path,
   # Inputs of 15 or 16 bytes and 4 rows: two in a row of 40 positions.
   printed = ' '.join(capsys.readouterr().out.split())
   assert 'Packed: 8 examples a step in 4 rows of 40 positions' in printed
-  assert main([*packed, '--steps=3']) == 0
-  assert 'Going on after step 2' in capsys.readouterr().out
+  assert main([*packed, '--steps=3', '--profile']) == 0
+  printed = ' '.join(capsys.readouterr().out.split())
+  assert 'Going on after step 2' in printed
+  assert f'Profile of steps 3 to 3: {tmp_path / "out" / "profile"}' in printed
   records = read_records(tmp_path / 'out' / 'metrics.jsonl')
   assert [r['examples'] for r in records if r['kind'] == 'train'] == [8, 8]
   # The same folder without --pack would be another run.

@@ -1,5 +1,7 @@
 """The packed stream: once an epoch and whole, nothing overlaps, exact restart anywhere."""
 
+import collections
+import dataclasses
 import itertools
 
 import hypothesis
@@ -179,6 +181,36 @@ def test_the_seed_and_the_epoch_decide_the_order():
   assert order(1, 0) == order(1, 0)
   assert order(1, 0) != order(2, 0)
   assert order(1, 0) != order(1, 1)
+
+
+def test_a_mixture_has_so_many_of_each_task_and_tells_whose_each_example_is():
+  tasks, quota, numbers = 'abb', {'a': 30, 'b': 10}, {'a': 4, 'b': 2}
+  examples = [
+    dataclasses.replace(e, task=tasks[i % 3]) for i, e in enumerate(made_up([2, 5, 1, 9] * 6))
+  ]
+  whose = {tuple(e.inputs.tolist()): e.task for e in examples}
+  settings = {'row_length': 48, 'encoder': Slots(2), 'task_ids': numbers}
+  stream = PackedStream(examples, 6, quota=quota, **settings)
+  assert stream.batches_per_epoch == 7
+  found, filled = [], []
+  for number in range(7):
+    batch = stream.batch(number)
+    filled.append((batch.encoder_segment_ids > 0).mean())
+    for r, row in enumerate(batch.encoder_segment_ids):
+      for g in range(1, row.max() + 1):
+        own = (row == g) & (batch.prompt_slot[r] < 0)
+        task = whose[tuple(batch.encoder_input_tokens[r][own].tolist())]
+        assert batch.task_id[r, g - 1] == numbers[task]
+        found.append(task)
+    assert batch.task_id.shape[1] * 2 < batch.encoder_input_tokens.shape[1]
+  assert collections.Counter(found) == quota
+  assert stream.filled == pytest.approx(np.mean(filled), rel=0.1)
+  # Every seed has the same shape, and an order of its own.
+  other = PackedStream(examples, 6, seed=1, quota=quota, **settings)
+  assert other.shape == stream.shape
+  assert other.packed(0).examples.tolist() != stream.packed(0).examples.tolist()
+  with pytest.raises(UserError, match='the examples differ'):
+    PackedStream(examples, 6, quota={'a': 31, 'b': 9}, **settings).restore(stream.position)
 
 
 def test_other_data_or_settings_cannot_be_resumed():

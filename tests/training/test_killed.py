@@ -84,6 +84,11 @@ def uninterrupted(tmp_path_factory):
   return folder
 
 
+def last_state(folder):
+  """The step that a run would go on after."""
+  return max((int(p.name) for p in (folder / 'state').iterdir() if p.name.isdigit()), default=0)
+
+
 def assert_same_prompts(folder, other):
   for name in ('last.safetensors', 'prompt.safetensors', 'initial.safetensors'):
     assert (folder / name).read_bytes() == (other / name).read_bytes(), name
@@ -98,7 +103,7 @@ def test_kill_at_random_moments(server, uninterrupted, tmp_path):
     time.sleep(rng.random() * 0.1)
     run.process.kill()
     run.process.join()
-    done = max((int(p.name) for p in (folder / 'state').iterdir() if p.name.isdigit()), default=0)
+    done = last_state(folder)
     assert done < OPTIONS['steps']
   assert done > 0
   code, output = Run(server, folder, OPTIONS).finish()
@@ -117,7 +122,7 @@ def test_a_killed_population_goes_on_to_the_same_bytes(server, tmp_path):
     run.wait_for_step(last, member='seed_0')
     run.process.kill()
     run.process.join()
-    done = max((int(p.name) for p in (folder / 'state').iterdir() if p.name.isdigit()), default=0)
+    done = last_state(folder)
     assert done < OPTIONS['steps']
   assert done > 0
   code, output = Run(server, folder, options, run=toy_run.toy_train_together).finish()
@@ -127,6 +132,23 @@ def test_a_killed_population_goes_on_to_the_same_bytes(server, tmp_path):
     assert_same_prompts(folder / f'seed_{k}', whole / f'seed_{k}')
     steps = [r['step'] for r in read_records(folder / f'seed_{k}' / 'metrics.jsonl')]
     assert steps == [r['step'] for r in read_records(whole / f'seed_{k}' / 'metrics.jsonl')]
+
+
+def test_a_killed_run_of_packed_rows_goes_on_to_the_same_bytes(server, tmp_path):
+  """Within the first epoch, of seven steps, and across the end of one."""
+  folder, whole = tmp_path / 'run', tmp_path / 'whole'
+  toy_run.toy_train_packed(whole, **OPTIONS)
+  for last in (4, 9):
+    run = Run(server, folder, OPTIONS, run=toy_run.toy_train_packed)
+    run.wait_for_step(last)
+    run.process.kill()
+    run.process.join()
+    assert 0 < last_state(folder) < OPTIONS['steps']
+  done = last_state(folder)
+  code, output = Run(server, folder, OPTIONS, run=toy_run.toy_train_packed).finish()
+  assert code == 0, output
+  assert f'Going on after step {done}' in output
+  assert_same_prompts(folder, whole)
 
 
 def test_sigterm_saves_and_exits_with_143(server, tmp_path):

@@ -6,9 +6,12 @@ import sys
 
 import jax
 import jax.numpy as jnp
-from toy_model import H, ToyModel, toy_batch, toy_variables
+import numpy as np
+from toy_model import H, ToyModel, U, V, toy_batch, toy_variables
 
 from prompt_jax.checkpoints.fingerprint import fingerprint
+from prompt_jax.data.example import Example
+from prompt_jax.data.packing import PackedStream, Slots
 from prompt_jax.errors import UserError
 from prompt_jax.training import losses, optim
 from prompt_jax.training.loop import train, train_together
@@ -82,6 +85,26 @@ def toy_train(
     },
     evaluate=evaluate,
   )
+
+
+def toy_packed_stream():
+  """Rows of two examples or three, of two tasks as a mixture has them."""
+  rng = np.random.default_rng(0)
+  ids = lambda n: rng.integers(1, V, n).astype(np.int32)
+  sizes = rng.integers(1, 7, 40)
+  examples = [
+    Example(ids(n), ids(1 + n % 2), '', '', None, {}, 'ab'[i % 2]) for i, n in enumerate(sizes)
+  ]
+  # The toy's logits are of U positions.
+  stream = PackedStream(
+    examples, 6, row_length=12, encoder=Slots(1), multiple=U, quota={'a': 10, 'b': 30}
+  )
+  assert stream.shape.targets == U
+  return stream
+
+
+def toy_train_packed(folder, **settings):
+  return toy_train(folder, stream=toy_packed_stream(), **settings)
 
 
 def toy_members(rates=(0.3, 0.1, 1.0), streams=None, metric='loss', warm_start=None):

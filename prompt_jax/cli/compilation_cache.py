@@ -101,7 +101,8 @@ def _make_room(chosen: pathlib.Path) -> None:
 
 
 def _files(chosen: pathlib.Path) -> Iterator[tuple[pathlib.Path, os.stat_result]]:
-  for path in chosen.rglob('*'):
+  """What JAX has written there; a folder of the user's may hold other files."""
+  for path in chosen.glob('*-cache'):
     try:
       if path.is_file():
         yield path, path.stat()

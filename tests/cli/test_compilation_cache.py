@@ -107,10 +107,10 @@ def test_the_folder_is_the_users_and_that_of_the_machine(monkeypatch):
 
 def test_the_oldest_programs_go_where_there_are_too_many(tmp_path, monkeypatch):
   monkeypatch.setattr(compilation_cache, 'MOST_BYTES', 250)
-  (tmp_path / 'deeper').mkdir()
-  names = ['c', 'a', 'deeper/b']
+  names = ['c-cache', 'a-cache', 'b-cache', 'the work of a year']
   for age, name in enumerate(names):
     (tmp_path / name).write_bytes(b'x' * 100)
     os.utime(tmp_path / name, (time.time() - age, time.time() - age))
   compilation_cache._make_room(tmp_path)
-  assert [name for name in names if (tmp_path / name).exists()] == ['c', 'a']
+  left = {path.name for path in tmp_path.iterdir()}
+  assert left == {'c-cache', 'a-cache', 'the work of a year'}

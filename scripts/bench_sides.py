@@ -71,8 +71,8 @@ def our_step(model: Any, frozen: dict, trainable: dict, tx: Any, **options: Any)
   return step
 
 
-def peft_step(prompt_rows: int, threads: int) -> Callable:
-  """PEFT's prompt tuning on a T5 of the same shape: a step on (inputs, mask, labels)."""
+def peft_model(prompt_rows: int, threads: int) -> Any:
+  """PEFT's prompt tuning on a T5 of the same shape."""
   import torch
   from peft import PromptTuningConfig, TaskType, get_peft_model
   from transformers import T5Config, T5ForConditionalGeneration
@@ -96,7 +96,14 @@ def peft_step(prompt_rows: int, threads: int) -> Callable:
     num_virtual_tokens=prompt_rows,
     num_transformer_submodules=1,
   )
-  model = get_peft_model(T5ForConditionalGeneration(config), prompt).train()
+  return get_peft_model(T5ForConditionalGeneration(config), prompt)
+
+
+def peft_step(prompt_rows: int, threads: int) -> Callable:
+  """A training step of `peft_model` on (inputs, mask, labels)."""
+  import torch
+
+  model = peft_model(prompt_rows, threads).train()
   tuned = [p for p in model.parameters() if p.requires_grad]
   assert sum(p.numel() for p in tuned) == prompt_rows * SMALL['emb_dim']
   optimizer = torch.optim.AdamW(tuned, lr=0.3)

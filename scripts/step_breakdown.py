@@ -20,11 +20,18 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench_sides import our_model, pin
 
 PARTS = ('encoder', 'decoder', 'loss', 'optimiser')
+
+
+class Seconds(NamedTuple):
+  """By the clock, and of all threads of this process: the latter says more on a busy machine."""
+
+  wall: float
+  cpu: float
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -69,7 +76,8 @@ def main() -> None:
   numbers = range(stream.batches_per_epoch)
   buckets = [stream.rows(n).bucket for n in numbers]
   bucket = statistics.mode(buckets)
-  host = timed(functools.partial(taken, iter(stream)), stream.batches_per_epoch)
+  afresh = iter(BatchStream(examples, args.batch))  # so that choosing an epoch's batches counts
+  host = timed(functools.partial(taken, afresh), stream.batches_per_epoch)
   batch = jax.device_put(stream.batch(buckets.index(bucket)))
   found = in_turn(programs(model, frozen, trainable, batch), args.steps)
   report(args, batch, found, host)
@@ -127,39 +135,42 @@ def programs(model: Any, frozen: dict, trainable: dict, batch: Any) -> list[Call
   return [backward(encoded), backward(logits), *last]
 
 
-def in_turn(calls: list[Callable[[], Any]], steps: int) -> list[float]:
-  """The median seconds of each, after one run that compiles it."""
+def in_turn(calls: list[Callable[[], Any]], steps: int) -> list[Seconds]:
+  """The medians of each, after one run that compiles it."""
   import jax
 
   for call in calls:
     jax.block_until_ready(call())
-  seconds: list[list[float]] = [[] for _ in calls]
+  found: list[list[Seconds]] = [[] for _ in calls]
   for _ in range(steps):
-    for call, found in zip(calls, seconds, strict=True):
-      began = time.perf_counter()
-      jax.block_until_ready(call())
-      found.append(time.perf_counter() - began)
-  return [statistics.median(found) for found in seconds]
+    for call, runs in zip(calls, found, strict=True):
+      runs.append(timed(lambda call=call: jax.block_until_ready(call())))
+  return [Seconds(*map(statistics.median, zip(*runs, strict=True))) for runs in found]
 
 
-def timed(call: Callable[[], Any], times: int) -> float:
-  """The mean seconds of so many calls: some batches plan an epoch, most do not."""
-  began = time.perf_counter()
+def timed(call: Callable[[], Any], times: int = 1) -> Seconds:
+  """The means of so many calls."""
+  began, used = time.perf_counter(), time.process_time()
   for _ in range(times):
     call()
-  return (time.perf_counter() - began) / times
+  return Seconds((time.perf_counter() - began) / times, (time.process_time() - used) / times)
 
 
-def report(args: argparse.Namespace, batch: Any, found: list[float], host: float) -> None:
+def report(args: argparse.Namespace, batch: Any, found: list[Seconds], host: Seconds) -> None:
   rows, width = batch.encoder_input_tokens.shape
   whole = found[-1]
   print(f'{args.model}: {rows} rows of {width} tokens, targets of '
         f'{batch.decoder_target_tokens.shape[1]}, {args.prompt} prompt rows')  # fmt: skip
-  print(f'{"":11}{"ms":>10}{"share":>8}')
-  for name, before, until in zip(PARTS, [0.0, *found], found, strict=False):
-    print(f'{name:11}{1e3 * (until - before):10.2f}{100 * (until - before) / whole:7.1f}%')
-  print(f'{"step":11}{1e3 * whole:10.2f}{100:7.1f}%')
-  print(f'{"input":11}{1e3 * host:10.2f}{100 * host / whole:7.1f}%  (host, beside the step)')
+  print(f'{"":11}{"ms":>10}{"share":>8}{"CPU ms":>10}{"share":>8}')
+
+  def line(name: str, *parts: float, note: str = '') -> None:
+    columns = (f'{1e3 * x:10.2f}{100 * x / of:7.1f}%' for x, of in zip(parts, whole, strict=True))
+    print(f'{name:11}{"".join(columns)}{note}')
+
+  for name, before, until in zip(PARTS, [Seconds(0, 0), *found], found, strict=False):
+    line(name, until.wall - before.wall, until.cpu - before.cpu)
+  line('step', *whole)
+  line('input', *host, note='  (host, beside the step)')
   print(f'load: {" ".join(f"{x:.1f}" for x in os.getloadavg())}')
 
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 
 import jax
 
+from prompt_jax.errors import UserError
+
 # What is faster than this to compile is not worth a file.
 LEAST_SECONDS = 0.5
 MOST_BYTES = 2**30
@@ -30,7 +32,15 @@ def use(where: str, device: jax.Device) -> None:
   Args:
     where: "auto", "off" or a folder; see `folder`.
     device: what computes.
+
+  Raises:
+    UserError: an address.
   """
+  if '://' in where:
+    raise UserError(
+      f'Compiled programs are kept in a folder of this machine; {where} is an address. For one, '
+      'set JAX_COMPILATION_CACHE_DIR instead.'
+    )
   if where == 'off':
     jax.config.update('jax_enable_compilation_cache', False)
     return

@@ -8,7 +8,11 @@ import sys
 import textwrap
 import time
 
+import jax
+import pytest
+
 from prompt_jax.cli import compilation_cache
+from prompt_jax.errors import UserError
 
 # The verb, and how many programs came out of the cache and went into it.
 COUNTING = textwrap.dedent("""
@@ -87,6 +91,11 @@ def test_a_folder_that_cannot_be_written_is_a_notice(tmp_path):
   assert 'UserWarning: Compiled programs cannot be kept for the next run' in error
   assert str(tmp_path / 'user') in error
   assert '--compilation_cache DIR' in error
+
+
+def test_an_address_is_refused():
+  with pytest.raises(UserError, match=r'gs://bucket/x is an address.*JAX_COMPILATION_CACHE_DIR'):
+    compilation_cache.use('gs://bucket/x', jax.devices()[0])
 
 
 def test_the_folder_is_the_users_and_that_of_the_machine(monkeypatch):

@@ -192,10 +192,10 @@ def test_a_mixture_has_so_many_of_each_task_and_tells_whose_each_example_is():
   settings = {'row_length': 48, 'encoder': Slots(2), 'task_ids': numbers}
   stream = PackedStream(examples, 6, quota=quota, **settings)
   assert stream.batches_per_epoch == 7
-  found, filled = [], []
+  found, used = [], 0
   for number in range(7):
     batch = stream.batch(number)
-    filled.append((batch.encoder_segment_ids > 0).mean())
+    used += (batch.encoder_segment_ids > 0).sum()
     for r, row in enumerate(batch.encoder_segment_ids):
       for g in range(1, row.max() + 1):
         own = (row == g) & (batch.prompt_slot[r] < 0)
@@ -204,7 +204,9 @@ def test_a_mixture_has_so_many_of_each_task_and_tells_whose_each_example_is():
         found.append(task)
     assert batch.task_id.shape[1] * 2 < batch.encoder_input_tokens.shape[1]
   assert collections.Counter(found) == quota
-  assert stream.filled == pytest.approx(np.mean(filled), rel=0.1)
+  assert stream.filled == pytest.approx(
+    used / (7 * stream.shape.rows * stream.shape.inputs), rel=0.05
+  )
   # Every seed has the same shape, and an order of its own.
   other = PackedStream(examples, 6, seed=1, quota=quota, **settings)
   assert other.shape == stream.shape

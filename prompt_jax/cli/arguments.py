@@ -87,6 +87,10 @@ EXAMPLES_OF_A_RUN = (
   Flag('test', 'TEST', 'a file for the final score', metavar='FILE'),
   *COLUMNS,
 )  # fmt: skip
+METHOD = Flag('method', 'METHOD', 'rank the labels, decode what can only be a label, or generate '
+              'text', metavar='rank|constrained|generate')  # fmt: skip
+NORMALIZE = Flag('normalize', 'NORMALIZE', 'ranked labels by their score a token',
+                 metavar='none|tokens')  # fmt: skip
 LENGTH = Flag('length', 'PROMPT_LENGTH', 'rows of the prompt', at_least_one, 'N')
 
 SHORTCUTS: dict[str, tuple[Flag, ...]] = {
@@ -119,7 +123,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     MODEL, VOCABULARY, TASK, FOLDER, MODULE, DATA, *COLUMNS,
     Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt', metavar='FILE'),
     Flag('split', 'SPLIT', 'which split to measure', metavar='NAME'),
-    Flag('method', 'METHOD', 'rank the labels, or generate text', metavar='rank|generate'),
+    METHOD, NORMALIZE,
     OUTPUT, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE, COMPILATION_CACHE,
   ),
   'infer': (
@@ -129,7 +133,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
          metavar='FILE'),
     Flag('text', 'TEXT', 'its column (several: a,b)', metavar='COLUMN'),
     Flag('output', 'OUTPUT', 'a JSONL file for the answers', metavar='FILE'),
-    BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE, COMPILATION_CACHE,
+    METHOD, NORMALIZE, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE, COMPILATION_CACHE,
   ),
   'pretrain': (
     Flag('corpus', 'CORPUS', 'text, one document a paragraph (.txt or .xz)', metavar='FILE'),

@@ -17,6 +17,7 @@ from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import suite
 from prompt_jax.evaluation.evaluator import Method
 from prompt_jax.evaluation.report import progress, write_predictions
+from prompt_jax.inference.score import Normalize
 
 # Where neither a flag nor a prompt file says otherwise.
 LENGTHS = Lengths(128, 64)
@@ -34,6 +35,7 @@ def evaluate(
   choose_task: Callable[..., Task],
   split: str | None,
   method: Method | None,
+  normalize: Normalize,
   output: str | None,
   batch_size: int,
   input_length: int | None,
@@ -51,6 +53,7 @@ def evaluate(
     choose_task: `data.choose`; a file's labels are those that the prompt was tuned on.
     split: None for test, else validation, whichever has labels.
     method: see `Evaluator`.
+    normalize: see `Evaluator`.
     output: folder for results.json and predictions.jsonl.
     batch_size: examples at once.
     input_length: most tokens of an input; None as in training.
@@ -78,6 +81,7 @@ def evaluate(
     max_target_length=lengths.targets,
     method=method,
     batch_size=batch_size,
+    normalize=normalize,
     task_ids=_task_ids(ready, task),
   )
   with progress(len(examples), f'{task.name} {split}', console) as advance:

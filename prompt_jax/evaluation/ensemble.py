@@ -15,7 +15,8 @@ def vote(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
 
   Returns:
     Of each example the prediction of the first member that gave the winning answer; of answers
-    with equal votes the earliest member's wins. `scores` are the votes of each answer.
+    with equal votes the earliest member's wins. `scores` are the votes of each answer, `confidence`
+    the winner's share of them.
   """
   return [_voted(answers) for answers in zip(*members, strict=True)]
 
@@ -24,4 +25,8 @@ def _voted(answers: Sequence[Prediction]) -> Prediction:
   votes = collections.Counter(a.prediction for a in answers)  # in the order of members
   winner = max(votes, key=lambda text: votes[text])  # the first of equals
   chosen = next(a for a in answers if a.prediction == winner)
-  return dataclasses.replace(chosen, scores={text: float(n) for text, n in votes.items()})
+  return dataclasses.replace(
+    chosen,
+    scores={text: float(n) for text, n in votes.items()},
+    confidence=votes[winner] / len(answers),
+  )

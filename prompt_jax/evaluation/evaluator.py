@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,14 +13,14 @@ from prompt_jax.data.buckets import choose_buckets
 from prompt_jax.data.example import Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import metrics, text_metrics
-from prompt_jax.inference import decode, score
+from prompt_jax.evaluation import calibration, metrics, text_metrics
+from prompt_jax.inference import constrained, decode, score
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.together import mapped, suited
 
-Method = Literal['rank', 'generate']
-METHODS: tuple[Method, ...] = ('rank', 'generate')
+Method = Literal['rank', 'constrained', 'generate']
+METHODS: tuple[Method, ...] = ('rank', 'constrained', 'generate')
 # Called after each batch with the number of examples in it.
 Advance = Callable[[int], None]
 
@@ -31,10 +32,12 @@ class Prediction:
   Attributes:
     input: the text.
     target: the right text.
-    prediction: the label's word ("rank"), or the decoded text ("generate").
+    prediction: the label's word ("rank", "constrained"), or the decoded text ("generate").
     correct: whether it is right, as the metrics compare; None where the target is not known.
-    scores: log-probabilities in nats: of each label by its word, or {"log_prob"} of the decoded
-      text.
+    scores: log-probabilities in nats: of each label by its word ("rank"; divided by its tokens if
+      so asked), or {"log_prob"} of what was decoded.
+    confidence: the prediction's probability among the labels: softmax of the scores ("rank"), or
+      what decoding gave it among the tokens it could take ("constrained"); None for text.
     task: which of several tasks the example is of; None where there is but one.
   """
 
@@ -43,6 +46,7 @@ class Prediction:
   prediction: str
   correct: bool | None
   scores: dict[str, float]
+  confidence: float | None = None
   task: str | None = None
 
 
@@ -73,8 +77,9 @@ class Evaluator:
       vocabulary: what the examples were tokenised with.
       task: gives labels and metrics.
       max_target_length: most target tokens, end-of-sequence included.
-      method: "rank" scores every label's words and takes the best; "generate" decodes greedily
-        and compares the text. None: "rank" for a task with labels, else "generate".
+      method: "rank" scores every label's words and takes the best; "constrained" decodes greedily
+        what can only be a label; "generate" decodes greedily and compares the text. None: "rank"
+        for a task with labels, else "generate".
       batch_size: rows of a batch.
       normalize: for "rank": "tokens" divides a label's score by its number of tokens.
       task_ids: task name -> prompt, for methods that hold several.
@@ -83,20 +88,26 @@ class Evaluator:
         next number of rows that divides over it.
 
     Raises:
-      UserError: "rank" without labels, or labels that cannot be told apart.
+      UserError: "rank" or "constrained" without labels, or labels that cannot be told apart.
     """
     method = method or ('generate' if task.labels is None else 'rank')
     if method not in METHODS:
-      raise UserError(f'The method is {method!r}; expected {" or ".join(METHODS)}.')
+      raise UserError(f'The method is {method!r}; expected {", ".join(METHODS)}.')
+    if normalize not in score.NORMALIZE:
+      raise UserError(f'Normalize is {normalize!r}; expected {" or ".join(score.NORMALIZE)}.')
+    if normalize != 'none' and method != 'rank':
+      raise UserError(f'Normalize is of the method rank, and {task.name!r} is asked by {method}.')
     if batch_size < 1:
       raise UserError(f'The batch size is {batch_size}; it must be at least 1.')
     self.method, self._vocabulary, self._task = method, vocabulary, task
     self._batch_size, self._task_ids, self._placement = batch_size, task_ids, placement
+    call: Callable[..., Any]
     if method == 'rank':
       labels = task.label_tokens(vocabulary, max_target_length)
-      call: Callable[..., Any] = functools.partial(
-        score.rank, model, label_tokens=labels, normalize=normalize
-      )
+      call = functools.partial(score.rank, model, label_tokens=labels, normalize=normalize)
+    elif method == 'constrained':
+      labels = task.label_tokens(vocabulary, max_target_length)
+      call = functools.partial(constrained.choose_label, model, label_tokens=labels)
     else:
       call = functools.partial(
         decode.decode,
@@ -163,7 +174,8 @@ class Evaluator:
     for indices, tokens, ids in self._batches(examples):
       found = jax.device_get(self._call(backbone, own, tokens, ids))
       for of_prompt, at in zip(found, found_at, strict=True):
-        rows = of_prompt if self.method == 'rank' else zip(*of_prompt[:2], strict=True)
+        columns = {'rank': (of_prompt,), 'generate': of_prompt[:2]}.get(self.method, of_prompt)
+        rows = zip(*columns, strict=True)
         for i, row in zip(indices, rows, strict=False):  # rows that fill up the batch are left over
           at[i] = self._read(examples[i], row)
       advance(len(indices))
@@ -202,31 +214,35 @@ class Evaluator:
       return None
     return np.array([self._task_ids[name] for name in names], np.int32)
 
-  def _read(self, example: Example, row: Any) -> Prediction:
+  def _read(self, example: Example, row: tuple[Any, ...]) -> Prediction:
     """The prediction from one row of results."""
     labels = self._task.labels
+    confidence = None
     if labels is not None and self.method == 'rank':
-      value: Any = int(np.argmax(row))
-      text, scores = labels[value], dict(zip(labels, map(float, row), strict=True))
+      best = int(np.argmax(row[0]))
+      text, scores = labels[best], dict(zip(labels, map(float, row[0]), strict=True))
+      confidence = float(calibration.probabilities(row[0])[best])
+    elif labels is not None and self.method == 'constrained':
+      best, log_prob, allowed = row
+      text, scores, confidence = labels[best], {'log_prob': float(log_prob)}, math.exp(allowed)
     else:
       tokens, log_prob = row
       text, scores = self._vocabulary.decode(tokens), {'log_prob': float(log_prob)}
-      value = self._value(text)
-    target = self._target(example)
+    value, target = self._value(text), self._target(example)
     if target is None:
       right = None
     elif labels is not None:
       right = value == target
     else:
       right = text_metrics.right(target, value)
-    return Prediction(example.inputs_text, example.targets_text, text, right, scores)
+    return Prediction(example.inputs_text, example.targets_text, text, right, scores, confidence)
 
   def _value(self, text: str) -> Any:
     """What metrics compare, from the text of a prediction."""
     labels = self._task.labels
     if labels is None:
       return self._task.postprocess(text)
-    return labels.index(text) if self.method == 'rank' else label_of(text, labels)
+    return label_of(text, labels) if self.method == 'generate' else labels.index(text)
 
   def _target(self, example: Example) -> Any:
     """What metrics compare with: a label's index, all right answers, or the target's value."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from prompt_jax.data.example import Lengths, TextExample, text_task
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import evaluator, report
-from prompt_jax.inference import decode, score
+from prompt_jax.inference import constrained, decode, score
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.input_prompt import InputPrompt
@@ -154,22 +154,29 @@ def test_refusals(tuned, ranking):
   build = functools.partial(evaluator.Evaluator, tuned[0], VOCABULARY, max_target_length=WIDTH)
   with pytest.raises(UserError, match='no labels to rank'):
     build(_task(None), method='rank')
-  with pytest.raises(UserError, match='rank or generate'):
+  with pytest.raises(UserError, match='rank, constrained, generate'):
     build(_task(LABELS), method='guess')
+  with pytest.raises(UserError, match='no labels to rank'):
+    build(_task(None), method='constrained')
+  with pytest.raises(UserError, match='of the method rank'):
+    build(_task(LABELS), method='constrained', normalize='tokens')
+  with pytest.raises(UserError, match='none or tokens'):
+    build(_task(LABELS), normalize='words')
   with pytest.raises(UserError, match='batch size'):
     build(_task(LABELS), batch_size=0)
 
 
 def test_predictions_are_json_lines(tmp_path):
   rows = [
-    evaluator.Prediction('é in', 'yes', 'no', False, {'yes': -2.0, 'no': -1.5}),
+    evaluator.Prediction('é in', 'yes', 'no', False, {'yes': -2.0, 'no': -1.5}, 0.62),
     evaluator.Prediction('two\nlines', '?', 'no', None, {'log_prob': -0.5}),
   ]
   path = tmp_path / 'new' / 'predictions.jsonl'
   report.write_predictions(path, rows)
   read = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
   assert [evaluator.Prediction(**row) for row in read] == rows
-  assert set(read[0]) == {'input', 'target', 'prediction', 'correct', 'scores'}
+  assert set(read[0]) == {'input', 'target', 'prediction', 'correct', 'scores', 'confidence'}
+  assert set(read[1]) == {'input', 'target', 'prediction', 'correct', 'scores'}
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -186,6 +193,31 @@ def test_progress_shows_count_and_rate_on_a_terminal_only():
       advance(10)
       advance(30)
     assert ('40/40' in out.getvalue()) == terminal
+
+
+def test_constrained_answers_are_labels_as_if_each_example_were_alone(tuned):
+  model, variables = tuned
+  labels = ('yes', 'ye', 'not')  # one begins another
+  task = dataclasses.replace(_task(LABELS), labels=labels)
+  examples = _examples(task)
+  options = {'max_target_length': WIDTH, 'batch_size': 4, 'method': 'constrained'}
+  scores, predictions = evaluator.evaluate(model, variables, examples, VOCABULARY, task, **options)
+  rows = task.label_tokens(VOCABULARY, WIDTH)
+  alone = jax.jit(functools.partial(constrained.choose_label, model, label_tokens=rows))
+  for example, p in zip(examples, predictions, strict=True):
+    (label,), (log_prob,), (allowed,) = alone(variables, _padded(example))
+    assert p.prediction == labels[label]
+    assert p.scores == {'log_prob': pytest.approx(float(log_prob), abs=3e-4)}
+    assert p.confidence == pytest.approx(float(np.exp(allowed)), abs=1e-4)
+    assert p.correct == (label == example.label)
+  assert scores['accuracy'] == pytest.approx(100 * np.mean([p.correct for p in predictions]))
+
+
+def test_the_confidence_of_a_ranked_label_is_its_share(tuned, ranking):
+  _, predictions = ranking(tuned[1], _examples(_task(LABELS)))
+  for p in predictions:
+    odds = np.exp(list(p.scores.values()))
+    assert p.confidence == pytest.approx(odds.max() / odds.sum())
 
 
 @pytest.fixture(scope='module')

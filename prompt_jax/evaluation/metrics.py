@@ -84,14 +84,18 @@ def spearman_corrcoef(targets: Sequence[Any], predictions: Sequence[Any]) -> Sco
 
 def _correlation(measure: Callable, targets: Sequence[Any], predictions: Sequence[Any]) -> float:
   """Percent; 0 where either side is constant, which leaves a correlation undefined."""
-  t, p = (np.array([_number(x) for x in xs]) for xs in (targets, predictions))
+  t, p = numbers(targets), numbers(predictions)
   if np.ptp(t) == 0 or np.ptp(p) == 0:
     return 0.0
   return 100 * float(measure(t, p)[0])
 
 
+def numbers(values: Sequence[Any]) -> np.ndarray:
+  """float64[N]; a text that is no number counts as -1, as in T5's STS-B."""
+  return np.array([_number(value) for value in values])
+
+
 def _number(value: Any) -> float:
-  """A text that is no number counts as -1, as in T5's STS-B."""
   try:
     number = float(value)
   except ValueError:
@@ -164,7 +168,7 @@ def compute(
   groups: Sequence[Any] | None = None,
   labels: int | None = None,
 ) -> Scores:
-  """The scores of several metrics, in the order of `names`.
+  """The scores of several metrics, in the order of `scores_of`.
 
   Args:
     names: keys of METRICS, GROUPED or OVER_LABELS.
@@ -195,4 +199,4 @@ def compute(
       raise UserError(f"The metric {name!r} needs a field 'group' in every example.")
     else:
       scores |= GROUPED[name](targets, predictions, groups)
-  return scores
+  return {name: scores[name] for name in scores_of(names)}

@@ -75,13 +75,15 @@ def span_f1(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, 
   mT5's measure of WikiAnn: a name counts with its kind and as often as it stands there, after
   SQuAD's normalisation; what has no kind is no name. 0 where no name is right.
   """
-  right = given = wanted = 0
-  for target, prediction in zip(targets, predictions, strict=True):
-    want, have = _names(answers(target)[0]), _names(prediction)
-    right += (want & have).total()
-    given += have.total()
-    wanted += want.total()
+  found = [span_counts(t, p) for t, p in zip(targets, predictions, strict=True)]
+  right, given, wanted = map(sum, zip(*found, strict=True))
   return {'span_f1': 100 * 2 * right / (given + wanted) if right else 0.0}
+
+
+def span_counts(target: Target, prediction: str) -> tuple[int, int, int]:
+  """Of one text the names that are right, given, and wanted."""
+  want, have = _names(answers(target)[0]), _names(prediction)
+  return (want & have).total(), have.total(), want.total()
 
 
 def _names(text: str) -> collections.Counter[tuple[str, str]]:
@@ -120,6 +122,31 @@ def bleu(
     tokenize=tokenize,
   )
   return {'bleu': float(result.score)}
+
+
+def bleu_counts(
+  targets: Sequence[Target], predictions: Sequence[str], tokenize: str = 'intl'
+) -> np.ndarray:
+  """float64[N, 10]: of each text the n-grams (n = 1 to 4) that are right and that there are, its
+  length, and the length of the reference nearest in length. BLEU is a function of their sums."""
+  from sacrebleu.metrics import BLEU
+
+  # The order changes the scores of single sentences, which are not read.
+  counter = BLEU(tokenize=tokenize, force=True, effective_order=True)
+  rows = []
+  for target, prediction in zip(targets, predictions, strict=True):
+    found = counter.sentence_score(prediction, answers(target))
+    rows.append([*found.counts, *found.totals, found.sys_len, found.ref_len])
+  return np.array(rows, np.float64)
+
+
+def bleu_of_counts(sums: np.ndarray) -> float:
+  """BLEU in percent from the sums of `bleu_counts`, float64[10]."""
+  from sacrebleu.metrics import BLEU
+
+  *counts, length, wanted = (int(n) for n in sums)
+  found = BLEU.compute_bleu(counts[:4], counts[4:], length, wanted, smooth_method='exp')
+  return float(found.score)
 
 
 def rouge(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import unknown
 from prompt_jax.evaluation import metrics, text_metrics
 
@@ -40,13 +41,15 @@ def statistic(
   predictions: Sequence[Any],
   groups: Sequence[Any] | None = None,
   labels: int | None = None,
+  vocabulary: Vocabulary | None = None,
 ) -> Resampled:
   """`metrics.compute`, with the same arguments, of resamples: every unit once gives its scores.
 
   Raises:
     UserError: as `metrics.compute`.
   """
-  metrics.compute(names, targets, predictions, groups, labels)  # tells what is wrong with them
+  # Tells what is wrong with them.
+  metrics.compute(names, targets, predictions, groups, labels, vocabulary)
   units = _units(len(targets), groups)
   members = _members(units)
 
@@ -61,6 +64,11 @@ def statistic(
     if name in MEANS:
       each = [metrics.METRICS[name]([t], [p]) for t, p in zip(targets, predictions, strict=True)]
       return _mean(each, units)
+    if name in metrics.OVER_VOCABULARY:
+      assert vocabulary is not None
+      of_tokens = metrics.OVER_VOCABULARY[name]
+      pairs = zip(targets, predictions, strict=True)
+      return _mean([of_tokens([t], [p], vocabulary) for t, p in pairs], units)
     if name == 'spearman_corrcoef':
       return _spearman(targets, predictions, units)
     if name not in SUMS:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import metrics, resampled
+from prompt_jax.testing import tiny
 
 WORDS = ('red', 'blue', 'a', 'cat.', 'PER: Ada', '$$', 'LOC: Bonn', '')
 
@@ -18,7 +19,7 @@ def _texts(rng, count):
 
 def _case(name, rng, count, constant=False):
   """Random targets and predictions of the kind that a metric takes."""
-  if name in ('bleu', 'rouge', 'squad', 'squad_by_group', 'span_f1', 'exact_match'):
+  if name in ('bleu', 'rouge', 'sp_rouge', 'squad', 'squad_by_group', 'span_f1', 'exact_match'):
     targets = _texts(rng, count)
     predictions = [
       t if rng.random() < 0.4 else w for t, w in zip(targets, _texts(rng, count), strict=True)
@@ -36,7 +37,7 @@ def _case(name, rng, count, constant=False):
   return targets.tolist(), [1] * count if constant else predictions.tolist()
 
 
-EVERY = [*metrics.METRICS, *metrics.GROUPED, *metrics.OVER_LABELS]
+EVERY = [*metrics.METRICS, *metrics.GROUPED, *metrics.OVER_LABELS, *metrics.OVER_VOCABULARY]
 
 
 @pytest.mark.parametrize('name', EVERY)
@@ -47,7 +48,8 @@ def test_a_resample_scores_as_the_list_of_what_was_drawn(name, constant):
     targets, predictions = _case(name, rng, count, constant)
     groups = [i // 3 for i in range(count)] if name in metrics.GROUPED else None
     labels = 4 if name in metrics.OVER_LABELS else None
-    got = resampled.statistic([name], targets, predictions, groups, labels)
+    words = tiny.Vocabulary() if name in metrics.OVER_VOCABULARY else None
+    got = resampled.statistic([name], targets, predictions, groups, labels, words)
     assert got.units == (len(set(groups)) if groups else count)
     draws = np.array([rng.multinomial(got.units, [1 / got.units] * got.units) for _ in range(6)])
     draws[0] = 1  # the examples as they are
@@ -60,7 +62,7 @@ def test_a_resample_scores_as_the_list_of_what_was_drawn(name, constant):
       ]
       columns = [[x[i] for i, _ in members] for x in (targets, predictions)]
       again = [copy for _, copy in members] if groups else None
-      want = metrics.compute([name], *columns, again, labels)
+      want = metrics.compute([name], *columns, again, labels, words)
       assert {k: v[r] for k, v in scores.items()} == pytest.approx(want, abs=1e-9)
 
 

@@ -27,6 +27,32 @@ class Bin(NamedTuple):
   accuracy: float
 
 
+class Calibration(NamedTuple):
+  """How sure the predictions of one task are, and how right.
+
+  Attributes:
+    ece: expected calibration error in percent, 0 to 100.
+    brier: Brier's score in percent, 0 to 200.
+    bins: of the reliability diagram.
+  """
+
+  ece: float
+  brier: float
+  bins: list[Bin]
+
+
+def calibrate(probability: np.ndarray, targets: Sequence[int] | np.ndarray) -> Calibration:
+  """How well probabilities are calibrated.
+
+  Args:
+    probability: float[N, C] of each label, N at least 1; the greatest one is the prediction.
+    targets: int[N] the right label.
+  """
+  right = probability.argmax(axis=-1) == np.asarray(targets)
+  bins = reliability(probability.max(axis=-1), right)
+  return Calibration(expected_calibration_error(bins), brier(probability, targets), bins)
+
+
 def probabilities(scores: np.ndarray) -> np.ndarray:
   """float64[..., C]: softmax over the labels of log-probabilities in nats, float[..., C]."""
   return scipy.special.softmax(np.asarray(scores, np.float64), axis=-1)

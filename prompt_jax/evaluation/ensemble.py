@@ -1,9 +1,12 @@
-"""Several prompts as one: they vote (Lester et al. 2021, section 6)."""
+"""Several prompts as one: they vote (Lester et al. 2021, section 6), or are averaged."""
 
 import collections
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+
+from prompt_jax.evaluation.calibration import probabilities
 from prompt_jax.evaluation.evaluator import Prediction
 
 
@@ -29,4 +32,34 @@ def _voted(answers: Sequence[Prediction]) -> Prediction:
     chosen,
     scores={text: float(n) for text, n in votes.items()},
     confidence=votes[winner] / len(answers),
+  )
+
+
+def average(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
+  """The label whose probability, averaged over members, is the greatest.
+
+  Args:
+    members: of each member its predictions by ranking, in the order of the examples.
+
+  Returns:
+    A prediction for each example; `scores` are the logarithms of the mean probabilities, and of
+    equal ones the first label wins.
+  """
+  return [_averaged(answers) for answers in zip(*members, strict=True)]
+
+
+def _averaged(answers: Sequence[Prediction]) -> Prediction:
+  labels = list(answers[0].scores)
+  each = probabilities(np.array([[a.scores[label] for label in labels] for a in answers]))
+  mean = each.mean(axis=0)
+  best = int(mean.argmax())
+  known = answers[0].correct is not None
+  # A label no member gives any probability has a finite score too, so that JSON can hold it.
+  scores = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
+  return dataclasses.replace(
+    answers[0],
+    prediction=labels[best],
+    correct=labels[best] == answers[0].target if known else None,
+    scores=dict(zip(labels, scores.tolist(), strict=True)),
+    confidence=float(mean[best]),
   )

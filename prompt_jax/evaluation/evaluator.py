@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,10 +12,10 @@ import jax
 import numpy as np
 
 from prompt_jax.data.buckets import choose_buckets
-from prompt_jax.data.example import Example, Task
+from prompt_jax.data.example import UNKNOWN, Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import calibration, metrics, text_metrics
+from prompt_jax.evaluation import calibration, metrics, resampled, text_metrics
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.sharding.placement import Placement
@@ -23,6 +25,8 @@ Method = Literal['rank', 'constrained', 'generate']
 METHODS: tuple[Method, ...] = ('rank', 'constrained', 'generate')
 # Called after each batch with the number of examples in it.
 Advance = Callable[[int], None]
+# Seconds that intervals of a measure of the user's may take.
+PATIENCE = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Prediction:
     confidence: the prediction's probability among the labels: softmax of the scores ("rank"), or
       what decoding gave it among the tokens it could take ("constrained"); None for text.
     task: which of several tasks the example is of; None where there is but one.
+    answers: all right texts, where there are several; else None.
+    group: of examples that are judged together, if there are any.
   """
 
   input: str
@@ -48,6 +54,8 @@ class Prediction:
   scores: dict[str, float]
   confidence: float | None = None
   task: str | None = None
+  answers: list[str] | None = None
+  group: Any = None
 
 
 class Evaluator:
@@ -123,6 +131,11 @@ class Evaluator:
 
     self._call = jax.jit(placement.within(each) if placement else each)
 
+  @property
+  def ranks(self) -> bool:
+    """Whether predictions have the scores of all labels."""
+    return self.method == 'rank'
+
   def __call__(
     self,
     variables: decode.Variables,
@@ -185,8 +198,52 @@ class Evaluator:
     self, examples: Sequence[Example], predictions: Sequence[Prediction]
   ) -> metrics.Scores:
     """Metrics of predictions that were made before, such as those of an ensemble."""
-    compared = [self._value(p.prediction) for p in predictions]
-    return self._measure(examples, compared, predictions)
+    if self._task.score is not None:
+      return self._task.score(examples, [p.prediction for p in predictions])
+    compared = self._compared(examples, predictions)
+    return {} if compared is None else metrics.compute(*compared)
+
+  def distribution(
+    self,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    resamples: int = resampled.RESAMPLES,
+    seed: int | Sequence[int] = 0,
+  ) -> dict[str, np.ndarray]:
+    """{score: float64[resamples]} of resamples of the examples; {} where there is no score."""
+    measure = self._task.score
+    if measure is not None:
+
+      def of(numbers: Sequence[int]) -> Mapping[str, float]:
+        return measure([examples[i] for i in numbers], [predictions[i].prediction for i in numbers])
+
+      began = time.monotonic()
+      of(range(len(examples)))
+      seconds = resamples * (time.monotonic() - began)
+      if seconds > PATIENCE:
+        warnings.warn(
+          f'No intervals of {self._task.name}: its measure would take {seconds:.0f} s for '
+          f'{resamples} resamples. Ask for fewer.',
+          stacklevel=2,
+        )
+        return {}
+      return resampled.distribution(resampled.of_measure(of, len(examples)), resamples, seed)
+    compared = self._compared(examples, predictions)
+    if compared is None:
+      return {}
+    return resampled.distribution(resampled.statistic(*compared), resamples, seed)
+
+  def calibration(
+    self, examples: Sequence[Example], predictions: Sequence[Prediction]
+  ) -> dict[str, calibration.Calibration]:
+    """{task: how well it is calibrated}, from the scores of ranked labels; else {}."""
+    if not self.ranks or any(e.label is None for e in examples):
+      return {}
+    scores = np.array([list(p.scores.values()) for p in predictions])
+    found = calibration.calibrate(
+      calibration.probabilities(scores), [e.label for e in examples if e.label is not None]
+    )
+    return {self._task.name: found}
 
   def _batches(
     self, examples: Sequence[Example]
@@ -228,47 +285,69 @@ class Evaluator:
     else:
       tokens, log_prob = row
       text, scores = self._vocabulary.decode(tokens), {'log_prob': float(log_prob)}
-    value, target = self._value(text), self._target(example)
+    value, target = self._value(example, text), self._target(example)
     if target is None:
       right = None
+    elif self._task.right is not None:
+      right = value
     elif labels is not None:
       right = value == target
     else:
       right = text_metrics.right(target, value)
-    return Prediction(example.inputs_text, example.targets_text, text, right, scores, confidence)
+    answers = None if labels is not None else example.fields.get('answers')
+    return Prediction(
+      example.inputs_text,
+      example.targets_text,
+      text,
+      right,
+      scores,
+      confidence,
+      answers=answers and [str(a) for a in answers],
+      group=example.fields.get('group'),
+    )
 
-  def _value(self, text: str) -> Any:
+  def _value(self, example: Example, text: str) -> Any:
     """What metrics compare, from the text of a prediction."""
     labels = self._task.labels
+    if self._task.right is not None:
+      return self._task.right(example, text)
     if labels is None:
       return self._task.postprocess(text)
     return label_of(text, labels) if self.method == 'generate' else labels.index(text)
 
   def _target(self, example: Example) -> Any:
-    """What metrics compare with: a label's index, all right answers, or the target's value."""
+    """What metrics compare with: a label's index, all right answers, or the target's value.
+
+    None where it is not known.
+    """
     if self._task.labels is not None:
       return example.label
+    if example.targets_text == UNKNOWN:
+      return None
+    if self._task.right is not None:
+      return True
     if 'answers' in example.fields:
       return [self._task.postprocess(str(answer)) for answer in example.fields['answers']]
     return self._task.postprocess(example.targets_text)
 
-  def _measure(
-    self, examples: Sequence[Example], compared: Sequence[Any], predictions: Sequence[Prediction]
-  ) -> metrics.Scores:
-    if self._task.score is not None:
-      return self._task.score(examples, [p.prediction for p in predictions])
+  def _compared(
+    self, examples: Sequence[Example], predictions: Sequence[Prediction]
+  ) -> tuple[Any, ...] | None:
+    """The arguments of `metrics.compute`; None if no target is known."""
     targets = [self._target(example) for example in examples]
     unknown = sum(target is None for target in targets)
     if unknown == len(targets):
-      return {}
+      return None
     if unknown:
       raise UserError(
         f'{unknown} of {len(targets)} examples of {self._task.name!r} have no label; label them or '
         'leave them out.'
       )
+    pairs = zip(examples, predictions, strict=True)
+    values = [self._value(example, p.prediction) for example, p in pairs]
     groups = [example.fields.get('group') for example in examples]
     labels = None if self._task.labels is None else len(self._task.labels)
-    return metrics.compute(self._task.metrics, targets, compared, groups, labels)
+    return self._task.metrics, targets, values, groups, labels, self._vocabulary
 
 
 def _parted(variables: Sequence[decode.Variables]) -> tuple[Any, list[dict[str, Any]]]:

@@ -12,7 +12,7 @@ from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.evaluation.evaluator import Advance, Prediction
 
 # What a prediction has in some tasks alone, and is then left out.
-OPTIONAL = ('confidence', 'task')
+OPTIONAL = ('confidence', 'task', 'answers', 'group')
 
 
 def write_predictions(path: str | os.PathLike, predictions: Sequence[Prediction]) -> None:

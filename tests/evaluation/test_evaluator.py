@@ -13,7 +13,7 @@ from rich.console import Console
 
 from prompt_jax.data.example import Lengths, TextExample, text_task
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import evaluator, report
+from prompt_jax.evaluation import calibration, evaluator, report
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
@@ -218,6 +218,58 @@ def test_the_confidence_of_a_ranked_label_is_its_share(tuned, ranking):
   for p in predictions:
     odds = np.exp(list(p.scores.values()))
     assert p.confidence == pytest.approx(odds.max() / odds.sum())
+
+
+def test_calibration_and_resamples_are_of_what_was_predicted(tuned, ranking):
+  task = _task(LABELS)
+  examples = _examples(task)
+  scores, predictions = ranking(tuned[1], examples)
+  odds = np.exp([list(p.scores.values()) for p in predictions])
+  shares, targets = odds / odds.sum(-1, keepdims=True), [e.label for e in examples]
+  (found,) = ranking.calibration(examples, predictions).values()
+  assert found.brier == pytest.approx(calibration.brier(shares, targets))
+  bins = calibration.reliability(
+    [p.confidence for p in predictions], [p.correct for p in predictions]
+  )
+  assert [b.examples for b in found.bins] == [b.examples for b in bins]
+  assert found.ece == pytest.approx(calibration.expected_calibration_error(bins))
+  unknown = [dataclasses.replace(e, label=None) for e in examples]
+  assert ranking.calibration(unknown, predictions) == {}
+  drawn = ranking.distribution(examples, predictions, 200)
+  assert list(drawn) == list(scores)
+  assert drawn['accuracy'].min() < scores['accuracy'] < drawn['accuracy'].max()
+  assert ranking.distribution(unknown, predictions, 200) == {}
+
+
+def test_a_measure_of_the_tasks_own_is_resampled_if_it_is_quick(tuned, monkeypatch):
+  model, variables = tuned
+  task = _task(None, score=lambda e, t: {'long': 100.0 * np.mean([len(x.inputs_text) for x in e])})
+  examples = _examples(task)
+  run = evaluator.Evaluator(model, VOCABULARY, task, max_target_length=WIDTH)
+  scores, predictions = run(variables, examples)
+  drawn = run.distribution(examples, predictions, 50)['long']
+  assert drawn.shape == (50,)
+  assert drawn.min() < scores['long'] < drawn.max()
+  monkeypatch.setattr(evaluator, 'PATIENCE', 0)
+  with pytest.warns(UserWarning, match='No intervals of toy'):
+    assert run.distribution(examples, predictions, 50) == {}
+
+
+def test_a_task_may_say_itself_what_is_right(tuned):
+  model, variables = tuned
+  right = lambda example, text: len(text) % 2 == len(example.inputs_text) % 2
+  task = _task(None, right=right, metrics=('accuracy',))
+  examples = _examples(task)
+  examples[0] = dataclasses.replace(examples[0], fields={})
+  run = evaluator.Evaluator(model, VOCABULARY, task, max_target_length=WIDTH)
+  scores, predictions = run(variables, examples)
+  hits = [right(e, p.prediction) for e, p in zip(examples, predictions, strict=True)]
+  assert [p.correct for p in predictions] == hits
+  assert scores == {'accuracy': pytest.approx(100 * np.mean(hits))}
+  assert len(set(hits)) == 2
+  assert [p.answers for p in predictions] == [None] + [['no', 'maybe']] * 10
+  unknown = [dataclasses.replace(e, targets_text='<unk>') for e in examples]
+  assert run(variables, unknown)[0] == {}
 
 
 @pytest.fixture(scope='module')

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 from prompt_jax.data.example import Lengths, TextExample, text_task
@@ -64,6 +65,14 @@ def test_it_is_each_task_by_itself(tuned):
   mean = (wanted['a/f1_macro'] + wanted['b/exact_match'] + wanted['c/accuracy']) / 3
   assert scores == pytest.approx({'mean': mean, **wanted})
   assert list(scores) == suite.scores_of(whole)
+  drawn = both.distribution(shuffled, predictions, 40)
+  assert list(drawn) == list(scores)
+  firsts = (drawn['a/f1_macro'], drawn['b/exact_match'], drawn['c/accuracy'])
+  np.testing.assert_allclose(drawn['mean'], sum(firsts) / 3)
+  calibrated = both.calibration(shuffled, predictions)
+  assert list(calibrated) == ['a', 'c']
+  assert sum(b.examples for b in calibrated['c'].bins) == 4
+  assert not both.ranks
   # One function for the two that have the same labels.
   assert both._together == {'a': ['a', 'c'], 'b': ['b']}
   with pytest.raises(UserError, match='task of an example'):

@@ -242,13 +242,13 @@ def _spearman(targets: Sequence[Any], predictions: Sequence[Any], units: np.ndar
 
 
 def _ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-  """float64[N] -> a function from draws [R, N] to ranks [R, N], equal values sharing their mean."""
+  """float64[N] -> a function from draws [R, N] to ranks less 1/2 [R, N]; ties share their mean."""
   _, at, sizes = np.unique(values, return_inverse=True, return_counts=True)
   order, starts = np.argsort(at, kind='stable'), np.cumsum(sizes) - sizes
 
   def of(draws: np.ndarray) -> np.ndarray:
     count = np.add.reduceat(draws[:, order], starts, axis=-1)
-    return (np.cumsum(count, axis=-1) - count / 2 + 0.5)[:, at]
+    return (np.cumsum(count, axis=-1) - count / 2)[:, at]
 
   return of
 

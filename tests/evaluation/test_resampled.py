@@ -44,7 +44,7 @@ EVERY = [*metrics.METRICS, *metrics.GROUPED, *metrics.OVER_LABELS, *metrics.OVER
 @pytest.mark.parametrize('constant', [False, True])
 def test_a_resample_scores_as_the_list_of_what_was_drawn(name, constant):
   rng = np.random.default_rng(len(name))
-  for count in (1, 2, 9):
+  for count in (1, 2, 9, 30):
     targets, predictions = _case(name, rng, count, constant)
     groups = [i // 3 for i in range(count)] if name in metrics.GROUPED else None
     labels = 4 if name in metrics.OVER_LABELS else None

@@ -121,6 +121,8 @@ def infer(
     _, predictions = evaluator(ready.variables, examples)
     answers = [Answer(p.input, p.prediction, p.confidence) for p in predictions]
   else:
+    if normalize != 'none':
+      raise UserError('--normalize is of ranked labels, and here text is written. Leave it out.')
     answers = _write(ready, examples, decoding or Decoding(), lengths, batch_size)
   _tell(answers, output)
 

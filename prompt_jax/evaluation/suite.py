@@ -43,7 +43,7 @@ class Suite:
     self._together: dict[str, list[str]] = {}
     leaders: dict[Any, str] = {}
     for part in task.parts:
-      leader = leaders.setdefault((part.labels, part.postprocess), part.name)
+      leader = leaders.setdefault((part.labels, part.postprocess, part.right), part.name)
       self._together.setdefault(leader, []).append(part.name)
 
   @property

@@ -137,6 +137,7 @@ def test_labels_can_be_decoded_and_normalised(trained, reviews, tmp_path, capsys
   for more, says in (
     (['--method=constrained', '--decoding=greedy'], 'gives a label'),
     (['--method=constrained', '--normalize=tokens'], 'of the method rank'),
+    (['--decoding=greedy', '--normalize=tokens'], 'of ranked labels'),
     (['--method=guess'], 'rank, constrained, generate'),
   ):
     assert main(['infer', *prompt, *more, 'it was good']) == 2

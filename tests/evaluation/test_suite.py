@@ -81,6 +81,17 @@ def test_it_is_each_task_by_itself(tuned):
     both(tuned[1], [])
 
 
+def test_a_task_that_says_itself_what_is_right_is_read_by_itself(tuned):
+  own = dataclasses.replace(task('w', None, ['accuracy'], 2), right=lambda e, t: True)
+  whole = mixture([PARTS[1], own], Mixing())
+  both = suite.evaluator(tuned[0], VOCABULARY, whole, max_target_length=6, batch_size=4)
+  examples = whole.load('test', VOCABULARY, Lengths(32, 6))
+  scores, predictions = both(tuned[1], examples)
+  assert scores['w/accuracy'] == 100
+  assert [p.correct for p in predictions if p.task == 'w'] == [True, True]
+  assert not any(p.correct for p in predictions if p.task == 'b')
+
+
 def test_the_gap_is_what_is_lost_by_transfer():
   scores = {'en': {'f1': 80.0, 'em': 1.0}, 'de': {'f1': 60.0}, 'sw': {'f1': 30.0}}
   summary = suite.summarise(scores, 'en')

@@ -124,7 +124,7 @@ def local_task(
     form.metrics,
     about=f'{found.about}; {place}: "{form.template}"',
   )
-  return dataclasses.replace(task, score=form.score)
+  return dataclasses.replace(task, right=form.right)
 
 
 def rows_of(name: str, found: DataSet, folder: str) -> dict[str, 'Rows']:

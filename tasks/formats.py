@@ -30,7 +30,8 @@ class Format:
     write: (row, format) -> its examples: several, or none for a row to leave out.
     fields: names of the fields that its metrics read: "answers" (several right ones), "group"
       (examples judged together), "right" (whether the target is).
-    score: a measure that needs whole examples; None for `metrics`.
+    right: whether a text answers an example, where that is more than comparing it with the target;
+      `metrics` then count what is right. None elsewhere.
   """
 
   template: str
@@ -38,7 +39,7 @@ class Format:
   metrics: tuple[str, ...]
   write: Callable[[Row, 'Format'], Iterable[TextExample]]
   fields: tuple[str, ...] = ()
-  score: Callable[[Sequence[Example], Sequence[str]], dict[str, float]] | None = None
+  right: Callable[[Example, str], bool] | None = None
 
   def examples(self, row: Row, taskless: bool = False) -> list[TextExample]:
     """The examples of a row.
@@ -157,13 +158,9 @@ def names_referent(prediction: str, candidate: str) -> bool:
   return said <= meant or meant <= said
 
 
-def referent_accuracy(examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, float]:
-  """WSC's accuracy in percent: a prediction must name the candidate exactly where it is right."""
-  hits = [
-    names_referent(prediction, example.targets_text) == bool(example.fields['right'])
-    for example, prediction in zip(examples, predictions, strict=True)
-  ]
-  return {'accuracy': 100 * sum(hits) / len(hits)}
+def judges_candidate(example: Example, prediction: str) -> bool:
+  """WSC: a prediction is right if it names the candidate exactly where the candidate is right."""
+  return names_referent(prediction, example.targets_text) == bool(example.fields['right'])
 
 
 def answer(row: Row, form: Format) -> Iterable[TextExample]:

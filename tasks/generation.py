@@ -122,7 +122,7 @@ SETS = {
     tfds='multi_news:1.0.0'),
   'newsroom': _summary('Newsroom (Grusky et al. 2018)', 'text', tfds='newsroom:1.0.0'),
   'wikilingua': DataSet(
-    Format('summarize: {source}', None, ('bleu',), reference, ('answers',)),
+    Format('summarize: {source}', None, ('sp_rouge', 'bleu'), reference, ('answers',)),
     'summarisation',
     'WikiLingua as GEM has it: the columns source and references (or target); WikiLingua-0 is '
     'wikilingua.en:all, CC BY-NC-SA 3.0',

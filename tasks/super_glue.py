@@ -8,10 +8,10 @@ from prompt_jax.tasks import tfds
 from prompt_jax.tasks.formats import (
   Format,
   classification,
+  judges_candidate,
   multirc,
   pronoun,
   record,
-  referent_accuracy,
   right_pronoun,
 )
 
@@ -54,7 +54,7 @@ FORMATS = {
   ),
   # Only right candidates are learned from, but all are asked (T5, section 2.4).
   'wsc_train': Format('wsc: {text}', None, ('exact_match',), right_pronoun, ('right',)),
-  'wsc': Format('wsc: {text}', None, ('accuracy',), pronoun, ('right',), referent_accuracy),
+  'wsc': Format('wsc: {text}', None, ('accuracy',), pronoun, ('right',), judges_candidate),
   # The diagnostic sets are asked as RTE, and have a test split alone.
   'axb': classification('rte hypothesis: {sentence2} premise: {sentence1}', ENTAILMENT),
   'axg': classification('rte hypothesis: {hypothesis} premise: {premise}', ENTAILMENT),

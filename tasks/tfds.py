@@ -59,7 +59,7 @@ def task(name: str, splits: Mapping[str, tuple[Source, str]], taskless: bool) ->
     splits={split: loader(*found) for split, found in splits.items()},
     labels=source.form.labels,
     metrics=source.form.metrics,
-    score=source.form.score,
+    right=source.form.right,
     about=f'{source.tfds_name} through tensorflow-datasets: "{source.form.template}"',
   )
 

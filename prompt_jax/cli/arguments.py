@@ -25,7 +25,7 @@ FILES = {'import': 'import_prompt', 'export': 'export_prompt'}
 FORMS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
 # Names in the parsed arguments that are no flags.
-POSITIONAL = ('verb', '_', 'texts', 'file', 'name', 'source', 'dest', 'destination')
+POSITIONAL = ('verb', '_', 'texts', 'file', 'name', 'source', 'dest', 'destination', 'a', 'b')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +87,10 @@ EXAMPLES_OF_A_RUN = (
   Flag('test', 'TEST', 'a file for the final score', metavar='FILE'),
   *COLUMNS,
 )  # fmt: skip
+METHOD = Flag('method', 'METHOD', 'rank the labels, decode what can only be a label, or generate '
+              'text', metavar='rank|constrained|generate')  # fmt: skip
+NORMALIZE = Flag('normalize', 'NORMALIZE', 'ranked labels by their score a token',
+                 metavar='none|tokens')  # fmt: skip
 LENGTH = Flag('length', 'PROMPT_LENGTH', 'rows of the prompt', at_least_one, 'N')
 
 SHORTCUTS: dict[str, tuple[Flag, ...]] = {
@@ -117,9 +121,10 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
   ),
   'eval': (
     MODEL, VOCABULARY, TASK, FOLDER, MODULE, DATA, *COLUMNS,
-    Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt', metavar='FILE'),
+    Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt; several: also their vote',
+         metavar='FILE', several=True),
     Flag('split', 'SPLIT', 'which split to measure', metavar='NAME'),
-    Flag('method', 'METHOD', 'rank the labels, or generate text', metavar='rank|generate'),
+    METHOD, NORMALIZE,
     OUTPUT, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE, COMPILATION_CACHE,
   ),
   'infer': (
@@ -129,7 +134,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
          metavar='FILE'),
     Flag('text', 'TEXT', 'its column (several: a,b)', metavar='COLUMN'),
     Flag('output', 'OUTPUT', 'a JSONL file for the answers', metavar='FILE'),
-    BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE, COMPILATION_CACHE,
+    METHOD, NORMALIZE, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE, COMPILATION_CACHE,
   ),
   'pretrain': (
     Flag('corpus', 'CORPUS', 'text, one document a paragraph (.txt or .xz)', metavar='FILE'),
@@ -160,6 +165,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('output', 'OUTPUT', 'a .json or .md file', metavar='FILE'),
   ),
   'inspect': (),
+  'compare': (),
   'import': (),
   'export': (),
   'tasks': (),
@@ -235,11 +241,31 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
     _of_prompt_files(verb, sub)
   if verb == 'tasks':
     _of_tasks(sub)
+  if verb == 'compare':
+    _of_comparisons(sub)
   if verb == 'convert':
     sub.add_argument('source', metavar='SOURCE', help=MODEL.help)
     sub.add_argument('dest', metavar='DEST', help='a folder that does not exist yet')
   if configured(verb):
     _of_gin(sub)
+
+
+def _of_comparisons(sub: argparse.ArgumentParser) -> None:
+  """Arguments of the verb that compares two systems."""
+  what = 'an output folder of train or eval, or a file of predictions'
+  sub.add_argument('a', metavar='A', help=what)
+  sub.add_argument('b', metavar='B', help='another, of the same examples')
+  sub.add_argument(
+    '--metric', nargs='+', metavar='NAME', help="to compare by, if not by the task's own"
+  )
+  sub.add_argument('--vocabulary', metavar='FILE', help='a SentencePiece model, for sp_rouge')
+  sub.add_argument(
+    '--examples', type=at_least_zero, default=0, metavar='N',
+    help='show so many that only one has right',
+  )  # fmt: skip
+  sub.add_argument(
+    '--resamples', type=at_least_one, default=1000, metavar='N', help='of the paired bootstrap'
+  )
 
 
 def _of_tasks(sub: argparse.ArgumentParser) -> None:

@@ -8,15 +8,17 @@ from typing import Any
 
 from rich.console import Console
 
-from prompt_jax.cli import config, report, tuned
+from prompt_jax.cli import config, eval_table, report, several, tuned
 from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose as choose_device
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.evaluation import suite
+from prompt_jax.evaluation.comparison import described
 from prompt_jax.evaluation.evaluator import Method
 from prompt_jax.evaluation.report import progress, write_predictions
+from prompt_jax.evaluation.resampled import LEVEL
+from prompt_jax.inference.score import Normalize
 
 # Where neither a flag nor a prompt file says otherwise.
 LENGTHS = Lengths(128, 64)
@@ -30,10 +32,12 @@ def evaluate(
   *,
   model: str | None,
   vocabulary: str | None,
-  prompt_file: str | None,
+  prompt_file: str | Sequence[str] | None,
   choose_task: Callable[..., Task],
   split: str | None,
   method: Method | None,
+  normalize: Normalize,
+  resamples: int,
   output: str | None,
   batch_size: int,
   input_length: int | None,
@@ -47,11 +51,14 @@ def evaluate(
   Args:
     model: see `load_backbone`; None for the one the prompt file names, else "embedded".
     vocabulary: see `load_backbone`; None for the one the prompt file names, if any.
-    prompt_file: a prompt or tuned weights; None for the bare model.
+    prompt_file: a prompt or tuned weights, or several prompts of one model; None for the bare
+      model.
     choose_task: `data.choose`; a file's labels are those that the prompt was tuned on.
     split: None for test, else validation, whichever has labels.
     method: see `Evaluator`.
-    output: folder for results.json and predictions.jsonl.
+    normalize: see `Evaluator`.
+    resamples: of the bootstrap that gives intervals; 0 for none.
+    output: folder for results.json and predictions.
     batch_size: examples at once.
     input_length: most tokens of an input; None as in training.
     target_length: most tokens of a target; None as in training.
@@ -61,37 +68,85 @@ def evaluate(
   """
   console, folder = Console(), pathlib.Path(output) if output else None
   keep_compiled(compilation_cache, choose_device(device))
-  if folder and os.path.exists(folder / 'metrics.jsonl'):
-    raise UserError(
-      f'The folder {output} holds a training run, whose results would be replaced. Give another '
-      f'--output, such as {folder / "eval"}.'
+  _check(folder, resamples)
+  files = [prompt_file] if isinstance(prompt_file, str) else list(prompt_file or ())
+  loaded = several.load(model, files, dtype, vocabulary)
+  task = several.task_of_all(lambda m: choose_task(**_labels_of(m)), loaded, files)
+  lengths = several.longest([lengths_of(r, input_length, target_length) for r in loaded])
+  split, examples = _split(task, split, loaded[0].backbone.vocabulary, lengths, output)
+  task_ids = [_task_ids(ready, task) for ready in loaded]
+  groups = several.groups(loaded, task_ids)
+  with progress(len(examples) * len(groups), f'{task.name} {split}', console) as advance:
+    judge, scored = several.evaluate(
+      loaded,
+      groups,
+      task,
+      task_ids,
+      examples,
+      advance,
+      max_target_length=lengths.targets,
+      method=method,
+      batch_size=batch_size,
+      normalize=normalize,
     )
-  ready = tuned.load(model, prompt_file, dtype, vocabulary)
-  task = choose_task(**_labels_of(ready.metadata))
-  lengths = lengths_of(ready, input_length, target_length)
-  words = ready.backbone.vocabulary
-  split, examples = _split(task, split, words, lengths, output)
-  evaluator = suite.evaluator(
-    ready.model,
-    words,
-    task,
-    max_target_length=lengths.targets,
-    method=method,
-    batch_size=batch_size,
-    task_ids=_task_ids(ready, task),
-  )
-  with progress(len(examples), f'{task.name} {split}', console) as advance:
-    scores, predictions = evaluator(ready.variables, examples, advance)
 
-  name = prompt_file or f'{ready.backbone.name}, untuned'
-  rows = [report.Row(str(name), [scores])]
+  names = several.names(files) or [f'{loaded[0].backbone.name}, untuned']
+  found = dict(zip(names, scored, strict=True))
+  joint = several.together(judge, examples, scored) if len(files) > 1 else {}
+  known = lambda name, s: eval_table.system(
+    name, judge, examples, *s, resamples=resamples, calibrated=name != several.VOTE
+  )
+  systems = [known(*item) for item in found.items()]
+  if joint:
+    systems += several.mean_and_best(systems, task)
+    systems += [known(*item) for item in joint.items()]
   if folder:
     config.record(folder)
-    report.write(folder / 'results.json', rows, task=task.name, split=split)
-    write_predictions(folder / 'predictions.jsonl', predictions)
-  report.show(
-    rows, f'{task.name}, {len(examples)} {split} examples, in percent', console, task.parts
+    _write(folder, systems, found, joint, task, split, files, resamples)
+  title = f'{task.name}, {len(examples)} {split} examples, in percent'
+  if any(s.intervals for s in systems):
+    title += f' ({100 * LEVEL:.0f} % intervals of {resamples} resamples)'
+  eval_table.show(systems, title, console, task.parts)
+
+
+def _check(folder: pathlib.Path | None, resamples: int) -> None:
+  """Refuses what would be told only after the work is done."""
+  if resamples < 0:
+    raise UserError(f'RESAMPLES is {resamples}; expected a number of resamples, or 0 for none.')
+  if folder and os.path.exists(folder / 'metrics.jsonl'):
+    raise UserError(
+      f'The folder {folder} holds a training run, whose results would be replaced. Give another '
+      f'--output, such as {folder / "eval"}.'
+    )
+
+
+def _write(
+  folder: pathlib.Path,
+  systems: Sequence[eval_table.System],
+  found: Mapping[str, several.Scored],
+  joint: Mapping[str, several.Scored],
+  task: Task,
+  split: str,
+  files: Sequence[str],
+  resamples: int,
+) -> None:
+  """results.json, and the predictions of every prompt and of all together."""
+  report.write(
+    folder / 'results.json',
+    [report.Row(s.name, [s.scores]) for s in systems],
+    task=task.name,
+    split=split,
+    prompts=list(files),
+    tasks=described(task),
+    resamples=resamples,
+    level=LEVEL,
+    **eval_table.facts(systems),
   )
+  for number, (_, predictions) in enumerate(found.values(), 1):
+    name = f'predictions-{number}.jsonl' if joint else 'predictions.jsonl'
+    write_predictions(folder / name, predictions)
+  for name, (_, predictions) in joint.items():
+    write_predictions(folder / f'{several.FILES[name]}.jsonl', predictions)
 
 
 def _task_ids(ready: tuned.Tuned, task: Task) -> dict[str, int] | None:

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -22,8 +21,9 @@ from prompt_jax.data.example import Example, Lengths, Task, encode
 from prompt_jax.data.local_file import local_inputs
 from prompt_jax.data.table import decode
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation.evaluator import Evaluator
+from prompt_jax.evaluation.evaluator import Evaluator, Method
 from prompt_jax.inference.decode import sample
+from prompt_jax.inference.score import Normalize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,8 @@ def infer(
   batch_size: int,
   input_length: int | None,
   target_length: int | None,
+  method: Method | None,
+  normalize: Normalize,
   decoding: Decoding | None,
   device: str,
   compilation_cache: str,
@@ -84,7 +86,9 @@ def infer(
     batch_size: texts at once.
     input_length: most tokens of an input; None as in training.
     target_length: most tokens of an answer; None as in training.
-    decoding: how text is written; None ranks the labels that the prompt was tuned on, if any.
+    method: see `Evaluator`; None ranks the labels that the prompt was tuned on, if any.
+    normalize: see `Evaluator`.
+    decoding: how text is written, in place of a label; None for greedily.
     device: see `cli.device`.
     compilation_cache: see `cli.compilation_cache`.
     dtype: see `load_backbone`.
@@ -99,9 +103,26 @@ def infer(
     Example(encode(t, words, lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
   ]
   labels = ready.metadata.get('labels')
-  if decoding is None and labels:
-    answers = _rank(ready, examples, labels, lengths, batch_size)
+  if method is None:
+    method = 'rank' if labels and decoding is None else 'generate'
+  if method != 'generate':
+    if decoding is not None:
+      raise UserError(f'--decoding is of written text, and --method {method} gives a label.')
+    task = Task('infer', {}, labels and tuple(labels), ('accuracy',))
+    evaluator = Evaluator(
+      ready.model,
+      words,
+      task,
+      max_target_length=lengths.targets,
+      method=method,
+      batch_size=batch_size,
+      normalize=normalize,
+    )
+    _, predictions = evaluator(ready.variables, examples)
+    answers = [Answer(p.input, p.prediction, p.confidence) for p in predictions]
   else:
+    if normalize != 'none':
+      raise UserError('--normalize is of ranked labels, and here text is written. Leave it out.')
     answers = _write(ready, examples, decoding or Decoding(), lengths, batch_size)
   _tell(answers, output)
 
@@ -118,30 +139,6 @@ def _texts(texts: Sequence[str], file: str | None, column: str | None) -> list[s
   if not found:
     raise UserError('No texts: give them as arguments, with --input FILE, or on standard input.')
   return found
-
-
-def _rank(
-  ready: tuned.Tuned,
-  examples: Sequence[Example],
-  labels: Sequence[str],
-  lengths: Lengths,
-  batch_size: int,
-) -> list[Answer]:
-  """The most probable label of each text."""
-  evaluator = Evaluator(
-    ready.model,
-    ready.backbone.vocabulary,
-    Task('infer', {}, tuple(labels), ('accuracy',)),
-    max_target_length=lengths.targets,
-    batch_size=batch_size,
-  )
-  _, predictions = evaluator(ready.variables, examples)
-  answers = []
-  for p in predictions:
-    best = p.scores[p.prediction]
-    share = 1 / math.fsum(math.exp(score - best) for score in p.scores.values())
-    answers.append(Answer(p.input, p.prediction, share))
-  return answers
 
 
 def _write(

@@ -10,6 +10,7 @@ from prompt_jax.cli import cells, report, tuned
 from prompt_jax.cli.candidates import Candidate
 from prompt_jax.cli.population_scores import Scored, Scores
 from prompt_jax.cli.setup import evaluator_of, write_events
+from prompt_jax.evaluation.comparison import described
 from prompt_jax.evaluation.ensemble import vote
 from prompt_jax.evaluation.report import write_predictions
 from prompt_jax.models.t5 import T5
@@ -96,7 +97,8 @@ def _report(
     table.append(row)
     write_predictions(path.with_name(path.name.replace('results', 'vote') + 'l'), voted)
   facts = [_facts(population[k], results[k], scored.get(k)) for k in members]
-  report.write(path, table, task=setup.task.name, split=which, prompts=facts)
+  tasks = described(setup.task)
+  report.write(path, table, task=setup.task.name, split=which, prompts=facts, tasks=tasks)
   title = f'{setup.task.name}, {len(examples)} {which} examples, in percent'
   report.show(table, title, setup.console, setup.task.parts)
 

@@ -31,6 +31,7 @@ from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Lengths, Task
 from prompt_jax.data.mixture import quotas
 from prompt_jax.errors import UserError
+from prompt_jax.evaluation.comparison import described
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.report import write_predictions
 from prompt_jax.evaluation.suite import Suite
@@ -272,7 +273,8 @@ def _report(
       scores.append(found)
     what = 'tuned prompt' if tuned.kind_of(results[0].file) == 'prompt' else 'tuned weights'
     table.append(report.Row(what, scores, count(results[0].trainable)))
-    report.write(folder / 'results.json', table, task=setup.task.name, split=which)
+    tasks = described(setup.task)
+    report.write(folder / 'results.json', table, task=setup.task.name, split=which, tasks=tasks)
     title = f'{setup.task.name}, {len(examples)} {which} examples, in percent'
     report.show(table, title, console, setup.task.parts)
   best = results[0].file

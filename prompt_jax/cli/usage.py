@@ -4,6 +4,7 @@ VERBS = {
   'train': 'tune a prompt (or more) on a frozen model',
   'population': 'tune many prompts at once on one frozen model',
   'eval': 'measure a prompt on a task or a file',
+  'compare': 'two prompts on the same examples: is one better, or is it chance',
   'infer': 'apply a prompt to texts',
   'pretrain': 'train a model from text: span corruption, then prefix LM',
   'inspect': 'describe a prompt file, in words and pictures, or list a model',
@@ -33,7 +34,13 @@ EXAMPLES = {
   'eval': """
   prompt-jax eval --prompt_file out/prompt.safetensors --task docstrings_iid --split test
   prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --output out/test/
+  prompt-jax eval --prompt_file a.safetensors b.safetensors --task docstrings_iid    (their vote)
+  prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --method constrained
   prompt-jax eval --task docstrings_iid                        (the model without a prompt)""",
+  'compare': """
+  prompt-jax compare out/ other/
+  prompt-jax compare out/test/ other/test/ --examples 5
+  prompt-jax compare both/predictions-1.jsonl both/vote.jsonl""",
   'infer': """
   prompt-jax infer --prompt_file out/prompt.safetensors 'a line of text' 'another'
   prompt-jax infer --prompt_file out/prompt.safetensors --input texts.txt --output answers.jsonl

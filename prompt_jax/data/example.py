@@ -81,8 +81,10 @@ class Task:
     labels: the words the model is to write, in the order of `Example.label`; None for free text.
     metrics: names of metrics in `evaluation/metrics.py`; the first one selects prompts.
     postprocess: decoded text -> what the metrics compare, for tasks without labels.
+    right: whether a text answers an example, where that is more than comparing it with the target
+      (WSC); `metrics` then count what is right. None elsewhere.
     score: (examples, decoded texts) -> {name: value}, a measure of the task's own in place of
-      `metrics` (WSC's, and those of a user's seqio task); None for `metrics`.
+      `metrics` (of a user's seqio task); None for `metrics`.
     about: one line on the task, its source and licence.
     words: label as its file has it -> the word in `labels`; None where the two are the same.
     parts: of a mixture, the tasks in it, each judged for itself; else none.
@@ -95,6 +97,7 @@ class Task:
   labels: tuple[str, ...] | None
   metrics: tuple[str, ...]
   postprocess: Callable[[str], Any] = same_text
+  right: Callable[[Example, str], bool] | None = None
   score: Callable[[Sequence[Example], Sequence[str]], dict[str, float]] | None = None
   about: str = ''
   words: Mapping[str, str] | None = None

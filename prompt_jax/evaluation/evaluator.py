@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import math
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -9,19 +12,21 @@ import jax
 import numpy as np
 
 from prompt_jax.data.buckets import choose_buckets
-from prompt_jax.data.example import Example, Task
+from prompt_jax.data.example import UNKNOWN, Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import metrics, text_metrics
-from prompt_jax.inference import decode, score
+from prompt_jax.evaluation import calibration, metrics, resampled, text_metrics
+from prompt_jax.inference import constrained, decode, score
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.together import mapped, suited
 
-Method = Literal['rank', 'generate']
-METHODS: tuple[Method, ...] = ('rank', 'generate')
+Method = Literal['rank', 'constrained', 'generate']
+METHODS: tuple[Method, ...] = ('rank', 'constrained', 'generate')
 # Called after each batch with the number of examples in it.
 Advance = Callable[[int], None]
+# Seconds that intervals of a measure of the user's may take.
+PATIENCE = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +36,15 @@ class Prediction:
   Attributes:
     input: the text.
     target: the right text.
-    prediction: the label's word ("rank"), or the decoded text ("generate").
+    prediction: the label's word ("rank", "constrained"), or the decoded text ("generate").
     correct: whether it is right, as the metrics compare; None where the target is not known.
-    scores: log-probabilities in nats: of each label by its word, or {"log_prob"} of the decoded
-      text.
+    scores: log-probabilities in nats: of each label by its word ("rank"; divided by its tokens if
+      so asked), or {"log_prob"} of what was decoded.
+    confidence: the prediction's probability among the labels: softmax of the scores ("rank"), or
+      what decoding gave it among the tokens it could take ("constrained"); None for text.
     task: which of several tasks the example is of; None where there is but one.
+    answers: all right texts, where there are several; else None.
+    group: of examples that are judged together, if there are any.
   """
 
   input: str
@@ -43,7 +52,10 @@ class Prediction:
   prediction: str
   correct: bool | None
   scores: dict[str, float]
+  confidence: float | None = None
   task: str | None = None
+  answers: list[str] | None = None
+  group: Any = None
 
 
 class Evaluator:
@@ -73,8 +85,9 @@ class Evaluator:
       vocabulary: what the examples were tokenised with.
       task: gives labels and metrics.
       max_target_length: most target tokens, end-of-sequence included.
-      method: "rank" scores every label's words and takes the best; "generate" decodes greedily
-        and compares the text. None: "rank" for a task with labels, else "generate".
+      method: "rank" scores every label's words and takes the best; "constrained" decodes greedily
+        what can only be a label; "generate" decodes greedily and compares the text. None: "rank"
+        for a task with labels, else "generate".
       batch_size: rows of a batch.
       normalize: for "rank": "tokens" divides a label's score by its number of tokens.
       task_ids: task name -> prompt, for methods that hold several.
@@ -83,20 +96,26 @@ class Evaluator:
         next number of rows that divides over it.
 
     Raises:
-      UserError: "rank" without labels, or labels that cannot be told apart.
+      UserError: "rank" or "constrained" without labels, or labels that cannot be told apart.
     """
     method = method or ('generate' if task.labels is None else 'rank')
     if method not in METHODS:
-      raise UserError(f'The method is {method!r}; expected {" or ".join(METHODS)}.')
+      raise UserError(f'The method is {method!r}; expected {", ".join(METHODS)}.')
+    if normalize not in score.NORMALIZE:
+      raise UserError(f'Normalize is {normalize!r}; expected {" or ".join(score.NORMALIZE)}.')
+    if normalize != 'none' and method != 'rank':
+      raise UserError(f'Normalize is of the method rank, and {task.name!r} is asked by {method}.')
     if batch_size < 1:
       raise UserError(f'The batch size is {batch_size}; it must be at least 1.')
     self.method, self._vocabulary, self._task = method, vocabulary, task
     self._batch_size, self._task_ids, self._placement = batch_size, task_ids, placement
+    call: Callable[..., Any]
     if method == 'rank':
       labels = task.label_tokens(vocabulary, max_target_length)
-      call: Callable[..., Any] = functools.partial(
-        score.rank, model, label_tokens=labels, normalize=normalize
-      )
+      call = functools.partial(score.rank, model, label_tokens=labels, normalize=normalize)
+    elif method == 'constrained':
+      labels = task.label_tokens(vocabulary, max_target_length)
+      call = functools.partial(constrained.choose_label, model, label_tokens=labels)
     else:
       call = functools.partial(
         decode.decode,
@@ -111,6 +130,11 @@ class Evaluator:
       return mapped(run, own, at_once or suited(len(own), *tokens.shape))
 
     self._call = jax.jit(placement.within(each) if placement else each)
+
+  @property
+  def ranks(self) -> bool:
+    """Whether predictions have the scores of all labels."""
+    return self.method == 'rank'
 
   def __call__(
     self,
@@ -163,7 +187,8 @@ class Evaluator:
     for indices, tokens, ids in self._batches(examples):
       found = jax.device_get(self._call(backbone, own, tokens, ids))
       for of_prompt, at in zip(found, found_at, strict=True):
-        rows = of_prompt if self.method == 'rank' else zip(*of_prompt[:2], strict=True)
+        columns = {'rank': (of_prompt,), 'generate': of_prompt[:2]}.get(self.method, of_prompt)
+        rows = zip(*columns, strict=True)
         for i, row in zip(indices, rows, strict=False):  # rows that fill up the batch are left over
           at[i] = self._read(examples[i], row)
       advance(len(indices))
@@ -173,8 +198,52 @@ class Evaluator:
     self, examples: Sequence[Example], predictions: Sequence[Prediction]
   ) -> metrics.Scores:
     """Metrics of predictions that were made before, such as those of an ensemble."""
-    compared = [self._value(p.prediction) for p in predictions]
-    return self._measure(examples, compared, predictions)
+    if self._task.score is not None:
+      return self._task.score(examples, [p.prediction for p in predictions])
+    compared = self._compared(examples, predictions)
+    return {} if compared is None else metrics.compute(*compared)
+
+  def distribution(
+    self,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    resamples: int = resampled.RESAMPLES,
+    seed: int | Sequence[int] = 0,
+  ) -> dict[str, np.ndarray]:
+    """{score: float64[resamples]} of resamples of the examples; {} where there is no score."""
+    measure = self._task.score
+    if measure is not None:
+
+      def of(numbers: Sequence[int]) -> Mapping[str, float]:
+        return measure([examples[i] for i in numbers], [predictions[i].prediction for i in numbers])
+
+      began = time.monotonic()
+      of(range(len(examples)))
+      seconds = resamples * (time.monotonic() - began)
+      if seconds > PATIENCE:
+        warnings.warn(
+          f'No intervals of {self._task.name}: its measure would take {seconds:.0f} s for '
+          f'{resamples} resamples. Ask for fewer.',
+          stacklevel=2,
+        )
+        return {}
+      return resampled.distribution(resampled.of_measure(of, len(examples)), resamples, seed)
+    compared = self._compared(examples, predictions)
+    if compared is None:
+      return {}
+    return resampled.distribution(resampled.statistic(*compared), resamples, seed)
+
+  def calibration(
+    self, examples: Sequence[Example], predictions: Sequence[Prediction]
+  ) -> dict[str, calibration.Calibration]:
+    """{task: how well it is calibrated}, from the scores of ranked labels; else {}."""
+    if not self.ranks or any(e.label is None for e in examples):
+      return {}
+    scores = np.array([list(p.scores.values()) for p in predictions])
+    found = calibration.calibrate(
+      calibration.probabilities(scores), [e.label for e in examples if e.label is not None]
+    )
+    return {self._task.name: found}
 
   def _batches(
     self, examples: Sequence[Example]
@@ -202,57 +271,83 @@ class Evaluator:
       return None
     return np.array([self._task_ids[name] for name in names], np.int32)
 
-  def _read(self, example: Example, row: Any) -> Prediction:
+  def _read(self, example: Example, row: tuple[Any, ...]) -> Prediction:
     """The prediction from one row of results."""
     labels = self._task.labels
+    confidence = None
     if labels is not None and self.method == 'rank':
-      value: Any = int(np.argmax(row))
-      text, scores = labels[value], dict(zip(labels, map(float, row), strict=True))
+      best = int(np.argmax(row[0]))
+      text, scores = labels[best], dict(zip(labels, map(float, row[0]), strict=True))
+      confidence = float(calibration.probabilities(row[0])[best])
+    elif labels is not None and self.method == 'constrained':
+      best, log_prob, allowed = row
+      text, scores, confidence = labels[best], {'log_prob': float(log_prob)}, math.exp(allowed)
     else:
       tokens, log_prob = row
       text, scores = self._vocabulary.decode(tokens), {'log_prob': float(log_prob)}
-      value = self._value(text)
-    target = self._target(example)
+    value, target = self._value(example, text), self._target(example)
     if target is None:
       right = None
+    elif self._task.right is not None:
+      right = value
     elif labels is not None:
       right = value == target
     else:
       right = text_metrics.right(target, value)
-    return Prediction(example.inputs_text, example.targets_text, text, right, scores)
+    answers = None if labels is not None else example.fields.get('answers')
+    return Prediction(
+      example.inputs_text,
+      example.targets_text,
+      text,
+      right,
+      scores,
+      confidence,
+      answers=answers and [str(a) for a in answers],
+      group=example.fields.get('group'),
+    )
 
-  def _value(self, text: str) -> Any:
+  def _value(self, example: Example, text: str) -> Any:
     """What metrics compare, from the text of a prediction."""
     labels = self._task.labels
+    if self._task.right is not None:
+      return self._task.right(example, text)
     if labels is None:
       return self._task.postprocess(text)
-    return labels.index(text) if self.method == 'rank' else label_of(text, labels)
+    return label_of(text, labels) if self.method == 'generate' else labels.index(text)
 
   def _target(self, example: Example) -> Any:
-    """What metrics compare with: a label's index, all right answers, or the target's value."""
+    """What metrics compare with: a label's index, all right answers, or the target's value.
+
+    None where it is not known.
+    """
     if self._task.labels is not None:
       return example.label
+    if example.targets_text == UNKNOWN:
+      return None
+    if self._task.right is not None:
+      return True
     if 'answers' in example.fields:
       return [self._task.postprocess(str(answer)) for answer in example.fields['answers']]
     return self._task.postprocess(example.targets_text)
 
-  def _measure(
-    self, examples: Sequence[Example], compared: Sequence[Any], predictions: Sequence[Prediction]
-  ) -> metrics.Scores:
-    if self._task.score is not None:
-      return self._task.score(examples, [p.prediction for p in predictions])
+  def _compared(
+    self, examples: Sequence[Example], predictions: Sequence[Prediction]
+  ) -> tuple[Any, ...] | None:
+    """The arguments of `metrics.compute`; None if no target is known."""
     targets = [self._target(example) for example in examples]
     unknown = sum(target is None for target in targets)
     if unknown == len(targets):
-      return {}
+      return None
     if unknown:
       raise UserError(
         f'{unknown} of {len(targets)} examples of {self._task.name!r} have no label; label them or '
         'leave them out.'
       )
+    pairs = zip(examples, predictions, strict=True)
+    values = [self._value(example, p.prediction) for example, p in pairs]
     groups = [example.fields.get('group') for example in examples]
     labels = None if self._task.labels is None else len(self._task.labels)
-    return metrics.compute(self._task.metrics, targets, compared, groups, labels)
+    return self._task.metrics, targets, values, groups, labels, self._vocabulary
 
 
 def _parted(variables: Sequence[decode.Variables]) -> tuple[Any, list[dict[str, Any]]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import text_metrics
 
@@ -84,14 +85,18 @@ def spearman_corrcoef(targets: Sequence[Any], predictions: Sequence[Any]) -> Sco
 
 def _correlation(measure: Callable, targets: Sequence[Any], predictions: Sequence[Any]) -> float:
   """Percent; 0 where either side is constant, which leaves a correlation undefined."""
-  t, p = (np.array([_number(x) for x in xs]) for xs in (targets, predictions))
+  t, p = numbers(targets), numbers(predictions)
   if np.ptp(t) == 0 or np.ptp(p) == 0:
     return 0.0
   return 100 * float(measure(t, p)[0])
 
 
+def numbers(values: Sequence[Any]) -> np.ndarray:
+  """float64[N]; a text that is no number counts as -1, as in T5's STS-B."""
+  return np.array([_number(value) for value in values])
+
+
 def _number(value: Any) -> float:
-  """A text that is no number counts as -1, as in T5's STS-B."""
   try:
     number = float(value)
   except ValueError:
@@ -143,10 +148,17 @@ OVER_LABELS: Mapping[str, Callable[[Sequence[int], Sequence[int], int], Scores]]
 }
 
 
+# These also read the tokens of a vocabulary.
+OVER_VOCABULARY: Mapping[str, Callable[[Sequence[Any], Sequence[str], Vocabulary], Scores]] = {
+  'sp_rouge': text_metrics.sp_rouge,
+}
+
+
 # Those whose scores are named otherwise, the one to select by first.
 SCORES: Mapping[str, tuple[str, ...]] = {
   'group_exact_match': ('exact_match',),
   'rouge': ('rougeLsum', 'rouge1', 'rouge2'),
+  'sp_rouge': ('sp_rougeLsum', 'sp_rouge1', 'sp_rouge2'),
   'squad': ('f1', 'em'),
   'squad_by_group': ('f1', 'em'),
 }
@@ -163,21 +175,24 @@ def compute(
   predictions: Sequence[Any],
   groups: Sequence[Any] | None = None,
   labels: int | None = None,
+  vocabulary: Vocabulary | None = None,
 ) -> Scores:
-  """The scores of several metrics, in the order of `names`.
+  """The scores of several metrics, in the order of `scores_of`.
 
   Args:
-    names: keys of METRICS, GROUPED or OVER_LABELS.
+    names: keys of METRICS, GROUPED, OVER_LABELS or OVER_VOCABULARY.
     targets: label indices, numbers, texts, or lists of texts (several right answers).
     predictions: as many.
     groups: which group each example belongs to; only for metrics of GROUPED.
     labels: number of labels of the task; only for metrics of OVER_LABELS.
+    vocabulary: the model's; only for metrics of OVER_VOCABULARY.
 
   Returns:
     Metric name -> percent.
 
   Raises:
-    UserError: an unknown metric, no examples, or no groups or labels for a metric that needs them.
+    UserError: an unknown metric, no examples, or no groups, labels or vocabulary for a metric that
+      needs them.
   """
   if not len(targets):
     raise UserError('There are no examples to evaluate; check the split or the limit on examples.')
@@ -189,10 +204,14 @@ def compute(
       if labels is None:
         raise UserError(f'The metric {name!r} is for tasks with labels; this one has none.')
       scores |= OVER_LABELS[name](targets, predictions, labels)
+    elif name in OVER_VOCABULARY:
+      if vocabulary is None:
+        raise UserError(f'The metric {name!r} reads the tokens of a vocabulary; none is given.')
+      scores |= OVER_VOCABULARY[name](targets, predictions, vocabulary)
     elif name not in GROUPED:
-      raise unknown('metric', name, [*METRICS, *GROUPED, *OVER_LABELS])
+      raise unknown('metric', name, [*METRICS, *GROUPED, *OVER_LABELS, *OVER_VOCABULARY])
     elif groups is None or None in groups:
       raise UserError(f"The metric {name!r} needs a field 'group' in every example.")
     else:
       scores |= GROUPED[name](targets, predictions, groups)
-  return scores
+  return {name: scores[name] for name in scores_of(names)}

@@ -11,16 +11,20 @@ from rich.console import Console
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.evaluation.evaluator import Advance, Prediction
 
+# What a prediction has in some tasks alone, and is then left out.
+OPTIONAL = ('confidence', 'task', 'answers', 'group')
+
 
 def write_predictions(path: str | os.PathLike, predictions: Sequence[Prediction]) -> None:
-  """One JSON object a line: input, target, prediction, correct, scores. Whole or not at all.
+  """One JSON object a line: input, target, prediction, correct, scores, and what else there is.
+
+  Whole or not at all.
 
   Raises:
     UserError: the folder cannot be written.
   """
   found = (dataclasses.asdict(p) for p in predictions)
-  # The task only where there are several.
-  rows = ({k: v for k, v in row.items() if k != 'task' or v is not None} for row in found)
+  rows = ({k: v for k, v in row.items() if k not in OPTIONAL or v is not None} for row in found)
   lines = (json.dumps(row, ensure_ascii=False) for row in rows)
   write_atomically(path, ''.join(f'{line}\n' for line in lines).encode())
 

@@ -4,11 +4,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from prompt_jax.data.example import Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.evaluation import metrics
+from prompt_jax.evaluation import metrics, published
+from prompt_jax.evaluation.calibration import Calibration
 from prompt_jax.evaluation.evaluator import Advance, Evaluator, Prediction
+from prompt_jax.evaluation.resampled import RESAMPLES
 from prompt_jax.inference import decode
 from prompt_jax.prompted import PromptedT5
 
@@ -39,8 +43,13 @@ class Suite:
     self._together: dict[str, list[str]] = {}
     leaders: dict[Any, str] = {}
     for part in task.parts:
-      leader = leaders.setdefault((part.labels, part.postprocess), part.name)
+      leader = leaders.setdefault((part.labels, part.postprocess, part.right), part.name)
       self._together.setdefault(leader, []).append(part.name)
+
+  @property
+  def ranks(self) -> bool:
+    """Whether predictions of all tasks have the scores of all labels."""
+    return all(evaluator.ranks for evaluator in self._evaluators.values())
 
   def __call__(
     self,
@@ -93,6 +102,35 @@ class Suite:
         scores[name] = self._evaluators[name].measure(of_task, [predictions[i] for i in mine])
     return summarise(scores, self._task.source)
 
+  def distribution(
+    self,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+  ) -> dict[str, np.ndarray]:
+    """As `Evaluator.distribution`; each task is drawn from by itself."""
+    found = {}
+    for at, (name, mine) in enumerate(self._numbers(examples).items()):
+      if mine:
+        found[name] = self._evaluators[name].distribution(
+          [examples[i] for i in mine], [predictions[i] for i in mine], resamples, [seed, at]
+        )
+    if not all(found.values()):  # no mean without all of them
+      return {f'{n}/{k}': v for n, scores in found.items() for k, v in scores.items()}
+    return summarise(found, self._task.source)
+
+  def calibration(
+    self, examples: Sequence[Example], predictions: Sequence[Prediction]
+  ) -> dict[str, Calibration]:
+    """As `Evaluator.calibration`, of every task with labels that was ranked."""
+    found: dict[str, Calibration] = {}
+    for name, mine in self._numbers(examples).items():
+      if mine:
+        of_task = [examples[i] for i in mine]
+        found |= self._evaluators[name].calibration(of_task, [predictions[i] for i in mine])
+    return found
+
   def _numbers(self, examples: Sequence[Example]) -> dict[str, list[int]]:
     """Which examples each part has."""
     numbers: dict[str, list[int]] = {name: [] for name in self._evaluators}
@@ -103,23 +141,22 @@ class Suite:
     return numbers
 
 
-def summarise(
-  scores: Mapping[str, Mapping[str, float]], source: str | None = None
-) -> dict[str, float]:
+def summarise(scores: Mapping[str, Mapping[str, Any]], source: str | None = None) -> dict[str, Any]:
   """The scores of several tasks as one mapping.
 
   Args:
-    scores: task -> its scores, the one that counts first.
+    scores: task -> its scores, the one that counts first; numbers, or arrays of resamples.
     source: the task that was trained on, if the others were not.
 
   Returns:
-    {"mean", "gap" (with a source and others), "TASK/METRIC", ...}.
+    {"mean", "gap" (with a source and others), averages of `published`, "TASK/METRIC", ...}.
   """
   first = {name: next(iter(found.values())) for name, found in scores.items() if found}
   summary = {MEAN: sum(first.values()) / len(first)} if first else {}
   others = [value for name, value in first.items() if name != source]
   if source in first and others:
     summary[GAP] = first[source] - sum(others) / len(others)
+  summary |= published.averages(scores)
   return summary | {f'{n}/{k}': v for n, found in scores.items() for k, v in found.items()}
 
 
@@ -135,4 +172,6 @@ def scores_of(task: Task) -> list[str]:
   """The names of the scores that `evaluator` gives; the first is the one to select by."""
   if not task.parts:
     return metrics.scores_of(task.metrics)
-  return [MEAN, *(f'{p.name}/{k}' for p in task.parts for k in metrics.scores_of(p.metrics))]
+  averages = published.names([part.name for part in task.parts])
+  of_parts = [f'{p.name}/{k}' for p in task.parts for k in metrics.scores_of(p.metrics)]
+  return [MEAN, *averages, *of_parts]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from prompt_jax.data.vocabulary import Vocabulary
+
 Target = str | Sequence[str]
 _ARTICLES = re.compile(r'\b(a|an|the)\b')
 _PUNCTUATION = frozenset(string.punctuation)
@@ -75,13 +77,15 @@ def span_f1(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, 
   mT5's measure of WikiAnn: a name counts with its kind and as often as it stands there, after
   SQuAD's normalisation; what has no kind is no name. 0 where no name is right.
   """
-  right = given = wanted = 0
-  for target, prediction in zip(targets, predictions, strict=True):
-    want, have = _names(answers(target)[0]), _names(prediction)
-    right += (want & have).total()
-    given += have.total()
-    wanted += want.total()
+  found = [span_counts(t, p) for t, p in zip(targets, predictions, strict=True)]
+  right, given, wanted = map(sum, zip(*found, strict=True))
   return {'span_f1': 100 * 2 * right / (given + wanted) if right else 0.0}
+
+
+def span_counts(target: Target, prediction: str) -> tuple[int, int, int]:
+  """Of one text the names that are right, given, and wanted."""
+  want, have = _names(answers(target)[0]), _names(prediction)
+  return (want & have).total(), have.total(), want.total()
 
 
 def _names(text: str) -> collections.Counter[tuple[str, str]]:
@@ -122,19 +126,81 @@ def bleu(
   return {'bleu': float(result.score)}
 
 
+def bleu_counts(
+  targets: Sequence[Target], predictions: Sequence[str], tokenize: str = 'intl'
+) -> np.ndarray:
+  """float64[N, 10]: of each text the n-grams (n = 1 to 4) that are right and that there are, its
+  length, and the length of the reference nearest in length. BLEU is a function of their sums."""
+  from sacrebleu.metrics import BLEU
+
+  # The order changes the scores of single sentences, which are not read.
+  counter = BLEU(tokenize=tokenize, force=True, effective_order=True)
+  rows = []
+  for target, prediction in zip(targets, predictions, strict=True):
+    found = counter.sentence_score(prediction, answers(target))
+    rows.append([*found.counts, *found.totals, found.sys_len, found.ref_len])
+  return np.array(rows, np.float64)
+
+
+def bleu_of_counts(sums: np.ndarray) -> float:
+  """BLEU in percent from the sums of `bleu_counts`, float64[10]."""
+  from sacrebleu.metrics import BLEU
+
+  *counts, length, wanted = (int(n) for n in sums)
+  found = BLEU.compute_bleu(counts[:4], counts[4:], length, wanted, smooth_method='exp')
+  return float(found.score)
+
+
 def rouge(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:
   """Mean F-measure of ROUGE-1, -2 and -Lsum (rouge-score, no stemming).
 
   Of several references the best counts. T5 reports the middle of bootstrap samples of the same
   quantity, which changes from run to run; this is the mean itself. rouge-score reads ASCII
-  letters and digits only: do not use it for other scripts.
+  letters and digits only: use `sp_rouge` for other scripts.
 
   Returns:
     {"rouge1", "rouge2", "rougeLsum": percent}.
   """
+  return _rouge(targets, predictions, None)
+
+
+def sp_rouge(
+  targets: Sequence[Target], predictions: Sequence[str], vocabulary: Vocabulary
+) -> dict[str, float]:
+  """ROUGE of the tokens of a vocabulary in place of words, for any script (Vu et al. 2022).
+
+  The figures that were published are with mT5's vocabulary; those of another are not comparable.
+  A token that the vocabulary does not know equals no other.
+
+  Args:
+    targets: as in `rouge`.
+    predictions: as in `rouge`.
+    vocabulary: whose tokens are compared.
+
+  Returns:
+    {"sp_rouge1", "sp_rouge2", "sp_rougeLsum": percent}.
+  """
+  found = _rouge(targets, predictions, _Tokens(vocabulary))
+  return {f'sp_{kind}': value for kind, value in found.items()}
+
+
+class _Tokens:
+  """A vocabulary as rouge-score's tokenizer."""
+
+  def __init__(self, vocabulary: Vocabulary):
+    self._vocabulary = vocabulary
+
+  def tokenize(self, text: str) -> list[Any]:
+    unknown = self._vocabulary.unk_id
+    return [object() if i == unknown else i for i in self._vocabulary.encode(text)]
+
+
+def _rouge(
+  targets: Sequence[Target], predictions: Sequence[str], tokenizer: _Tokens | None
+) -> dict[str, float]:
   from rouge_score import rouge_scorer
 
-  scorer = rouge_scorer.RougeScorer(list(ROUGE_TYPES))
+  scorer = rouge_scorer.RougeScorer(list(ROUGE_TYPES), tokenizer=tokenizer)
   rows = [
     scorer.score_multi([_sentences(a) for a in answers(target)], _sentences(prediction))
     for target, prediction in zip(targets, predictions, strict=True)

@@ -1,6 +1,6 @@
 """Log-probabilities of given texts: rank classification and scoring of targets."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from prompt_jax.prompted import PromptedT5
 
 Array = jax.Array
 Normalize = Literal['none', 'tokens']
+NORMALIZE: tuple[Normalize, ...] = get_args(Normalize)
 
 
 def rank(

@@ -115,6 +115,39 @@ def test_infer_ranks_labels_and_gives_their_probability(trained, capsys):
   assert all(label in ('good', 'bad') and 0.5 <= float(p) <= 1 for label, p, _ in lines)
 
 
+def test_labels_can_be_decoded_and_normalised(trained, reviews, tmp_path, capsys):
+  prompt = ['--prompt_file', str(trained / 'prompt.safetensors')]
+  found = {}
+  for name, more in (
+    ('rank', ['--method=rank']),
+    ('tokens', ['--normalize=tokens']),
+    ('constrained', ['--method=constrained']),
+  ):
+    out = tmp_path / name
+    assert main(['eval', *prompt, '--data', reviews, *more, '--output', str(out)]) == 0
+    lines = (out / 'predictions.jsonl').read_text().splitlines()
+    found[name] = [json.loads(line) for line in lines]
+    assert all(p['prediction'] in ('good', 'bad') and 0 < p['confidence'] <= 1 for p in found[name])
+  assert set(found['constrained'][0]['scores']) == {'log_prob'}
+  for a, b in zip(found['rank'], found['tokens'], strict=True):
+    # A token a byte, and the end.
+    want = {label: a['scores'][label] / (len(label) + 1) for label in ('bad', 'good')}
+    assert b['scores'] == pytest.approx(want, abs=1e-5)
+  capsys.readouterr()
+  for more, says in (
+    (['--method=constrained', '--decoding=greedy'], 'gives a label'),
+    (['--method=constrained', '--normalize=tokens'], 'of the method rank'),
+    (['--decoding=greedy', '--normalize=tokens'], 'of ranked labels'),
+    (['--method=guess'], 'rank, constrained, generate'),
+  ):
+    assert main(['infer', *prompt, *more, 'it was good']) == 2
+    assert says in capsys.readouterr().err
+  assert main(['infer', *prompt, '--method=constrained', 'it was good']) == 0
+  label, share, _ = capsys.readouterr().out.split('\t')
+  assert label in ('good', 'bad')
+  assert 0 < float(share) <= 1
+
+
 def test_infer_reads_a_file_and_writes_one(trained, tmp_path):
   (tmp_path / 'texts.txt').write_text('one\n\ntwo\n')
   out = tmp_path / 'answers.jsonl'

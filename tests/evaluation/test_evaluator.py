@@ -13,8 +13,8 @@ from rich.console import Console
 
 from prompt_jax.data.example import Lengths, TextExample, text_task
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import evaluator, report
-from prompt_jax.inference import decode, score
+from prompt_jax.evaluation import calibration, evaluator, report
+from prompt_jax.inference import constrained, decode, score
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.input_prompt import InputPrompt
@@ -154,22 +154,29 @@ def test_refusals(tuned, ranking):
   build = functools.partial(evaluator.Evaluator, tuned[0], VOCABULARY, max_target_length=WIDTH)
   with pytest.raises(UserError, match='no labels to rank'):
     build(_task(None), method='rank')
-  with pytest.raises(UserError, match='rank or generate'):
+  with pytest.raises(UserError, match='rank, constrained, generate'):
     build(_task(LABELS), method='guess')
+  with pytest.raises(UserError, match='no labels to rank'):
+    build(_task(None), method='constrained')
+  with pytest.raises(UserError, match='of the method rank'):
+    build(_task(LABELS), method='constrained', normalize='tokens')
+  with pytest.raises(UserError, match='none or tokens'):
+    build(_task(LABELS), normalize='words')
   with pytest.raises(UserError, match='batch size'):
     build(_task(LABELS), batch_size=0)
 
 
 def test_predictions_are_json_lines(tmp_path):
   rows = [
-    evaluator.Prediction('é in', 'yes', 'no', False, {'yes': -2.0, 'no': -1.5}),
+    evaluator.Prediction('é in', 'yes', 'no', False, {'yes': -2.0, 'no': -1.5}, 0.62),
     evaluator.Prediction('two\nlines', '?', 'no', None, {'log_prob': -0.5}),
   ]
   path = tmp_path / 'new' / 'predictions.jsonl'
   report.write_predictions(path, rows)
   read = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
   assert [evaluator.Prediction(**row) for row in read] == rows
-  assert set(read[0]) == {'input', 'target', 'prediction', 'correct', 'scores'}
+  assert set(read[0]) == {'input', 'target', 'prediction', 'correct', 'scores', 'confidence'}
+  assert set(read[1]) == {'input', 'target', 'prediction', 'correct', 'scores'}
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -186,6 +193,83 @@ def test_progress_shows_count_and_rate_on_a_terminal_only():
       advance(10)
       advance(30)
     assert ('40/40' in out.getvalue()) == terminal
+
+
+def test_constrained_answers_are_labels_as_if_each_example_were_alone(tuned):
+  model, variables = tuned
+  labels = ('yes', 'ye', 'not')  # one begins another
+  task = dataclasses.replace(_task(LABELS), labels=labels)
+  examples = _examples(task)
+  options = {'max_target_length': WIDTH, 'batch_size': 4, 'method': 'constrained'}
+  scores, predictions = evaluator.evaluate(model, variables, examples, VOCABULARY, task, **options)
+  rows = task.label_tokens(VOCABULARY, WIDTH)
+  alone = jax.jit(functools.partial(constrained.choose_label, model, label_tokens=rows))
+  for example, p in zip(examples, predictions, strict=True):
+    (label,), (log_prob,), (allowed,) = alone(variables, _padded(example))
+    assert p.prediction == labels[label]
+    assert p.scores == {'log_prob': pytest.approx(float(log_prob), abs=3e-4)}
+    assert p.confidence == pytest.approx(float(np.exp(allowed)), abs=1e-4)
+    assert p.correct == (label == example.label)
+  assert scores['accuracy'] == pytest.approx(100 * np.mean([p.correct for p in predictions]))
+
+
+def test_the_confidence_of_a_ranked_label_is_its_share(tuned, ranking):
+  _, predictions = ranking(tuned[1], _examples(_task(LABELS)))
+  for p in predictions:
+    odds = np.exp(list(p.scores.values()))
+    assert p.confidence == pytest.approx(odds.max() / odds.sum())
+
+
+def test_calibration_and_resamples_are_of_what_was_predicted(tuned, ranking):
+  task = _task(LABELS)
+  examples = _examples(task)
+  scores, predictions = ranking(tuned[1], examples)
+  odds = np.exp([list(p.scores.values()) for p in predictions])
+  shares, targets = odds / odds.sum(-1, keepdims=True), [e.label for e in examples]
+  (found,) = ranking.calibration(examples, predictions).values()
+  assert found.brier == pytest.approx(calibration.brier(shares, targets))
+  bins = calibration.reliability(
+    [p.confidence for p in predictions], [p.correct for p in predictions]
+  )
+  assert [b.examples for b in found.bins] == [b.examples for b in bins]
+  assert found.ece == pytest.approx(calibration.expected_calibration_error(bins))
+  unknown = [dataclasses.replace(e, label=None) for e in examples]
+  assert ranking.calibration(unknown, predictions) == {}
+  drawn = ranking.distribution(examples, predictions, 200)
+  assert list(drawn) == list(scores)
+  assert drawn['accuracy'].min() < scores['accuracy'] < drawn['accuracy'].max()
+  assert ranking.distribution(unknown, predictions, 200) == {}
+
+
+def test_a_measure_of_the_tasks_own_is_resampled_if_it_is_quick(tuned, monkeypatch):
+  model, variables = tuned
+  task = _task(None, score=lambda e, t: {'long': 100.0 * np.mean([len(x.inputs_text) for x in e])})
+  examples = _examples(task)
+  run = evaluator.Evaluator(model, VOCABULARY, task, max_target_length=WIDTH)
+  scores, predictions = run(variables, examples)
+  drawn = run.distribution(examples, predictions, 50)['long']
+  assert drawn.shape == (50,)
+  assert drawn.min() < scores['long'] < drawn.max()
+  monkeypatch.setattr(evaluator, 'PATIENCE', 0)
+  with pytest.warns(UserWarning, match='No intervals of toy'):
+    assert run.distribution(examples, predictions, 50) == {}
+
+
+def test_a_task_may_say_itself_what_is_right(tuned):
+  model, variables = tuned
+  right = lambda example, text: len(text) % 2 == len(example.inputs_text) % 2
+  task = _task(None, right=right, metrics=('accuracy',))
+  examples = _examples(task)
+  examples[0] = dataclasses.replace(examples[0], fields={})
+  run = evaluator.Evaluator(model, VOCABULARY, task, max_target_length=WIDTH)
+  scores, predictions = run(variables, examples)
+  hits = [right(e, p.prediction) for e, p in zip(examples, predictions, strict=True)]
+  assert [p.correct for p in predictions] == hits
+  assert scores == {'accuracy': pytest.approx(100 * np.mean(hits))}
+  assert len(set(hits)) == 2
+  assert [p.answers for p in predictions] == [None] + [['no', 'maybe']] * 10
+  unknown = [dataclasses.replace(e, targets_text='<unk>') for e in examples]
+  assert run(variables, unknown)[0] == {}
 
 
 @pytest.fixture(scope='module')

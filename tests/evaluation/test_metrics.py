@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import metrics, text_metrics
+from prompt_jax.testing import tiny
 
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 3)), min_size=1, max_size=30)
 BINARY = st.lists(st.tuples(st.integers(0, 1), st.integers(-1, 1)), min_size=1, max_size=30)
@@ -120,6 +121,8 @@ def test_compute_names_what_it_does_not_know_and_refuses_nothing_to_measure():
     metrics.compute(['acuracy'], [1], [1])
   with pytest.raises(UserError, match='no examples'):
     metrics.compute(['accuracy'], [], [])
+  with pytest.raises(UserError, match='tokens of a vocabulary'):
+    metrics.compute(['sp_rouge'], ['a'], ['a'])
   with pytest.raises(ValueError, match='zip'):
     metrics.accuracy([1, 2], [1])
 
@@ -232,9 +235,9 @@ def test_rouge_takes_the_best_reference_and_sums_over_sentences():
   assert got['rougeLsum'] == pytest.approx(100)
 
 
-@pytest.mark.parametrize('name', [*metrics.METRICS, *metrics.GROUPED])
+@pytest.mark.parametrize('name', [*metrics.METRICS, *metrics.GROUPED, *metrics.OVER_VOCABULARY])
 def test_the_names_of_scores_are_those_that_are_given(name):
-  text = name in ('bleu', 'rouge', 'exact_match', 'squad', 'squad_by_group', 'span_f1')
+  text = name not in ('accuracy', 'f1', 'group_exact_match') and 'corrcoef' not in name
   values = ['a b c d', 'b c d e'] if text else [0, 1]
-  found = metrics.compute([name], values, values, ['one', 'two'])
-  assert sorted(metrics.scores_of([name])) == sorted(found)
+  found = metrics.compute([name], values, values, ['one', 'two'], vocabulary=tiny.Vocabulary())
+  assert metrics.scores_of([name]) == list(found)

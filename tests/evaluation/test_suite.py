@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 from prompt_jax.data.example import Lengths, TextExample, text_task
@@ -64,12 +65,31 @@ def test_it_is_each_task_by_itself(tuned):
   mean = (wanted['a/f1_macro'] + wanted['b/exact_match'] + wanted['c/accuracy']) / 3
   assert scores == pytest.approx({'mean': mean, **wanted})
   assert list(scores) == suite.scores_of(whole)
+  drawn = both.distribution(shuffled, predictions, 40)
+  assert list(drawn) == list(scores)
+  firsts = (drawn['a/f1_macro'], drawn['b/exact_match'], drawn['c/accuracy'])
+  np.testing.assert_allclose(drawn['mean'], sum(firsts) / 3)
+  calibrated = both.calibration(shuffled, predictions)
+  assert list(calibrated) == ['a', 'c']
+  assert sum(b.examples for b in calibrated['c'].bins) == 4
+  assert not both.ranks
   # One function for the two that have the same labels.
   assert both._together == {'a': ['a', 'c'], 'b': ['b']}
   with pytest.raises(UserError, match='task of an example'):
     both(tuned[1], [dataclasses.replace(examples[0], task='d')])
   with pytest.raises(UserError, match='no examples'):
     both(tuned[1], [])
+
+
+def test_a_task_that_says_itself_what_is_right_is_read_by_itself(tuned):
+  own = dataclasses.replace(task('w', None, ['accuracy'], 2), right=lambda e, t: True)
+  whole = mixture([PARTS[1], own], Mixing())
+  both = suite.evaluator(tuned[0], VOCABULARY, whole, max_target_length=6, batch_size=4)
+  examples = whole.load('test', VOCABULARY, Lengths(32, 6))
+  scores, predictions = both(tuned[1], examples)
+  assert scores['w/accuracy'] == 100
+  assert [p.correct for p in predictions if p.task == 'w'] == [True, True]
+  assert not any(p.correct for p in predictions if p.task == 'b')
 
 
 def test_the_gap_is_what_is_lost_by_transfer():

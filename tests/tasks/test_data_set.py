@@ -127,7 +127,7 @@ def test_find(tmp_path):
   assert taskless.load('test', BYTES, LENGTHS)[0].inputs_text == 'question: q'
   assert find.find('docstrings_iid').labels
   assert find.find('taskless_glue_mrpc').metrics == ('f1', 'accuracy')
-  assert find.find('super_glue_wsc').score is not None
+  assert find.find('super_glue_wsc').right is not None
   with pytest.raises(UserError, match='give the --folder'):
     find.find('trec')
   with pytest.raises(UserError, match='Did you mean'):

@@ -86,8 +86,9 @@ def test_wsc_is_scored_by_its_candidates():
   built = tfds.seqio_task(found, seqio.ByteVocabulary(), False, rows)
   examples = seqio_source.read(built, 'validation', BYTES, LENGTHS)
   task = super_glue.super_glue_task('wsc')
-  assert task.score(examples, ['Tom', 'Tom']) == {'accuracy': 50.0}
-  assert task.score(examples, ['Mitchell', 'the Tom']) == {'accuracy': 100.0}
+  right = lambda texts: [task.right(e, t) for e, t in zip(examples, texts, strict=True)]
+  assert right(['Tom', 'Tom']) == [False, True]
+  assert right(['Mitchell', 'the Tom']) == [True, True]
 
 
 def test_tasks_for_a_vocabulary_are_named_after_data_and_version():

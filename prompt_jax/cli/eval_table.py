@@ -1,0 +1,107 @@
+"""The table of an evaluation: scores, their intervals, and how far confidence can be trusted."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from prompt_jax.data.example import Example, Task
+from prompt_jax.evaluation.calibration import Calibration
+from prompt_jax.evaluation.evaluator import Evaluator, Prediction
+from prompt_jax.evaluation.metrics import Scores
+from prompt_jax.evaluation.resampled import interval
+from prompt_jax.evaluation.suite import Suite
+
+
+class System(NamedTuple):
+  """One line of the table.
+
+  Attributes:
+    name: of the prompt, or of several together.
+    scores: in percent.
+    intervals: {score: (low, high)}, of those that have one.
+    calibration: {task: how well it is calibrated}, of labels that were ranked.
+  """
+
+  name: str
+  scores: Scores
+  intervals: Mapping[str, tuple[float, float]]
+  calibration: Mapping[str, Calibration]
+
+
+def system(
+  name: str,
+  judge: Evaluator | Suite,
+  examples: Sequence[Example],
+  scores: Scores,
+  predictions: Sequence[Prediction],
+  *,
+  resamples: int,
+  calibrated: bool,
+) -> System:
+  """A line with everything that is known of some predictions.
+
+  Args:
+    name: of the system.
+    judge: what has measured them.
+    examples: what they answer.
+    scores: of them.
+    predictions: in the order of the examples.
+    resamples: of the bootstrap; 0 for no intervals.
+    calibrated: whether their scores are log-probabilities of labels.
+  """
+  if not scores:
+    return System(name, {}, {}, {})
+  found = judge.distribution(examples, predictions, resamples) if resamples else {}
+  calibration = judge.calibration(examples, predictions) if calibrated else {}
+  several = isinstance(judge, Suite)
+  further = {
+    f'{task}/{key}' if several else key: value
+    for task, of_task in calibration.items()
+    for key, value in (('ece', of_task.ece), ('brier', of_task.brier))
+  }
+  intervals = {key: interval(values) for key, values in found.items()}
+  return System(name, {**scores, **further}, intervals, calibration)
+
+
+def show(
+  systems: Sequence[System], title: str, console: Console, parts: Sequence[Task] = ()
+) -> None:
+  """Prints one line a system and one column a score; of several tasks the other way round."""
+  names = list(dict.fromkeys(name for s in systems for name in s.scores))
+  table = Table(title=title, title_justify='left', title_style='bold')
+  if parts:
+    table.add_column('task/score')
+    for s in systems:
+      table.add_column(s.name, justify='right')
+    for name in names:
+      table.add_row(name, *(_cell(s, name) for s in systems))
+  else:
+    table.add_column('system')
+    for name in names:
+      table.add_column(name, justify='right')
+    for s in systems:
+      table.add_row(s.name, *(_cell(s, name) for name in names))
+  console.print(table)
+
+
+def _cell(found: System, name: str) -> str:
+  if name not in found.scores:
+    return '-'
+  value = f'{found.scores[name]:.1f}'
+  if name not in found.intervals:
+    return value
+  low, high = found.intervals[name]
+  return f'{value} ({low:.1f} to {high:.1f})'
+
+
+def facts(systems: Sequence[System]) -> dict[str, Any]:
+  """What results.json has beside the scores: intervals and bins of reliability, by system."""
+  intervals = {s.name: {k: list(v) for k, v in s.intervals.items()} for s in systems if s.intervals}
+  reliability = {
+    s.name: {task: [b._asdict() for b in found.bins] for task, found in s.calibration.items()}
+    for s in systems
+    if s.calibration
+  }
+  return {'intervals': intervals, 'reliability': reliability}

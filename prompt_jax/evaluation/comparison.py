@@ -1,0 +1,205 @@
+"""Two systems on the same examples: which one is better, and whether that may be chance."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prompt_jax.data.example import Task, same_text
+from prompt_jax.data.vocabulary import Vocabulary
+from prompt_jax.errors import UserError
+from prompt_jax.evaluation import resampled
+from prompt_jax.evaluation.evaluator import Prediction, label_of
+from prompt_jax.evaluation.suite import summarise
+
+# Metrics that are had from whether each prediction is right, whatever else a task compares.
+OF_HITS = ('accuracy', 'exact_match')
+# Metrics of label indices; all others are of texts.
+OF_LABELS = ('f1', 'f1_macro', 'group_exact_match', 'matthews_corrcoef')
+
+
+class Difference(NamedTuple):
+  """One score of two systems.
+
+  Attributes:
+    first: of A, in percent.
+    second: of B.
+    interval: (low, high) of second - first, each resample drawn for both; None of one example.
+  """
+
+  first: float
+  second: float
+  interval: tuple[float, float] | None
+
+
+class Discordance(NamedTuple):
+  """Where two systems are right and wrong.
+
+  Attributes:
+    both: examples that both have right.
+    first: that A alone has right.
+    second: that B alone has right.
+    neither: that both have wrong.
+    other: of those, the ones whose wrong answers differ.
+    p: of McNemar's exact test.
+  """
+
+  both: int
+  first: int
+  second: int
+  neither: int
+  other: int
+  p: float
+
+
+def described(task: Task) -> dict[str, dict[str, Any]]:
+  """{task: {"metrics", "labels"}}: what `differences` must know to measure predictions again.
+
+  A measure of the task's own cannot be had from predictions: there, who is right is compared.
+  """
+  return {
+    part.name: {
+      'metrics': ['exact_match'] if part.score else list(part.metrics),
+      'labels': part.labels and list(part.labels),
+    }
+    for part in task.parts or (task,)
+  }
+
+
+def check_pairs(first: Sequence[Prediction], second: Sequence[Prediction]) -> None:
+  """Refuses predictions that are not of the same examples in the same order.
+
+  Raises:
+    UserError: says which example differs, and in what.
+  """
+  if len(first) != len(second):
+    raise UserError(
+      f'A has {len(first)} predictions and B {len(second)}; only systems that answered the same '
+      'examples can be compared. Evaluate both on one split.'
+    )
+  for number, (a, b) in enumerate(zip(first, second, strict=True), 1):
+    for what in ('task', 'input', 'target', 'answers', 'group'):
+      ours, theirs = getattr(a, what), getattr(b, what)
+      if ours != theirs:
+        raise UserError(
+          f'Example {number} differs: its {what} is {_short(ours)} in A and {_short(theirs)} in B. '
+          'Only systems that answered the same examples, in the same order and in the same words, '
+          'can be compared.'
+        )
+
+
+def differences(
+  first: Sequence[Prediction],
+  second: Sequence[Prediction],
+  facts: Mapping[str, Mapping[str, Any]],
+  resamples: int = resampled.RESAMPLES,
+  seed: int = 0,
+  vocabulary: Vocabulary | None = None,
+) -> dict[str, Difference]:
+  """{score: difference}; of several tasks {"mean", "TASK/SCORE", ...}.
+
+  Args:
+    first: of A.
+    second: of B, of the same examples (`check_pairs`).
+    facts: as `described` has them; a task that is not among them is compared by accuracy.
+    resamples: of the paired bootstrap.
+    seed: of the draws.
+    vocabulary: whose tokens SP-ROUGE compares.
+
+  Raises:
+    UserError: predictions of a task whose answers are not known.
+  """
+  scores: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+  spread: dict[str, Any] = {}
+  parts = tasks(first)
+  for at, (name, mine) in enumerate(parts.items()):
+    about = about_task(facts, name)
+    a, b = (_statistic([side[i] for i in mine], about, vocabulary) for side in (first, second))
+    for side, found in zip(scores, (a, b), strict=True):
+      once = found.of(np.ones((1, found.units)))
+      side[name] = {key: float(value[0]) for key, value in once.items()}
+    spread[name] = resampled.distribution(resampled.difference(a, b), resamples, [seed, at])
+  if len(parts) == 1:
+    (ours, theirs), (drawn,) = (next(iter(s.values())) for s in scores), spread.values()
+  else:
+    ours, theirs = map(summarise, scores)
+    drawn = summarise(spread) if all(spread.values()) else {}
+  return {
+    key: Difference(
+      ours[key], theirs[key], resampled.interval(drawn[key]) if key in drawn else None
+    )
+    for key in ours
+  }
+
+
+def discordance(first: Sequence[Prediction], second: Sequence[Prediction]) -> Discordance:
+  """Who is right where; McNemar's test (1947) in its exact form.
+
+  If both are right equally often, then of the examples that one alone has right each has half.
+
+  Args:
+    first: of A, with `correct` known.
+    second: of B, of the same examples.
+  """
+  from scipy.stats import binomtest
+
+  counts = {(a, b): 0 for a in (True, False) for b in (True, False)}
+  other = 0
+  for a, b in zip(first, second, strict=True):
+    counts[bool(a.correct), bool(b.correct)] += 1
+    other += not a.correct and not b.correct and a.prediction != b.prediction
+  one, two = counts[True, False], counts[False, True]
+  p = float(binomtest(one, one + two).pvalue) if one + two else 1.0
+  return Discordance(counts[True, True], one, two, counts[False, False], other, p)
+
+
+def counts_hits(names: Sequence[str], labels: Sequence[str] | None) -> bool:
+  """Whether a task asks for answers that are right or wrong, unlike a summary."""
+  return labels is not None or any(n in OF_HITS or n.startswith('squad') for n in names)
+
+
+def about_task(facts: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+  """What is known of a task; predictions of the only one do not name it."""
+  return facts.get(name) or (next(iter(facts.values())) if len(facts) == 1 else {})
+
+
+def tasks(predictions: Sequence[Prediction]) -> dict[str, list[int]]:
+  """Which predictions each task has; the only one is called "" where it has no name."""
+  found: dict[str, list[int]] = {}
+  for i, p in enumerate(predictions):
+    found.setdefault(p.task or '', []).append(i)
+  return found
+
+
+def _statistic(
+  predictions: Sequence[Prediction], about: Mapping[str, Any], vocabulary: Vocabulary | None
+) -> resampled.Resampled:
+  """The scores of one task's predictions, of resamples."""
+  if any(p.correct is None for p in predictions):
+    raise UserError(
+      'The predictions do not say which are right: the answers of their examples are not known. '
+      'Compare those of a split that has answers.'
+    )
+  names, labels = about.get('metrics') or ['accuracy'], about.get('labels')
+  groups = [p.group for p in predictions]
+
+  def compared(name: str) -> resampled.Resampled:
+    if name in OF_HITS:
+      correct = [p.correct for p in predictions]
+      return resampled.statistic([name], [True] * len(correct), correct, groups)
+    if name in OF_LABELS and labels is not None:
+      indices = [[label_of(x, labels) for x in (p.target, p.prediction)] for p in predictions]
+      targets, values = map(list, zip(*indices, strict=True))
+      return resampled.statistic([name], targets, values, groups, len(labels))
+    texts = [same_text(p.prediction) for p in predictions]
+    answers = [p.answers or same_text(p.target) for p in predictions]
+    return resampled.statistic([name], answers, texts, groups, vocabulary=vocabulary)
+
+  found = [compared(name) for name in names]
+  of = lambda draws: {key: value for part in found for key, value in part.of(draws).items()}
+  return resampled.Resampled(of, found[0].units)
+
+
+def _short(value: Any, most: int = 60) -> str:
+  text = repr(value)
+  return text if len(text) <= most else f'{text[: most - 1]}…'

@@ -1,0 +1,141 @@
+"""Greedy decoding that can write nothing but one of the labels: a trie says how it may go on.
+
+The trie of the labels as target sequences, here of "no", "not" and "yes" with a token a letter:
+
+    root --n--> 1 --o--> 2 --end--> label 0
+      \\                   \\--t--> 3 --end--> label 1
+       \\--y--> 4 --e--> 5 --s--> 6 --end--> label 2
+
+At each position the most probable of the tokens that leave a row's node is taken. Every label ends
+with the end of the sequence, so where one is the beginning of another the model decides by it.
+De Cao et al. 2021 decode so with beams (GENRE, section 3.2); this is the beam of one.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax.inference.decode import Variables
+from prompt_jax.prompted import PromptedT5
+
+Array = jax.Array
+
+
+class Trie(NamedTuple):
+  """The labels as a tree whose arcs are tokens; node 0 is the root.
+
+  Attributes:
+    tokens: int32[nodes, arcs] the token of each arc that leaves a node; 0 where there is none.
+    children: int32[nodes, arcs] the node where it leads.
+    label: int32[nodes] the label that ends at a node, else -1.
+  """
+
+  tokens: np.ndarray
+  children: np.ndarray
+  label: np.ndarray
+
+
+class Chosen(NamedTuple):
+  """What was written.
+
+  Attributes:
+    labels: int32[B] indices of labels.
+    log_probs: float32[B] of the label's tokens under the model itself, in nats.
+    allowed: float32[B] of the same among the tokens that could be taken, in nats; over all labels
+      their exponentials sum to 1.
+  """
+
+  labels: Array
+  log_probs: Array
+  allowed: Array
+
+
+def trie(label_tokens: np.ndarray) -> Trie:
+  """The trie of some labels.
+
+  Args:
+    label_tokens: int32[C, U] ids of the labels, all different, each with the end of the sequence
+      and 0 after it.
+  """
+  arcs: list[dict[int, int]] = [{}]
+  ends = {}
+  for label, row in enumerate(np.asarray(label_tokens).tolist()):
+    node = 0
+    for token in filter(None, row):
+      if token not in arcs[node]:
+        arcs[node][token] = len(arcs)
+        arcs.append({})
+      node = arcs[node][token]
+    ends[node] = label
+  shape = len(arcs), max(map(len, arcs))
+  tokens, children = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+  for node, leaving in enumerate(arcs):
+    tokens[node, : len(leaving)] = list(leaving)
+    children[node, : len(leaving)] = list(leaving.values())
+  ending = np.array([ends.get(node, -1) for node in range(len(arcs))], np.int32)
+  return Trie(tokens, children, ending)
+
+
+def choose_label(
+  model: PromptedT5,
+  variables: Variables,
+  encoder_input_tokens: Array,
+  label_tokens: np.ndarray,
+  task_id: Array | None = None,
+) -> Chosen:
+  """The label that greedy decoding writes if it may write nothing else.
+
+  It needs a decoder pass a token of the longest label that is still possible, however many labels
+  there are; ranking (`score.rank`) needs one a token of each label. It is not the same: a first
+  token that many labels share may win by all of them together, and greedy decoding never returns.
+
+  Args:
+    model: the model and its prompt.
+    variables: its 'params' and, for methods that have them, 'constants'.
+    encoder_input_tokens: int32[B, T].
+    label_tokens: int32[C, U] as in `trie`; known when the function is traced.
+    task_id: int32[B] for methods that hold several prompts.
+  """
+  tree = trie(label_tokens)
+  tokens, children, label = map(jnp.asarray, tree)
+  leaf = jnp.asarray(tree.label >= 0)
+  encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
+  logits, cache = model.apply(variables, encoded, label_tokens.shape[1], method='start_cache')
+
+  def advance(state: _State, logits: Array) -> _State:
+    """One token further along the trie; rows that have ended stay where they are."""
+    arcs = tokens[state.node]  # [B, arcs]
+    found = jnp.take_along_axis(logits, arcs, axis=-1)
+    open_to = jnp.where(arcs > 0, found, -jnp.inf)
+    arc = jnp.argmax(open_to, axis=-1)[:, None]
+    of_arc = lambda values: jnp.take_along_axis(values, arc, axis=-1)[:, 0]
+    ended = leaf[state.node]
+    gain = lambda scores: jnp.where(ended, 0.0, of_arc(found) - jax.nn.logsumexp(scores, axis=-1))
+    return state._replace(
+      node=jnp.where(ended, state.node, of_arc(children[state.node])),
+      token=jnp.where(ended, 0, of_arc(arcs)),
+      log_probs=state.log_probs + gain(logits),
+      allowed=state.allowed + gain(open_to),
+    )
+
+  def step(state: _State) -> _State:
+    logits, cache = model.apply(variables, encoded, state.token, state.cache, method='decode_step')
+    return advance(state._replace(cache=cache), logits)
+
+  node = jnp.zeros(encoder_input_tokens.shape[0], jnp.int32)
+  zero = node.astype(jnp.float32)
+  state = advance(_State(node, node, zero, zero, cache), logits)
+  state = jax.lax.while_loop(lambda s: ~jnp.all(leaf[s.node]), step, state)
+  return Chosen(label[state.node], state.log_probs, state.allowed)
+
+
+class _State(NamedTuple):
+  """The loop's state: where each row stands in the trie, and what brought it there."""
+
+  node: Array
+  token: Array
+  log_probs: Array
+  allowed: Array
+  cache: Any

@@ -223,6 +223,8 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
   if verb in ('train', 'population'):
     sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
     sub.add_argument('--init', metavar='NAME', help='initialiser: a file of gin/inits')
+  if verb == 'train':
+    _of_processes(sub)
   if verb == 'plan':
     sub.add_argument('--model', metavar='NAME', help='a file of gin/models, as t5_1_1/xxl')
     sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
@@ -240,6 +242,15 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
     sub.add_argument('dest', metavar='DEST', help='a folder that does not exist yet')
   if configured(verb):
     _of_gin(sub)
+
+
+def _of_processes(sub: argparse.ArgumentParser) -> None:
+  """Where the processes of a run meet; what differs between them is no setting of the run."""
+  several = sub.add_argument_group('several processes (found alone on a TPU pod and under srun)')
+  add = several.add_argument
+  add('--coordinator', metavar='HOST:PORT', help='an address of the first process')
+  add('--processes', type=at_least_one, metavar='N', help='how many there are')
+  add('--process', type=at_least_zero, metavar='I', help='number of this one, from 0')
 
 
 def _of_tasks(sub: argparse.ArgumentParser) -> None:

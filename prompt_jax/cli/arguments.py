@@ -115,6 +115,15 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
          'N'),
     DEVICE, COMPILATION_CACHE, PROFILE,
   ),
+  'sweep': (
+    OUTPUT,
+    Flag('together', 'TOGETHER', 'train what shares a model in one program (population)',
+         switch=True),
+    Flag('cluster', 'CLUSTER', 'where runs go: one after the other here, or a job each',
+         metavar='local|slurm'),
+    Flag('dry_run', 'DRY_RUN', 'check and print everything, run nothing', switch=True),
+    Flag('job', 'JOB', 'run one of them only, here: what a job of a cluster does', metavar='NAME'),
+  ),
   'eval': (
     MODEL, VOCABULARY, TASK, FOLDER, MODULE, DATA, *COLUMNS,
     Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt', metavar='FILE'),
@@ -225,6 +234,8 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
     sub.add_argument('--init', metavar='NAME', help='initialiser: a file of gin/inits')
   if verb == 'train':
     _of_processes(sub)
+  if verb == 'sweep':
+    sub.add_argument('file', nargs='?', metavar='FILE', help='a gin file: see gin/runs/sweep.gin')
   if verb == 'plan':
     sub.add_argument('--model', metavar='NAME', help='a file of gin/models, as t5_1_1/xxl')
     sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')

@@ -4,7 +4,7 @@ import argparse
 import collections
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -49,6 +49,13 @@ from prompt_jax.training.settings import Settings
 
 
 def run(args: argparse.Namespace) -> None:
+  bound = load(args)
+  with processes.joined(args.coordinator, args.processes, args.process):
+    bound()
+
+
+def load(args: argparse.Namespace) -> Callable[..., Any]:
+  """`train` with its arguments bound, once everything that was given is read."""
   includes = []
   if args.train == ['all']:
     for name in ('prompt', 'init', 'length'):
@@ -60,9 +67,7 @@ def run(args: argparse.Namespace) -> None:
     args.train = ['prompt/.*' if p == 'prompt' else p for p in args.train]
   includes += [('prompts', args.prompt)] if args.prompt else []
   includes += [('inits', args.init)] if args.init else []
-  bound = config.load(args, train, includes)
-  with processes.joined(args.coordinator, args.processes, args.process):
-    bound()
+  return config.load(args, train, includes)
 
 
 def train(

@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
   'injections': set(),
   'batch': set(),
   'together': set(),
+  'processes': set(),
   'models': {'injections'},
   'sharding': set(),
   'prompts': {'injections', 'data.vocabulary'},
@@ -34,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     'training.partition',
     'training.step',
   },
-  'training': {'batch', 'checkpoints', 'data', 'prompted', 'sharding', 'training'},
+  'training': {'batch', 'checkpoints', 'data', 'processes', 'prompted', 'sharding', 'training'},
   'data': {'batch', 'data'},
   'inference': {'prompted', 'batch', 'data.vocabulary', 'injections'},
   'evaluation': {
@@ -49,7 +50,14 @@ ALLOWED: dict[str, set[str]] = {
     'together',
   },
   'evaluation.inspect': {'injections', 'prompts.base'},
-  'checkpoints': {'models', 'data.vocabulary', 'training.partition', 'batch', 'injections'},
+  'checkpoints': {
+    'models',
+    'data.vocabulary',
+    'training.partition',
+    'batch',
+    'injections',
+    'processes',
+  },
   'testing': {'models', 'data', 'prompted', 'prompts', 'batch', 'checkpoints', 'injections'},
   'scale': {
     'batch',

@@ -2,7 +2,8 @@
 
 Only what changes is kept (trainable leaves, optimiser, constants, step, key) with a small JSON
 record (data position, fingerprint, selection); the frozen backbone never is. Orbax writes it in
-the background, into a temporary folder that is renamed when it is complete.
+the background, into a temporary folder that is renamed when it is complete. All of it is whole in
+every process of a run, so the first one writes it, and tells the others when it is read.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from prompt_jax import processes
 from prompt_jax.errors import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -59,12 +61,24 @@ class RunStates:
       ]
     )
     logging.getLogger('absl').addFilter(_not_from_orbax)
+    self._manager: ocp.CheckpointManager | None = None  # of the first process
+    processes.from_first(lambda: self._open(policy))
+
+  def _open(self, policy: checkpoint_managers.PreservationPolicy) -> None:
+    alone = ocp.options.MultiprocessingOptions()
+    if processes.count() > 1:
+      alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix='run_state'
+      )
     with self._told():
       self.folder.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
         self.folder,
         options=ocp.CheckpointManagerOptions(
-          preservation_policy=policy, cleanup_tmp_directories=True
+          preservation_policy=policy,
+          cleanup_tmp_directories=True,
+          create=False,
+          multiprocessing_options=alone,
         ),
       )
 
@@ -75,17 +89,17 @@ class RunStates:
     try:
       if error is None:
         self.wait()
-        self._manager.close()
-      else:
+      if self._manager is not None:
         # The first error is the one to tell; a save that failed as well must not hide it.
-        with contextlib.suppress(Exception):
+        hidden = contextlib.nullcontext() if error is None else contextlib.suppress(Exception)
+        with hidden:
           self._manager.close()
     finally:
       logging.getLogger('absl').removeFilter(_not_from_orbax)
 
   def steps(self) -> list[int]:
     """Steps of the complete states, ascending."""
-    return sorted(self._manager.all_steps())
+    return processes.from_first(lambda: sorted(self._first.all_steps()))
 
   def save(self, step: int, arrays: Arrays, info: dict[str, Any], metric: float | None) -> None:
     """Begins to save; returns before the bytes are on disk.
@@ -99,6 +113,8 @@ class RunStates:
     Raises:
       UserError: this save or the one before failed. Complete states are still there.
     """
+    if self._manager is None:
+      return
     value = None if metric is None or not math.isfinite(metric) else {'value': float(metric)}
     with self._told():
       _check_space(self.folder, sum(a.nbytes for a in arrays.values()))
@@ -115,6 +131,8 @@ class RunStates:
     Raises:
       UserError: a save failed. Earlier complete states are still there.
     """
+    if self._manager is None:
+      return
     with self._told():
       self._manager.wait_until_finished()
       self._manager.check_for_errors()
@@ -125,8 +143,11 @@ class RunStates:
     Raises:
       UserError: the state is damaged.
     """
+    return processes.from_first(lambda: self._read(step))
+
+  def _read(self, step: int) -> tuple[Arrays, dict[str, Any]]:
     try:
-      restored = self._manager.restore(
+      restored = self._first.restore(
         step,
         args=ocp.args.Composite(state=ocp.args.StandardRestore(), info=ocp.args.JsonRestore()),
       )
@@ -137,6 +158,11 @@ class RunStates:
         'on from an earlier state, or begin in another output folder.'
       ) from e
     return restored['state'], restored['info']
+
+  @property
+  def _first(self) -> ocp.CheckpointManager:
+    assert self._manager is not None
+    return self._manager
 
   @contextlib.contextmanager
   def _told(self) -> Iterator[None]:

@@ -119,6 +119,15 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
          'N'),
     DEVICE, COMPILATION_CACHE, PROFILE,
   ),
+  'sweep': (
+    OUTPUT,
+    Flag('together', 'TOGETHER', 'train what shares a model in one program (population)',
+         switch=True),
+    Flag('cluster', 'CLUSTER', 'where runs go: one after the other here, or a job each',
+         metavar='local|slurm'),
+    Flag('dry_run', 'DRY_RUN', 'check and print everything, run nothing', switch=True),
+    Flag('job', 'JOB', 'run one of them only, here: what a job of a cluster does', metavar='NAME'),
+  ),
   'eval': (
     MODEL, VOCABULARY, TASK, FOLDER, MODULE, DATA, *COLUMNS,
     Flag('prompt_file', 'PROMPT_FILE', 'a trained prompt; several: also their vote',
@@ -229,6 +238,10 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
   if verb in ('train', 'population'):
     sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
     sub.add_argument('--init', metavar='NAME', help='initialiser: a file of gin/inits')
+  if verb == 'train':
+    _of_processes(sub)
+  if verb == 'sweep':
+    sub.add_argument('file', nargs='?', metavar='FILE', help='a gin file: see gin/runs/sweep.gin')
   if verb == 'plan':
     sub.add_argument('--model', metavar='NAME', help='a file of gin/models, as t5_1_1/xxl')
     sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
@@ -266,6 +279,15 @@ def _of_comparisons(sub: argparse.ArgumentParser) -> None:
   sub.add_argument(
     '--resamples', type=at_least_one, default=1000, metavar='N', help='of the paired bootstrap'
   )
+
+
+def _of_processes(sub: argparse.ArgumentParser) -> None:
+  """Where the processes of a run meet; what differs between them is no setting of the run."""
+  several = sub.add_argument_group('several processes (found alone on a TPU pod and under srun)')
+  add = several.add_argument
+  add('--coordinator', metavar='HOST:PORT', help='an address of the first process')
+  add('--processes', type=at_least_one, metavar='N', help='how many there are')
+  add('--process', type=at_least_zero, metavar='I', help='number of this one, from 0')
 
 
 def _of_tasks(sub: argparse.ArgumentParser) -> None:

@@ -70,9 +70,10 @@ def title(cell: Mapping[str, Any]) -> str:
   return ', '.join(f'{name} {_text(value)}' for name, value in _named(cell))
 
 
-def folder(cell: Mapping[str, Any], seed: int) -> str:
+def folder(cell: Mapping[str, Any], seed: int | None) -> str:
   """ "learning_rate_0.3-length_20-seed_0", which is a name for a file system everywhere."""
-  parts = [f'{name}_{_text(value)}' for name, value in (*_named(cell), ('seed', seed))]
+  seeds = [] if seed is None else [('seed', seed)]
+  parts = [f'{name}_{_text(value)}' for name, value in (*_named(cell), *seeds)]
   return '-'.join(re.sub(r'[^\w.+]+', '_', part) for part in parts)
 
 

@@ -92,6 +92,18 @@ def _call(bound: Callable[..., Any]) -> Callable[..., Any]:
   return call
 
 
+def built(entry: Callable[..., Any]) -> dict[str, Any]:
+  """The arguments that `load` bound to `entry`, made but not used.
+
+  Raises:
+    UserError: one of them cannot be made.
+  """
+  try:
+    return gin_config.get_bindings(entry)
+  except UserError as e:
+    raise UserError(str(e).split(GIN_ADDS)[0]) from e
+
+
 def _singular(subfolder: str) -> str:
   return {'prompts': 'prompt method', 'inits': 'initialiser', 'models': 'model size'}.get(
     subfolder, subfolder

@@ -18,9 +18,9 @@ def choose(kind: str) -> jax.Device:
   if kind not in KINDS:
     raise unknown('device', kind, KINDS)
   if kind == 'auto':
-    return jax.devices()[0]
+    return jax.local_devices()[0]
   try:
-    device = jax.devices(kind)[0]
+    device = jax.local_devices(backend=kind)[0]
   except RuntimeError:
     limit = os.environ.get('JAX_PLATFORMS')
     why = f' JAX_PLATFORMS is {limit!r}, which hides others.' if limit else ''

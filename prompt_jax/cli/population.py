@@ -23,9 +23,14 @@ from prompt_jax.training.settings import Settings
 
 
 def run(args: argparse.Namespace) -> None:
+  load(args)()
+
+
+def load(args: argparse.Namespace) -> Callable[..., Any]:
+  """`population` with its arguments bound, once everything that was given is read."""
   includes = [('prompts', args.prompt)] if args.prompt else []
   includes += [('inits', args.init)] if args.init else []
-  config.load(args, population, includes)()
+  return config.load(args, population, includes)
 
 
 def population(

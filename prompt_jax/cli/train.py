@@ -4,7 +4,7 @@ import argparse
 import collections
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +12,7 @@ import jax
 import optax
 from rich.console import Console
 
+from prompt_jax import processes
 from prompt_jax.checkpoints.source import find
 from prompt_jax.cli import config, report, task_prompts, tuned
 from prompt_jax.cli.compilation_cache import use as keep_compiled
@@ -28,7 +29,7 @@ from prompt_jax.cli.setup import (
   write_events,
 )
 from prompt_jax.data.batches import BatchStream
-from prompt_jax.data.example import Lengths, Task
+from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.data.mixture import quotas
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.comparison import described
@@ -49,6 +50,13 @@ from prompt_jax.training.settings import Settings
 
 
 def run(args: argparse.Namespace) -> None:
+  bound = load(args)
+  with processes.joined(args.coordinator, args.processes, args.process):
+    bound()
+
+
+def load(args: argparse.Namespace) -> Callable[..., Any]:
+  """`train` with its arguments bound, once everything that was given is read."""
   includes = []
   if args.train == ['all']:
     for name in ('prompt', 'init', 'length'):
@@ -60,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     args.train = ['prompt/.*' if p == 'prompt' else p for p in args.train]
   includes += [('prompts', args.prompt)] if args.prompt else []
   includes += [('inits', args.init)] if args.init else []
-  config.load(args, train, includes)()
+  return config.load(args, train, includes)
 
 
 def train(
@@ -110,7 +118,7 @@ def train(
     seeds: of several runs, in folders of their own.
     device: see `cli.device`.
     compilation_cache: see `cli.compilation_cache`.
-    mesh: (data, model) devices along each axis; None for one device.
+    mesh: (data, model) devices along each axis; None for one device, or for those of all processes.
     layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
     dtype: see `load_backbone`.
     weights: "int8" to store the frozen matrices so; None for `dtype`.
@@ -118,7 +126,7 @@ def train(
     scores_dtype: see `models.config.T5Config`.
     max_positions: most encoder positions, prompt rows and tokens together.
   """
-  console = Console()
+  console = Console(quiet=not processes.is_first())
   chosen = choose_device(device)
   keep_compiled(compilation_cache, chosen)
   placement = meshes.make(mesh, layout, jax.devices(chosen.platform))
@@ -132,7 +140,8 @@ def train(
     )
   if placement:
     settings = _on_mesh(settings, placement, model, vocabulary, batch_size, packing)
-  config.record(folder, may_change=('STEPS', 'MESH', 'LAYOUT'))
+  may_change = ('STEPS', 'MESH', 'LAYOUT')
+  processes.from_first(lambda: config.record(folder, may_change))
   lengths = Lengths(input_length, target_length)
   setup = set_up(model, vocabulary, task, prompt, lengths, dropout, compute, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)
@@ -144,10 +153,7 @@ def train(
     of_run = dataclasses.replace(
       settings, seed=number, metric=metric_of(setup, settings), dropout=dropout > 0
     )
-    embedding = wide(setup.backbone.params['token_embedder']['embedding'])
-    rows, constants = initialise_prompt(
-      setup.model, jax.random.key(number), embedding, setup.backbone.vocabulary
-    )
+    rows, constants = _begun(setup, number)
     params = {'backbone': setup.backbone.params, **({'prompt': rows} if rows else {})}
     check_positions(setup, params, constants, max_positions)
     stream = _stream(setup, variables_of(params, constants), packing, batch_size, of_run)
@@ -166,10 +172,20 @@ def train(
       console=console,
       placement=placement,
     )
-    write_events(result.folder)
+    if processes.is_first():
+      write_events(result.folder)
     results.append(result)
 
   _report(setup, evaluator, results, folder, batch_size)
+
+
+def _begun(setup: Setup, seed: int) -> tuple[Any, Any]:
+  """The parameters and constants of a fresh prompt."""
+  embedding = setup.backbone.params['token_embedder']['embedding']
+  if setup.placement:
+    embedding = setup.placement.here(embedding)
+  vocabulary = setup.backbone.vocabulary
+  return initialise_prompt(setup.model, jax.random.key(seed), wide(embedding), vocabulary)
 
 
 def _on_mesh(
@@ -240,6 +256,8 @@ def _validation(
   if 'validation' not in setup.examples:
     return None
   _, frozen = split(params, settings.patterns)
+  if setup.placement:
+    frozen, constants = setup.placement.put_rest((frozen, constants))
 
   def evaluate(trainable: Any) -> dict[str, float]:
     variables = variables_of(merge(trainable, frozen), constants)
@@ -259,25 +277,21 @@ def _report(
   console = setup.console
   which = next((s for s in ('test', 'validation') if s in setup.examples), None)
   if which is not None:
+    untuned, scores = _measured(setup, evaluator, results, setup.examples[which], batch_size)
+  if not processes.is_first():
+    return
+  best = results[0].file
+  kind = tuned.kind_of(best)
+  if which is not None:
     examples = setup.examples[which]
     table = report.baselines(setup.examples['train'], examples, setup.task)
-    bare = PromptedT5(T5(setup.backbone.config))
-    variables = {'params': {'backbone': setup.backbone.params}}
-    untuned = evaluator_of(setup, bare, batch_size)(variables, examples)[0]
     table.append(report.Row('the model, untuned', [untuned], 0))
-    scores = []
-    for result in results:
-      ready = tuned.attach(setup.backbone, result.file)
-      found, predictions = evaluator(ready.variables, examples)
-      write_predictions(result.folder / 'predictions.jsonl', predictions)
-      scores.append(found)
-    what = 'tuned prompt' if tuned.kind_of(results[0].file) == 'prompt' else 'tuned weights'
+    what = 'tuned prompt' if kind == 'prompt' else 'tuned weights'
     table.append(report.Row(what, scores, count(results[0].trainable)))
     tasks = described(setup.task)
     report.write(folder / 'results.json', table, task=setup.task.name, split=which, tasks=tasks)
     title = f'{setup.task.name}, {len(examples)} {which} examples, in percent'
     report.show(table, title, console, setup.task.parts)
-  best = results[0].file
   console.print(f'{best.stem.capitalize()} file: {best}', soft_wrap=True, highlight=False)
   for result in results:
     if prompts := task_prompts.write(result.file, setup.task.parts, setup.backbone.config):
@@ -285,3 +299,24 @@ def _report(
   console.print(f'Learning curve: {best.parent / "curve.png"}', soft_wrap=True, highlight=False)
   line = tuned.command(best, setup.model_name)
   console.print(f'Use it: {line}', soft_wrap=True, highlight=False, markup=False)
+
+
+def _measured(
+  setup: Setup,
+  evaluator: Evaluator | Suite,
+  results: Sequence[loop.Result],
+  examples: Sequence[Example],
+  batch_size: int,
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+  """Scores of the model without a prompt, and of each run."""
+  bare = PromptedT5(T5(setup.backbone.config))
+  variables = {'params': {'backbone': setup.backbone.params}}
+  untuned = evaluator_of(setup, bare, batch_size)(variables, examples)[0]
+  scores = []
+  for result in results:
+    ready = tuned.attach(setup.backbone, result.file, setup.placement)
+    found, predictions = evaluator(ready.variables, examples)
+    if processes.is_first():
+      write_predictions(result.folder / 'predictions.jsonl', predictions)
+    scores.append(found)
+  return untuned, scores

@@ -10,6 +10,7 @@ import safetensors
 from flax import traverse_util
 from flax.errors import FlaxError
 
+from prompt_jax import processes
 from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, load_backbone
 from prompt_jax.checkpoints.method import build
 from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt
@@ -17,6 +18,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.base import placeholder
+from prompt_jax.sharding.placement import Placement
 
 Tree = dict[str, Any]
 
@@ -64,14 +66,22 @@ def load(
   return attach(load_backbone(model, dtype, vocabulary=vocabulary), prompt_file)
 
 
-def attach(backbone: Backbone, prompt_file: str | os.PathLike[str]) -> Tuned:
-  """A model with what a file holds for it.
+def attach(
+  backbone: Backbone,
+  prompt_file: str | os.PathLike[str],
+  placement: Placement | None = None,
+) -> Tuned:
+  """A model with what a file holds for it, which the first of several processes reads.
+
+  Args:
+    backbone: the model.
+    prompt_file: a prompt, or weights.
+    placement: the mesh over which the model lies; None for one device.
 
   Raises:
     UserError: the file is missing or damaged, or was made for another model.
   """
-  kind = kind_of(prompt_file)
-  saved = load_prompt(prompt_file, kind)
+  kind, saved = processes.from_first(lambda: _read(prompt_file))
   check_model(
     saved,
     base_model=backbone.name,
@@ -82,7 +92,13 @@ def attach(backbone: Backbone, prompt_file: str | os.PathLike[str]) -> Tuned:
   method, params, constants = _parts(saved, kind, backbone)
   if kind == 'prompt':
     _check_parameters(method, saved, backbone, prompt_file)
-  return Tuned(*_ready(backbone, method, params, constants), backbone, saved.metadata)
+  ready = _ready(backbone, method, params, constants, placement)
+  return Tuned(*ready, backbone, saved.metadata)
+
+
+def _read(prompt_file: str | os.PathLike[str]) -> tuple[str, Prompt]:
+  kind = kind_of(prompt_file)
+  return kind, load_prompt(prompt_file, kind)
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
@@ -128,10 +144,15 @@ def _parts(saved: Prompt, kind: str, backbone: Backbone) -> tuple[Any, Tree, Tre
 
 
 def _ready(
-  backbone: Backbone, method: Any, params: Tree, constants: Tree
+  backbone: Backbone,
+  method: Any,
+  params: Tree,
+  constants: Tree,
+  placement: Placement | None = None,
 ) -> tuple[PromptedT5, dict[str, Tree]]:
   model = PromptedT5(T5(backbone.config), method)
-  return model, jax.device_put(variables_of(params, constants))
+  put = placement.put_rest if placement else jax.device_put
+  return model, put(variables_of(params, constants))
 
 
 def command(prompt_file: pathlib.Path, model: str) -> str:

@@ -3,6 +3,7 @@
 VERBS = {
   'train': 'tune a prompt (or more) on a frozen model',
   'population': 'tune many prompts at once on one frozen model',
+  'sweep': 'train every combination of lists: models, methods, rates, seeds, ...',
   'eval': 'measure a prompt on a task or a file',
   'compare': 'two prompts on the same examples: is one better, or is it chance',
   'infer': 'apply a prompt to texts',
@@ -31,6 +32,11 @@ EXAMPLES = {
   prompt-jax population --data reviews.tsv --inits class_labels,sampled_vocabulary --seeds 0,1
   prompt-jax population --task docstrings_iid --learning_rates 0.1,0.3,1,3 --halving 200,400
   prompt-jax population --data reviews.tsv '--gin.GRID={"adafactor.weight_decay":[0.0,0.1]}'""",
+  'sweep': """
+  prompt-jax sweep my_sweep.gin --dry-run             (the plan and every command; runs nothing)
+  prompt-jax sweep my_sweep.gin                       (again: goes on, and runs again what failed)
+  prompt-jax sweep my_sweep.gin --together            (seeds and rates as one population)
+  prompt-jax sweep my_sweep.gin --cluster slurm '--gin.SLURM={"partition": "gpu"}'""",
   'eval': """
   prompt-jax eval --prompt_file out/prompt.safetensors --task docstrings_iid --split test
   prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --output out/test/

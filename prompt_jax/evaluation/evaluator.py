@@ -185,7 +185,10 @@ class Evaluator:
     backbone, own = _parted(variables)
     found_at: list[dict[int, Prediction]] = [{} for _ in variables]
     for indices, tokens, ids in self._batches(examples):
-      found = jax.device_get(self._call(backbone, own, tokens, ids))
+      found = self._call(backbone, own, tokens, ids)
+      if self._placement:  # rows of other processes too
+        found = self._placement.here(found)
+      found = jax.device_get(found)
       for of_prompt, at in zip(found, found_at, strict=True):
         columns = {'rank': (of_prompt,), 'generate': of_prompt[:2]}.get(self.method, of_prompt)
         rows = zip(*columns, strict=True)
@@ -250,9 +253,10 @@ class Evaluator:
   ) -> Iterator[tuple[list[int], jax.Array, jax.Array | None]]:
     """Indices (at most B), tokens int32[B, T] and prompt numbers int32[B] (or None), by length."""
     shapes = choose_buckets(examples)
-    size, rows = min(self._batch_size, len(examples)), None
+    size = min(self._batch_size, len(examples))
+    put: Callable[[Any], Any] = jax.device_put
     if self._placement:
-      rows, parts = self._placement.rows, self._placement.row_parts
+      put, parts = self._placement.put_rows, self._placement.row_parts
       size = -(-size // parts) * parts
     for bucket, width in enumerate(shapes.inputs):
       (members,) = np.nonzero(shapes.member == bucket)
@@ -264,7 +268,7 @@ class Evaluator:
         for row, i in zip(tokens, filled, strict=True):
           row[: len(examples[i].inputs)] = examples[i].inputs
         ids = self._prompts([examples[i].task for i in filled])
-        yield indices, *jax.device_put((tokens, ids), rows)
+        yield indices, *put((tokens, ids))
 
   def _prompts(self, names: Sequence[str]) -> np.ndarray | None:
     if self._task_ids is None:

@@ -52,6 +52,11 @@ class Placement:
     return NamedSharding(self.mesh, PartitionSpec(dict(self.rules)['batch']))
 
   @property
+  def _shared(self) -> bool:
+    """Whether other processes hold devices of the mesh."""
+    return not self.whole.is_fully_addressable
+
+  @property
   def row_parts(self) -> int:
     """Into how many parts a batch is cut."""
     return layouts.parts('batch', self.rules, self.size)
@@ -82,8 +87,35 @@ class Placement:
 
     Waits, so that only one leaf is ever in flight.
     """
-    put = lambda x: jax.device_put(x, self.backbone_leaf(path, np.shape(x)))
+    put = lambda x: self.put(x, self.backbone_leaf(path, np.shape(x)))
     return jax.block_until_ready(jax.tree.map(put, leaf))
+
+  def put(self, tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays on the mesh, cut or whole.
+
+    With several processes each passes the same arrays and keeps the parts of its own devices;
+    nothing is sent, which makes it safe in a thread beside a step.
+
+    Args:
+      tree: of arrays of the host, of one device, or of this mesh.
+      sharding: of every leaf.
+    """
+    if not self._shared:
+      return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda x: self._put_part(x, sharding), tree)
+
+  def put_rows(self, batch: Any) -> Any:
+    """A batch, each device its own rows of it."""
+    return self.put(batch, self.rows)
+
+  def put_rest(self, tree: Any) -> Any:
+    """What does not lie on the mesh yet, whole on every device."""
+    return jax.tree.map(lambda x: x if self._holds(x) else self.put(x, self.whole), tree)
+
+  def here(self, tree: Any) -> Any:
+    """Arrays of the mesh, whole on one device of this process."""
+    whole = jax.jit(_same, out_shardings=self.whole)(tree)
+    return jax.tree.map(lambda x: x.addressable_data(0), whole)
 
   def of(self, tree: Any) -> Any:
     """Shardings of a tree {"backbone": ..., "prompt": ...} of arrays or shapes."""
@@ -106,6 +138,19 @@ class Placement:
 
     return call
 
+  def _holds(self, x: Any) -> bool:
+    sharding = x.sharding if isinstance(x, jax.Array) else None
+    return isinstance(sharding, NamedSharding) and sharding.mesh == self.mesh
+
+  def _put_part(self, x: Any, sharding: NamedSharding) -> jax.Array:
+    if self._holds(x):  # a collective, unless it lies so already
+      if x.sharding.is_equivalent_to(sharding, x.ndim):
+        return x
+      return jax.jit(_same, out_shardings=sharding)(x)
+    # A copy: on a CPU the result may share its memory, and may be donated.
+    host = np.array(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+
   def _spec(self, axes: Axes, shape: tuple[int, ...]) -> PartitionSpec:
     if len([name for name in axes if name != 'layers']) < 2:
       return PartitionSpec()
@@ -116,21 +161,30 @@ class Placement:
     return spec
 
 
+def _same(tree: Any) -> Any:
+  """Compiled once for each place: a lambda would be compiled at every call."""
+  return tree
+
+
 def make(
   size: Sequence[int] | None, layout: str, devices: Sequence[jax.Device]
 ) -> Placement | None:
   """A placement on the first devices.
 
   Args:
-    size: (data, model) devices along each axis; None for one device, which needs no placement.
+    size: (data, model) devices along each axis; None for one device, which needs no placement, or
+      where there are several processes for all of them along "data".
     layout: a name of `layouts.LAYOUTS`.
-    devices: those there are.
+    devices: those there are, of all processes.
 
   Raises:
     UserError: an unknown layout, or one that needs a mesh; no size of a mesh; more devices than
-      there are.
+      there are, or fewer with several processes.
   """
   layouts.rules_of(layout)
+  several = len({d.process_index for d in devices}) > 1
+  if size is None and several:
+    size = (len(devices), 1)
   if size is None:
     if layout != layouts.WITHOUT_MESH:
       raise UserError(f'The layout {layout!r} needs a mesh; give --mesh DATAxMODEL, such as 1x4.')
@@ -144,6 +198,11 @@ def make(
     raise UserError(
       f'The mesh {wanted} needs {count} devices, and there are {len(devices)} of the kind '
       f'{devices[0].platform}. Give a mesh of at most {len(devices)}.'
+    )
+  if several and count < len(devices):
+    raise UserError(
+      f'The mesh {wanted} has {count} devices, and the processes have {len(devices)} together. '
+      'Give a mesh of all of them, so that none is idle.'
     )
   mesh = jax.make_mesh(
     tuple(wanted), ('data', 'model'), (AxisType.Auto, AxisType.Auto), devices=devices[:count]

@@ -4,20 +4,29 @@ import fcntl
 import os
 import pathlib
 
+from prompt_jax import processes
 from prompt_jax.errors import UserError
 
 
 class Lock:
-  """Held while it is entered. The system frees it when the process ends, however it ends."""
+  """Held while it is entered, by the first of several processes for all of them.
+
+  The system frees it when the process ends, however it ends.
+  """
 
   def __init__(self, folder: pathlib.Path):
     self._folder = folder
+    self._file: int | None = None
 
   def __enter__(self) -> 'Lock':
     """
     Raises:
-      UserError: another process holds it, or the folder cannot be written.
+      UserError: another run holds it, or the folder cannot be written.
     """
+    processes.from_first(self._hold)
+    return self
+
+  def _hold(self) -> None:
     path = self._folder / '.lock'
     try:
       self._folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +43,7 @@ class Lock:
         f'Another process is training in the folder {str(self._folder)!r}. Wait for it to end, or '
         'give another --output.'
       ) from None
-    return self
 
   def __exit__(self, *_) -> None:
-    os.close(self._file)
+    if self._file is not None:
+      os.close(self._file)

@@ -15,6 +15,7 @@ import optax
 from flax import linen as nn
 from rich.console import Console
 
+from prompt_jax import processes
 from prompt_jax.checkpoints.prompt_file import REQUIRED
 from prompt_jax.checkpoints.run_state import RunStates
 from prompt_jax.errors import UserError
@@ -86,7 +87,8 @@ def train(
     evaluate: from the trainable leaves on the device, which it must not keep, to metrics of the
       validation data.
     console: where to print.
-    placement: the mesh, over which `backbone` already lies; None for one device.
+    placement: the mesh, over which `backbone` already lies; None for one device. With several
+      processes every one of them calls this, and the first alone writes and prints.
 
   Raises:
     UserError: the folder belongs to another model or set-up, is in use or cannot be written; the
@@ -166,8 +168,8 @@ def train_together(
     Output(folder / m.name, trainable, rest, constants, {**m.metadata, 'seed': m.seed})
     for m, trainable, rest, constants in zip(members, fresh, own, collections, strict=True)
   ]
-  frozen = jax.device_put(frozen, placement and placement.of(frozen))
-  own, collections = jax.device_put((own, collections), placement and placement.whole)
+  put = placement.put_rest if placement else jax.device_put
+  frozen, own, collections = put((frozen, own, collections))
   begun = [
     Standing(create_state(trainable, m.tx, m.seed), constants)
     for m, trainable, constants in zip(members, fresh, collections, strict=True)
@@ -181,8 +183,10 @@ def train_together(
     dropout=settings.dropout,
     at_once=at_once,
   )
-  on_mesh = placement.within(pure) if placement else pure
-  step = jax.jit(on_mesh, donate_argnums=0, static_argnames=('models', 'txs'))
+  options: dict[str, Any] = {'donate_argnums': 0, 'static_argnames': ('models', 'txs')}
+  if placement:  # what a step returns is small, and whole on every device
+    options['out_shardings'] = placement.whole
+  step = jax.jit(placement.within(pure) if placement else pure, **options)
 
   # Restore, loop, finish.
   saved = RunStates(folder / 'state', settings.keep, settings.mode)
@@ -196,7 +200,7 @@ def train_together(
     point = restore(run, begun, streams)
     if placement:
       for s in point.standings:
-        s.state, s.constants = jax.device_put((s.state, s.constants), placement.whole)
+        s.state, s.constants = placement.put((s.state, s.constants), placement.whole)
     _loop(run, point, streams, interrupt)
     results = _finish(run, point)
     if interrupt.signal:  # it came after the last step
@@ -258,11 +262,16 @@ def _loop(run: Run, point: Point, streams: Streams, interrupt: Interrupt) -> Non
   records = [Records(run.folder / m.name / 'metrics.jsonl', point.step) for m in run.members]
   if point.step >= settings.steps or not point.active:
     return
+  put = run.placement.put_rows if run.placement else jax.device_put
   with (
     Progress(settings.steps, point.step, run.console) as progress,
-    Prefetch(streams, settings.prefetch, run.placement and run.placement.rows) as prefetched,
+    Prefetch(streams, settings.prefetch, put) as prefetched,
     Profile(
-      settings.profile, run.folder / 'profile', point.step, settings.steps, progress
+      settings.profile and processes.is_first(),
+      run.folder / 'profile',
+      point.step,
+      settings.steps,
+      progress,
     ) as profile,
   ):
     diverged = functools.partial(_diverged, run, point, progress)
@@ -282,12 +291,13 @@ def _loop(run: Run, point: Point, streams: Streams, interrupt: Interrupt) -> Non
           value, improved = judge(run, run.evaluate, point, records, progress)
           monitor.close(metrics.keys() - set(point.active))
       last = last or not point.active
-      if last or improved or interrupt.signal or _due(point.step, settings.save_every):
+      stop = interrupt.reached(point.step)
+      if last or improved or stop or _due(point.step, settings.save_every):
         with monitor.paused():  # A state is saved only once its metrics were seen to be finite.
           save(run, point, value)
-      if interrupt.signal or last:
+      if stop or last:
         monitor.close()
-      if interrupt.signal:
+      if stop:
         _leave(run, point, interrupt)
       if last:
         return
@@ -358,8 +368,9 @@ def _finished(run: Run, point: Point, k: int) -> Result:
   if ended is None or ended.why != 'diverged':
     chosen = standing.selection.step is not None
     output.write(output.last if chosen else output.best, trainable, facts)
-  records = read_records(folder / 'metrics.jsonl')
-  plot_curve(records, folder / 'curve.png', m.metric)
+  records = processes.from_first(lambda: read_records(folder / 'metrics.jsonl'))
+  if processes.is_first():
+    plot_curve(records, folder / 'curve.png', m.metric)
   evaluated = [r for r in records if r['kind'] == 'eval']
   about = ('step', 'kind', 'seconds')
   return Result(

@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+from prompt_jax import processes
 from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
 from prompt_jax.checkpoints.run_state import to_arrays
 from prompt_jax.errors import UserError
@@ -10,7 +11,7 @@ from prompt_jax.training.partition import Tree, merge
 
 
 class Output:
-  """Writes the trained leaves of one run into its folder.
+  """Writes the trained leaves of one run into its folder; of several processes the first one does.
 
   If only the prompt trains, that is a prompt file; with any other pattern it is a file of kind
   "weights" with everything that trained, from the root of the model's tree. Both have the whole
@@ -32,19 +33,20 @@ class Output:
 
   def begin(self, trainable: Tree) -> None:
     """Keeps the initial prompt, from which task vectors are computed, for a run that begins."""
-    if self.kind == 'prompt':
+    if self.kind == 'prompt' and processes.is_first():
       prompt = self._prompt(trainable, {'step': 0})
       self._initial = prompt.params
       save_prompt(self._initial_path, prompt)
 
   def resume(self) -> None:
     """Reads the initial prompt of a run that goes on."""
-    if self.kind == 'prompt':
+    if self.kind == 'prompt' and processes.is_first():
       self._initial = load_prompt(self._initial_path).params
 
   def write(self, path: pathlib.Path, trainable: Tree, facts: dict[str, Any]) -> None:
     """Writes one file; `facts` are put among the metadata."""
-    save_prompt(path, self._prompt(trainable, facts), self.kind)
+    if processes.is_first():
+      save_prompt(path, self._prompt(trainable, facts), self.kind)
 
   def _prompt(self, trainable: Tree, facts: dict[str, Any]) -> Prompt:
     params = merge(trainable, self._rest)

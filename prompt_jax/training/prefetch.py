@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -41,11 +41,10 @@ class Prefetch:
   with the step that used it. Use it as a context manager, which stops the thread.
   """
 
-  def __init__(
-    self, stream: Source, ahead: int = 2, device: jax.Device | jax.sharding.Sharding | None = None
-  ):
+  def __init__(self, stream: Source, ahead: int = 2, put: Callable[[Any], Any] = jax.device_put):
+    """Args: of batches; how many to make ahead; how one is put on the device."""
     self._stream = stream
-    self._device = device
+    self._put_on_device = put
     self._queue: queue.Queue = queue.Queue(maxsize=ahead)
     self._stop = threading.Event()
     self._thread = threading.Thread(target=self._fill, name='prefetch', daemon=True)
@@ -74,7 +73,7 @@ class Prefetch:
         with jax.profiler.TraceAnnotation('input'):
           batch = next(batches, None)
           position = dict(self._stream.position)
-          placed = jax.device_put(batch, self._device)
+          placed = self._put_on_device(batch)
         if not self._put((placed, position, None)) or batch is None:
           return
     except BaseException as e:  # It is raised where batches are taken.

@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import Any
 
+from prompt_jax import processes
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.errors import UserError
 
@@ -12,11 +13,16 @@ Record = dict[str, Any]
 
 
 class Records:
-  """Appends records to a JSONL file; each has "step" and "kind" ("train" or "eval")."""
+  """Appends records to a JSONL file; each has "step" and "kind" ("train" or "eval").
+
+  Of several processes the first one does.
+  """
 
   def __init__(self, path: str | os.PathLike, step: int):
     """Keeps earlier records up to `step`, which is where the run goes on; drops later ones."""
     self.path = pathlib.Path(path)
+    if not processes.is_first():
+      return
     kept = [r for r in read_records(self.path) if r['step'] <= step] if step else []
     text = ''.join(json.dumps(r) + '\n' for r in kept)
     write_atomically(self.path, text.encode())
@@ -27,6 +33,8 @@ class Records:
     Raises:
       UserError: the file cannot be written.
     """
+    if not processes.is_first():
+      return
     try:
       with open(self.path, 'a', encoding='utf-8') as file:
         file.write(json.dumps({'step': step, 'kind': kind, **values}) + '\n')

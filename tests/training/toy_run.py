@@ -7,17 +7,21 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 from toy_model import H, ToyModel, U, V, toy_batch, toy_variables
 
+from prompt_jax import processes
 from prompt_jax.checkpoints.fingerprint import fingerprint
 from prompt_jax.data.example import Example
 from prompt_jax.data.packing import PackedStream, Slots
 from prompt_jax.errors import UserError
+from prompt_jax.sharding import placement
 from prompt_jax.training import losses, optim
 from prompt_jax.training.loop import train, train_together
 from prompt_jax.training.members import Member
 from prompt_jax.training.partition import merge
 from prompt_jax.training.settings import Settings
+from tests.several import print_to
 
 
 class ToyStream:
@@ -61,6 +65,8 @@ def toy_train(
   tx=None,
   stream=None,
   evaluate=None,
+  console=None,
+  placement=None,
   **settings,
 ):
   variables = variables or toy_variables(backbone_seed)
@@ -84,6 +90,8 @@ def toy_train(
       'width': H,
     },
     evaluate=evaluate,
+    console=console,
+    placement=placement,
   )
 
 
@@ -153,11 +161,23 @@ def toy_train_together(folder, members=None, evaluate=None, rungs=(), at_once=No
   )
 
 
+def run_one_of_several(log, where, folder, options, environment):
+  """Target of a process that computes with others, as `main` would."""
+  print_to(log)
+  os.environ.update(environment)
+  try:
+    with processes.joined(*where):
+      console = Console(quiet=not processes.is_first())
+      place = placement.make(None, 'data', jax.devices())
+      toy_train(folder, console=console, placement=place, **options)
+  except UserError as e:
+    print(f'UserError: {e}', file=sys.stderr)
+    sys.exit(2)
+
+
 def run_process(folder, log, options, file_limit=None, run=toy_train):
   """Target of a process that a test may kill: a run as `main` would make it, printing to `log`."""
-  os.dup2(log.fileno(), 1)
-  os.dup2(log.fileno(), 2)
-  log.close()
+  print_to(log)
   if file_limit is not None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
   try:

@@ -1,0 +1,206 @@
+"""`prompt-jax sweep`: a run for every combination of lists. The phases are in order."""
+
+import argparse
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from prompt_jax.cli import config, sweep_run, sweep_table
+from prompt_jax.cli import sweep_state as on_disk
+from prompt_jax.cli.sweep_cells import Cell, Job, cells_of, check_names, population_jobs, train_job
+from prompt_jax.cli.sweep_check import Size, checked, first_of, together_axes
+from prompt_jax.cli.sweep_state import State
+from prompt_jax.errors import UserError, unknown
+
+CLUSTERS = ('local', 'slurm')
+
+
+def run(args: argparse.Namespace) -> None:
+  if args.file is not None:
+    args.gin_file.insert(0, args.file)
+  if not args.gin_file:
+    raise UserError('Give a gin file with lists of what varies; gin/runs/sweep.gin names them.')
+  config.load(args, sweep)
+  sweep(again=_again(args), **config.built(sweep))
+
+
+def _again(args: argparse.Namespace) -> list[str]:
+  """The command line of the sweep once more, from anywhere."""
+  files = [f'--gin_file={pathlib.Path(name).absolute()}' for name in args.gin_file]
+  search = [f'--gin_search_paths={args.gin_search_paths}'] if args.gin_search_paths else []
+  named = [f'--output={args.output}'] if args.output else []
+  switch = ['--together'] if args.together else []
+  return ['sweep', *files, *search, *(f'--gin.{n}={v}' for n, v in args.gin), *named, *switch]
+
+
+def sweep(
+  *,
+  models: Sequence[str] | None,
+  tasks: Sequence[Any] | None,
+  methods: Sequence[str] | None,
+  inits: Sequence[str] | None,
+  lengths: Sequence[int] | None,
+  learning_rates: Sequence[float] | None,
+  grid: Mapping[str, Sequence[Any]],
+  seeds: Sequence[int],
+  fixed: Mapping[str, Any],
+  gin_files: Sequence[str],
+  output: str,
+  together: bool,
+  cluster: str,
+  slurm: Mapping[str, Any],
+  dry_run: bool,
+  job: str | None,
+  again: Sequence[str],
+) -> None:
+  """Checks every cell, prints a plan, runs what is not done yet, and gathers the scores.
+
+  Args:
+    models: values of MODEL.
+    tasks: values of TASK.
+    methods: files of gin/prompts, or "all" for model tuning.
+    inits: files of gin/inits.
+    lengths: values of PROMPT_LENGTH.
+    learning_rates: values of LEARNING_RATE.
+    grid: values of other macros and bindings of `train`, by name.
+    seeds: of every combination.
+    fixed: macros and bindings that all runs share.
+    gin_files: that all runs read.
+    output: folder of all.
+    together: train what differs in seeds, rates, lengths, ... alone as one `population`.
+    cluster: "local" or "slurm".
+    slurm: options of sbatch.
+    dry_run: only check, and print what would be done.
+    job: name of the only command to run, here.
+    again: arguments of this command, for the jobs of a cluster.
+
+  Raises:
+    UserError: a cell that cannot run, by name; some cells failed.
+  """
+  if cluster not in CLUSTERS:
+    raise unknown('cluster', cluster, CLUSTERS)
+  jax.config.update('jax_platforms', 'cpu')  # only shapes are looked at; runs have the devices
+  named = {
+    'model': models, 'task': tasks, 'method': methods, 'init': inits, 'length': lengths,
+    'learning_rate': learning_rates,
+  }  # fmt: skip
+  axes = {**{n: v for n, v in named.items() if v is not None}, **grid}
+  check_names(axes, fixed)
+  cells = cells_of(axes, seeds)
+  jobs = _jobs(cells, axes, fixed, gin_files, together)
+  if job is not None:
+    jobs = _named(jobs, job)
+  console, folder = Console(), pathlib.Path(output)
+  sizes = _sizes(jobs, cells)
+  states = {j.name: on_disk.read(folder, j) for j in jobs}
+  sweep_table.plan(jobs, states, sizes, console)
+  if cluster == 'slurm' and job is None:
+    _submit(folder, jobs, states, slurm, again, dry_run, console)
+  elif dry_run:
+    for j in jobs:
+      _say(console, shlex.join(sweep_run.command(folder, j)))
+  else:
+    _run(folder, jobs, states, console)
+  if not dry_run and job is None:
+    _conclude(folder, jobs, states, console)
+
+
+def _jobs(
+  cells: Sequence[Cell],
+  axes: Mapping[str, Any],
+  fixed: Mapping[str, Any],
+  gin_files: Sequence[str],
+  together: bool,
+) -> list[Job]:
+  apart = [train_job(cell, fixed, gin_files) for cell in cells]
+  if not together:
+    return apart
+  return population_jobs(cells, together_axes(apart, list(axes)), fixed, gin_files)
+
+
+def _named(jobs: Sequence[Job], name: str) -> list[Job]:
+  chosen = [j for j in jobs if j.name == name]
+  if not chosen:
+    raise unknown('run of this sweep', name, [j.name for j in jobs])
+  return chosen
+
+
+def _sizes(jobs: Sequence[Job], cells: Sequence[Cell]) -> dict[str, Size]:
+  """Sizes by name of a job; every job is checked, but for those that differ in the seed alone."""
+  first = {cell.name for cell in first_of(cells)}
+  alone = lambda j: len(j.cells) == 1
+  chosen = [j for j in jobs if len(jobs) == 1 or not alone(j) or j.cells[0].name in first]
+  return {j.name: checked(j) for j in chosen}
+
+
+def _run(
+  folder: pathlib.Path, jobs: Sequence[Job], states: dict[str, State], console: Console
+) -> None:
+  """One command after the other; one that fails does not stop the next."""
+  for number, j in enumerate(jobs, 1):
+    if states[j.name].what == 'done':
+      continue
+    console.rule(f'{number} of {len(jobs)}: {j.name}')
+    _say(console, shlex.join(sweep_run.command(folder, j)))
+    before = states[j.name].seconds
+    states[j.name] = state = sweep_run.run(folder, j)
+    took = sweep_table.spoken(state.seconds - before)
+    _say(console, f'{state.what} in {took}{": " if state.last_line else ""}{state.last_line}')
+    if (left := sweep_table.remaining(jobs, states)) is not None and left:
+      _say(console, f'about {sweep_table.spoken(left)} left')
+
+
+def _submit(
+  folder: pathlib.Path,
+  jobs: Sequence[Job],
+  states: dict[str, State],
+  slurm: Mapping[str, Any],
+  again: Sequence[str],
+  dry_run: bool,
+  console: Console,
+) -> None:
+  """Batch scripts of what is not done and not in the queue, submitted where sbatch is."""
+  for j in jobs:
+    state = states[j.name]
+    if state.what == 'done':
+      continue
+    if sweep_run.waits(state):
+      _say(console, f'{j.name}: in the queue, job {state.batch}')
+      continue
+    text = sweep_run.script(folder, j, slurm, again)
+    if dry_run:
+      _say(console, f'# {folder / j.name}/job.sbatch\n{text}')
+      continue
+    states[j.name] = state = sweep_run.submit(folder, j, text)
+    batch = f'job {state.batch}' if state.what == 'submitted' else 'sbatch is not here; submit'
+    _say(console, f'{j.name}: {batch} {folder / j.name}/job.sbatch')
+
+
+def _conclude(
+  folder: pathlib.Path, jobs: Sequence[Job], states: Mapping[str, State], console: Console
+) -> None:
+  """The table of what is done, and the cells that failed.
+
+  Raises:
+    UserError: there are some.
+  """
+  failed = {j.name: states[j.name].last_line for j in jobs if states[j.name].what == 'failed'}
+  lines = sweep_table.gather(folder, jobs, states)
+  if lines or failed:
+    table, text = sweep_table.write(folder, lines, failed)
+    sweep_table.show(lines, console)
+    _say(console, f'Tables: {table}, {text}')
+  if failed:
+    every = '\n'.join(f'  {name}: {line}' for name, line in failed.items())
+    raise UserError(
+      f'{len(failed)} of {len(jobs)} runs failed:\n{every}\n'
+      'The same command runs them again, and none that is done.'
+    )
+
+
+def _say(console: Console, text: str) -> None:
+  console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,93 @@
+"""Several processes at once over loopback, forked from one that has imported everything."""
+
+import contextlib
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import pathlib
+import random
+import socket
+import sys
+import time
+
+import jax
+import pytest
+
+from prompt_jax.main import main
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Compiling is most of the time, and running next to nothing.
+XLA = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+
+
+@contextlib.contextmanager
+def forkserver(module, *folders):
+  """A context of multiprocessing whose processes begin with `module`, found in `folders` too."""
+  if jax.config.jax_cpu_collectives_implementation != 'gloo':
+    pytest.skip('this JAX has no collectives between processes on CPU (gloo)')
+  try:
+    free_port()
+  except OSError as e:
+    pytest.skip(f'no loopback interface: {e}')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('PYTHONPATH', os.pathsep.join(map(str, [*folders, ROOT])))
+    patch.setenv('XLA_FLAGS', XLA)
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([module])
+    # Another test's server was started without these.
+    multiprocessing.forkserver._forkserver._stop()
+    yield context
+    multiprocessing.forkserver._forkserver._stop()
+
+
+def free_port() -> int:
+  """One of those that JAX makes of a SLURM job's number, which are the last 4096."""
+  for port in random.sample(range(2**16 - 2**12, 2**16), 100):
+    with socket.socket() as s, contextlib.suppress(OSError):
+      s.bind(('127.0.0.1', port))
+      return port
+  raise OSError('no port is free')
+
+
+class Processes:
+  """Several at once, each with a pipe of its own for what it prints."""
+
+  def __init__(self, server, target, arguments):
+    self.all, self._logs = [], []
+    for of_one in arguments:
+      log, child = multiprocessing.Pipe(duplex=False)
+      process = server.Process(target=target, args=(child, *of_one))
+      process.start()
+      child.close()
+      self.all.append(process)
+      self._logs.append(log)
+
+  def finish(self, timeout=400):
+    """(exit code, what was printed) of each; all must end in time."""
+    deadline = time.monotonic() + timeout
+    for p in self.all:
+      p.join(max(0.0, deadline - time.monotonic()))
+    alive = [p for p in self.all if p.exitcode is None]
+    for p in alive:
+      p.kill()
+    assert not alive, 'did not end in time:\n' + '\n'.join(map(self._read, self._logs))
+    return [(p.exitcode, self._read(log)) for p, log in zip(self.all, self._logs, strict=True)]
+
+  def _read(self, log):
+    parts = []
+    while part := os.read(log.fileno(), 65536):
+      parts.append(part)
+    return b''.join(parts).decode()
+
+
+def print_to(log):
+  """Whatever this process prints goes into a pipe from here on."""
+  os.dup2(log.fileno(), 1)
+  os.dup2(log.fileno(), 2)
+  log.close()
+
+
+def run_command(log, arguments):
+  """Target of a process that is `prompt-jax` with these arguments."""
+  print_to(log)
+  sys.exit(main(arguments))

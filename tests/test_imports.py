@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
   'injections': set(),
   'batch': set(),
   'together': set(),
+  'gin_text': set(),
   'models': {'injections'},
   'sharding': set(),
   'prompts': {'injections', 'data.vocabulary'},

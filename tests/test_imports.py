@@ -63,6 +63,12 @@ ALLOWED: dict[str, set[str]] = {
     'sharding',
     'training',
   },
+  'reports': {
+    'checkpoints.prompt_file',
+    'gin_text',
+    'training.records',
+    'training.seeds',
+  },
   'main': {'cli'},
   '__main__': {'main'},
   'cli': {'*'},

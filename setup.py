@@ -28,7 +28,10 @@ setuptools.setup(
     'prompt_jax.gin',
   ],
   package_dir={'prompt_jax.tasks': 'tasks', 'prompt_jax.gin': 'gin'},
-  package_data={'prompt_jax': ['py.typed', 'embedded/*'], 'prompt_jax.gin': ['**/*.gin']},
+  package_data={
+    'prompt_jax': ['py.typed', 'embedded/*', 'reports/*.html'],
+    'prompt_jax.gin': ['**/*.gin'],
+  },
   include_package_data=False,
   entry_points={'console_scripts': ['prompt-jax = prompt_jax.main:run']},
   install_requires=[

@@ -5,11 +5,14 @@ which task vectors are computed). Everything else is one JSON object in the head
 "prompt_jax". Reading needs NumPy and safetensors only.
 """
 
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -71,6 +74,28 @@ def save_prompt(path: str | os.PathLike, prompt: Prompt, kind: str = 'prompt') -
   write_atomically(path, safetensors.numpy.save(tensors, text))
 
 
+class Facts(NamedTuple):
+  """What a file says of itself: its kind, its metadata, and how many numbers its `params` have."""
+
+  kind: str
+  metadata: dict[str, Any]
+  numbers: int
+
+
+def load_facts(path: str | os.PathLike) -> Facts:
+  """Reads the header alone: the arrays may be those of a whole model.
+
+  Raises:
+    UserError: as `load_prompt`, but for what the arrays hold.
+  """
+  path = pathlib.Path(path)
+  with _opened(path) as file:
+    header = (file.metadata() or {}).get('prompt_jax')
+    names = [name for name in file.keys() if name.startswith('params/')]  # noqa: SIM118
+    numbers = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+  return Facts(*_metadata(path, header), numbers)
+
+
 def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
   """Reads a file that `save_prompt` wrote.
 
@@ -78,20 +103,12 @@ def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
     UserError: there is no such file, it is damaged, or it is something else.
   """
   path = pathlib.Path(path)
-  if os.path.isdir(path):
-    raise UserError(f'{str(path)!r} is a folder; expected a prompt file. {FOREIGN}')
-  if not os.path.isfile(path):
-    raise UserError(f'No prompt file {str(path)!r}.{_neighbours(path)}')
-  try:
-    with safetensors.safe_open(path, framework='numpy') as file:
-      header = (file.metadata() or {}).get('prompt_jax')
-      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-  except (safetensors.SafetensorError, OSError, ValueError) as e:
-    raise UserError(
-      f'{str(path)!r} is damaged or no safetensors file ({e}). Expected a prompt file written by '
-      f'prompt_jax; copy it again, or train it again. {FOREIGN}'
-    ) from None
-  metadata = _metadata(path, header, kind)
+  with _opened(path) as file:
+    header = (file.metadata() or {}).get('prompt_jax')
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+  got, metadata = _metadata(path, header)
+  if got != kind:
+    raise UserError(f'{str(path)!r} holds {got!r}; expected a file of kind {kind!r}.')
   groups: dict[str, Tree] = {'params': {}, 'constants': {}, 'initial': {}}
   for name, tensor in tensors.items():
     group, *keys = name.split('/')
@@ -106,6 +123,23 @@ def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
     branch[keys[-1]] = tensor
     _check_finite(path, name, tensor)
   return Prompt(metadata=metadata, **groups)
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Any]:
+  """A safetensors file."""
+  if os.path.isdir(path):
+    raise UserError(f'{str(path)!r} is a folder; expected a prompt file. {FOREIGN}')
+  if not os.path.isfile(path):
+    raise UserError(f'No prompt file {str(path)!r}.{_neighbours(path)}')
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      yield file
+  except (safetensors.SafetensorError, OSError, ValueError) as e:
+    raise UserError(
+      f'{str(path)!r} is damaged or no safetensors file ({e}). Expected a prompt file written by '
+      f'prompt_jax; copy it again, or train it again. {FOREIGN}'
+    ) from None
 
 
 def check_model(
@@ -175,8 +209,8 @@ def _check_finite(path: pathlib.Path, name: str, tensor: np.ndarray) -> None:
     )
 
 
-def _metadata(path: pathlib.Path, header: str | None, kind: str) -> dict[str, Any]:
-  """The checked JSON object of the header, without "version" and "kind"."""
+def _metadata(path: pathlib.Path, header: str | None) -> tuple[str, dict[str, Any]]:
+  """The kind, and the checked JSON object of the header without "version" and "kind"."""
   if header is None:
     raise UserError(
       f'{str(path)!r} is a safetensors file, but not one of prompt_jax: its header has no '
@@ -184,7 +218,7 @@ def _metadata(path: pathlib.Path, header: str | None, kind: str) -> dict[str, An
     )
   try:
     metadata = json.loads(header)
-    version, got = metadata.pop('version'), metadata.pop('kind')
+    version, kind = metadata.pop('version'), metadata.pop('kind')
     missing = [name for name in REQUIRED if name not in metadata]
   except (ValueError, KeyError, AttributeError, TypeError) as e:
     raise UserError(f'The metadata of {str(path)!r} cannot be read ({e!r}).') from None
@@ -193,11 +227,9 @@ def _metadata(path: pathlib.Path, header: str | None, kind: str) -> dict[str, An
       f'{str(path)!r} has format version {version}; this prompt_jax reads version {VERSION}. '
       'Use the prompt_jax that wrote it.'
     )
-  if got != kind:
-    raise UserError(f'{str(path)!r} holds {got!r}; expected a file of kind {kind!r}.')
   if missing:
     raise UserError(f'The metadata of {str(path)!r} lack {", ".join(missing)}.')
-  return metadata
+  return kind, metadata
 
 
 def _neighbours(path: pathlib.Path) -> str:

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any, NoReturn
 
 from prompt_jax import __version__
+from prompt_jax.cli import report_arguments
 from prompt_jax.cli.flag_types import (
   at_least_one,
   at_least_zero,
@@ -20,12 +21,14 @@ from prompt_jax.cli.flag_types import (
 from prompt_jax.cli.usage import EXAMPLES, OVERVIEW, VERBS
 from prompt_jax.errors import UserError, unknown
 
-# Whose file is not named after the verb: `import` is a keyword, and export goes with it.
-FILES = {'import': 'import_prompt', 'export': 'export_prompt'}
+# Whose file is not named after the verb: `import` is a keyword, export goes with it, and report.py
+# is the table at the end of a run.
+FILES = {'import': 'import_prompt', 'export': 'export_prompt', 'report': 'report_runs'}
 FORMS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
 # Names in the parsed arguments that are no flags.
-POSITIONAL = ('verb', '_', 'texts', 'file', 'name', 'source', 'dest', 'destination', 'a', 'b')
+POSITIONAL = ('verb', '_', 'texts', 'file', 'name', 'source', 'dest', 'destination', 'a', 'b',
+              'folders')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +181,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
   'import': (),
   'export': (),
   'tasks': (),
+  'report': (),
   'convert': (
     Flag('to', 'TO', 'what to write', metavar='native|t5x|hf'),
     VOCABULARY,
@@ -256,6 +260,8 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
     _of_tasks(sub)
   if verb == 'compare':
     _of_comparisons(sub)
+  if verb == 'report':
+    report_arguments.add_to(sub)
   if verb == 'convert':
     sub.add_argument('source', metavar='SOURCE', help=MODEL.help)
     sub.add_argument('dest', metavar='DEST', help='a folder that does not exist yet')

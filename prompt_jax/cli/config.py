@@ -20,6 +20,7 @@ from typing import Any
 from gin import config as gin_config
 
 import prompt_jax
+from prompt_jax import gin_text
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.cli import arguments, plain_values
 from prompt_jax.errors import UserError, unknown
@@ -318,8 +319,9 @@ def record(output: pathlib.Path, may_change: Sequence[str] = ()) -> None:
     UserError: the folder holds a run with other settings, or cannot be written.
   """
   text, path = used(), output / 'operative_config.gin'
-  before = _settings(path.read_text('utf-8') if os.path.isfile(path) and begun(output) else text)
-  now = _settings(text)
+  goes_on = os.path.isfile(path) and begun(output)
+  before = gin_text.settings(path.read_text('utf-8') if goes_on else text)
+  now = gin_text.settings(text)
   changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
   changed = [name for name in changed if name not in (*MAY_CHANGE, *may_change)]
   if changed:
@@ -332,10 +334,3 @@ def record(output: pathlib.Path, may_change: Sequence[str] = ()) -> None:
     )
   write_atomically(path, text.encode())
   write_atomically(output / 'command.txt', f'prompt-jax {shlex.join(sys.argv[1:])}\n'.encode())
-
-
-def _settings(text: str) -> dict[str, str]:
-  """{'STEPS': '100'} of gin text, which has one setting a line (or goes on indented)."""
-  joined = re.sub(r'\\?\n +', ' ', text)
-  pairs = (line.split(' = ', 1) for line in joined.splitlines() if ' = ' in line)
-  return {name: ' '.join(value.split()) for name, value in pairs if not name.startswith('#')}

@@ -1,6 +1,7 @@
 """What training needs before it starts, for one run and for many prompts at once."""
 
 import dataclasses
+import math
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.tensorboard import EventFile
 from prompt_jax.injections import prefix_length
 from prompt_jax.models.config import with_dropout
+from prompt_jax.models.int8 import Int8
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.initializers import ClassLabels
@@ -155,6 +157,7 @@ def metadata_of(setup: Setup, settings: Settings) -> dict[str, Any]:
     'model': setup.model_name,
     'vocabulary_file': setup.vocabulary,
     'fingerprint': backbone.fingerprint,
+    'parameters': parameters_of(backbone.params),
     'width': backbone.config.emb_dim,
     'vocabulary': backbone.vocabulary.sha256,
     'method': 'none' if method is None else type(method).__name__,
@@ -169,6 +172,12 @@ def metadata_of(setup: Setup, settings: Settings) -> dict[str, Any]:
     'input_length': setup.lengths.inputs,
     'target_length': setup.lengths.targets,
   }
+
+
+def parameters_of(backbone: Any) -> int:
+  """How many weights a model has, however they are stored."""
+  leaves = jax.tree.leaves(backbone, is_leaf=lambda leaf: isinstance(leaf, Int8))
+  return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
 def check_positions(setup: Setup, params: dict[str, Any], constants: Any, most: int) -> None:

@@ -7,6 +7,7 @@ VERBS = {
   'eval': 'measure a prompt on a task or a file',
   'compare': 'two prompts on the same examples: is one better, or is it chance',
   'infer': 'apply a prompt to texts',
+  'report': 'compare runs: tables, learning curves, a page',
   'pretrain': 'train a model from text: span corruption, then prefix LM',
   'inspect': 'describe a prompt file, in words and pictures, or list a model',
   'import': 'make a prompt file of a prompt that another library trained',
@@ -69,6 +70,11 @@ EXAMPLES = {
   prompt-jax export out/prompt.safetensors prompt.npy --to=npy
   prompt-jax export out/prompt.safetensors run/ --to=numpy_checkpoints
   prompt-jax export out/prompt.safetensors run/ --to=t5x       (with the model, one checkpoint)""",
+  'report': """
+  prompt-jax report runs/                                     (a table of all runs below)
+  prompt-jax report runs/ --output report/                    (and a page, Markdown, CSV, PNG)
+  prompt-jax report a/ b/ --sort=-accuracy --columns folder,method,accuracy,WARMUP_STEPS
+  prompt-jax report runs/ --group_by method,PROMPT_LENGTH --output report/""",
   'tasks': """
   prompt-jax tasks
   prompt-jax tasks --filter nli

@@ -9,7 +9,13 @@ import pytest
 import safetensors.numpy
 
 from prompt_jax.checkpoints import prompt_file
-from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt, save_prompt
+from prompt_jax.checkpoints.prompt_file import (
+  Prompt,
+  check_model,
+  load_facts,
+  load_prompt,
+  save_prompt,
+)
 from prompt_jax.errors import UserError
 
 METADATA = {
@@ -44,6 +50,21 @@ def test_what_is_saved_is_read(tmp_path):
       assert got.shape == want.shape
   assert back.constants['mask'].dtype == np.int32
   assert [p.name for p in path.parent.iterdir()] == ['p.safetensors']
+
+
+def test_the_facts_of_a_file_are_read_without_its_arrays(tmp_path):
+  path = tmp_path / 'p.safetensors'
+  save_prompt(path, prompt(), 'weights')
+  whole = path.read_bytes()
+  # Whoever read the arrays would find NaN, and refuse them.
+  size = 8 + int.from_bytes(whole[:8], 'little')
+  path.write_bytes(whole[:size] + b'\xff' * (len(whole) - size))
+  assert load_facts(path) == ('weights', METADATA, 12 + 1)
+  path.write_bytes(whole[:-1])
+  with pytest.raises(UserError, match='damaged'):
+    load_facts(path)
+  with pytest.raises(UserError, match='No prompt file'):
+    load_facts(tmp_path / 'q.safetensors')
 
 
 def test_equal_prompts_are_equal_bytes(tmp_path):

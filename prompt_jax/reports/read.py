@@ -1,0 +1,377 @@
+"""A folder that a verb has written into, read as runs."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from prompt_jax import gin_text
+from prompt_jax.reports import results
+from prompt_jax.reports.courses import (
+  ABOUT,
+  RECORDS,
+  SEED,
+  course,
+  method_of,
+  of_file,
+  seconds,
+  selected,
+  settings_of,
+)
+from prompt_jax.reports.results import UNTUNED, VOTE, Results, UnreadableError
+from prompt_jax.reports.runs import (
+  FINISHED,
+  UNFINISHED,
+  UNMEASURED,
+  Course,
+  Found,
+  Reference,
+  Run,
+  Scores,
+  Unread,
+)
+
+CONFIG = 'operative_config.gin'
+PREDICTIONS = 'predictions.jsonl'
+# What several prompts said together in an evaluation.
+TOGETHER = {'majority vote': 'vote.jsonl', 'mean probability': 'average.jsonl'}
+STAGES = 'runs'  # the folder of pretrain that holds its stages
+# Of pretrain: the macros of each stage.
+PRETRAINING = {
+  'span_corruption': ('STEPS', 'LEARNING_RATE'),
+  'prefix_lm': ('ADAPT_STEPS', 'ADAPT_LEARNING_RATE'),
+}
+
+# Metadata of a prompt file, and how many numbers train.
+Measured = tuple[Mapping[str, Any], int | None]
+
+
+def folder(place: pathlib.Path, name: str) -> Found:
+  """The runs of one folder.
+
+  Args:
+    place: the folder.
+    name: how it is called.
+
+  Raises:
+    UnreadableError: its configuration or results are damaged.
+    OSError: they cannot be opened.
+  """
+  unread: list[Unread] = []
+  settings = _settings(place)
+  verb = _verb(place, settings)
+  read: Callable[..., list[Run]] = {
+    'train': _train, 'population': _population, 'eval': _eval, 'pretrain': _pretrain,
+  }[verb]  # fmt: skip
+  found = {path.name: results.read(path) for path in sorted(place.glob('results*.json'))}
+  runs = read(place, name, settings, found, unread)
+  model = runs[0].model if runs else None
+  return Found(tuple(runs), tuple(_references(found.values(), model)), tuple(unread))
+
+
+def _settings(place: pathlib.Path) -> dict[str, str]:
+  path = place / CONFIG
+  if not os.path.isfile(path):
+    return {}
+  try:
+    return gin_text.settings(path.read_text('utf-8'))
+  except UnicodeDecodeError as e:
+    raise UnreadableError(f'{CONFIG} is no text: {e}') from None
+
+
+def _verb(place: pathlib.Path, settings: Mapping[str, str]) -> str:
+  """Which verb wrote a folder; its configuration says, else the files tell."""
+  for verb in ('population', 'pretrain', 'eval', 'train'):
+    entry = f'{verb}.{"evaluate" if verb == "eval" else verb}.'
+    if any(name.startswith(entry) for name in settings):
+      return verb
+  trained = os.path.isfile(place / RECORDS) or any(place.glob(f'seed_*/{RECORDS}'))
+  if trained:
+    return 'train'
+  return 'population' if any(place.glob(f'*/{RECORDS}')) else 'eval'
+
+
+def _references(found: Iterable[Results], model: str | None) -> list[Reference]:
+  return [
+    Reference(
+      r.task, r.split, name, model if name == UNTUNED else None, tuple(system.scores[0].items())
+    )
+    for r in found
+    for name, system in r.systems.items()
+    if name in results.BASELINES and system.scores
+  ]
+
+
+def _train(
+  place: pathlib.Path,
+  name: str,
+  settings: Mapping[str, str],
+  found: Mapping[str, Results],
+  unread: list[Unread],
+) -> list[Run]:
+  """One run, with its seeds."""
+  seeds = _seeds(settings)
+  if os.path.isfile(place / RECORDS) or not (seeds or any(place.glob('seed_*'))):
+    seed = _whole(settings, 'SEED') or 0
+    seeds, begun = (seed,), [course(place, seed, unread)]
+  else:
+    there = {int(m[1]): p for p in place.iterdir() if (m := SEED.search(p.name))}
+    seeds = seeds or tuple(sorted(there))
+    begun = [course(there[s], s, unread) for s in seeds if s in there]
+  own = found.get('results.json')
+  run = _trained(place, name, 'train', settings_of(settings, begun), begun, seeds, own)
+  tuned = next(iter(own.tuned.values()), None) if own else None
+  if tuned and tuned.trained is not None:
+    run = dataclasses.replace(run, trained=tuned.trained)
+  return [_judged(run, tuned.scores if tuned else ())]
+
+
+def _judged(run: Run, scores: Sequence[Scores]) -> Run:
+  """The run with its scores if all seeds have done their steps, and with its status.
+
+  Scores of a run that goes on for more steps are those of an earlier end, and left out.
+  """
+  patient = bool(scores) and gin_text.value(run.settings, 'PATIENCE') is not None
+  done = len(run.courses) == len(run.seeds) and all(
+    c.ended or run.wanted is None or c.step >= run.wanted or patient for c in run.courses
+  )
+  status = UNFINISHED if not done else FINISHED if scores else UNMEASURED
+  return dataclasses.replace(
+    run, scores=tuple(scores) if done else (), status=status, note=_note(run, done)
+  )
+
+
+def _note(run: Run, done: bool) -> str:
+  """Who ended early, and of several seeds that are not done, where each stands."""
+  said = {c.seed: f'{c.ended} at step {c.step}' for c in run.courses if c.ended}
+  if not done and len(run.seeds) > 1:
+    at = {c.seed: f'at step {c.step}' for c in run.courses}
+    said = {seed: at.get(seed, 'not begun') for seed in run.seeds} | said
+  return ', '.join(f'seed {seed} {words}' for seed, words in said.items())
+
+
+def _trained(
+  place: pathlib.Path,
+  name: str,
+  verb: str,
+  settings: Mapping[str, str],
+  begun: Sequence[Course],
+  seeds: Sequence[int],
+  own: Results | None,
+) -> Run:
+  """What is known of any run that trains prompts or weights, finished or not."""
+  facts = next((c.facts for c in begun if c.facts), {})
+  rows = facts.get('length') or gin_text.value(settings, 'PROMPT_LENGTH')
+  metric, best = selected(begun, settings)
+  labels = facts.get('labels')
+  predictions = (c.folder / PREDICTIONS for c in begun)
+  return Run(
+    folder=place,
+    name=name,
+    verb=verb,
+    task=own.task if own else str(facts.get('task') or _task(settings)),
+    split=own.split if own else None,
+    model=facts.get('base_model') or _last_part(gin_text.value(settings, 'MODEL')),
+    method=method_of(facts, settings),
+    rows=rows if isinstance(rows, int) and facts.get('method') != 'none' else None,
+    trained=next((c.numbers for c in begun if c.numbers is not None), None),
+    parameters=facts.get('parameters'),
+    rate=_number(settings, 'LEARNING_RATE'),
+    wanted=_whole(settings, 'STEPS'),
+    seeds=tuple(seeds),
+    metric=metric,
+    best=best,
+    seconds=seconds(begun),
+    settings=settings,
+    courses=tuple(begun),
+    predictions=tuple(p for p in predictions if os.path.isfile(p)),
+    labels=tuple(labels) if labels else None,
+  )
+
+
+def _whole(settings: Mapping[str, str], name: str) -> int | None:
+  found = gin_text.value(settings, name)
+  if found is not None and not isinstance(found, int):
+    raise UnreadableError(f'{CONFIG}: {name} is {found!r}; expected a whole number')
+  return found
+
+
+def _seeds(settings: Mapping[str, str]) -> tuple[int, ...]:
+  found = gin_text.value(settings, 'SEEDS') or ()
+  if not isinstance(found, list | tuple) or not all(isinstance(seed, int) for seed in found):
+    raise UnreadableError(f'{CONFIG}: SEEDS is {found!r}; expected a list of whole numbers')
+  return tuple(found)
+
+
+def _number(settings: Mapping[str, str], name: str) -> float | None:
+  found = gin_text.value(settings, name)
+  return found if isinstance(found, int | float) else None
+
+
+def _task(settings: Mapping[str, str]) -> str:
+  """The task by the configuration, before any file names it."""
+  task = gin_text.value(settings, 'TASK')
+  if task:
+    return task if isinstance(task, str) else '+'.join(task)
+  data = gin_text.value(settings, 'DATA')
+  return pathlib.PurePath(data).name.split('.')[0] if isinstance(data, str) else '-'
+
+
+def _last_part(path: Any) -> str | None:
+  return pathlib.PurePath(path).name if isinstance(path, str) else None
+
+
+def _population(
+  place: pathlib.Path,
+  name: str,
+  settings: Mapping[str, str],
+  found: Mapping[str, Results],
+  unread: list[Unread],
+) -> list[Run]:
+  """A run for each setting, with its seeds, and the vote of all."""
+  said = {p['name']: (own, p) for own in found.values() for p in own.prompts}
+  below = [p.name for p in sorted(place.iterdir()) if SEED.search(p.name) and p.is_dir()]
+  members = list(dict.fromkeys([*said, *below]))
+  cells: dict[str, list[str]] = {}
+  for member in members:
+    cells.setdefault(SEED.sub('', member), []).append(member)
+  wanted = _seeds(settings)
+  runs = []
+  for cell, names in cells.items():
+    own = said[names[0]][0] if names[0] in said else None
+    ends = {m: said[m][1]['why'] for m in names if m in said}
+    begun = [
+      course(place / m, int(SEED.search(m)[1]), unread, ends.get(m))  # type: ignore[index]
+      for m in names
+    ]
+    of_cell = settings_of(settings, begun)
+    title = f'{name}/{cell}' if cell else name
+    seeds = wanted or tuple(c.seed for c in begun)
+    run = _trained(place, title, 'population', of_cell, begun, seeds, own)
+    each = [said[m][1]['scores'] for m in names if m in said]
+    runs.append(_judged(run, [scores for scores in each if scores]))
+  return runs + [_vote(runs[0], place, name, own, s) for own in found.values() for s in own.tuned
+                 if s.startswith(VOTE)]  # fmt: skip
+
+
+def _vote(member: Run, place: pathlib.Path, name: str, own: Results, system: str) -> Run:
+  return Run(
+    folder=place,
+    name=f'{name}/vote',
+    verb='population',
+    task=own.task,
+    split=own.split,
+    model=member.model,
+    method=system,
+    parameters=member.parameters,
+    scores=own.systems[system].scores,
+  )
+
+
+def _eval(
+  place: pathlib.Path,
+  name: str,
+  settings: Mapping[str, str],
+  found: Mapping[str, Results],
+  unread: list[Unread],
+) -> list[Run]:
+  """A run for each system that was measured: prompts, what they say together, or the bare model."""
+  given = gin_text.value(settings, 'PROMPT_FILE')
+  files = (given,) if isinstance(given, str) else tuple(given or ())
+  run = Run(
+    folder=place,
+    name=name,
+    verb='eval',
+    task=_task(settings),
+    model=_last_part(gin_text.value(settings, 'MODEL')),
+    status=UNFINISHED,
+    settings=settings,
+  )
+  runs = []
+  for own in found.values():
+    measured = files if own.files is None else own.files
+    facts = [_prompt(pathlib.Path(file), unread) for file in measured]
+    for number, (system, each) in enumerate(own.systems.items()):
+      what = dataclasses.replace(
+        run,
+        name=name if len(own.systems) == 1 else f'{name}/{system}',
+        task=own.task,
+        split=own.split,
+        scores=each.scores,
+        status=FINISHED if any(each.scores) else UNMEASURED,
+      )
+      runs.append(_measured(what, system, number, facts))
+  return runs or [run]
+
+
+def _prompt(path: pathlib.Path, unread: list[Unread]) -> Measured:
+  """What a file says that was measured, if it is still there, and how many numbers trained."""
+  if os.path.isfile(path):
+    return of_file(path, unread) or ({}, None)
+  unread.append(Unread(path, 'this file was measured, and is not there any more'))
+  return {}, None
+
+
+def _measured(run: Run, system: str, number: int, measured: Sequence[Measured]) -> Run:
+  """The run with what its prompt file says; those of several prompts together come after them."""
+  said, numbers = measured[min(number, len(measured) - 1)] if measured else ({}, 0)
+  together = bool(measured) and number >= len(measured)
+  if together:
+    file = TOGETHER.get(system)
+  else:
+    file = PREDICTIONS if len(measured) < 2 else f'predictions-{number + 1}.jsonl'
+  path = run.folder / (file or '')
+  return dataclasses.replace(
+    run,
+    model=said.get('base_model') or run.model,
+    method=system if together else method_of(said, {}) if measured else 'untuned',
+    rows=None if together else said.get('length') or None,
+    trained=None if together else numbers,
+    parameters=said.get('parameters'),
+    predictions=(path,) if os.path.isfile(path) else (),
+    labels=tuple(said['labels']) if said.get('labels') else None,
+  )
+
+
+def _pretrain(
+  place: pathlib.Path,
+  name: str,
+  settings: Mapping[str, str],
+  found: Mapping[str, Results],
+  unread: list[Unread],
+) -> list[Run]:
+  """A run for each stage that has steps."""
+  runs = []
+  for stage, (steps, rate) in PRETRAINING.items():
+    wanted = _whole(settings, steps)
+    if not wanted:
+      continue
+    seed = _whole(settings, 'SEED') or 0
+    own = course(place / STAGES / stage, seed, unread)
+    evaluated = own.of('eval')
+    last = {k: float(v) for k, v in evaluated[-1].items() if k not in ABOUT} if evaluated else {}
+    done = own.step >= wanted
+    runs.append(
+      Run(
+        folder=place / STAGES / stage,
+        name=f'{name}/{STAGES}/{stage}',
+        verb='pretrain',
+        task=stage,
+        split='held out',
+        model=own.facts.get('base_model') or gin_text.value(settings, 'NAME') or place.name,
+        method='pretraining',
+        trained=own.numbers,
+        parameters=own.numbers,
+        rate=_number(settings, rate),
+        wanted=wanted,
+        seeds=(seed,),
+        scores=(last,) if done and last else (),
+        metric=next(iter(last), None),
+        seconds=seconds([own]),
+        status=FINISHED if done else UNFINISHED,
+        settings=dict(settings),
+        courses=(own,) if own.records else (),
+      )
+    )
+  return runs

@@ -1,0 +1,96 @@
+"""The file results.json, which the verbs that measure leave, read and checked."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from prompt_jax.reports.runs import Scores
+
+# Systems that need no tuning, as `train` and `population` write them beside their own.
+UNTUNED = 'the model, untuned'
+BASELINES = ('majority class', 'TF-IDF + logistic regression', UNTUNED)
+VOTE = 'majority vote of '
+
+
+class UnreadableError(Exception):
+  """A file is not what it should be; the message says how."""
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+  """One system: its scores for each seed, and how many numbers train."""
+
+  scores: tuple[Scores, ...]
+  trained: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """A results.json.
+
+  Attributes:
+    task: its name.
+    split: what the scores are of.
+    systems: by name, in order.
+    prompts: what a population says of each of its prompts.
+    files: the prompt files that an evaluation measured, whose systems stand first and in their
+      order; None where it does not say.
+  """
+
+  task: str
+  split: str | None
+  systems: Mapping[str, System]
+  prompts: tuple[Mapping[str, Any], ...] = ()
+  files: tuple[str, ...] | None = None
+
+  @property
+  def tuned(self) -> dict[str, System]:
+    """The systems that are a run's own."""
+    return {name: s for name, s in self.systems.items() if name not in BASELINES}
+
+
+def read(path: pathlib.Path) -> Results:
+  """Reads a file.
+
+  Raises:
+    UnreadableError: it is not JSON, or not of the form that our verbs write.
+    OSError: it cannot be opened.
+  """
+  try:
+    found = json.loads(path.read_text('utf-8'))
+  except ValueError as e:  # of the JSON and of the encoding
+    raise UnreadableError(f'{path.name} is not JSON: {e}') from None
+  try:
+    systems = {str(name): _system(s) for name, s in found['systems'].items()}
+    said, split = found.get('prompts'), found.get('split')
+    files = said is not None and all(isinstance(p, str) for p in said)
+    prompts = () if files else tuple(_prompt(p) for p in said or ())
+    return Results(
+      str(found['task']), split and str(split), systems, prompts, tuple(said) if files else None
+    )
+  except (AttributeError, KeyError, TypeError, ValueError) as e:
+    raise UnreadableError(
+      f'{path.name} is not as train, population or eval write it ({type(e).__name__}: {e})'
+    ) from None
+
+
+def _system(found: Any) -> System:
+  scores = tuple(_scores(s) for s in found['scores'])
+  trained = found.get('trained')
+  return System(scores, None if trained is None else int(trained))
+
+
+def _scores(found: Any) -> Scores:
+  return {str(name): float(value) for name, value in found.items()}
+
+
+def _prompt(found: Any) -> Mapping[str, Any]:
+  """What is said of one prompt of a population."""
+  return {
+    'name': str(found['name']),
+    'seed': int(found['seed']),
+    'scores': None if found['scores'] is None else _scores(found['scores']),
+    'why': found['ended']['why'] if found['ended'] else None,
+  }

@@ -1,0 +1,114 @@
+"""What a report says of each task: pictures, scores of its parts, and mistakes."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from prompt_jax.reports import answers, columns, parts, plots
+from prompt_jax.reports.answers import MOST_LABELS, Answer
+from prompt_jax.reports.columns import Table
+from prompt_jax.reports.plots import Picture
+from prompt_jax.reports.runs import Found, Reference, Run, Unread
+from prompt_jax.training.seeds import mean_std
+
+MISTAKES = 8  # shown of a run
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+  """What one run answered.
+
+  Attributes:
+    name: of the run.
+    said: how many answers there are, and what is not shown.
+    pictures: confusions.
+    mistakes: of greatest confidence.
+  """
+
+  name: str
+  said: str
+  pictures: tuple[Picture, ...]
+  mistakes: tuple[Answer, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+  """One task.
+
+  Attributes:
+    task: its name.
+    pictures: curves and comparisons.
+    tables: scores of its parts, of a mixture or of several languages.
+    answers: of each run that left predictions.
+  """
+
+  task: str
+  pictures: tuple[Picture, ...]
+  tables: tuple[Table, ...]
+  answers: tuple[Answers, ...]
+
+
+def sections(
+  found: Found, group_by: Sequence[str] = ()
+) -> tuple[tuple[Section, ...], tuple[Unread, ...]]:
+  """A section for each task, and the predictions that cannot be read.
+
+  Args:
+    found: all runs, in the order in which they are shown.
+    group_by: columns whose values are compared as methods are.
+  """
+  unread: list[Unread] = []
+  tasks = dict.fromkeys(run.task for run in found.runs)
+  made = [
+    _section(task, [r for r in found.runs if r.task == task], found.references, group_by, unread)
+    for task in tasks
+  ]
+  return tuple(made), tuple(unread)
+
+
+def _section(
+  task: str,
+  runs: Sequence[Run],
+  references: Sequence[Reference],
+  group_by: Sequence[str],
+  unread: list[Unread],
+) -> Section:
+  pictures = plots.curves(runs, task)
+  by = dict.fromkeys([('method',), *([tuple(group_by)] if group_by else [])])
+  for split in dict.fromkeys(run.split for run in runs if run.scores):
+    of_split = [run for run in runs if run.split == split]
+    beside = [r for r in references if r.task == task and r.split == split]
+    for names in by:
+      compared = plots.by(of_split, beside, task, split, names)
+      pictures += [compared] if compared else []
+    pictures += plots.by_size(of_split, task, split)
+  groups = parts.together(runs)
+  pictures += [p for group in groups for p in plots.by_part(group)]
+  said = [_answers(run, unread) for run in runs if run.predictions]
+  return Section(task, tuple(pictures), tuple(map(parts.wide, groups)), tuple(said))
+
+
+def _answers(run: Run, unread: list[Unread]) -> Answers:
+  found = [a for path in run.predictions for a in answers.read(path, unread)]
+  files = len(run.predictions)
+  said = f'{len(found)} answer{"" if len(found) == 1 else "s"}' + (
+    f' of {files} seeds' if files > 1 else ''
+  )
+  judged = [a for a in found if a.correct is not None]
+  said += f', {sum(a.correct is False for a in judged)} wrong' if judged else ', none judged'
+  most = max((len(a.labels) for a in found), default=0)
+  if most > MOST_LABELS:
+    said += f'; {most} labels are too many for a matrix'
+  confusions = answers.confusions(run, found)
+  pictures = tuple(plots.confusion(c, run) for c in confusions)
+  return Answers(run.name, said, pictures, tuple(answers.worst(found, MISTAKES)))
+
+
+def references(found: Found) -> Table:
+  """What needs no tuning, one row a system and task."""
+  rows: list[dict[str, columns.Value]] = [
+    {'task': r.task, 'split': r.split, 'system': r.system, 'model': r.model,
+     **{n: mean_std([v]) for n, v in r.scores if not columns.of_one_task(n)}}
+    for r in found.references
+  ]  # fmt: skip
+  names = tuple(dict.fromkeys(n for row in rows for n in row))
+  return Table(names, tuple({n: row.get(n) for n in names} for row in rows))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prompt_jax.cli import arguments
+from prompt_jax.cli import arguments, shortcuts
 from prompt_jax.errors import UserError
 from prompt_jax.main import main
 
@@ -74,7 +74,7 @@ def test_every_verb_has_help_with_examples(verb, capsys):
   out = capsys.readouterr().out
   assert f'prompt-jax {verb}' in out
   assert 'examples:' in out
-  for flag in arguments.SHORTCUTS[verb]:
+  for flag in shortcuts.SHORTCUTS[verb]:
     assert f'--{flag.name}' in out
 
 
@@ -88,7 +88,7 @@ def test_examples_in_the_help_parse():
 
 
 def test_no_two_flags_set_one_macro():
-  for verb, flags in arguments.SHORTCUTS.items():
+  for verb, flags in shortcuts.SHORTCUTS.items():
     macros = [f.macro for f in flags]
     assert len(macros) == len(set(macros)), verb
 

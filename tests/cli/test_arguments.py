@@ -1,5 +1,7 @@
 """Parsing of the command line: shortcuts, gin settings, and what a mistake says."""
 
+import shlex
+
 import pytest
 
 from prompt_jax.cli import arguments, shortcuts
@@ -81,9 +83,9 @@ def test_every_verb_has_help_with_examples(verb, capsys):
 def test_examples_in_the_help_parse():
   for verb, text in arguments.EXAMPLES.items():
     for line in text.splitlines():
-      command = line.split('    (')[0].split('|')[-1].split()
+      command = shlex.split(line.split('    (')[0].split('|')[-1])
       if command:
-        args = arguments.parse([a.strip("'") for a in command[1:]])
+        args = arguments.parse(command[1:])
         assert args.verb in {verb, 'train'}
 
 

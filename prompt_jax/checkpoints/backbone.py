@@ -18,6 +18,7 @@ from prompt_jax.checkpoints.check import check_params
 from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
 from prompt_jax.checkpoints.source import EMBEDDED, embedded_folder
 from prompt_jax.data.vocabulary import Vocabulary
+from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config
 from prompt_jax.models.int8 import quantise
 
@@ -62,7 +63,7 @@ def load_backbone(
   vocabulary: str | None = None,
   architecture: T5Config | None = None,
   place: Callable[[str, Any], Any] = _on_device,
-  int8: bool = False,
+  weights: str | None = None,
 ) -> Backbone:
   """Reads a model, one leaf at a time, cast as it is read and placed before the next.
 
@@ -74,12 +75,15 @@ def load_backbone(
     vocabulary: as in `load_vocabulary`, in place of the model's own.
     architecture: see `source.find`.
     place: (path, leaf) -> the leaf that stays, on one device or sharded over several.
-    int8: matrices in int8, a quarter of the memory of float32. They cannot be trained.
+    weights: "int8" to store matrices so, in a quarter of the memory of float32, which cannot be
+      trained; None for `dtype`.
 
   Raises:
     UserError: the model is missing or damaged, does not fit its architecture or its vocabulary, or
       has weights that are not finite. Nothing is loaded then.
   """
+  if weights not in (None, 'int8'):
+    raise UserError(f'WEIGHTS is {weights!r}; expected None or int8.')
   found = source.find(name, vocabulary, architecture)
   words = found.vocabulary()
   config, leaves = found.model()
@@ -92,7 +96,7 @@ def load_backbone(
     array = leaves[path].read(dtype)
     # The fingerprint reads values as bfloat16, so the cast before it does not matter.
     digests |= leaf_digests(path, array)
-    flat[path] = place(path, quantise(path, array) if int8 else array)
+    flat[path] = place(path, quantise(path, array) if weights else array)
   params = traverse_util.unflatten_dict(flat, sep='/')
   return Backbone(found.name, config, params, words, combine(digests))
 

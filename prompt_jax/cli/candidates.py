@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import optax
 
 from prompt_jax.cli import cells, task_prompts
 from prompt_jax.cli.setup import (
   Setup,
   check_positions,
+  fresh_prompt,
   metadata_of,
   metric_of,
   with_method,
@@ -19,7 +19,7 @@ from prompt_jax.cli.setup import (
 )
 from prompt_jax.data.batches import BatchStream, digest
 from prompt_jax.data.example import Task
-from prompt_jax.prompts.initialise import initialise_prompt, without_initializers
+from prompt_jax.prompts.initialise import without_initializers
 from prompt_jax.training.members import Member
 from prompt_jax.training.settings import Settings
 
@@ -89,10 +89,7 @@ def candidates(
       metadata = metadata_of(setup, settings)
     metric = metric_of(setup, settings)
     for seed in seeds:
-      embedding = setup.backbone.params['token_embedder']['embedding']
-      prompt, constants = initialise_prompt(
-        setup.model, jax.random.key(seed), embedding, setup.backbone.vocabulary
-      )
+      prompt, constants = fresh_prompt(setup, seed)
       params = {'backbone': setup.backbone.params, 'prompt': prompt}
       check_positions(setup, params, constants, max_positions)
       member = Member(

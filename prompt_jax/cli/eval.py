@@ -45,6 +45,7 @@ def evaluate(
   device: str,
   compilation_cache: str,
   dtype: str | None,
+  weights: str | None,
 ) -> None:
   """Measures, prints a table, and writes scores and predictions if a folder is given.
 
@@ -65,12 +66,13 @@ def evaluate(
     device: see `cli.device`.
     compilation_cache: see `cli.compilation_cache`.
     dtype: see `load_backbone`.
+    weights: see `load_backbone`.
   """
   console, folder = Console(), pathlib.Path(output) if output else None
   keep_compiled(compilation_cache, choose_device(device))
   _check(folder, resamples)
   files = [prompt_file] if isinstance(prompt_file, str) else list(prompt_file or ())
-  loaded = several.load(model, files, dtype, vocabulary)
+  loaded = several.load(model, files, dtype, vocabulary, weights)
   task = several.task_of_all(lambda m: choose_task(**_labels_of(m)), loaded, files)
   lengths = several.longest([lengths_of(r, input_length, target_length) for r in loaded])
   split, examples = _split(task, split, loaded[0].backbone.vocabulary, lengths, output)

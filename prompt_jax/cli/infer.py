@@ -72,6 +72,7 @@ def infer(
   device: str,
   compilation_cache: str,
   dtype: str | None,
+  weights: str | None,
 ) -> None:
   """Answers each text and prints or writes the answers in order.
 
@@ -92,10 +93,11 @@ def infer(
     device: see `cli.device`.
     compilation_cache: see `cli.compilation_cache`.
     dtype: see `load_backbone`.
+    weights: see `load_backbone`.
   """
   keep_compiled(compilation_cache, choose_device(device))
   texts = _texts(texts, file, column)
-  ready = tuned.load(model, prompt_file, dtype, vocabulary)
+  ready = tuned.load(model, prompt_file, dtype, vocabulary, weights)
   lengths = lengths_of(ready, input_length, target_length)
   words = ready.backbone.vocabulary
   none = np.asarray([words.eos_id], np.int32)

@@ -56,6 +56,7 @@ def population(
   device: str,
   compilation_cache: str,
   dtype: str | None,
+  weights: str | None,
   max_positions: int,
 ) -> None:
   """Trains a prompt for each seed and setting, measures all, and keeps the best beside them.
@@ -82,6 +83,7 @@ def population(
     device: see `cli.device`.
     compilation_cache: see `cli.compilation_cache`.
     dtype: see `load_backbone`.
+    weights: see `load_backbone`.
     max_positions: most encoder positions, prompt rows and tokens together.
   """
   console = Console()
@@ -93,7 +95,7 @@ def population(
   grid_cells = cells.combinations(varied)
   with cells.applied(grid_cells[0]):
     first = choose_task()
-  base = set_up(model, vocabulary, first, None, sizes, dropout, Compute(dtype), console)
+  base = set_up(model, vocabulary, first, None, sizes, dropout, Compute(dtype, weights), console)
   own_task = any(config.is_in(name, config.reads(data.choose)) for name in varied)
   found = candidates(
     grid_cells,

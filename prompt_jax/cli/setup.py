@@ -22,9 +22,10 @@ from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.tensorboard import EventFile
 from prompt_jax.injections import prefix_length
 from prompt_jax.models.config import with_dropout
-from prompt_jax.models.int8 import Int8
+from prompt_jax.models.int8 import Int8, wide
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompts.initialise import initialise_prompt
 from prompt_jax.prompts.initializers import ClassLabels
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.records import read_records
@@ -37,7 +38,7 @@ class Compute:
 
   Attributes:
     dtype: see `load_backbone`.
-    weights: "int8" to store matrices so; None for `dtype`.
+    weights: see `load_backbone`.
     query_chunk: see `models.config.T5Config`.
     scores_dtype: see `models.config.T5Config`.
     placement: the mesh it lies on; None for one device.
@@ -48,10 +49,6 @@ class Compute:
   query_chunk: int | None = None
   scores_dtype: str = 'float32'
   placement: Placement | None = None
-
-  def __post_init__(self):
-    if self.weights not in (None, 'int8'):
-      raise UserError(f'WEIGHTS is {self.weights!r}; expected None or int8.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,12 +89,11 @@ def set_up(
 def _load(model: str, vocabulary: str | None, dropout: float, compute: Compute) -> Backbone:
   """The model, on the mesh where there is one."""
   place = {'place': compute.placement.put_backbone_leaf} if compute.placement else {}
-  int8 = compute.weights == 'int8'
   backbone = load_backbone(
     model,
     compute.dtype,
     vocabulary=vocabulary,
-    int8=int8,
+    weights=compute.weights,
     **place,  # type: ignore[arg-type]
   )
   architecture = dataclasses.replace(
@@ -135,6 +131,15 @@ def with_method(setup: Setup, prompt: nn.Module | None) -> Setup:
   if prompt is not None and setup.task.labels:
     prompt = with_labels(prompt, setup.task.labels)
   return dataclasses.replace(setup, model=PromptedT5(T5(setup.backbone.config), prompt))
+
+
+def fresh_prompt(setup: Setup, seed: int) -> tuple[Any, Any]:
+  """The parameters and constants of a fresh prompt."""
+  embedding = setup.backbone.params['token_embedder']['embedding']
+  if setup.placement:
+    embedding = setup.placement.here(embedding)
+  vocabulary = setup.backbone.vocabulary
+  return initialise_prompt(setup.model, jax.random.key(seed), wide(embedding), vocabulary)
 
 
 def with_labels(module: Any, labels: Sequence[str]) -> Any:

@@ -23,6 +23,7 @@ from prompt_jax.cli.setup import (
   Setup,
   check_positions,
   evaluator_of,
+  fresh_prompt,
   metadata_of,
   metric_of,
   set_up,
@@ -36,10 +37,8 @@ from prompt_jax.evaluation.comparison import described
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.report import write_predictions
 from prompt_jax.evaluation.suite import Suite
-from prompt_jax.models.int8 import wide
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
-from prompt_jax.prompts.initialise import initialise_prompt
 from prompt_jax.sharding import placement as meshes
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.training import loop
@@ -121,7 +120,7 @@ def train(
     mesh: (data, model) devices along each axis; None for one device, or for those of all processes.
     layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
     dtype: see `load_backbone`.
-    weights: "int8" to store the frozen matrices so; None for `dtype`.
+    weights: see `load_backbone`.
     query_chunk: see `models.config.T5Config`.
     scores_dtype: see `models.config.T5Config`.
     max_positions: most encoder positions, prompt rows and tokens together.
@@ -153,7 +152,7 @@ def train(
     of_run = dataclasses.replace(
       settings, seed=number, metric=metric_of(setup, settings), dropout=dropout > 0
     )
-    rows, constants = _begun(setup, number)
+    rows, constants = fresh_prompt(setup, number)
     params = {'backbone': setup.backbone.params, **({'prompt': rows} if rows else {})}
     check_positions(setup, params, constants, max_positions)
     stream = _stream(setup, variables_of(params, constants), packing, batch_size, of_run)
@@ -177,15 +176,6 @@ def train(
     results.append(result)
 
   _report(setup, evaluator, results, folder, batch_size)
-
-
-def _begun(setup: Setup, seed: int) -> tuple[Any, Any]:
-  """The parameters and constants of a fresh prompt."""
-  embedding = setup.backbone.params['token_embedder']['embedding']
-  if setup.placement:
-    embedding = setup.placement.here(embedding)
-  vocabulary = setup.backbone.vocabulary
-  return initialise_prompt(setup.model, jax.random.key(seed), wide(embedding), vocabulary)
 
 
 def _on_mesh(

@@ -44,6 +44,7 @@ def load(
   prompt_file: str | None,
   dtype: str | None = None,
   vocabulary: str | None = None,
+  weights: str | None = None,
 ) -> Tuned:
   """Reads a model and, if given, a prompt file (or the weights of a model-tuning run).
 
@@ -52,18 +53,24 @@ def load(
     prompt_file: None for the bare model.
     dtype: see `load_backbone`.
     vocabulary: see `load_backbone`; None for the one the prompt file names, if any.
+    weights: see `load_backbone`.
 
   Raises:
     UserError: a file is missing or damaged, or the prompt belongs to another model.
   """
   if prompt_file is None:
-    backbone = load_backbone(model or EMBEDDED, dtype, vocabulary=vocabulary)
+    backbone = load_backbone(model or EMBEDDED, dtype, vocabulary=vocabulary, weights=weights)
     return Tuned(*_ready(backbone, None, {'backbone': backbone.params}, {}), backbone, {})
   metadata = load_prompt(prompt_file, kind_of(prompt_file)).metadata
   if model is None:
     model = metadata.get('model', EMBEDDED)
     vocabulary = vocabulary or metadata.get('vocabulary_file')
-  return attach(load_backbone(model, dtype, vocabulary=vocabulary), prompt_file)
+  if weights and kind_of(prompt_file) == 'weights':
+    raise UserError(
+      f'{prompt_file} holds weights that were trained, which stay as they are: leave WEIGHTS out.'
+    )
+  backbone = load_backbone(model, dtype, vocabulary=vocabulary, weights=weights)
+  return attach(backbone, prompt_file)
 
 
 def attach(

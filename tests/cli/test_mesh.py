@@ -29,9 +29,40 @@ def test_a_mesh_of_one_device_trains_as_no_mesh_does(model, reviews, sizes, tmp_
   np.testing.assert_allclose(*rows, rtol=1e-4)
 
 
-def test_weights_in_int8_train_a_prompt(model, reviews, sizes, tmp_path):
-  train(model, reviews, sizes, tmp_path / 'int8', "--gin.WEIGHTS='int8'", '--gin.QUERY_CHUNK=8')
-  assert (tmp_path / 'int8' / 'prompt.safetensors').exists()
+def test_a_prompt_on_weights_in_int8(model, reviews, sizes, tmp_path, capsys):
+  int8 = "--gin.WEIGHTS='int8'"
+  train(model, reviews, sizes, tmp_path / 'one', int8, '--gin.QUERY_CHUNK=8')
+  prompt = str(tmp_path / 'one/prompt.safetensors')
+  found = {}
+  for name, flags in {'plain': [], 'int8': [int8]}.items():
+    out = tmp_path / name
+    evaluate = ['eval', f'--prompt_file={prompt}', f'--data={reviews}', f'--output={out}']
+    assert main([*evaluate, *flags]) == 0
+    lines = (out / 'predictions.jsonl').read_text().splitlines()
+    found[name] = np.array([list(json.loads(line)['scores'].values()) for line in lines])
+  assert 0 < np.abs(found['int8'] - found['plain']).max() < 0.5
+  capsys.readouterr()
+  assert main(['infer', f'--prompt_file={prompt}', int8, 'it was good']) == 0
+  assert capsys.readouterr().out.split('\t')[0] in ('good', 'bad')
+
+
+def test_a_population_on_weights_in_int8(model, reviews, sizes, tmp_path):
+  int8 = "--gin.WEIGHTS='int8'"
+  alone = train(model, reviews, sizes, tmp_path / 'alone', int8)
+  data = [f'--data={reviews}', f'--validation={reviews}', f'--model={model}']
+  command = ['population', *data, *sizes, '--length=4', '--steps=2', '--seeds=3,4', int8]
+  assert main([*command, f'--output={tmp_path / "all"}']) == 0
+  lines = (tmp_path / 'all/seed_3/metrics.jsonl').read_text().splitlines()
+  assert json.loads(lines[-1])['loss'] == pytest.approx(alone['loss'], rel=1e-5)
+
+
+def test_trained_weights_are_not_stored_in_int8(model, reviews, sizes, tmp_path, capsys):
+  data = [f'--data={reviews}', f'--model={model}', *sizes, '--steps=1']
+  assert main(['train', *data, '--train=all', f'--output={tmp_path / "out"}']) == 0
+  file = str(tmp_path / 'out/weights.safetensors')
+  command = ['eval', f'--prompt_file={file}', f'--data={reviews}', "--gin.WEIGHTS='int8'"]
+  assert main(command) == 2
+  assert 'weights that were trained, which stay as they are' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

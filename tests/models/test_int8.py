@@ -58,7 +58,7 @@ def test_the_model_computes_what_it_does_with_the_rounded_values(tied):
 
 
 def test_logits_of_the_embedded_model_change_by_little():
-  plain, small = load_backbone('embedded', 'float32'), load_backbone('embedded', int8=True)
+  plain, small = load_backbone('embedded', 'float32'), load_backbone('embedded', weights='int8')
   assert small.fingerprint == plain.fingerprint
   ids = plain.vocabulary.encode('Returns the number of items in a list.')
   tokens, start = jnp.asarray([ids]), jnp.zeros((1, 4), jnp.int32)

@@ -37,14 +37,23 @@ def f1(targets: Sequence[int], predictions: Sequence[int]) -> Scores:
   """
   from sklearn.metrics import f1_score
 
+  t, p = binary(targets, predictions)
+  return {'f1': 100 * float(f1_score(t, p, zero_division=0))}
+
+
+def binary(targets: Sequence[int], predictions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+  """Both as int[N] of 0 and 1; an invalid prediction is the wrong one.
+
+  Raises:
+    UserError: the targets have other labels.
+  """
   t, p = np.asarray(targets), np.asarray(predictions)
   if not np.isin(t, (0, 1)).all():
     raise UserError(
       f'f1 is for two labels, but the targets have the labels {sorted(set(t.tolist()))}; '
       'use f1_macro.'
     )
-  p = np.where(np.isin(p, (0, 1)), p, 1 - t)
-  return {'f1': 100 * float(f1_score(t, p, zero_division=0))}
+  return t, np.where(np.isin(p, (0, 1)), p, 1 - t)
 
 
 def f1_macro(targets: Sequence[int], predictions: Sequence[int], labels: int) -> Scores:
@@ -194,24 +203,43 @@ def compute(
     UserError: an unknown metric, no examples, or no groups, labels or vocabulary for a metric that
       needs them.
   """
-  if not len(targets):
-    raise UserError('There are no examples to evaluate; check the split or the limit on examples.')
+  check(names, len(targets), groups, labels, vocabulary)
   scores: Scores = {}
   for name in names:
     if name in METRICS:
       scores |= METRICS[name](targets, predictions)
     elif name in OVER_LABELS:
-      if labels is None:
-        raise UserError(f'The metric {name!r} is for tasks with labels; this one has none.')
+      assert labels is not None
       scores |= OVER_LABELS[name](targets, predictions, labels)
     elif name in OVER_VOCABULARY:
-      if vocabulary is None:
-        raise UserError(f'The metric {name!r} reads the tokens of a vocabulary; none is given.')
+      assert vocabulary is not None
       scores |= OVER_VOCABULARY[name](targets, predictions, vocabulary)
-    elif name not in GROUPED:
-      raise unknown('metric', name, [*METRICS, *GROUPED, *OVER_LABELS, *OVER_VOCABULARY])
-    elif groups is None or None in groups:
-      raise UserError(f"The metric {name!r} needs a field 'group' in every example.")
     else:
+      assert groups is not None
       scores |= GROUPED[name](targets, predictions, groups)
   return {name: scores[name] for name in scores_of(names)}
+
+
+def check(
+  names: Sequence[str],
+  count: int,
+  groups: Sequence[Any] | None = None,
+  labels: int | None = None,
+  vocabulary: Vocabulary | None = None,
+) -> None:
+  """Refuses what `compute` cannot measure; `count` is the number of examples.
+
+  Raises:
+    UserError: as `compute`.
+  """
+  if not count:
+    raise UserError('There are no examples to evaluate; check the split or the limit on examples.')
+  for name in names:
+    if name not in {*METRICS, *GROUPED, *OVER_LABELS, *OVER_VOCABULARY}:
+      raise unknown('metric', name, [*METRICS, *GROUPED, *OVER_LABELS, *OVER_VOCABULARY])
+    if name in OVER_LABELS and labels is None:
+      raise UserError(f'The metric {name!r} is for tasks with labels; this one has none.')
+    if name in OVER_VOCABULARY and vocabulary is None:
+      raise UserError(f'The metric {name!r} reads the tokens of a vocabulary; none is given.')
+    if name in GROUPED and (groups is None or None in groups):
+      raise UserError(f"The metric {name!r} needs a field 'group' in every example.")

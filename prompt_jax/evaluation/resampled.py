@@ -48,8 +48,7 @@ def statistic(
   Raises:
     UserError: as `metrics.compute`.
   """
-  # Tells what is wrong with them.
-  metrics.compute(names, targets, predictions, groups, labels, vocabulary)
+  metrics.check(names, len(targets), groups, labels, vocabulary)
   units = _units(len(targets), groups)
   members = _members(units)
 
@@ -175,8 +174,7 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def _f1(targets: Sequence[int], predictions: Sequence[int], labels: int | None):
-  t, p = np.asarray(targets), np.asarray(predictions)
-  p = np.where(np.isin(p, (0, 1)), p, 1 - t)
+  t, p = metrics.binary(targets, predictions)
   rows = np.stack([(t == 1) & (p == 1), t == 1, p == 1], axis=-1).astype(np.float64)
   return rows, lambda s: {'f1': 100 * _ratio(2 * s[:, 0], s[:, 1] + s[:, 2])}
 

@@ -98,7 +98,9 @@ def test_labels_may_be_compared_as_texts_and_as_classes():
   assert list(found) == ['f1', 'em', 'f1_macro', 'accuracy']
   assert found['em'].first == found['accuracy'].first == pytest.approx(200 / 3)
   classes = [['no', 'yes', 'maybe'].index(p.prediction) for p in b]
-  want = sklearn.metrics.f1_score([0, 1, 1], classes, labels=[0, 1, 2], average='macro')
+  want = sklearn.metrics.f1_score(
+    [0, 1, 1], classes, labels=[0, 1, 2], average='macro', zero_division=0
+  )
   assert found['f1_macro'].second == pytest.approx(100 * want)
   invalid = [dataclasses.replace(p, prediction='else', correct=False) for p in b]
   assert comparison.differences(a, invalid, facts)['f1_macro'].second == 0

@@ -72,8 +72,16 @@ def test_several_metrics_and_groups_as_units():
   scores = got.of(np.array([[1.0, 1.0], [2.0, 0.0]]))
   np.testing.assert_allclose(scores['exact_match'], [50, 100])
   np.testing.assert_allclose(scores['f1'], [80, 100])
-  with pytest.raises(UserError, match="field 'group'"):
-    resampled.statistic(['group_exact_match'], t, p)
+  for names, says in (
+    (['group_exact_match'], "field 'group'"),
+    (['f1_macro'], 'tasks with labels'),
+    (['sp_rouge'], 'tokens of a vocabulary'),
+    (['acuracy'], "'accuracy'"),
+  ):
+    with pytest.raises(UserError, match=says):
+      resampled.statistic(names, t, p)
+  with pytest.raises(UserError, match='use f1_macro'):
+    resampled.statistic(['f1'], [0, 1, 2], [0, 1, 2])
 
 
 def test_any_measure_can_be_resampled():

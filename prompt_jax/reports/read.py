@@ -293,6 +293,8 @@ def _eval(
     measured = files if own.files is None else own.files
     facts = [_prompt(pathlib.Path(file), unread) for file in measured]
     for number, (system, each) in enumerate(own.systems.items()):
+      if number >= len(facts) > 0 and _summary(system):
+        continue
       what = dataclasses.replace(
         run,
         name=name if len(own.systems) == 1 else f'{name}/{system}',
@@ -303,6 +305,11 @@ def _eval(
       )
       runs.append(_measured(what, system, number, facts))
   return runs or [run]
+
+
+def _summary(system: str) -> bool:
+  """Whether a line of an evaluation of several prompts says again what their own lines say."""
+  return system == 'mean' or system.startswith('best: ')
 
 
 def _prompt(path: pathlib.Path, unread: list[Unread]) -> Measured:

@@ -108,7 +108,7 @@ def references(found: Found) -> Table:
   rows: list[dict[str, columns.Value]] = [
     {'task': r.task, 'split': r.split, 'system': r.system, 'model': r.model,
      **{n: mean_std([v]) for n, v in r.scores if not columns.of_one_task(n)}}
-    for r in found.references
+    for r in sorted(found.references, key=lambda r: r.task)
   ]  # fmt: skip
   names = tuple(dict.fromkeys(n for row in rows for n in row))
   return Table(names, tuple({n: row.get(n) for n in names} for row in rows))

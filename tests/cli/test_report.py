@@ -15,6 +15,9 @@ from tests.cli.test_pretrain import WORDS
 
 SIZES = ['--batch_size=8', '--input_length=16', '--target_length=6', '--gin.EVAL_EVERY=2']
 PROMPT = ['--length=4']
+# What an evaluation of two prompts measures.
+PROMPTS = [f'learning_rate_{rate}-seed_0/prompt.safetensors' for rate in ('0.3', '3.0')]
+TOGETHER = [*PROMPTS, 'majority vote', 'mean probability']
 
 
 @pytest.fixture(scope='module')
@@ -26,14 +29,14 @@ def runs(model, reviews, folder, tmp_path_factory) -> pathlib.Path:  # noqa: F81
   pairs = ''.join(f'say {i % 7} now\tno {i % 7}\n' for i in range(40))
   (root / 'pairs.tsv').write_text(f'inputs\ttargets\n{pairs}')
   (root / 'text.txt').write_text('\n\n'.join(f'{WORDS} {i}' for i in range(150)))
-  prompt = str(root / 'pop' / 'prompt.safetensors')
+  prompts = [str(root / 'pop' / name) for name in PROMPTS]
   sets = ['--model', model, '--folder', folder, *LONGER, '--steps=2']
   for out, command in {
     'tuning': ['train', *shared, '--steps=2', '--train=all', '--seeds=0,1'],
     'pop': ['population', *shared, *PROMPT, '--steps=4', '--seeds=0,1',
             '--learning_rates=0.3,3.0'],
-    'pop/test': ['eval', '--data', reviews, '--prompt_file', prompt],
-    'bare': ['eval', '--data', reviews, '--model', model],
+    'pop/test': ['eval', '--data', reviews, '--gin.RESAMPLES=0', '--prompt_file', *prompts],
+    'bare': ['eval', '--data', reviews, '--model', model, '--gin.RESAMPLES=0'],
     'mixture': ['train', '--task', 'sst2', 'trec', '--prompt=task_prompts', *sets],
     'languages': ['train', '--task', 'nusax_senti.english:all', *sets],
     'text': ['train', '--data', str(root / 'pairs.tsv'), '--model', model, *SIZES, *PROMPT,
@@ -57,7 +60,8 @@ def test_every_run_is_read_as_its_results_say(runs):
   by_name = {run.name: run for run in found.runs}
   assert list(by_name) == [
     'bare', 'languages', 'lm/runs/span_corruption', 'lm/runs/prefix_lm', 'mixture',
-    'pop/learning_rate_0.3', 'pop/learning_rate_3.0', 'pop/vote', 'pop/test', 'text', 'tuning',
+    'pop/learning_rate_0.3', 'pop/learning_rate_3.0', 'pop/vote',
+    *(f'pop/test/{name}' for name in TOGETHER), 'text', 'tuning',
   ]  # fmt: skip
   assert {run.status for run in found.runs} == {'finished'}
   for name, folder_, system in (
@@ -74,7 +78,10 @@ def test_every_run_is_read_as_its_results_say(runs):
   assert tuning.trained == tuning.parameters == grown.parameters > 10_000
   assert (grown.method, grown.rows, grown.trained, grown.rate) == ('InputPrompt', 4, 128, 3.0)
   assert (bare.method, bare.trained, bare.task, bare.split) == ('untuned', 0, 'reviews', 'test')
-  assert by_name['pop/test'].method == 'InputPrompt'
+  first, second, vote, average = (by_name[f'pop/test/{name}'] for name in TOGETHER)
+  assert (first.method, first.trained, vote.method) == ('InputPrompt', 128, 'majority vote')
+  files = [run.predictions[0].name for run in (first, second, vote, average)]
+  assert files == ['predictions-1.jsonl', 'predictions-2.jsonl', 'vote.jsonl', 'average.jsonl']
   assert by_name['mixture'].method == 'TaskPrompts'
   assert by_name['languages'].source == 'nusax_senti.english'
   lm = by_name['lm/runs/prefix_lm']
@@ -89,15 +96,15 @@ def test_the_verb_prints_a_table_and_writes_files(runs, tmp_path, capsys):
   out = tmp_path / 'report'
   assert main(['report', str(runs), '--output', str(out), '--sort=-accuracy']) == 0
   shown = capsys.readouterr().out
-  for words in ('11 runs', 'pop/learning_rate_0.3', 'english (trained on)', 'languages: gap',
+  for words in ('14 runs', 'pop/learning_rate_0.3', 'english (trained on)', 'languages: gap',
                 'model tuning', 'status finished', f'Written: {out / "report.html"}'):  # fmt: skip
     assert words in shown
   with open(out / 'runs.csv', newline='') as file:
     rows = list(csv.DictReader(file))
-  assert len(rows) == 11
+  assert len(rows) == 14
   accuracy = [float(row['accuracy']) for row in rows if row['accuracy']]
   assert accuracy == sorted(accuracy, reverse=True)
-  assert len(accuracy) == 6
+  assert len(accuracy) == 9
   pictures = {p.name for p in (out / 'pictures').iterdir()}
   for stem in ('training_loss-reviews', 'validation_accuracy-reviews', 'by_method-reviews-test',
                'by_trained_numbers-reviews_test', 'confusion-tuning', 'confusion-mixture_sst2_',
@@ -124,7 +131,7 @@ def test_groups_and_columns(runs, capsys):
   ]  # fmt: skip
   rows = [[c.strip() for c in line.strip('│').split('│')] for line in lines if '│' in line]
   assert [row[0] for row in rows] == ['0.3', '3', '-']  # the vote and the evaluation have none
-  assert [row[2] for row in rows] == ['1', '1', '2']
+  assert [row[2] for row in rows] == ['1', '1', '5']
   assert rows[0][4] == '4'
 
 

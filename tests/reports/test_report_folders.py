@@ -134,7 +134,8 @@ def test_an_evaluation_of_several_prompts(tmp_path):
   place = tmp_path / 'eval'
   folders.config(place, 'eval', PROMPT_FILE=files)
   of = lambda accuracy: {'scores': [{'accuracy': accuracy}], 'trained': None}
-  systems = {'a': of(10.0), 'b': of(20.0), 'mean': of(15.0), 'majority vote': of(30.0)}
+  systems = {'a': of(10.0), 'b': of(20.0), 'mean': of(15.0), 'best: b': of(20.0)}
+  systems['majority vote'] = of(30.0)
   facts = {'task': 'colours', 'split': 'test', 'prompts': files, 'systems': systems}
   (place / 'results.json').write_text(json.dumps(facts))
   for name in ('predictions-1', 'predictions-2', 'vote'):
@@ -144,7 +145,6 @@ def test_an_evaluation_of_several_prompts(tmp_path):
   assert [(r.name, r.method, r.rows, [p.name for p in r.predictions]) for r in found.runs] == [
     ('eval/a', 'InputPrompt', 1, ['predictions-1.jsonl']),
     ('eval/b', 'InputPrompt', 2, ['predictions-2.jsonl']),
-    ('eval/mean', 'mean', None, []),
     ('eval/majority vote', 'majority vote', None, ['vote.jsonl']),
   ]
   assert {r.model for r in found.runs} == {'tiny'}

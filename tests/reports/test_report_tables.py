@@ -17,7 +17,7 @@ from tests.reports import folders
 @pytest.fixture
 def runs(tmp_path):
   folders.run(tmp_path / 'b', accuracy=60.0)
-  folders.run(tmp_path / 'a', accuracy=70.0, PROMPT_LENGTH=5, WARMUP_STEPS=3)
+  folders.run(tmp_path / 'a', accuracy=70.25, PROMPT_LENGTH=5, WARMUP_STEPS=3)
   folders.seeds(tmp_path / 'c', [40.0, 60.0])
   folders.config(tmp_path / 'd')
   return columns.sorted_by(find([str(tmp_path)]).runs, None)
@@ -26,7 +26,7 @@ def runs(tmp_path):
 CSV = """\
 folder,verb,task,split,model,method,rows,trained,parameters,learning_rate,steps,seeds,accuracy,\
 accuracy std,f1_macro,f1_macro std,validation,validation std,seconds,status,note
-a,train,colours,test,tiny,InputPrompt,2,8,1000,0.3,100,0,70.0,,35.0,,40.0,,54.0,finished,
+a,train,colours,test,tiny,InputPrompt,2,8,1000,0.3,100,0,70.25,,35.125,,40.0,,54.0,finished,
 b,train,colours,test,tiny,InputPrompt,2,8,1000,0.3,100,0,60.0,,30.0,,40.0,,54.0,finished,
 c,train,colours,test,tiny,InputPrompt,2,8,1000,0.3,100,"0, 1",50.0,14.142135623730951,,,40.5,\
 0.7071067811865476,104.0,finished,
@@ -37,7 +37,7 @@ MARKDOWN = """\
 | folder | split | trained | parameters | steps | seeds | accuracy | f1_macro | validation | \
 seconds | status |
 | --- | --- | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: | --- |
-| a | test | 8 | 1,000 | 100 | 0 | 70.0 | 35.0 | 40.0 | 54 | finished |
+| a | test | 8 | 1,000 | 100 | 0 | 70.2 | 35.1 | 40.0 | 54 | finished |
 | b | test | 8 | 1,000 | 100 | 0 | 60.0 | 30.0 | 40.0 | 54 | finished |
 | c | test | 8 | 1,000 | 100 | 0, 1 | 50.0 ± 14.1 | - | 40.5 ± 0.7 | 104 | finished |
 | d | - | - | - | 0 of 100 | 0 | - | - | - | - | unfinished |

@@ -135,8 +135,8 @@ def train_together(
   """Trains several prompts on one frozen model in one program; else as `train`.
 
   Each becomes what a run of its own would make of it (see `population.population_step`), selects
-  its best step and stops by itself: by patience, or when a number is not finite, which ends the run
-  only if no member is left. With fewer members the step is compiled again.
+  its best step and stops by itself: by patience, or when a number is not finite, which is an error
+  only if it happens to all. With fewer members the step is compiled again.
 
   Args:
     members: K runs with different names.
@@ -323,10 +323,10 @@ def _due(step: int, every: int) -> bool:
 def _diverged(
   run: Run, point: Point, progress: Progress, member: int, step: int, what: str
 ) -> None:
-  """Takes a member out; ends a run that has no other."""
+  """Takes a member out; ends a run of which no other goes on or has come to its own end."""
   name = run.members[member].name
   point.standings[member].ended = Ended(step, 'diverged')
-  if not point.active:
+  if all(s.ended is not None and s.ended.why == 'diverged' for s in point.standings):
     whose = f' of {name}' if name else ''
     raise UserError(
       f'{what} at step {step}{whose}. Its state was not saved. Lower the learning rate, warm it '

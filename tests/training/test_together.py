@@ -158,6 +158,23 @@ def test_a_prompt_that_diverges_leaves_and_the_others_go_on(tmp_path, apart, cap
   assert [r.step for r in again] == [14, 1, 14]
 
 
+@pytest.mark.parametrize('at', [7, 9])  # 9: seen while that step is evaluated
+def test_the_last_to_go_on_may_diverge_and_the_others_keep_their_results(at, tmp_path):
+  members = toy_members()
+  rate = lambda step: jax.numpy.where(step < at - 1, 0.1, 1e38)
+  members[1] = dataclasses.replace(members[1], tx=optim.adafactor(rate))
+  values = {0: [0.5, 0.6], 1: [0.9, 0.8], 2: [0.4, 0.4]}
+  options = {**OPTIONS, 'patience': 1}
+  results = toy_train_together(tmp_path, members, evaluate=scripted(values), **options)
+  assert [(r.ended.step, r.ended.why) for r in results] == [
+    (6, 'patience'), (at, 'diverged'), (6, 'patience')
+  ]  # fmt: skip
+  assert [r.selection.step for r in results] == [3, 6, 3]
+  assert load_prompt(results[1].file).metadata['step'] == 6
+  again = toy_train_together(tmp_path, members, evaluate=scripted(values), **options)
+  assert [r.ended for r in again] == [r.ended for r in results]
+
+
 def test_a_population_of_which_all_diverge_is_an_error(tmp_path):
   members = [dataclasses.replace(m, tx=optim.adafactor(1e38)) for m in toy_members()]
   with pytest.raises(UserError, match='update_norm is inf at step 1 of seed_2'):

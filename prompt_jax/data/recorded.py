@@ -40,8 +40,8 @@ def record(
     lengths: the longest inputs and targets.
 
   Raises:
-    UserError: no examples, a file that cannot be written, or a task that is judged by functions of
-      its own, which a file cannot hold.
+    UserError: no examples, a file that cannot be written, or a task that is several, or is judged
+      by functions of its own, which a file cannot hold.
   """
   for name, own in (('score', task.score), ('postprocess', task.postprocess)):
     if own not in (None, same_text):
@@ -49,6 +49,11 @@ def record(
         f'The task {task.name!r} is judged by a function of its own ({name}), which a file of '
         'examples cannot hold: a replay would give other scores. Use the task by its name.'
       )
+  if task.parts:
+    raise UserError(
+      f'{task.name!r} is measured on several tasks, and a file of examples holds one. Record each '
+      'by itself.'
+    )
   loaded = {split: task.load(split, vocabulary, lengths) for split in splits}
   arrays: dict[str, np.ndarray] = {}
   texts: dict[str, list[dict[str, Any]]] = {}

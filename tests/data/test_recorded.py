@@ -76,6 +76,9 @@ def test_bad_files(tmp_path, file):
 def test_what_cannot_be_recorded(tmp_path):
   with pytest.raises(UserError, match=r"split 'empty' .* has no examples"):
     record(tmp_path / 'a.npz', some_task(), ['empty'], BYTES, LENGTHS)
+  several = dataclasses.replace(some_task(), parts=(some_task(),))
+  with pytest.raises(UserError, match="'some' is measured on several tasks"):
+    record(tmp_path / 'a.npz', several, ['train'], BYTES, LENGTHS)
   for own in ({'score': lambda examples, texts: {'accuracy': 0.0}}, {'postprocess': str.lower}):
     task = dataclasses.replace(some_task(), **own)
     with pytest.raises(UserError, match=rf"'some' is judged by .* \({next(iter(own))}\)"):

@@ -74,7 +74,8 @@ def _named(start: str, target: str, find: Find) -> list[Task]:
   if whole is None or not whole.variants:
     if target == ALL:
       raise UserError(f'{base} has no variants, so there is no {start}:{ALL}; name other tasks.')
-    return [find(target)]
+    # Without the task's name where the source is: a prompt has seen no other form.
+    return [find(f'{prefix}{target.removeprefix(prefix)}')]
   tasks, absent = [], None
   for variant in whole.variants:
     try:

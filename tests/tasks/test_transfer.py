@@ -63,6 +63,12 @@ def test_named_variants_and_other_sets(folder):
   assert count(task, 'test') == {'copa': 2, 'xcopa.et': 2, 'xcopa.qu': 1}
   task = find.find('copa:xcopa.qu', folder)
   assert count(task, 'test') == {'copa': 2, 'xcopa.qu': 1}
+  for name in ('taskless_copa:xcopa.qu', 'taskless_copa:taskless_xcopa.qu'):
+    bare = find.find(name, folder)
+    assert count(bare, 'test') == {'taskless_copa': 2, 'taskless_xcopa.qu': 1}
+    assert {e.inputs_text for e in bare.load('test', BYTES, LENGTHS)} == {
+      'choice1: A choice2: B premise: P question: cause'
+    }
 
 
 def test_what_cannot_be_transferred_is_refused(folder):

@@ -17,7 +17,7 @@ from prompt_jax.cli.setup import (
   with_method,
   with_task,
 )
-from prompt_jax.data.batches import BatchStream
+from prompt_jax.data.batches import BatchStream, digest
 from prompt_jax.data.example import Task
 from prompt_jax.prompts.initialise import initialise_prompt, without_initializers
 from prompt_jax.training.members import Member
@@ -47,11 +47,13 @@ class Candidate:
     cell: its setting.
     setup: what it shares with the other seeds of that setting.
     member: its run.
+    digests: split -> checksum of its examples, to tell those of one cell from those of another.
   """
 
   cell: Mapping[str, Any]
   setup: Setup
   member: Member
+  digests: Mapping[str, int]
 
 
 def candidates(
@@ -77,10 +79,12 @@ def candidates(
     max_positions: most encoder positions.
   """
   found = []
+  of_base = _digests(base)
   for cell in grid:
     with cells.applied(cell):
       parts = choose_parts()
       setup = base if choose_task is None else with_task(base, choose_task())
+      digests = of_base if choose_task is None else _digests(setup)
       setup = with_method(setup, parts.prompt)
       metadata = metadata_of(setup, settings)
     metric = metric_of(setup, settings)
@@ -108,5 +112,9 @@ def candidates(
         metric=metric,
         warm_start=parts.warm_start,
       )
-      found.append(Candidate(cell, setup, member))
+      found.append(Candidate(cell, setup, member, digests))
   return found
+
+
+def _digests(setup: Setup) -> dict[str, int]:
+  return {split: digest(examples) for split, examples in setup.examples.items()}

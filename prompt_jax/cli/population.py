@@ -156,9 +156,27 @@ def _check_tasks(
       f'Halving compares scores, and those of {", ".join(tasks)} are of different tasks. Give '
       'populations of one task each.'
     )
+  if halving and len({c.digests.get('validation') for c in population}) > 1:
+    raise UserError(
+      'Halving compares scores, and the settings draw or read different validation examples. Give '
+      'all the same (--validation FILE), or leave out --halving.'
+    )
+  for name in tasks:
+    if len({_measured(c) for c in population if c.setup.task.name == name}) > 1:
+      raise UserError(
+        f'Some settings of the task {name!r} are measured on other examples than others, and their '
+        'scores would stand in one table. Give the same --test FILE, give files other names, or '
+        'run them apart.'
+      )
   judged = {c.setup.task.name for c in population if c.member.metric is not None}
   if judged and len(judged) < len(tasks):
     without = ', '.join(name for name in tasks if name not in judged)
     raise UserError(
       f'{without} has no validation examples, and other tasks of the population do. Train it apart.'
     )
+
+
+def _measured(candidate: Candidate) -> tuple[Any, ...]:
+  """What the table at the end is made on: equal where scores may be compared."""
+  split = next((s for s in ('test', 'validation') if s in candidate.digests), '')
+  return candidate.setup.task.labels, split, candidate.digests.get(split)

@@ -83,7 +83,10 @@ def _report(
   untuned = evaluator_of(setup, bare, batch_size)(
     {'params': {'backbone': setup.backbone.params}}, examples
   )[0]
-  table = report.baselines(setup.examples['train'], examples, setup.task)
+  table: list[report.Row] = []
+  # Settings with other examples to train on have no baseline in common.
+  if len({population[k].digests['train'] for k in members}) == 1:
+    table += report.baselines(setup.examples['train'], examples, setup.task)
   table.append(report.Row('the model, untuned', [untuned], 0))
   table += _by_setting(population, results, scored)
   voters = [k for k in judged if not _dropped(results[k])]

@@ -75,4 +75,7 @@ class Scores:
     return self._evaluators[self._key(c)].measure(c.setup.examples[split], predictions)
 
   def _key(self, candidate: Candidate) -> Any:
-    return candidate.setup.task.name, candidate.member.model
+    # A name is not enough: settings may draw other examples of a task, or read another file.
+    task = candidate.setup.task
+    asked = tuple((s, n) for s, n in candidate.digests.items() if s != 'train')
+    return task.name, task.labels, asked, candidate.member.model

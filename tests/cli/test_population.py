@@ -117,3 +117,35 @@ def test_a_mistake_is_one_line(more, words, model, reviews, sizes, tmp_path, cap
   for word in words:
     assert word in err
   assert 'Traceback' not in err
+
+
+def rows(path, *pairs) -> str:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text('text\tlabel\n' + ''.join(f'{a}\t{b}\n' for a, b in pairs), encoding='utf-8')
+  return str(path)
+
+
+def test_each_prompt_is_judged_by_the_validation_examples_of_its_own_setting(
+  model, reviews, sizes, tmp_path, capsys
+):
+  # The same five texts, all good in one file and all bad in the other.
+  files = [rows(tmp_path / f'{y}.tsv', *((f'a {i}', y) for i in range(5))) for y in ('good', 'bad')]
+  out = tmp_path / 'out'
+  command = ['population', *flags(model, reviews, sizes, out), '--steps=1', '--gin.EVAL_EVERY=1']
+  grid = ['--seeds=0', f'--gin.GRID={{"VALIDATION": {files!r}}}', '--test', reviews]
+  assert main([*command, *grid, '--halving=1']) == 2
+  assert 'different validation examples' in capsys.readouterr().err
+  assert main([*command, *grid]) == 0
+  good, bad = (p['validation'] for p in json.loads((out / 'results.json').read_text())['prompts'])
+  assert good + bad == 100
+  assert good != bad
+
+
+def test_files_of_one_name_are_not_one_task(model, sizes, tmp_path, capsys):
+  pairs = [(f'text {i}', ('good', 'bad')[i % 2]) for i in range(40)]
+  files = [rows(tmp_path / f / 'train.tsv', *pairs[n:]) for f, n in (('a', 0), ('b', 10))]
+  command = ['population', *flags(model, files[0], sizes, tmp_path / 'out'), '--seeds=0']
+  assert main([*command, f'--gin.GRID={{"DATA": {files!r}}}']) == 2
+  error = capsys.readouterr().err
+  assert "'train' are measured on other examples" in error
+  assert 'other names' in error

@@ -24,11 +24,15 @@ from prompt_jax.sharding.layouts import MeshSize
 
 FORMS = ('.json', '.md')
 BEST = 5  # of a search
+TRIED = ('mesh', 'layout', 'weights', 'microbatches', 'remat')  # by a search, not by the user
 
 
 def run(args: argparse.Namespace) -> None:
   if not args.model:
     raise UserError('Give --model, a file of gin/models such as t5_1_1/xxl.')
+  given = [name for name in TRIED if getattr(args, name) is not None]
+  if args.search and given:
+    raise UserError(f'--search tries every --{given[0]} itself. Leave out one of the two.')
   includes = [('models', args.model)]
   includes += [('prompts', args.prompt)] if args.prompt else []
   config.load(args, plan, includes)()
@@ -74,7 +78,7 @@ def plan(
     query_chunk: see `T5Config`.
     scores_dtype: see `T5Config`.
     remat: see `T5Config`.
-    search: try ways of running the first step instead, and find the smallest slice.
+    search: try ways of running each step instead of one, and find the smallest slice.
     output: a .json or .md file for the same; None prints only.
   """
   if output is not None and pathlib.Path(output).suffix not in FORMS:

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
+from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.errors import UserError
 from prompt_jax.scale.chips import SLICES, slice_of
 from prompt_jax.scale.plan import Plan, placement, plan
 from prompt_jax.scale.program import Work, abstract_variables
+from prompt_jax.sharding import layouts
+from prompt_jax.sharding.axes import axes_of
 from prompt_jax.sharding.layouts import MeshSize
 
 _WEIGHTS = ('bfloat16', 'int8')
@@ -62,6 +65,9 @@ def search(work: Work, topology: str, attempt: Compile = compiled) -> list[Found
     work: the step; what it says of weights, microbatches and remat is varied.
     topology: a name of `chips.SLICES`.
     attempt: compiles one.
+
+  Raises:
+    UserError: whatever `attempt` refuses besides what does not divide: that is left out.
   """
   found: list[Found] = []
   for layout, mesh in meshes(slice_of(topology).devices):
@@ -96,6 +102,17 @@ def meshes(devices: int) -> Iterator[tuple[str, MeshSize]]:
   yield 'fully_sharded', MeshSize(devices, 1)
 
 
+def divides(work: Work, setting: Setting) -> bool:
+  """Whether the model and the rows of a step divide over the mesh."""
+  shapes = expected_shapes(work.config)
+  dimensions = layouts.dimensions_of(axes_of(list(shapes)), shapes)
+  try:
+    layouts.check(setting.layout, setting.mesh, work.rows, dimensions)
+  except UserError:
+    return False
+  return True
+
+
 def weight_bytes(work: Work, setting: Setting) -> int:
   """Bytes of the frozen weights on one device."""
   place = placement(setting.topology, setting.mesh, setting.layout)
@@ -120,12 +137,11 @@ def _microbatched(
     found: list[Found] = []
     for microbatches in _powers_of_two(work.batch if work.step == 'train' else 1):
       setting = Setting(topology, layout, mesh, weights, microbatches, remat)
-      try:
-        if weight_bytes(work, setting) > limit:
-          return []
-        result = attempt(work, setting)
-      except UserError:  # it does not divide over this mesh, and more microbatches never will
+      if not divides(setting.of(work), setting):  # and more microbatches never will
         break
+      if weight_bytes(work, setting) > limit:
+        return []
+      result = attempt(work, setting)
       if not result.fits:
         continue
       found.append(Found(setting, result))

@@ -38,6 +38,7 @@ def test_a_plan_is_printed_and_written_in_both_forms(tmp_path, capsys):
     ([*TINY, '--output=plan.txt'], 'expected a name that ends in .json or .md'),
     ([*TINY, '--remat=none'], "remat is 'none'; expected cheap or all"),
     ([*TINY, '--microbatches=3'], 'does not divide into 3 microbatches'),
+    ([*TINY, '--search', '--weights=int8'], '--search tries every --weights itself'),
   ],
 )
 def test_mistakes_are_told_in_a_line(flags, message, capsys):
@@ -47,7 +48,8 @@ def test_mistakes_are_told_in_a_line(flags, message, capsys):
   assert len(err.splitlines()) == 1
 
 
-def test_without_libtpu_the_extra_is_named(monkeypatch, capsys):
+@pytest.mark.parametrize('more', [[], ['--search']])
+def test_without_libtpu_the_extra_is_named(more, monkeypatch, capsys):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-  assert main(TINY) == 2
+  assert main([*TINY, *more]) == 2
   assert "pip install 'prompt_jax[tpu]'" in capsys.readouterr().err

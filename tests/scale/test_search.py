@@ -1,5 +1,7 @@
 """What a search tries and in which order, with a compiler of our own invention."""
 
+import dataclasses
+
 import pytest
 
 from prompt_jax.errors import UserError
@@ -54,15 +56,23 @@ def test_all_is_computed_again_only_where_nothing_else_was_enough():
 
 
 def test_every_layout_is_tried_and_one_that_does_not_divide_is_left_out():
-  def room(setting):
-    if setting.layout == 'tensor':
-      raise UserError('it does not divide')
-    return True
+  layouts = lambda found: {(f.setting.layout, f.setting.mesh) for f in found}
+  fits = Compiler(lambda setting: True)
+  assert layouts(search(WORK, 'v5e-4', fits)) == set(meshes(4))
+  three_heads = dataclasses.replace(WORK, config=dataclasses.replace(CONFIG, num_heads=3))
+  whole = {(layout, size) for layout, size in meshes(4) if size.model == 1}
+  assert layouts(search(three_heads, 'v5e-4', fits)) == whole
+  odd_batch = dataclasses.replace(WORK, batch=6)
+  assert {size.data for _, size in layouts(search(odd_batch, 'v5e-4', fits))} == {1, 2}
 
-  found = search(WORK, 'v5e-4', Compiler(room))
-  assert {f.setting.layout for f in found} == {'data', '2d', 'fully_sharded'}
-  for f in found:
-    assert f.setting.mesh.data * f.setting.mesh.model == 4
+
+def test_what_is_refused_for_another_reason_is_told():
+  def room(setting):
+    raise UserError('libtpu is not installed')
+
+  for call in (search, smallest):
+    with pytest.raises(UserError, match='libtpu'):
+      call(WORK, 'v5e-4', Compiler(room))
 
 
 def test_weights_that_do_not_fit_are_never_compiled(monkeypatch):

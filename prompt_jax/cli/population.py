@@ -21,8 +21,16 @@ from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.settings import Settings
 
+# A flag for all prompts, and the one that gives several values.
+ONE_OR_SEVERAL = {'learning_rate': 'learning_rates', 'length': 'lengths', 'init': 'inits'}
+
 
 def run(args: argparse.Namespace) -> None:
+  for one, several in ONE_OR_SEVERAL.items():
+    if getattr(args, one) is not None and getattr(args, several) is not None:
+      raise UserError(
+        f'--{one} is for all prompts, and --{several} gives each its own. Leave one of them out.'
+      )
   includes = [('prompts', args.prompt)] if args.prompt else []
   includes += [('inits', args.init)] if args.init else []
   config.load(args, population, includes)()
@@ -86,6 +94,9 @@ def population(
   _check_seeds(seeds)
   sizes = Lengths(input_length, target_length)
   grid_cells = cells.combinations(varied)
+  for cell in grid_cells:
+    with cells.applied(cell):
+      config.check(Parts, data.choose)
   with cells.applied(grid_cells[0]):
     first = choose_task()
   base = set_up(model, vocabulary, first, None, sizes, dropout, Compute(dtype), console)

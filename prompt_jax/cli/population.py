@@ -90,13 +90,9 @@ def population(
   console = Console()
   keep_compiled(compilation_cache, choose_device(device))
   varied = _grid(learning_rates, lengths, inits, grid)
-  cells.check_names(varied, [Parts, data.choose], [Settings, Loss])
+  grid_cells = _cells(varied)
   _check_seeds(seeds)
   sizes = Lengths(input_length, target_length)
-  grid_cells = cells.combinations(varied)
-  for cell in grid_cells:
-    with cells.applied(cell):
-      config.check(Parts, data.choose)
   with cells.applied(grid_cells[0]):
     first = choose_task()
   base = set_up(model, vocabulary, first, None, sizes, dropout, Compute(dtype), console)
@@ -143,6 +139,16 @@ def _grid(
   if twice:
     raise UserError(f'{", ".join(twice)} varies twice: in GRID, and by a flag of its own.')
   return {**given, **others}
+
+
+def _cells(varied: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+  """Every combination, of which each was seen to be one that a prompt can have."""
+  cells.check_names(varied, [Parts, data.choose], [Settings, Loss])
+  found = cells.combinations(varied)
+  for cell in found:
+    with cells.applied(cell):
+      config.check(Parts, data.choose)
+  return found
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:

@@ -70,6 +70,16 @@ def test_quotas_fill_an_epoch_and_forget_no_task(sizes, temperature, cap):
     assert count == 1 or abs(count - share[name] * total) <= 1
 
 
+def test_what_is_drawn_and_its_order_are_random():
+  tasks = ['a'] * 100 + ['b'] * 100
+  whole = order(tasks, {'a': 100, 'b': 100}, seed=0, epoch=0)
+  assert 30 < np.sum(whole[:100] < 100) < 70  # both tasks in every part of an epoch
+  drawn = [order(tasks, {'a': 10, 'b': 10}, seed, epoch=0) for seed in (0, 1)]
+  assert set(drawn[0]) != set(drawn[1])
+  a, b = (set(drawn[0][drawn[0] // 100 == task] % 100) for task in (0, 1))
+  assert a != b  # tasks of one size do not go in step
+
+
 @settings(max_examples=40, deadline=None)
 @given(
   sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_jax.data.batches import BatchStream
-from prompt_jax.data.example import Lengths, TextExample, text_task
+from prompt_jax.data.example import UNKNOWN, Lengths, TextExample, text_task
 from prompt_jax.data.mixture import Mixing, mixture, order, quotas, shares
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
@@ -168,3 +168,23 @@ def test_the_parts_of_a_mixture():
   for tasks in ([words], [words, words]):
     with pytest.raises(UserError, match='two or more different tasks'):
       mixture(tasks, Mixing())
+
+
+def test_each_part_is_measured_on_a_split_whose_answers_are_known():
+  rows = lambda size: [TextExample(str(i), 'x') for i in range(size)]
+  unknown = lambda: [TextExample('?', UNKNOWN)]
+
+  def part(name, validation, test):
+    splits = {'train': lambda: rows(3), 'validation': validation, 'test': test}
+    return text_task(name, splits, None, ('exact_match',))
+
+  known = part('known', lambda: rows(5), lambda: rows(2))
+  hidden = part('hidden', lambda: rows(5), unknown)
+  blind = part('blind', unknown, unknown)
+  both = mixture([known, hidden, blind], Mixing())
+  load = lambda split: collections.Counter(
+    e.task for e in both.load(split, ByteVocabulary(), LENGTHS)
+  )
+  assert load('train') == {'known': 3, 'hidden': 3, 'blind': 3}
+  assert load('validation') == {'known': 5, 'hidden': 5}
+  assert load('test') == {'known': 2, 'hidden': 5}

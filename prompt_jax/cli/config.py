@@ -242,6 +242,11 @@ def reads(*parts: Callable[..., Any]) -> set[str]:
   return found
 
 
+def check(*parts: Callable[..., Any]) -> None:
+  """Refuses values of another type than a parameter's, in what some configurables read."""
+  plain_values.check(reads(*parts))
+
+
 def is_in(name: str, known: set[str]) -> bool:
   """Whether `reads` found a macro, or the thing of a binding such as "adafactor.decay"."""
   if '.' not in name:

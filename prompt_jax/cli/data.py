@@ -73,6 +73,8 @@ def choose(
     found = [wrapped(find(name, folder, modules, bad_rows)) for name in names]
     return found[0] if len(found) == 1 else mixture(found, mixing or Mixing())
   _refuse('a file of your own', {'folder': folder, 'module': modules})
+  if bad_rows == 'skip':
+    raise UserError("BAD_ROWS = 'skip' is for data sets in a --folder; leave it out for a file.")
   if not (data or validation or test):
     raise UserError(
       'Nothing to work on: give --task NAME (prompt-jax tasks lists them) or --data FILE.'

@@ -1,13 +1,14 @@
 """Whether what gin binds is of the plain type that a parameter declares.
 
 gin binds whatever it reads: without this, BATCH_SIZE = 'abc' is a TypeError somewhere in the run.
-Only parameters declared as a number, a text, a truth value or None are looked at.
+Only parameters declared as a number, a text, a truth value, a list or mapping of these, or None are
+looked at.
 """
 
 import inspect
 import types
-from collections.abc import Iterable
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args, get_origin
 
 from gin import config as gin_config
 
@@ -20,6 +21,7 @@ NAMES = {
   bool: 'True or False',
   types.NoneType: 'None',
 }
+SEVERAL = {int: 'whole numbers', float: 'numbers', str: 'texts'}
 
 
 def check(selectors: Iterable[str]) -> None:
@@ -39,10 +41,10 @@ def check(selectors: Iterable[str]) -> None:
     declared = inspect.signature(gin_config._REGISTRY[selector].wrapped).parameters
     for parameter, bound in bindings.items():
       name, value = _last(f'{selector.rsplit(".", 1)[-1]}.{parameter}', bound)
-      plain = _plain(declared[parameter].annotation) if parameter in declared else ()
-      if plain and not _fits(value, plain):
-        expected = ' or '.join(NAMES[kind] for kind in plain)
-        raise UserError(f'{name} is {value!r}; expected {expected}.')
+      kinds = _kinds(declared[parameter].annotation) if parameter in declared else ()
+      names = [_name(kind) for kind in kinds]
+      if names and all(names) and not _fits(value, kinds):
+        raise UserError(f'{name} is {value!r}; expected {" or ".join(map(str, names))}.')
 
 
 def _last(name: str, value: Any) -> tuple[str, Any]:
@@ -60,15 +62,33 @@ def _is_macro(value: Any) -> bool:
   return reference and value.configurable.wrapped is gin_config.macro
 
 
-def _plain(annotation: Any) -> tuple[type, ...]:
-  """(int, NoneType) of `int | None`; () where any other type is possible."""
-  kinds = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-  return kinds if all(kind in NAMES for kind in kinds) else ()
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+  """(int, NoneType) of `int | None`."""
+  return get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
 
 
-def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+def _name(kind: Any) -> str | None:
+  """What to call a kind of value; None for one that is not looked at."""
+  if get_origin(kind) is Mapping:
+    return "a mapping such as {'a': 1}"
+  if get_origin(kind) in (Sequence, tuple):
+    of = SEVERAL.get(get_args(kind)[0])
+    return of and f'a list of {of}'
+  return NAMES.get(kind)
+
+
+def _fits(value: Any, kinds: Sequence[Any]) -> bool:
   if isinstance(value, gin_config.ConfigurableReference):
     return True  # what it makes is not known yet
+  return any(_is(value, kind) for kind in kinds)
+
+
+def _is(value: Any, kind: Any) -> bool:
+  if get_origin(kind) is Mapping:
+    return isinstance(value, Mapping)
+  if get_origin(kind) in (Sequence, tuple):
+    of = get_args(kind)[:1]
+    return isinstance(value, list | tuple) and all(_fits(v, of) for v in value)
   if isinstance(value, bool):
-    return bool in kinds
-  return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
+    return kind is bool
+  return isinstance(value, kind) or (isinstance(value, int) and kind is float)

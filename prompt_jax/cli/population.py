@@ -21,6 +21,9 @@ from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.settings import Settings
 
+# A flag for all prompts, and the one that gives several values.
+ONE_OR_SEVERAL = {'learning_rate': 'learning_rates', 'length': 'lengths', 'init': 'inits'}
+
 
 def run(args: argparse.Namespace) -> None:
   load(args)()
@@ -28,6 +31,11 @@ def run(args: argparse.Namespace) -> None:
 
 def load(args: argparse.Namespace) -> Callable[..., Any]:
   """`population` with its arguments bound, once everything that was given is read."""
+  for one, several in ONE_OR_SEVERAL.items():
+    if getattr(args, one) is not None and getattr(args, several) is not None:
+      raise UserError(
+        f'--{one} is for all prompts, and --{several} gives each its own. Leave one of them out.'
+      )
   includes = [('prompts', args.prompt)] if args.prompt else []
   includes += [('inits', args.init)] if args.init else []
   return config.load(args, population, includes)
@@ -89,10 +97,9 @@ def population(
   console = Console()
   keep_compiled(compilation_cache, choose_device(device))
   varied = _grid(learning_rates, lengths, inits, grid)
-  cells.check_names(varied, [Parts, data.choose], [Settings, Loss])
+  grid_cells = _cells(varied)
   _check_seeds(seeds)
   sizes = Lengths(input_length, target_length)
-  grid_cells = cells.combinations(varied)
   with cells.applied(grid_cells[0]):
     first = choose_task()
   base = set_up(model, vocabulary, first, None, sizes, dropout, Compute(dtype, weights), console)
@@ -139,6 +146,16 @@ def _grid(
   if twice:
     raise UserError(f'{", ".join(twice)} varies twice: in GRID, and by a flag of its own.')
   return {**given, **others}
+
+
+def _cells(varied: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+  """Every combination, of which each was seen to be one that a prompt can have."""
+  cells.check_names(varied, [Parts, data.choose], [Settings, Loss])
+  found = cells.combinations(varied)
+  for cell in found:
+    with cells.applied(cell):
+      config.check(Parts, data.choose)
+  return found
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:

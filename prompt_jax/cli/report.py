@@ -11,7 +11,7 @@ from rich.table import Table
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.data.baseline import bag_of_words, majority
 from prompt_jax.data.example import Example, Task
-from prompt_jax.evaluation.suite import summarise
+from prompt_jax.evaluation.suite import GAP, MEAN, summarise
 from prompt_jax.training.seeds import MeanStd, summarize
 
 MAJORITY = 'majority class'
@@ -40,8 +40,15 @@ def baselines(train: Sequence[Example], test: Sequence[Example], task: Task) -> 
       asked = [e for e in test if e.task == part.name]
       each[MAJORITY][part.name] = _majority(learned, asked)
       each[WORDS][part.name] = _words(learned, asked)
-    found = {name: summarise(scores, task.source) for name, scores in each.items()}
+    found = {name: _summary(scores, task) for name, scores in each.items()}
   return [Row(name, [scores]) for name, scores in found.items() if scores]
+
+
+def _summary(scores: Mapping[str, Mapping[str, float]], task: Task) -> dict[str, float]:
+  """Accuracies of the parts; their mean too if the mean of a model is over the same scores."""
+  alike = all(scores[p.name] and p.score is None and p.metrics[0] == 'accuracy' for p in task.parts)
+  found = summarise(scores, task.source)
+  return found if alike else {n: v for n, v in found.items() if n not in (MEAN, GAP)}
 
 
 def _majority(train: Sequence[Example], test: Sequence[Example]) -> dict[str, float]:
@@ -51,7 +58,8 @@ def _majority(train: Sequence[Example], test: Sequence[Example]) -> dict[str, fl
 def _words(train: Sequence[Example], test: Sequence[Example]) -> dict[str, float]:
   if not _labelled(train, test) or len({e.label for e in train}) < 2:
     return {}
-  return {'accuracy': 100 * bag_of_words(train, test)}
+  score = bag_of_words(train, test)
+  return {} if score is None else {'accuracy': 100 * score}
 
 
 def _labelled(train: Sequence[Example], test: Sequence[Example]) -> bool:

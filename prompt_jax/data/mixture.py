@@ -49,10 +49,7 @@ class Mixing:
       raise UserError(f'The cap is {self.cap}; it must be at least 1 example.')
     if not self.temperature > 0:
       raise UserError(f'The temperature is {self.temperature}; it must be above 0.')
-    rates = {} if self.rates is None else self.rates
-    if not isinstance(rates, Mapping):
-      raise UserError(f"The rates are {rates!r}; expected a rate a task: {{'rte': 2, 'cb': 1}}.")
-    for name, rate in rates.items():
+    for name, rate in (self.rates or {}).items():
       if not isinstance(rate, int | float) or not 0 < rate < float('inf'):
         raise UserError(f'The rate of {name!r} is {rate!r}; it must be a positive number.')
 

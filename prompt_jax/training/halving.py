@@ -9,8 +9,10 @@ def check_rungs(rungs: Sequence[int], steps: int, eval_every: int) -> None:
   """Refuses rungs at which nothing is evaluated.
 
   Raises:
-    UserError: a rung is no step with an evaluation before the last step.
+    UserError: a rung is no step with an evaluation before the last step, or stands twice.
   """
+  if len(set(rungs)) < len(rungs):
+    raise UserError(f'The rungs {", ".join(map(str, rungs))} repeat; each is one step.')
   for rung in rungs:
     if not 0 < rung < steps or eval_every < 1 or rung % eval_every:
       raise UserError(

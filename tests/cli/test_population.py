@@ -9,8 +9,8 @@ from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.main import main
 
 
-def flags(model, reviews, sizes, out) -> list[str]:
-  fixed = ['--length=4', '--steps=4', '--gin.EVAL_EVERY=2', '--output', str(out)]
+def flags(model, reviews, sizes, out, length=('--length=4',)) -> list[str]:
+  fixed = [*length, '--steps=4', '--gin.EVAL_EVERY=2', '--output', str(out)]
   return ['--model', model, '--data', reviews, *sizes, *fixed]
 
 
@@ -69,7 +69,7 @@ def test_the_same_command_again_changes_nothing(population, model, reviews, size
 
 
 def test_lengths_initialisers_and_other_settings_vary(model, reviews, sizes, tmp_path, capsys):
-  command = ['population', *flags(model, reviews, sizes, tmp_path), '--seeds=0']
+  command = ['population', *flags(model, reviews, sizes, tmp_path, length=()), '--seeds=0']
   grid = '--gin.GRID={"adafactor.weight_decay": [0.0, 0.1]}'
   several = ['--lengths=2,3', '--inits=sampled_vocabulary,class_labels', grid]
   assert main([*command, '--steps=2', *several, '--halving=1', '--gin.EVAL_EVERY=1']) == 0
@@ -105,7 +105,12 @@ def test_lengths_initialisers_and_other_settings_vary(model, reviews, sizes, tmp
     (['--gin.GRID={"adamw.b1": [0.9]}'], ["'adamw.b1'"]),
     (['--gin.GRID={"LEARNING_RATE": 1.0}'], ['expected a list']),
     (['--gin.GRID={"LEARNING_RATE": [1.0]}', '--learning_rates=1'], ['varies twice']),
+    (['--lengths=2,3'], ['--length is for all prompts, and --lengths gives each its own']),
     (['--inits=clas_labels'], ["'clas_labels'", "'class_labels'"]),
+    (['--gin.LENGTHS=["3"]'], ["LENGTHS is ['3']; expected a list of whole numbers"]),
+    (['--gin.GRID={"LEARNING_RATE": ["a"]}'], ["LEARNING_RATE is 'a'; expected"]),
+    (['--gin.GRID=[1]'], ['GRID is [1]; expected a mapping']),
+    (['--halving=2,2'], ['The rungs 2, 2 repeat']),
     (['--halving=3'], ['The rung 3', 'EVAL_EVERY (2)']),
     (['--learning_rates=many'], ["'many' is not a list of numbers"]),
     (['--gin.TRAINABLE=("backbone/.*",)'], ['share a model that stays as it is']),

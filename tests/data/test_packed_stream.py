@@ -218,8 +218,20 @@ def test_a_mixture_has_so_many_of_each_task_and_tells_whose_each_example_is():
 def test_other_data_or_settings_cannot_be_resumed():
   examples = made_up(range(20))
   position = PackedStream(examples, 4, row_length=64).position
-  with pytest.raises(UserError, match='row_length was 64 and is now 80'):
-    PackedStream(examples, 4, row_length=80).restore(position)
+  slots = Slots(2)
+  for name, given, was in (
+    ('seed', {'seed': 1}, 0),
+    ('batch_size', {'batch_size': 5}, 4),
+    ('row_length', {'row_length': 80}, 64),
+    ('look_ahead', {'look_ahead': 3}, 256),
+    ('encoder_slots', {'encoder': slots}, 0),
+    ('decoder_slots', {'decoder': slots}, 0),
+    ('multiple', {'multiple': 4}, 8),
+    ('row_multiple', {'row_multiple': 2}, 1),
+  ):
+    other = PackedStream(examples, **{'batch_size': 4, 'row_length': 64, **given})
+    with pytest.raises(UserError, match=f'{name} was {was} and is now'):
+      other.restore(position)
   with pytest.raises(UserError, match='the examples differ'):
     PackedStream(examples[::-1], 4, row_length=64).restore(position)
   with pytest.raises(UserError, match='it was packed where this one is not'):

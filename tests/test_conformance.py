@@ -2,7 +2,7 @@
 
 A new method needs a gin file there and a test of its own equation; these tests come by themselves.
 `VARIANTS` adds settings of those files that take another path through the model. Everything a case
-compiles is compiled once and shared by the tests below.
+compiles is compiled once and shared by the tests below, which is why they are one long file.
 """
 
 import dataclasses

@@ -10,7 +10,9 @@ from tests.reports import folders
 
 
 def named(*places):
-  return {run.name: run for run in find([str(p) for p in places]).runs}
+  runs = find([str(p) for p in places]).runs
+  assert len({run.name for run in runs}) == len(runs)
+  return {run.name: run for run in runs}
 
 
 def test_a_finished_run(tmp_path):

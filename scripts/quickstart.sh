@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 echo 'Installing into .venv (a minute or two the first time) ...'
-. scripts/install.sh
+. scripts/install.sh ''  # no extras; without an argument it would see those of this script
 # Prefix tuning, because the model is small (docs/results.md); short inputs, to end in minutes on 2 cores.
 prompt-jax train --task docstrings_iid --model embedded --output runs/quickstart --prompt prefix \
   --length 20 --input_length 48 --batch_size 16 --steps 300 "$@"

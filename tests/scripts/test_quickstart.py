@@ -1,4 +1,4 @@
-"""The quick start's own part: what it hands to the installer and to the verb, with both replaced."""
+"""The quick start: what it hands to the installer and to the verb, with both replaced."""
 
 import os
 import pathlib

@@ -54,7 +54,7 @@ def checked(job: Job) -> Size:
     given = config.built(population.population)
     given['choose_task']()
     parts = given['choose_parts']()
-    return _size({**given, 'prompt': parts.prompt, 'weights': None})
+    return _size({**given, 'prompt': parts.prompt})
   except UserError as e:
     raise UserError(f'Cell {job.name}: {e}') from e
 

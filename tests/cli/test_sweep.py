@@ -38,6 +38,14 @@ def rows_of(out: pathlib.Path):
     return list(csv.DictReader(file))
 
 
+@pytest.mark.parametrize('together', [[], ['--together']])
+def test_the_plan_tells_how_large_weights_in_int8_are(sweep, capsys, together):
+  assert main(['sweep', sweep('SEEDS = [0, 1]', WEIGHTS='int8'), '--dry-run', *together]) == 0
+  shown = capsys.readouterr().out
+  assert 'int8' in shown.partition('prompt-jax')[0]
+  assert 'float32' not in shown
+
+
 def test_a_dry_run_prints_the_plan_and_every_command_and_writes_nothing(
   sweep, model, reviews, tmp_path, capsys
 ):

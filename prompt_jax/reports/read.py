@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from prompt_jax import gin_text
 from prompt_jax.reports import results
@@ -43,6 +43,25 @@ PRETRAINING = {
   'prefix_lm': ('ADAPT_STEPS', 'ADAPT_LEARNING_RATE'),
 }
 
+
+class Written(NamedTuple):
+  """What stands in a folder.
+
+  Attributes:
+    place: the folder.
+    name: how it is called.
+    settings: of its operative configuration.
+    results: by the names of their files.
+    unread: where to add what cannot be read.
+  """
+
+  place: pathlib.Path
+  name: str
+  settings: Mapping[str, str]
+  results: Mapping[str, Results]
+  unread: list[Unread]
+
+
 # Metadata of a prompt file, and how many numbers train.
 Measured = tuple[Mapping[str, Any], int | None]
 
@@ -65,7 +84,7 @@ def folder(place: pathlib.Path, name: str) -> Found:
     'train': _train, 'population': _population, 'eval': _eval, 'pretrain': _pretrain,
   }[verb]  # fmt: skip
   found = {path.name: results.read(path) for path in sorted(place.glob('results*.json'))}
-  runs = read(place, name, settings, found, unread)
+  runs = read(Written(place, name, settings, found, unread))
   model = runs[0].model if runs else None
   return Found(tuple(runs), tuple(_references(found.values(), model)), tuple(unread))
 
@@ -103,14 +122,9 @@ def _references(found: Iterable[Results], model: str | None) -> list[Reference]:
   ]
 
 
-def _train(
-  place: pathlib.Path,
-  name: str,
-  settings: Mapping[str, str],
-  found: Mapping[str, Results],
-  unread: list[Unread],
-) -> list[Run]:
+def _train(written: Written) -> list[Run]:
   """One run, with its seeds."""
+  place, name, settings, found, unread = written
   seeds = _seeds(settings)
   if os.path.isfile(place / RECORDS) or not (seeds or any(place.glob('seed_*'))):
     seed = _whole(settings, 'SEED') or 0
@@ -222,14 +236,9 @@ def _last_part(path: Any) -> str | None:
   return pathlib.PurePath(path).name if isinstance(path, str) else None
 
 
-def _population(
-  place: pathlib.Path,
-  name: str,
-  settings: Mapping[str, str],
-  found: Mapping[str, Results],
-  unread: list[Unread],
-) -> list[Run]:
+def _population(written: Written) -> list[Run]:
   """A run for each setting, with its seeds, and the vote of all."""
+  place, name, settings, found, unread = written
   said = {p['name']: (own, p) for own in found.values() for p in own.prompts}
   below = [p.name for p in sorted(place.iterdir()) if SEED.search(p.name) and p.is_dir()]
   members = list(dict.fromkeys([*said, *below]))
@@ -269,14 +278,9 @@ def _vote(member: Run, place: pathlib.Path, name: str, own: Results, system: str
   )
 
 
-def _eval(
-  place: pathlib.Path,
-  name: str,
-  settings: Mapping[str, str],
-  found: Mapping[str, Results],
-  unread: list[Unread],
-) -> list[Run]:
+def _eval(written: Written) -> list[Run]:
   """A run for each system that was measured: prompts, what they say together, or the bare model."""
+  place, name, settings, found, unread = written
   given = gin_text.value(settings, 'PROMPT_FILE')
   files = (given,) if isinstance(given, str) else tuple(given or ())
   run = Run(
@@ -341,14 +345,9 @@ def _measured(run: Run, system: str, number: int, measured: Sequence[Measured]) 
   )
 
 
-def _pretrain(
-  place: pathlib.Path,
-  name: str,
-  settings: Mapping[str, str],
-  found: Mapping[str, Results],
-  unread: list[Unread],
-) -> list[Run]:
+def _pretrain(written: Written) -> list[Run]:
   """A run for each stage that has steps."""
+  place, name, settings, _, unread = written
   runs = []
   for stage, (steps, rate) in PRETRAINING.items():
     wanted = _whole(settings, steps)

@@ -54,5 +54,25 @@ def suited(prompts: int, rows: int, width: int) -> int:
   return min(prompts, max(1, CACHED // (rows * width)))
 
 
+def parts_for_caches(rows: int, width: int) -> int:
+  """Parts of a batch that suit the device: on a CPU the most that leave each `CACHED` tokens.
+
+  Activations of such a part stay in a CPU's caches, which saves up to a quarter of a step;
+  elsewhere a batch is one part.
+  """
+  if jax.default_backend() != 'cpu':
+    return 1
+  whole = [m for m in range(1, rows + 1) if rows % m == 0 and rows // m * width >= CACHED]
+  return max(whole, default=1)
+
+
+def in_parts(call: Callable[[Any], Any], rows: Any, parts: int) -> Any:
+  """`call(rows)`, of equal parts one after the other: of arrays [B, ...] to arrays [B, ...]."""
+  if parts == 1:
+    return call(rows)
+  cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(call, cut))
+
+
 def _stacked(trees: Sequence[Any]) -> Any:
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

@@ -95,10 +95,11 @@ def programs(model: Any, frozen: dict, trainable: dict, batch: Any) -> list[Call
   import jax
   import jax.numpy as jnp
 
+  from prompt_jax.together import parts_for_caches
   from prompt_jax.training.losses import Loss
   from prompt_jax.training.optim import adafactor
   from prompt_jax.training.partition import merge
-  from prompt_jax.training.step import create_state, loss_gradient, parts_for_caches, train_step
+  from prompt_jax.training.step import create_state, loss_gradient, train_step
 
   tx = adafactor(0.3)
   state = create_state(trainable, tx, seed=0)

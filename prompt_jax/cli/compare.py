@@ -14,7 +14,7 @@ from prompt_jax.data.table import fail, read_table
 from prompt_jax.data.vocabulary import Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import comparison, metrics
-from prompt_jax.evaluation.evaluator import Prediction
+from prompt_jax.evaluation.prediction import Prediction
 from prompt_jax.evaluation.resampled import LEVEL
 
 FILE = 'predictions.jsonl'

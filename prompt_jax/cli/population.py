@@ -10,11 +10,10 @@ from rich.console import Console
 
 from prompt_jax.cli import cells, config, data
 from prompt_jax.cli.candidates import Candidate, Parts, candidates
-from prompt_jax.cli.compilation_cache import use as keep_compiled
-from prompt_jax.cli.device import choose as choose_device
+from prompt_jax.cli.compute import BaseModel, Devices
 from prompt_jax.cli.population_report import conclude
 from prompt_jax.cli.population_scores import Scores
-from prompt_jax.cli.setup import Compute, set_up
+from prompt_jax.cli.setup import set_up
 from prompt_jax.data.example import Lengths, Task
 from prompt_jax.errors import UserError
 from prompt_jax.training import loop
@@ -43,8 +42,8 @@ def load(args: argparse.Namespace) -> Callable[..., Any]:
 
 def population(
   *,
-  model: str,
-  vocabulary: str | None,
+  base: BaseModel,
+  devices: Devices,
   choose_task: Callable[[], Task],
   choose_parts: Callable[[], Parts],
   output: str | None,
@@ -52,8 +51,7 @@ def population(
   loss: Loss,
   dropout: float,
   batch_size: int,
-  input_length: int,
-  target_length: int,
+  most: Lengths,
   seeds: Sequence[int],
   learning_rates: Sequence[float] | None,
   lengths: Sequence[int] | None,
@@ -61,17 +59,12 @@ def population(
   grid: Mapping[str, Sequence[Any]],
   halving: Sequence[int],
   at_once: int | None,
-  device: str,
-  compilation_cache: str,
-  dtype: str | None,
-  weights: str | None,
-  max_positions: int,
 ) -> None:
   """Trains a prompt for each seed and setting, measures all, and keeps the best beside them.
 
   Args:
-    model: see `load_backbone`.
-    vocabulary: see `load_backbone`.
+    base: the model.
+    devices: where to compute.
     choose_task: `data.choose`.
     choose_parts: makes `Parts`.
     output: folder for results; None for runs/ and the task's name.
@@ -79,8 +72,7 @@ def population(
     loss: what is minimised.
     dropout: probability with which the model drops out while prompts train.
     batch_size: examples a step of each prompt.
-    input_length: most tokens of an input.
-    target_length: most tokens of a target.
+    most: tokens of an input and of a target.
     seeds: one prompt of each setting for each.
     learning_rates: values of LEARNING_RATE.
     lengths: values of PROMPT_LENGTH.
@@ -88,31 +80,26 @@ def population(
     grid: values of other macros and bindings, by name.
     halving: steps at which the worse half stops.
     at_once: most prompts computed together; None for what suits the device.
-    device: see `cli.device`.
-    compilation_cache: see `cli.compilation_cache`.
-    dtype: see `load_backbone`.
-    weights: see `load_backbone`.
-    max_positions: most encoder positions, prompt rows and tokens together.
   """
   console = Console()
-  keep_compiled(compilation_cache, choose_device(device))
+  if devices.start():
+    raise UserError('population computes on one device: leave out MESH, or use prompt-jax train.')
   varied = _grid(learning_rates, lengths, inits, grid)
   grid_cells = _cells(varied)
   _check_seeds(seeds)
-  sizes = Lengths(input_length, target_length)
   with cells.applied(grid_cells[0]):
     first = choose_task()
-  base = set_up(model, vocabulary, first, None, sizes, dropout, Compute(dtype, weights), console)
+  setup = set_up(base, None, first, None, most, dropout, console)
   own_task = any(config.is_in(name, config.reads(data.choose)) for name in varied)
   found = candidates(
     grid_cells,
     seeds,
-    base,
+    setup,
     choose_parts,
     choose_task if own_task else None,
     settings,
     batch_size,
-    max_positions,
+    base.max_positions,
   )
   tasks = list(dict.fromkeys(c.setup.task.name for c in found))
   _check_tasks(found, tasks, halving)
@@ -121,7 +108,7 @@ def population(
   scores = Scores(found, settings.patterns, batch_size, at_once)
   results = loop.train_together(
     members=[c.member for c in found],
-    backbone=base.backbone.params,
+    backbone=setup.backbone.params,
     settings=dataclasses.replace(settings, dropout=dropout > 0),
     folder=folder,
     loss=loss,

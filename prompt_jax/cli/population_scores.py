@@ -5,7 +5,8 @@ from typing import Any
 
 from prompt_jax.cli.candidates import Candidate
 from prompt_jax.cli.setup import evaluator_of
-from prompt_jax.evaluation.evaluator import Evaluator, Prediction
+from prompt_jax.evaluation.evaluator import Evaluator
+from prompt_jax.evaluation.prediction import Prediction
 from prompt_jax.evaluation.suite import Suite
 from prompt_jax.prompted import variables_of
 from prompt_jax.together import alike

@@ -5,8 +5,8 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import optax
 from rich.console import Console
 
 from prompt_jax.batch import Batch
-from prompt_jax.checkpoints.backbone import load_backbone, save_backbone
+from prompt_jax.checkpoints.backbone import Backbone, load_backbone, save_backbone
 from prompt_jax.cli import config
 from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose as choose_device
@@ -40,6 +40,40 @@ HELD_OUT = 0.01
 EVAL_BATCHES = 8
 
 
+class Stage(NamedTuple):
+  """One of the runs.
+
+  Attributes:
+    objective: what is learnt from the text.
+    settings: how long, and how.
+    optimizer: of all weights.
+    choice_share: fraction of the rows that are word choice, see `data.word_choice`.
+  """
+
+  objective: Objective
+  settings: Settings
+  optimizer: optax.GradientTransformation
+  choice_share: float
+
+
+class First(NamedTuple):
+  """What the first stage begins with.
+
+  Attributes:
+    architecture: of the model.
+    vocabulary: of the model and the text.
+    params: of the model.
+    tokens: int32[n] the text.
+    fingerprint: what a run that goes on must share.
+  """
+
+  architecture: T5Config
+  vocabulary: Vocabulary
+  params: Tree
+  tokens: np.ndarray
+  fingerprint: str
+
+
 def run(args: argparse.Namespace) -> None:
   config.load(args, pretrain)()
 
@@ -55,14 +89,10 @@ def pretrain(
   batch_size: int,
   input_length: int,
   target_length: int,
+  stages: Sequence[Stage],
   loss: Loss,
   dropout: float,
-  optimizer: optax.GradientTransformation,
-  adapt_optimizer: optax.GradientTransformation,
-  settings: Settings,
-  adapt_settings: Settings,
   token_vectors: bool,
-  choice_share: float,
   seed: int,
   device: str,
   compilation_cache: str,
@@ -81,15 +111,10 @@ def pretrain(
     batch_size: rows of a batch.
     input_length: tokens of an input, end of sequence included.
     target_length: tokens of a prefix-LM target.
+    stages: one after the other; those without steps are left out.
     loss: what is minimised.
     dropout: probability with which the model drops out while it trains.
-    optimizer: of span corruption.
-    adapt_optimizer: of the prefix LM.
-    settings: of span corruption.
-    adapt_settings: of the prefix LM.
     token_vectors: begin with vectors from co-occurrence counts and attention that compares them.
-    choice_share: fraction of the rows of the second stage that are word choice, see
-      `data.word_choice`.
     seed: of the weights and of the order of the text.
     device: see `cli.device`.
     compilation_cache: see `cli.compilation_cache`.
@@ -105,7 +130,44 @@ def pretrain(
     _check_heads(architecture)
   base = load_backbone(model, 'float32') if model else None
   config.record(folder)
+  first = _first(base, corpus, vocabulary, architecture, token_vectors, seed, folder, console)
+  params = first.params
+  content = _choices(first) if any(stage.choice_share for stage in stages) else None
+  make = _streams(first, batch_size, input_length, target_length, content, seed)
+  metadata = {
+    'base_model': name or folder.name,
+    'fingerprint': first.fingerprint,
+    'method': 'none',
+    'width': first.architecture.emb_dim,
+  }
+  module = PromptedT5(T5(with_dropout(first.architecture, dropout)))
+  for stage in stages:
+    if stage.settings.steps:
+      params = _trained(stage, module, params, make, first.tokens, loss, folder, metadata, console)
 
+  save_backbone(
+    folder,
+    name=name or folder.name,
+    config=first.architecture,
+    params=params,
+    vocabulary=first.vocabulary,
+    dtype=stored_dtype,
+  )
+  console.print(f'\nModel: {folder}', soft_wrap=True)
+  console.print(f'Use it: prompt-jax train --model {folder} --data FILE', soft_wrap=True)
+
+
+def _first(
+  base: Backbone | None,
+  corpus: str,
+  vocabulary: str | None,
+  architecture: T5Config,
+  token_vectors: bool,
+  seed: int,
+  folder: pathlib.Path,
+  console: Console,
+) -> First:
+  """The model given, or a new one, and the text in its vocabulary."""
   documents = read_documents(corpus)
   if base is None:
     words = _vocabulary(vocabulary, documents, architecture, folder, console)
@@ -115,68 +177,46 @@ def pretrain(
     architecture, words, params = base.config, base.vocabulary, base.params
     tokens = tokenise(documents, words)
   console.print(f'{len(documents):,} documents, {len(tokens):,} tokens', highlight=False)
-  content = _choices(tokens, words) if choice_share else None
-
-  # What a run that goes on must share. A new model's weights are its own; the first ones may differ
-  # in their last bits from one process to the next, as those of an iterative SVD do.
+  # A new model's weights are its own; the first ones may differ in their last bits from one process
+  # to the next, as those of an iterative SVD do.
   given = words.sha256 + (base.fingerprint if base else '')
-  text = hashlib.sha256(given.encode() + tokens.tobytes()).hexdigest()[:16]
+  fingerprint = hashlib.sha256(given.encode() + tokens.tobytes()).hexdigest()[:16]
+  return First(architecture, words, params, tokens, fingerprint)
 
-  make = functools.partial(
-    TextStream,
-    inputs=input_length,
-    targets=target_length,
-    first_sentinel=words.size - 1,
-    sentinels=words.extra_ids or T5_EXTRA_IDS,  # mT5's vocabulary holds its own
-    eos=words.eos_id,
-    content=content,
-    seed=seed,
-  )
-  stages: list[tuple[Objective, Settings, optax.GradientTransformation, float]] = [
-    ('span_corruption', settings, optimizer, 0.0),
-    ('prefix_lm', adapt_settings, adapt_optimizer, choice_share),
-  ]
-  module = PromptedT5(T5(with_dropout(architecture, dropout)))
+
+def _trained(
+  stage: Stage,
+  module: PromptedT5,
+  params: Tree,
+  make: Callable[..., TextStream],
+  tokens: np.ndarray,
+  loss: Loss,
+  folder: pathlib.Path,
+  metadata: dict[str, Any],
+  console: Console,
+) -> Tree:
+  """The parameters after a stage."""
+  console.rule(stage.objective)
+  make = functools.partial(make, objective=stage.objective)
   cut = int(len(tokens) * (1 - HELD_OUT))
-  for objective, of_stage, tx, share in stages:
-    if not of_stage.steps:
-      continue
-    console.rule(objective)
-    stream_of = functools.partial(make, objective=objective)
-    held_out = {'held_out_loss': _held_out(stream_of, tokens[cut:], batch_size, 0.0)}
-    if share:
-      held_out['choice_loss'] = _held_out(stream_of, tokens[cut:], batch_size, 1.0)
-    result = loop.train(
-      model=module,
-      backbone=params,
-      prompt={},
-      constants={},
-      stream=stream_of(tokens[:cut], batch_size, choice_share=share),
-      tx=tx,
-      settings=dataclasses.replace(of_stage, dropout=dropout > 0),
-      folder=folder / 'runs' / objective,
-      metadata={
-        'base_model': name or folder.name,
-        'fingerprint': text,
-        'method': 'none',
-        'width': architecture.emb_dim,
-      },
-      loss=loss,
-      evaluate=_held_out_loss(module, held_out),
-      console=console,
-    )
-    params = result.trainable['backbone']
-
-  save_backbone(
-    folder,
-    name=name or folder.name,
-    config=architecture,
-    params=params,
-    vocabulary=words,
-    dtype=stored_dtype,
+  held_out = {'held_out_loss': _held_out(make, tokens[cut:], 0.0)}
+  if stage.choice_share:
+    held_out['choice_loss'] = _held_out(make, tokens[cut:], 1.0)
+  result = loop.train(
+    model=module,
+    backbone=params,
+    prompt={},
+    constants={},
+    stream=make(tokens[:cut], choice_share=stage.choice_share),
+    tx=stage.optimizer,
+    settings=dataclasses.replace(stage.settings, dropout=module.backbone.cfg.dropout_rate > 0),
+    folder=folder / 'runs' / stage.objective,
+    metadata=metadata,
+    loss=loss,
+    evaluate=_held_out_loss(module, held_out),
+    console=console,
   )
-  console.print(f'\nModel: {folder}', soft_wrap=True)
-  console.print(f'Use it: prompt-jax train --model {folder} --data FILE', soft_wrap=True)
+  return result.trainable['backbone']
 
 
 def _check_given(
@@ -239,14 +279,37 @@ def _first_params(
   return params if architecture.tied_logits else at_published_scale(params)
 
 
-def _choices(tokens: np.ndarray, words: Vocabulary) -> np.ndarray:
-  content = content_words(tokens, words)
+def _choices(first: First) -> np.ndarray:
+  content = content_words(first.tokens, first.vocabulary)
   if not content.any():
     raise UserError(
       'No token of this text is a word to choose from: word choice needs a SentencePiece '
       'vocabulary and more text. Leave CHOICE_SHARE at 0.'
     )
   return content
+
+
+def _streams(
+  first: First,
+  batch_size: int,
+  input_length: int,
+  target_length: int,
+  content: np.ndarray | None,
+  seed: int,
+) -> Callable[..., TextStream]:
+  """Makes a stream of some tokens and an objective."""
+  words = first.vocabulary
+  return functools.partial(
+    TextStream,
+    batch_size=batch_size,
+    inputs=input_length,
+    targets=target_length,
+    first_sentinel=words.size - 1,
+    sentinels=words.extra_ids or T5_EXTRA_IDS,  # mT5's vocabulary holds its own
+    eos=words.eos_id,
+    content=content,
+    seed=seed,
+  )
 
 
 def _with_vectors(params: Tree, tokens: np.ndarray, architecture: T5Config) -> Tree:
@@ -262,11 +325,11 @@ def _with_vectors(params: Tree, tokens: np.ndarray, architecture: T5Config) -> T
 
 
 def _held_out(
-  make: Callable[..., TextStream], tokens: np.ndarray, batch_size: int, choice_share: float
+  make: Callable[..., TextStream], tokens: np.ndarray, choice_share: float
 ) -> list[Batch]:
   """The same batches every time; fewer rows where the text is short."""
-  stream = make(tokens, 1, choice_share=choice_share)
-  stream.batch_size = min(batch_size, stream.rows)
+  stream = make(tokens, choice_share=choice_share)
+  stream.batch_size = min(stream.batch_size, stream.rows)
   count = min(EVAL_BATCHES, stream.rows // stream.batch_size)
   return [stream.batch(i) for i in range(count)]
 

@@ -11,17 +11,17 @@ import flax.linen as nn
 import jax
 from rich.console import Console
 
-from prompt_jax.checkpoints.backbone import Backbone, load_backbone
+from prompt_jax.checkpoints.backbone import Backbone
 from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.source import whole_path
 from prompt_jax.cli import config, task_prompts
+from prompt_jax.cli.compute import BaseModel
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import suite
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.tensorboard import EventFile
 from prompt_jax.injections import prefix_length
-from prompt_jax.models.config import with_dropout
 from prompt_jax.models.int8 import Int8, wide
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
@@ -30,25 +30,6 @@ from prompt_jax.prompts.initializers import ClassLabels
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.records import read_records
 from prompt_jax.training.settings import Settings
-
-
-@dataclasses.dataclass(frozen=True)
-class Compute:
-  """How a frozen model is held and computed with.
-
-  Attributes:
-    dtype: see `load_backbone`.
-    weights: see `load_backbone`.
-    query_chunk: see `models.config.T5Config`.
-    scores_dtype: see `models.config.T5Config`.
-    placement: the mesh it lies on; None for one device.
-  """
-
-  dtype: str | None = None
-  weights: str | None = None
-  query_chunk: int | None = None
-  scores_dtype: str = 'float32'
-  placement: Placement | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,41 +48,20 @@ class Setup:
 
 
 def set_up(
-  model_name: str,
-  vocabulary: str | None,
+  base: BaseModel,
+  placement: Placement | None,
   task: Task,
   prompt: nn.Module | None,
   lengths: Lengths,
   dropout: float,
-  compute: Compute,
   console: Console,
 ) -> Setup:
   """Reads the model and the examples, before anything is computed."""
-  backbone = _load(model_name, vocabulary, dropout, compute)
-  model_name, vocabulary = whole_path(model_name), vocabulary and whole_path(vocabulary)
+  backbone = base.load(dropout, placement)
+  name, vocabulary = whole_path(base.model), base.vocabulary and whole_path(base.vocabulary)
   bare = PromptedT5(T5(backbone.config))
-  setup = Setup(
-    backbone, bare, task, lengths, {}, model_name, vocabulary, console, compute.placement
-  )
+  setup = Setup(backbone, bare, task, lengths, {}, name, vocabulary, console, placement)
   return with_method(with_task(setup, task), prompt)
-
-
-def _load(model: str, vocabulary: str | None, dropout: float, compute: Compute) -> Backbone:
-  """The model, on the mesh where there is one."""
-  place = {'place': compute.placement.put_backbone_leaf} if compute.placement else {}
-  backbone = load_backbone(
-    model,
-    compute.dtype,
-    vocabulary=vocabulary,
-    weights=compute.weights,
-    **place,  # type: ignore[arg-type]
-  )
-  architecture = dataclasses.replace(
-    with_dropout(backbone.config, dropout),
-    query_chunk=compute.query_chunk,
-    scores_dtype=compute.scores_dtype,
-  )
-  return dataclasses.replace(backbone, config=architecture)
 
 
 def with_task(setup: Setup, task: Task) -> Setup:

@@ -13,8 +13,9 @@ from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import suite
 from prompt_jax.evaluation.ensemble import average, vote
-from prompt_jax.evaluation.evaluator import Advance, Evaluator, Prediction
+from prompt_jax.evaluation.evaluator import Advance, Evaluator
 from prompt_jax.evaluation.metrics import Scores
+from prompt_jax.evaluation.prediction import Prediction
 from prompt_jax.together import alike
 
 # Whatever evaluates a task, and what it found: scores and predictions.

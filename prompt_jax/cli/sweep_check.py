@@ -86,7 +86,7 @@ def together_axes(jobs: Sequence[Job], axes: Sequence[str]) -> Collection[str]:
 
 
 def _size(given: dict[str, Any]) -> Size:
-  cfg, leaves = find(given['model'], given['vocabulary']).model()
+  cfg, leaves = find(given['base'].model, given['base'].vocabulary).model()
   shapes = {path: jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for path, leaf in leaves.items()}
   params: dict[str, Any] = {'backbone': traverse_util.unflatten_dict(shapes, sep='/')}
   if given['prompt'] is not None:
@@ -102,10 +102,11 @@ def _size(given: dict[str, Any]) -> Size:
 
 def _weights(sizes: dict[str, int], given: dict[str, Any]) -> dict[str, int]:
   total = sum(sizes.values())
-  if given['weights'] == 'int8':
+  base = given['base']
+  if base.weights == 'int8':
     matrices = sum(n for path, n in sizes.items() if scaled_axis(path) is not None)
     return {'int8': matrices + 4 * (total - matrices)}
-  dtypes = [given['dtype']] if given['dtype'] else list(BYTES)
+  dtypes = [base.dtype] if base.dtype else list(BYTES)
   return {dtype: BYTES[dtype] * total for dtype in dtypes if dtype in BYTES}
 
 

@@ -8,18 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import optax
 from rich.console import Console
 
 from prompt_jax import processes
 from prompt_jax.checkpoints.source import find
 from prompt_jax.cli import config, report, task_prompts, tuned
-from prompt_jax.cli.compilation_cache import use as keep_compiled
-from prompt_jax.cli.device import choose as choose_device
+from prompt_jax.cli.compute import BaseModel, Devices
 from prompt_jax.cli.packing import Packing, packed_stream
 from prompt_jax.cli.setup import (
-  Compute,
   Setup,
   check_positions,
   evaluator_of,
@@ -39,7 +36,6 @@ from prompt_jax.evaluation.report import write_predictions
 from prompt_jax.evaluation.suite import Suite
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
-from prompt_jax.sharding import placement as meshes
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
@@ -72,8 +68,8 @@ def load(args: argparse.Namespace) -> Callable[..., Any]:
 
 def train(
   *,
-  model: str,
-  vocabulary: str | None,
+  base: BaseModel,
+  devices: Devices,
   task: Task,
   prompt: nn.Module | None,
   output: str | None,
@@ -83,25 +79,15 @@ def train(
   dropout: float,
   batch_size: int,
   packing: Packing,
-  input_length: int,
-  target_length: int,
+  lengths: Lengths,
   seed: int,
   seeds: Sequence[int] | None,
-  device: str,
-  compilation_cache: str,
-  mesh: Sequence[int] | None,
-  layout: str,
-  dtype: str | None,
-  weights: str | None,
-  query_chunk: int | None,
-  scores_dtype: str,
-  max_positions: int,
 ) -> None:
   """Trains once a seed, measures the test split, and writes everything into the output folder.
 
   Args:
-    model: see `load_backbone`.
-    vocabulary: see `load_backbone`.
+    base: the model.
+    devices: where to compute.
     task: what to learn.
     prompt: the method; None for the bare model.
     output: folder for results; None for runs/ and the task's name.
@@ -111,78 +97,88 @@ def train(
     dropout: probability with which the model drops out while it trains.
     batch_size: examples a step.
     packing: whether and how they share rows.
-    input_length: most tokens of an input.
-    target_length: most tokens of a target.
+    lengths: most tokens of an input and of a target.
     seed: of the only run, or
     seeds: of several runs, in folders of their own.
-    device: see `cli.device`.
-    compilation_cache: see `cli.compilation_cache`.
-    mesh: (data, model) devices along each axis; None for one device, or for those of all processes.
-    layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
-    dtype: see `load_backbone`.
-    weights: see `load_backbone`.
-    query_chunk: see `models.config.T5Config`.
-    scores_dtype: see `models.config.T5Config`.
-    max_positions: most encoder positions, prompt rows and tokens together.
   """
   console = Console(quiet=not processes.is_first())
-  chosen = choose_device(device)
-  keep_compiled(compilation_cache, chosen)
-  placement = meshes.make(mesh, layout, jax.devices(chosen.platform))
-  compute = Compute(dtype, weights, query_chunk, scores_dtype, placement)
+  placement = devices.start()
   folder = pathlib.Path(output or f'runs/{task.name}')
   if seeds and len(set(seeds)) < len(seeds):
     raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one run.')
-  if weights and any(pattern != 'prompt/.*' for pattern in settings.patterns):
+  if base.weights and any(pattern != 'prompt/.*' for pattern in settings.patterns):
     raise UserError(
       'Weights in int8 cannot be trained: leave WEIGHTS out, or train the prompt only.'
     )
   if placement:
-    settings = _on_mesh(settings, placement, model, vocabulary, batch_size, packing)
+    settings = _on_mesh(settings, placement, base, batch_size, packing)
   may_change = ('STEPS', 'MESH', 'LAYOUT')
   processes.from_first(lambda: config.record(folder, may_change))
-  lengths = Lengths(input_length, target_length)
-  setup = set_up(model, vocabulary, task, prompt, lengths, dropout, compute, console)
+  setup = set_up(base, placement, task, prompt, lengths, dropout, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)
 
   results = []
   for number in seeds or [seed]:
     if seeds:
       console.rule(f'seed {number}')
-    of_run = dataclasses.replace(
-      settings, seed=number, metric=metric_of(setup, settings), dropout=dropout > 0
+    results.append(
+      _tuned(
+        setup,
+        evaluator,
+        dataclasses.replace(
+          settings, seed=number, metric=metric_of(setup, settings), dropout=dropout > 0
+        ),
+        optimizer=optimizer,
+        loss=loss,
+        packing=packing,
+        batch_size=batch_size,
+        max_positions=base.max_positions,
+        folder=folder / f'seed_{number}' if seeds else folder,
+      )
     )
-    rows, constants = fresh_prompt(setup, number)
-    params = {'backbone': setup.backbone.params, **({'prompt': rows} if rows else {})}
-    check_positions(setup, params, constants, max_positions)
-    stream = _stream(setup, variables_of(params, constants), packing, batch_size, of_run)
-    result = loop.train(
-      model=setup.model,
-      backbone=setup.backbone.params,
-      prompt=rows,
-      constants=constants,
-      stream=stream,
-      tx=optimizer,
-      settings=of_run,
-      folder=folder / f'seed_{number}' if seeds else folder,
-      metadata=metadata_of(setup, of_run),
-      loss=loss,
-      evaluate=_validation(setup, evaluator, params, constants, of_run),
-      console=console,
-      placement=placement,
-    )
-    if processes.is_first():
-      write_events(result.folder)
-    results.append(result)
-
   _report(setup, evaluator, results, folder, batch_size)
+
+
+def _tuned(
+  setup: Setup,
+  evaluator: Evaluator | Suite,
+  settings: Settings,
+  *,
+  optimizer: optax.GradientTransformation,
+  loss: Loss,
+  packing: Packing,
+  batch_size: int,
+  max_positions: int,
+  folder: pathlib.Path,
+) -> loop.Result:
+  """One run, of the seed in its settings."""
+  prompt, constants = fresh_prompt(setup, settings.seed)
+  params = {'backbone': setup.backbone.params, **({'prompt': prompt} if prompt else {})}
+  check_positions(setup, params, constants, max_positions)
+  result = loop.train(
+    model=setup.model,
+    backbone=setup.backbone.params,
+    prompt=prompt,
+    constants=constants,
+    stream=_stream(setup, variables_of(params, constants), packing, batch_size, settings),
+    tx=optimizer,
+    settings=settings,
+    folder=folder,
+    metadata=metadata_of(setup, settings),
+    loss=loss,
+    evaluate=_validation(setup, evaluator, params, constants, settings),
+    console=setup.console,
+    placement=setup.placement,
+  )
+  if processes.is_first():
+    write_events(result.folder)
+  return result
 
 
 def _on_mesh(
   settings: Settings,
   placement: Placement,
-  model: str,
-  vocabulary: str | None,
+  base: BaseModel,
   batch_size: int,
   packing: Packing,
 ) -> Settings:
@@ -191,7 +187,7 @@ def _on_mesh(
     raise UserError('A mesh takes rows of one example each: leave out --pack, or --mesh.')
   # What suits the caches of one device says nothing of a mesh.
   microbatches = settings.microbatches or 1
-  _, leaves = find(model, vocabulary).model()
+  _, leaves = find(base.model, base.vocabulary).model()
   shapes = {path: leaf.shape for path, leaf in leaves.items()}
   placement.check(shapes, batch_size // microbatches)
   return dataclasses.replace(settings, microbatches=microbatches)

@@ -9,7 +9,8 @@ from prompt_jax.data.example import Task, same_text
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import resampled
-from prompt_jax.evaluation.evaluator import Prediction, label_of
+from prompt_jax.evaluation.evaluator import label_of
+from prompt_jax.evaluation.prediction import Prediction
 from prompt_jax.evaluation.suite import summarise
 
 # Metrics that are had from whether each prediction is right, whatever else a task compares.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prompt_jax.evaluation.calibration import probabilities
-from prompt_jax.evaluation.evaluator import Prediction
+from prompt_jax.evaluation.prediction import Prediction
 
 
 def vote(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:

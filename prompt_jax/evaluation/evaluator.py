@@ -1,6 +1,5 @@
 """From a tuned model and examples to predictions and metrics."""
 
-import dataclasses
 import functools
 import math
 import time
@@ -16,10 +15,11 @@ from prompt_jax.data.example import UNKNOWN, Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import calibration, metrics, resampled, text_metrics
+from prompt_jax.evaluation.prediction import Prediction
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.sharding.placement import Placement
-from prompt_jax.together import mapped, suited
+from prompt_jax.together import in_parts, mapped, parts_for_caches, suited
 
 Method = Literal['rank', 'constrained', 'generate']
 METHODS: tuple[Method, ...] = ('rank', 'constrained', 'generate')
@@ -27,35 +27,6 @@ METHODS: tuple[Method, ...] = ('rank', 'constrained', 'generate')
 Advance = Callable[[int], None]
 # Seconds that intervals of a measure of the user's may take.
 PATIENCE = 60
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-  """What the model made of one example.
-
-  Attributes:
-    input: the text.
-    target: the right text.
-    prediction: the label's word ("rank", "constrained"), or the decoded text ("generate").
-    correct: whether it is right, as the metrics compare; None where the target is not known.
-    scores: log-probabilities in nats: of each label by its word ("rank"; divided by its tokens if
-      so asked), or {"log_prob"} of what was decoded.
-    confidence: the prediction's probability among the labels: softmax of the scores ("rank"), or
-      what decoding gave it among the tokens it could take ("constrained"); None for text.
-    task: which of several tasks the example is of; None where there is but one.
-    answers: all right texts, where there are several; else None.
-    group: of examples that are judged together, if there are any.
-  """
-
-  input: str
-  target: str
-  prediction: str
-  correct: bool | None
-  scores: dict[str, float]
-  confidence: float | None = None
-  task: str | None = None
-  answers: list[str] | None = None
-  group: Any = None
 
 
 class Evaluator:
@@ -126,7 +97,11 @@ class Evaluator:
       )
 
     def each(backbone, own, tokens, ids):
-      run = lambda prompt: call(_joined(backbone, prompt), tokens, task_id=ids)
+      def run(prompt):
+        variables = _joined(backbone, prompt)
+        parts = 1 if placement or method != 'rank' else _parts(model, variables, tokens, ids)
+        return in_parts(lambda x: call(variables, x[0], task_id=x[1]), (tokens, ids), parts)
+
       return mapped(run, own, at_once or suited(len(own), *tokens.shape))
 
     self._call = jax.jit(placement.within(each) if placement else each)
@@ -258,17 +233,19 @@ class Evaluator:
     if self._placement:
       put, parts = self._placement.put_rows, self._placement.row_parts
       size = -(-size // parts) * parts
-    for bucket, width in enumerate(shapes.inputs):
-      (members,) = np.nonzero(shapes.member == bucket)
-      for start in range(0, len(members), size):
-        indices = members[start : start + size].tolist()
-        # Filled up with an example, not with padding: an empty row might never end decoding.
-        filled = np.resize(indices, size).tolist()
-        tokens = np.zeros((size, width), np.int32)
-        for row, i in zip(tokens, filled, strict=True):
-          row[: len(examples[i].inputs)] = examples[i].inputs
-        ids = self._prompts([examples[i].task for i in filled])
-        yield indices, *put((tokens, ids))
+    order = np.argsort([len(e.inputs) for e in examples], kind='stable')
+    # One batch of all is not full, that of the shortest rows.
+    ends = range(len(order), 0, -size)
+    for end in reversed(ends):
+      indices = order[max(end - size, 0) : end].tolist()
+      width = shapes.inputs[shapes.member[indices[-1]]]
+      # Filled up with an example, not with padding: an empty row might never end decoding.
+      filled = np.resize(indices, size).tolist()
+      tokens = np.zeros((size, width), np.int32)
+      for row, i in zip(tokens, filled, strict=True):
+        row[: len(examples[i].inputs)] = examples[i].inputs
+      ids = self._prompts([examples[i].task for i in filled])
+      yield indices, *put((tokens, ids))
 
   def _prompts(self, names: Sequence[str]) -> np.ndarray | None:
     if self._task_ids is None:
@@ -373,6 +350,14 @@ def _parted(variables: Sequence[decode.Variables]) -> tuple[Any, list[dict[str, 
 
 def _joined(backbone: Any, own: dict[str, Any]) -> dict[str, Any]:
   return {**own, 'params': {'backbone': backbone, **own['params']}}
+
+
+def _parts(model: PromptedT5, variables: Any, tokens: jax.Array, ids: jax.Array | None) -> int:
+  """In how many parts to rank a batch; in one where the prompt is computed once for all rows."""
+  encoded = jax.eval_shape(
+    lambda v, t, i: model.apply(v, t, task_id=i, method='encode'), variables, tokens, ids
+  )
+  return parts_for_caches(*tokens.shape) if len(encoded.all_states) == 1 else 1
 
 
 def label_of(text: str, labels: Sequence[str]) -> int:

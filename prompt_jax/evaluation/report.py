@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.evaluation.evaluator import Advance, Prediction
+from prompt_jax.evaluation.evaluator import Advance
+from prompt_jax.evaluation.prediction import Prediction
 
 # What a prediction has in some tasks alone, and is then left out.
 OPTIONAL = ('confidence', 'task', 'answers', 'group')

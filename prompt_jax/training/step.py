@@ -14,7 +14,7 @@ from flax import struct
 
 from prompt_jax.batch import Batch
 from prompt_jax.errors import UserError
-from prompt_jax.together import CACHED
+from prompt_jax.together import parts_for_caches
 from prompt_jax.training.losses import (
   Loss,
   count_examples,
@@ -165,18 +165,6 @@ def updated(
     opt_state=opt_state,
   )
   return new, optax.tree.norm(updates)
-
-
-def parts_for_caches(rows: int, width: int) -> int:
-  """Microbatches that suit the device: on a CPU the most that leave each part `CACHED` tokens.
-
-  Activations of such a part stay in a CPU's caches, which saves up to a quarter of a step;
-  elsewhere a batch is one part.
-  """
-  if jax.default_backend() != 'cpu':
-    return 1
-  whole = [m for m in range(1, rows + 1) if rows % m == 0 and rows // m * width >= CACHED]
-  return max(whole, default=1)
 
 
 def _accumulate(gradient_of, trainable, batch, scaled, key, microbatches: int):

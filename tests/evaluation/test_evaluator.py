@@ -14,6 +14,7 @@ from rich.console import Console
 from prompt_jax.data.example import Lengths, TextExample, text_task
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import calibration, evaluator, report
+from prompt_jax.evaluation.prediction import Prediction
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
@@ -100,7 +101,30 @@ def test_evaluating_again_compiles_nothing(tuned, ranking):
   compiled = ranking._call._cache_size()
   ranking(tuned[1], examples)
   assert ranking._call._cache_size() == compiled <= 4
-  assert sum(before) == len(examples)
+  assert before == [3, 4, 4], 'of 11 examples one batch is not full, whatever their widths'
+
+
+@pytest.mark.parametrize('sees_input', [True, False])
+def test_ranking_in_parts_is_ranking(tuned, monkeypatch, sees_input):
+  """On a CPU; a prompt that is computed once for all rows is not computed once a part."""
+  model = PromptedT5(tuned[0].backbone, InputPrompt(3, sees_input=sees_input))
+  drawn = jax.jit(model.init)(jax.random.key(3), tiny.batch())['params']['prompt']
+  variables = {'params': {**tuned[1]['params'], 'prompt': drawn}}
+  examples, asked = _examples(_task(LABELS)), []
+
+  def ranked(parts):
+    def chosen(*shape):
+      asked.append(shape)
+      return parts
+
+    monkeypatch.setattr(evaluator, 'parts_for_caches', chosen)
+    found = evaluator.Evaluator(
+      model, VOCABULARY, _task(LABELS), max_target_length=WIDTH, batch_size=4
+    )
+    return [list(p.scores.values()) for p in found(variables, examples)[1]]
+
+  np.testing.assert_allclose(ranked(2), ranked(1), rtol=1e-4)
+  assert bool(asked) == sees_input
 
 
 def test_generate_decodes_each_example_as_if_alone(tuned):
@@ -168,13 +192,13 @@ def test_refusals(tuned, ranking):
 
 def test_predictions_are_json_lines(tmp_path):
   rows = [
-    evaluator.Prediction('é in', 'yes', 'no', False, {'yes': -2.0, 'no': -1.5}, 0.62),
-    evaluator.Prediction('two\nlines', '?', 'no', None, {'log_prob': -0.5}),
+    Prediction('é in', 'yes', 'no', False, {'yes': -2.0, 'no': -1.5}, 0.62),
+    Prediction('two\nlines', '?', 'no', None, {'log_prob': -0.5}),
   ]
   path = tmp_path / 'new' / 'predictions.jsonl'
   report.write_predictions(path, rows)
   read = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
-  assert [evaluator.Prediction(**row) for row in read] == rows
+  assert [Prediction(**row) for row in read] == rows
   assert set(read[0]) == {'input', 'target', 'prediction', 'correct', 'scores', 'confidence'}
   assert set(read[1]) == {'input', 'target', 'prediction', 'correct', 'scores'}
 

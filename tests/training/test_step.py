@@ -13,7 +13,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.training import partition
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.optim import adafactor
-from prompt_jax.training.step import create_state, parts_for_caches, train_step
+from prompt_jax.training.step import create_state, train_step
 
 
 def run(batch, tx=None, patterns=partition.PROMPT_ONLY, **options):
@@ -100,9 +100,3 @@ def test_dropout_is_off_unless_asked_for_and_follows_the_step():
 def test_rows_must_divide():
   with pytest.raises(UserError, match='batch of 6 rows does not divide into 4'):
     run(toy_batch(6), microbatches=4)
-
-
-def test_a_cpu_takes_a_batch_in_parts_of_512_tokens_or_more():
-  assert [parts_for_caches(32, width) for width in (8, 16, 64, 512)] == [1, 1, 4, 32]
-  assert parts_for_caches(30, 100) == 5
-  assert parts_for_caches(7, 100) == 1

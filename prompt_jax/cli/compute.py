@@ -1,0 +1,76 @@
+"""With which model a run computes, in what form, and where: settings that several verbs share."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+
+from prompt_jax.checkpoints.backbone import Backbone, load_backbone
+from prompt_jax.cli.compilation_cache import use as keep_compiled
+from prompt_jax.cli.device import choose
+from prompt_jax.models.config import with_dropout
+from prompt_jax.sharding import placement as meshes
+from prompt_jax.sharding.placement import Placement
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseModel:
+  """The model that a run begins with, and how it is held.
+
+  Attributes:
+    model: see `load_backbone`.
+    vocabulary: see `load_backbone`.
+    dtype: see `load_backbone`.
+    weights: see `load_backbone`.
+    query_chunk: see `models.config.T5Config`.
+    scores_dtype: see `models.config.T5Config`.
+    max_positions: most encoder positions, prompt rows and tokens together.
+  """
+
+  model: str
+  vocabulary: str | None
+  dtype: str | None
+  weights: str | None
+  query_chunk: int | None
+  scores_dtype: str
+  max_positions: int
+
+  def load(self, dropout: float, placement: Placement | None) -> Backbone:
+    """The model, on the mesh where there is one; `dropout` is its probability of it."""
+    place = {'place': placement.put_backbone_leaf} if placement else {}
+    backbone = load_backbone(
+      self.model,
+      self.dtype,
+      vocabulary=self.vocabulary,
+      weights=self.weights,
+      **place,  # type: ignore[arg-type]
+    )
+    architecture = dataclasses.replace(
+      with_dropout(backbone.config, dropout),
+      query_chunk=self.query_chunk,
+      scores_dtype=self.scores_dtype,
+    )
+    return dataclasses.replace(backbone, config=architecture)
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+  """Where a run computes.
+
+  Attributes:
+    device: see `cli.device`.
+    compilation_cache: see `cli.compilation_cache`.
+    mesh: (data, model) devices along each axis; None for one device, or for those of all processes.
+    layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
+  """
+
+  device: str
+  compilation_cache: str
+  mesh: Sequence[int] | None
+  layout: str
+
+  def start(self) -> Placement | None:
+    """Makes the device JAX's and its compiled programs kept; the mesh, None for one device."""
+    chosen = choose(self.device)
+    keep_compiled(self.compilation_cache, chosen)
+    return meshes.make(self.mesh, self.layout, jax.devices(chosen.platform))

@@ -105,6 +105,16 @@ class BatchStream:
     rows = self.rows(number)
     return make_batch(self.examples, rows, self.shapes, self.batch_size, self.task_ids)
 
+  def coming(self, count: int) -> list[Batch]:
+    """A batch of each shape among the next `count`, in the order in which they come."""
+    numbers = range(self.number, self.number + min(count, self.batches_per_epoch))
+    buckets = dict.fromkeys(self.rows(number).bucket for number in numbers)
+    nothing = np.zeros(0, np.int64)
+    return [
+      make_batch(self.examples, Rows(b, nothing), self.shapes, self.batch_size, self.task_ids)
+      for b in buckets
+    ]
+
   def rows(self, number: int) -> Rows:
     """Which examples batch `number` holds."""
     epoch, within = divmod(number, self.batches_per_epoch)

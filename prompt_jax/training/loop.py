@@ -20,6 +20,8 @@ from prompt_jax.checkpoints.prompt_file import REQUIRED
 from prompt_jax.checkpoints.run_state import RunStates
 from prompt_jax.errors import UserError
 from prompt_jax.sharding.placement import Placement
+from prompt_jax.training import calls
+from prompt_jax.training.ahead import Ahead
 from prompt_jax.training.halving import check_rungs
 from prompt_jax.training.interrupt import Interrupt
 from prompt_jax.training.judge import judge
@@ -175,7 +177,7 @@ def train_together(
     for m, trainable, constants in zip(members, fresh, collections, strict=True)
   ]
 
-  # Compile, at the first batch of each shape. Only the train states are donated.
+  # Only the train states are donated.
   pure = functools.partial(
     population_step,
     loss=loss or Loss(),
@@ -264,6 +266,7 @@ def _loop(run: Run, point: Point, streams: Streams, interrupt: Interrupt) -> Non
     return
   put = run.placement.put_rows if run.placement else jax.device_put
   with (
+    Ahead(run.step, calls.foreseen(run, point, streams, put)) as step,
     Progress(settings.steps, point.step, run.console) as progress,
     Prefetch(streams, settings.prefetch, put) as prefetched,
     Profile(
@@ -280,7 +283,7 @@ def _loop(run: Run, point: Point, streams: Streams, interrupt: Interrupt) -> Non
       judge(run, run.evaluate, point, records, progress)
     for batches, position in prefetched:
       with profile.step(point.step):
-        metrics = _step(run, point, batches)
+        metrics = calls.update(run, point, step, batches)
       point.step, point.position = point.step + 1, position
       profile.stepped(point.step, metrics)
       monitor.push(point.step, metrics)
@@ -305,25 +308,6 @@ def _loop(run: Run, point: Point, streams: Streams, interrupt: Interrupt) -> Non
     f'The data ended after step {point.step} of {settings.steps}. Give fewer steps or a stream '
     'that repeats.'
   )
-
-
-def _step(run: Run, point: Point, batches: Sequence[Any]) -> dict[int, dict[str, jax.Array]]:
-  """One update of every member that still trains; their metrics."""
-  active = point.active
-  chosen = [point.standings[k] for k in active]
-  with jax.transfer_guard('disallow'):
-    states, metrics = run.step(
-      [s.state for s in chosen],
-      run.frozen,
-      [run.own[k] for k in active],
-      [s.constants for s in chosen],
-      [batches[k] for k in active],
-      models=tuple(run.members[k].model for k in active),
-      txs=tuple(run.members[k].tx for k in active),
-    )
-  for standing, state in zip(chosen, states, strict=True):
-    standing.state = state
-  return dict(zip(active, metrics, strict=True))
 
 
 def _due(step: int, every: int) -> bool:

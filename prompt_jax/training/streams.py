@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from prompt_jax.batch import Batch
+from prompt_jax.training.ahead import Foreseen
 from prompt_jax.training.prefetch import Position, Stream
 
 
@@ -22,6 +24,14 @@ class Streams:
   def restore(self, position: Position) -> None:
     for name, stream in self._streams.items():
       stream.restore(position[name])
+
+  def coming(self, count: int) -> list[tuple[Batch, ...]]:
+    """Batches of the shapes among the next `count`; none where the streams do not all know them,
+    or differ in them."""
+    streams = self._streams.values()
+    known = [s.coming(count) for s in streams if isinstance(s, Foreseen)]
+    shapes = {tuple(tuple(map(np.shape, jax.tree.leaves(b))) for b in of) for of in known}
+    return list(zip(*known, strict=True)) if len(known) == len(streams) and len(shapes) == 1 else []
 
   def __iter__(self) -> Iterator[tuple[Batch, ...]]:
     for batches in zip(*self._streams.values(), strict=False):  # until one of them ends

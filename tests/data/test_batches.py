@@ -55,6 +55,18 @@ def unpadded(rows):
 
 @hypothesis.settings(deadline=None)
 @hypothesis.given(examples=EXAMPLES, data=strategies.data())
+def test_the_shapes_to_come_are_those_that_come(examples, data):
+  stream = some_stream(examples, data)
+  stream.number = data.draw(strategies.integers(0, 2 * stream.batches_per_epoch))
+  count = data.draw(strategies.integers(0, stream.batches_per_epoch))
+  shapes = lambda batch: (batch.encoder_input_tokens.shape, batch.decoder_target_tokens.shape)
+  said = [shapes(batch) for batch in stream.coming(count)]
+  came = [shapes(stream.batch(stream.number + i)) for i in range(count)]
+  assert list(dict.fromkeys(said)) == list(dict.fromkeys(came))
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(examples=EXAMPLES, data=strategies.data())
 def test_an_epoch_holds_every_example_once_and_whole(examples, data):
   stream = some_stream(examples, data)
   want = sorted((tuple(e.inputs.tolist()), tuple(e.targets.tolist())) for e in examples)

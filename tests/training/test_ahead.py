@@ -1,0 +1,91 @@
+"""Programs compiled beside each other, before their batches come."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_model import toy_batch
+from toy_run import ToyStream, toy_train
+
+from prompt_jax.training.ahead import Ahead, Call
+from prompt_jax.training.streams import Streams
+
+
+class Foreseen(ToyStream):
+  """Batches of 8 and of 4 rows in turn."""
+
+  shapes = (8, 4)
+
+  def coming(self, count):
+    return [toy_batch(rows) for rows in self.shapes[:count]]
+
+  def __iter__(self):
+    while True:
+      number = self.position['next']
+      batch = toy_batch(self.shapes[number % len(self.shapes)], seed=number)
+      self.position['next'] += 1
+      yield batch
+
+
+def _step(total, batch, factor):
+  return total + factor * jnp.sum(batch)
+
+
+@pytest.fixture
+def step():
+  return jax.jit(_step, donate_argnums=0, static_argnames='factor')
+
+
+def test_foreseen_calls_take_their_programs_and_others_compile(step):
+  short, long, other = (jnp.ones(n) for n in (3, 5, 7))
+  calls = [Call((jnp.float32(0), x), {'factor': 2}) for x in (short, long)]
+  with Ahead(step, calls) as ahead:
+    total = jnp.float32(1)
+    for x in (short, long, short):
+      given, total = total, ahead(total, x, factor=2)
+      assert given.is_deleted(), 'what the step may overwrite, its program may too'
+    assert step._cache_size() == 0
+    assert float(total) == 1 + 2 * 11
+    assert float(ahead(total, other, factor=2)) == 23 + 2 * 7
+    assert step._cache_size() == 1
+    assert float(ahead(jnp.float32(0), short, factor=3)) == 9, 'static arguments are part of it'
+
+
+def test_an_error_of_a_program_is_the_steps():
+  def refuses(x):
+    raise ValueError(f'not of {x.shape}')
+
+  with (
+    Ahead(jax.jit(refuses), [Call((jnp.ones(3),), {})]) as ahead,
+    pytest.raises(ValueError, match='not of'),
+  ):
+    ahead(jnp.ones(3))
+
+
+def test_a_run_compiles_the_shapes_to_come_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
+  compiled = []
+  monkeypatch.setattr(
+    Ahead, '_compiled', lambda self, call: compiled.append(call) or self._step.lower(
+      *call.args, **call.static).compile(),
+  )  # fmt: skip
+  plain = toy_train(tmp_path / 'plain', stream=_unforeseen(), steps=5)
+  assert not compiled
+  ahead = toy_train(tmp_path / 'ahead', stream=Foreseen(), steps=5)
+  assert len(compiled) == 2
+  for a, b in zip(*map(jax.tree.leaves, (plain.trainable, ahead.trainable)), strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert plain.file.read_bytes() == ahead.file.read_bytes()
+
+
+def _unforeseen():
+  stream = Foreseen()
+  return type('Plain', (ToyStream,), {'__iter__': Foreseen.__iter__, 'shapes': stream.shapes})()
+
+
+def test_streams_foresee_what_all_of_them_do():
+  one, other = Foreseen(), Foreseen()
+  both = Streams({'a': one, 'b': other}).coming(9)
+  assert [[len(b.encoder_input_tokens) for b in batches] for batches in both] == [[8, 8], [4, 4]]
+  other.shapes = (4, 8)
+  assert Streams({'a': one, 'b': other}).coming(9) == []
+  assert Streams({'a': one, 'b': ToyStream()}).coming(9) == []

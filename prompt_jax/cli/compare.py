@@ -97,6 +97,8 @@ def _files(path: str) -> dict[str, pathlib.Path]:
     return {'': given}
   if (given / FILE).is_file():
     return {'': given / FILE}
+  if not given.exists():
+    raise UserError(f'There is no {path}. Give two folders of train or eval, or two files.')
   seeds = {file.parent.name: file for file in sorted(given.glob(f'seed_*/{FILE}'))}
   if not seeds:
     raise UserError(

@@ -122,7 +122,10 @@ def _file(name: str, searched: Sequence[str]) -> pathlib.Path:
   path = next((c for c in candidates if os.path.isfile(c)), None)
   if path is None:
     known = [p.relative_to(root).as_posix() for root in roots for p in root.rglob('*.gin')]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    # Folders and suffixes are alike in all: what is between them must be near.
+    stem = lambda path: pathlib.PurePath(path).stem
+    stems = difflib.get_close_matches(stem(name), {stem(k) for k in known}, n=3)
+    near = difflib.get_close_matches(name, [k for k in known if stem(k) in stems], n=3, cutoff=0)
     hint = f' Did you mean {" or ".join(near)}?' if near else ''
     places = ', '.join(['the working directory', str(folder()), *searched])
     raise UserError(f'No gin file {name!r} in {places}.{hint}')

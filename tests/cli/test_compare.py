@@ -200,3 +200,4 @@ def test_compare_refuses_what_cannot_be_compared(three, tmp_path, capsys):
   assert 'No predictions.jsonl' in capsys.readouterr().err
   shutil.rmtree(empty)
   assert main(['compare', first, str(empty)]) == 2
+  assert f'There is no {empty}' in capsys.readouterr().err

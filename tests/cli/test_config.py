@@ -89,6 +89,12 @@ def test_a_mistake_names_what_is_near(argv, words):
     assert word in str(e.value)
 
 
+def test_a_file_that_is_not_there_is_not_taken_for_one_with_another_name():
+  with pytest.raises(UserError) as e:
+    load('--gin_file=nothing.gin')
+  assert 'Did you mean' not in str(e.value)
+
+
 @pytest.mark.parametrize(
   ('argv', 'message'),
   [

@@ -77,11 +77,12 @@ setuptools.setup(
       'tensorflow>=2.21,<2.22',
       'tensorflow-datasets>=4.9.9',
     ],
-    # pytorch_model.bin of Hugging Face folders; models by their name on its hub.
     # The TPU and its compiler; `prompt-jax plan` needs it without a TPU too.
     'tpu': ['libtpu>=0.0.42,<0.0.43'],
+    # Of Hugging Face: pytorch_model.bin of its folders; models by their name on its hub; data sets.
     'torch': ['torch>=2.6'],
     'hub': ['huggingface-hub>=1.0'],
+    'datasets': ['datasets>=5.0'],
     'test': [
       'hypothesis>=6.100',
       'mypy>=1.15',

@@ -3,6 +3,6 @@
 #   scripts/test.sh tests/data -k batches
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. scripts/install.sh seqio,test
+. scripts/install.sh datasets,seqio,test
 # One file stays on one worker, so that what a file compiles is compiled once.
 exec python -m pytest -n "${TEST_WORKERS:-auto}" --dist loadfile --durations 15 "$@"

@@ -45,8 +45,8 @@ PROFILE = Flag('profile', 'PROFILE', 'write a trace of a few steps', switch=True
 TASK = Flag('task', 'TASK', 'a task by name (prompt-jax tasks lists them); several: a mixture',
             metavar='NAME', several=True)  # fmt: skip
 SHOTS = Flag('shots', 'SHOTS', 'train on so many examples of each class', at_least_one, 'K')
-DATA = Flag('data', 'DATA', 'a TSV, CSV or JSONL file with text and label (or inputs and targets)',
-            metavar='FILE')  # fmt: skip
+DATA = Flag('data', 'DATA', 'a TSV, CSV or JSONL file with text and label (or inputs and targets), '
+            'or hf:REPO of the Hugging Face hub', metavar='FILE')  # fmt: skip
 FOLDER = Flag('folder', 'FOLDER', 'that holds the folders of data sets', metavar='DIR')
 MODULE = Flag('module', 'MODULES', 'a Python module that registers seqio tasks; repeatable',
               metavar='NAME', many=True)  # fmt: skip

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from prompt_jax.data import hub
 from prompt_jax.data.example import Task, TextExample, text_task
 from prompt_jax.data.split import held_out
 from prompt_jax.data.table import Row, Table, fail, read_table, read_text
@@ -54,7 +55,8 @@ def local_task(
   has just the splits given: enough to measure a prompt.
 
   Args:
-    train: training examples (.tsv, .csv, .jsonl, each also .gz), with a line of column names.
+    train: training examples (.tsv, .csv, .jsonl, each also .gz), with a line of column names; or a
+      data set of the hub (`hub.Name`), which brings its other splits where none are given.
     validation: examples to select a prompt by.
     test: examples for the final score.
     text: column or columns of the text to be labelled; None to guess from the usual names.
@@ -72,30 +74,46 @@ def local_task(
     UserError: names file, line and remedy of whatever is wrong with a file.
   """
   files = {'train': train, 'validation': validation, 'test': test}
-  tables = {split: read_table(file) for split, file in files.items() if file}
-  if not tables:
+  given = {split: file for split, file in files.items() if file}
+  if not given:
     raise UserError('No data file given; a task needs at least one.')
+  more = hub.splits_of(train) if train and hub.is_hub(train) and not hub.parse(train).split else {}
+  tables = {split: _table(file, split) for split, file in (given | more | given).items()}
   first = next(iter(tables.values()))
   columns = choose_columns(first, text, label, inputs, targets)
+  # Splits of the hub whose labels are not public.
+  for split in more.keys() - given.keys():
+    if all(row.values.get(columns.targets) is None for row in tables[split].rows):
+      del tables[split]
   for table in tables.values():
     _need(table, [*columns.inputs, columns.targets])
   spoken = None
   if columns.kind == 'label':
     spoken = _words(labels or _labels(first, columns), words or {})
   splits = {s: _examples(table, columns, spoken) for s, table in tables.items()}
-  if train and not validation:
-    parts = ('validation',) if test else ('validation', 'test')
+  if train and 'validation' not in splits:
+    parts = ('validation',) if 'test' in splits else ('validation', 'test')
     splits |= _draw(first.path, splits['train'], parts, held_out_fraction, seed)
   if metrics is None:
     metrics = ('exact_match', 'bleu') if spoken is None else ('accuracy', 'f1_macro')
   task = text_task(
-    name or pathlib.Path(first.path.name.removesuffix('.gz')).stem,
+    name or _title(first.path),
     {split: functools.partial(list, rows) for split, rows in splits.items()},
     None if spoken is None else tuple(spoken.values()),
     metrics,
     about=f'{first.path}: {" + ".join(columns.inputs)} -> {columns.targets}',
   )
   return dataclasses.replace(task, words=spoken if words else None)
+
+
+def _table(file: str, split: str | None = None) -> Table:
+  return hub.hub_table(file, split) if hub.is_hub(file) else read_table(file)
+
+
+def _title(path: pathlib.Path) -> str:
+  if hub.is_hub(path):
+    return hub.parse(str(path)).title
+  return pathlib.Path(path.name.removesuffix('.gz')).stem
 
 
 def local_inputs(path: str, column: str | Sequence[str] | None = None) -> list[TextExample]:
@@ -112,7 +130,7 @@ def local_inputs(path: str, column: str | Sequence[str] | None = None) -> list[T
     if not found:
       fail(file, None, 'the file holds no text')
     return found
-  table = read_table(file)
+  table = _table(path)
   names = _several(column) or (_guess(table, TEXT_NAMES + INPUT_NAMES, 'text', 'text'),)
   _need(table, names)
   return [

@@ -133,7 +133,7 @@ def pretrain(
   first = _first(base, corpus, vocabulary, architecture, token_vectors, seed, folder, console)
   params = first.params
   content = _choices(first) if any(stage.choice_share for stage in stages) else None
-  make = _streams(first, batch_size, input_length, target_length, content, seed)
+  make = _streams(first, input_length, target_length, content, seed)
   metadata = {
     'base_model': name or folder.name,
     'fingerprint': first.fingerprint,
@@ -143,7 +143,9 @@ def pretrain(
   module = PromptedT5(T5(with_dropout(first.architecture, dropout)))
   for stage in stages:
     if stage.settings.steps:
-      params = _trained(stage, module, params, make, first.tokens, loss, folder, metadata, console)
+      params = _trained(
+        stage, module, params, make, first.tokens, batch_size, loss, folder, metadata, console
+      )
 
   save_backbone(
     folder,
@@ -190,6 +192,7 @@ def _trained(
   params: Tree,
   make: Callable[..., TextStream],
   tokens: np.ndarray,
+  batch_size: int,
   loss: Loss,
   folder: pathlib.Path,
   metadata: dict[str, Any],
@@ -199,15 +202,15 @@ def _trained(
   console.rule(stage.objective)
   make = functools.partial(make, objective=stage.objective)
   cut = int(len(tokens) * (1 - HELD_OUT))
-  held_out = {'held_out_loss': _held_out(make, tokens[cut:], 0.0)}
+  held_out = {'held_out_loss': _held_out(make, tokens[cut:], batch_size, 0.0)}
   if stage.choice_share:
-    held_out['choice_loss'] = _held_out(make, tokens[cut:], 1.0)
+    held_out['choice_loss'] = _held_out(make, tokens[cut:], batch_size, 1.0)
   result = loop.train(
     model=module,
     backbone=params,
     prompt={},
     constants={},
-    stream=make(tokens[:cut], choice_share=stage.choice_share),
+    stream=make(tokens[:cut], batch_size, choice_share=stage.choice_share),
     tx=stage.optimizer,
     settings=dataclasses.replace(stage.settings, dropout=module.backbone.cfg.dropout_rate > 0),
     folder=folder / 'runs' / stage.objective,
@@ -291,7 +294,6 @@ def _choices(first: First) -> np.ndarray:
 
 def _streams(
   first: First,
-  batch_size: int,
   input_length: int,
   target_length: int,
   content: np.ndarray | None,
@@ -301,7 +303,6 @@ def _streams(
   words = first.vocabulary
   return functools.partial(
     TextStream,
-    batch_size=batch_size,
     inputs=input_length,
     targets=target_length,
     first_sentinel=words.size - 1,
@@ -325,11 +326,11 @@ def _with_vectors(params: Tree, tokens: np.ndarray, architecture: T5Config) -> T
 
 
 def _held_out(
-  make: Callable[..., TextStream], tokens: np.ndarray, choice_share: float
+  make: Callable[..., TextStream], tokens: np.ndarray, batch_size: int, choice_share: float
 ) -> list[Batch]:
   """The same batches every time; fewer rows where the text is short."""
-  stream = make(tokens, choice_share=choice_share)
-  stream.batch_size = min(stream.batch_size, stream.rows)
+  stream = make(tokens, 1, choice_share=choice_share)
+  stream.batch_size = min(batch_size, stream.rows)
   count = min(EVAL_BATCHES, stream.rows // stream.batch_size)
   return [stream.batch(i) for i in range(count)]
 

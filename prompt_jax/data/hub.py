@@ -7,6 +7,7 @@ import functools
 import os
 import pathlib
 import sys
+import warnings
 from typing import Any, NamedTuple
 
 from prompt_jax.data.table import Row, Table, fail
@@ -61,10 +62,22 @@ def parse(name: str) -> Name:
 
 
 def splits_of(name: str) -> dict[str, str]:
-  """{"train": "hf:REPO:CONFIG:train", ...} of those of our splits that there are."""
+  """{"train": "hf:REPO:CONFIG:train", ...} of our splits, beside "train"; {} without that.
+
+  Warns of splits with other names, where one of ours is missing.
+  """
   found = parse(name)
-  there = [split for split in SPLITS if split in _read(found.repo, found.config)]
-  return {split: str(found._replace(split=split)) for split in there}
+  splits = list(map(str, _read(found.repo, found.config)))
+  if 'train' not in splits:
+    return {}
+  others = [s for s in splits if s not in (*SPLITS, 'unsupervised')]
+  if others and not set(SPLITS) <= set(splits):
+    one = found._replace(split=others[0])
+    warnings.warn(
+      f'{name} also has {", ".join(others)}, which are not used; to use one: --validation {one}',
+      stacklevel=2,
+    )
+  return {s: str(found._replace(split=s)) for s in SPLITS if s in splits}
 
 
 def hub_table(name: str, usual: str | None = None) -> Table:
@@ -81,11 +94,12 @@ def hub_table(name: str, usual: str | None = None) -> Table:
   splits = _read(found.repo, found.config)
   split = found.split or (usual if len(splits) > 1 else next(iter(splits)))
   if split not in splits:
-    there = ', '.join(map(str, splits))
-    fail(
-      name, None, f'it has the splits {there}; add one: {found._replace(split=list(splits)[-1])}'
-    )
-  rows = splits[split]
+    there = list(map(str, splits))
+    one = found._replace(split=there[0])
+    fail(name, None, f'it has the splits {", ".join(there)}; add one: {one}')
+  # Pictures and sound would be decoded row by row.
+  unread = [c for c, f in splits[split].features.items() if hasattr(f, 'decode_example')]
+  rows = splits[split].remove_columns(unread)
   named = {c: f.names for c, f in rows.features.items() if hasattr(f, 'names')}
   path = pathlib.Path(str(found._replace(split=split)))
   if not len(rows):

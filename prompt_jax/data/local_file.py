@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -79,14 +80,16 @@ def local_task(
     raise UserError('No data file given; a task needs at least one.')
   more = hub.splits_of(train) if train and hub.is_hub(train) and not hub.parse(train).split else {}
   tables = {split: _table(file, split) for split, file in (given | more | given).items()}
-  first = next(iter(tables.values()))
-  columns = choose_columns(first, text, label, inputs, targets)
+  columns = choose_columns(next(iter(tables.values())), text, label, inputs, targets)
   # Splits of the hub whose labels are not public.
   for split in more.keys() - given.keys():
-    if all(row.values.get(columns.targets) is None for row in tables[split].rows):
+    if all(row.values.get(columns.targets) in (None, -1) for row in tables[split].rows):
       del tables[split]
-  for table in tables.values():
+  for split, table in tables.items():
     _need(table, [*columns.inputs, columns.targets])
+    if hub.is_hub(table.path):
+      tables[split] = _filled(table, [*columns.inputs, columns.targets])
+  first = next(iter(tables.values()))
   spoken = None
   if columns.kind == 'label':
     spoken = _words(labels or _labels(first, columns), words or {})
@@ -108,6 +111,32 @@ def local_task(
 
 def _table(file: str, split: str | None = None) -> Table:
   return hub.hub_table(file, split) if hub.is_hub(file) else read_table(file)
+
+
+def _filled(table: Table, columns: Sequence[str]) -> Table:
+  """Without the rows that lack something, which nobody can fill in on the hub."""
+  there = lambda value: value is not None and str(value).strip()
+  rows = [row for row in table.rows if all(there(row.values[c]) for c in columns)]
+  if not rows:
+    fail(table.path, None, f'no row has all of {", ".join(columns)}')
+  if len(rows) < len(table.rows):
+    warnings.warn(
+      f'{table.path}: {len(table.rows) - len(rows)} of {len(table.rows)} rows lack '
+      f'{" or ".join(columns)} and are left out',
+      stacklevel=2,
+    )
+  return table._replace(rows=rows)
+
+
+def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
+  """The columns of a row; "answers" and "group", which have a meaning, only if they can have it."""
+  answers, group = values.get('answers'), values.get('group')
+  fields = dict(values)
+  if not (isinstance(answers, list) and answers and all(isinstance(a, str) for a in answers)):
+    fields.pop('answers', None)
+  if not isinstance(group, str | int):
+    fields.pop('group', None)
+  return fields
 
 
 def _title(path: pathlib.Path) -> str:
@@ -280,7 +309,7 @@ def _examples(
         inputs=_join(table, row, columns.inputs),
         targets=target if spoken is None else spoken[target],
         label=index.get(target),
-        fields=row.values,
+        fields=_fields(row.values),
         source=f'{table.path}:{row.line}',
       )
     )

@@ -40,12 +40,17 @@ class Ahead:
   """
 
   def __init__(self, step: Any, calls: Sequence[Call] = ()):
-    """Begins to compile for some calls, in their order; they are not made."""
+    """Begins to compile for some calls, in their order; they are not made.
+
+    They are traced here: settings of JAX that hold for a thread (`jax.default_matmul_precision`)
+    would not reach another.
+    """
     self._step = step
     self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix='compile')
-    self._programs: dict[Any, Future] = {
-      _key(call): self._pool.submit(self._compiled, call) for call in calls
-    }
+    self._programs: dict[Any, Future] = {}
+    for call in calls:
+      lowered = step.lower(*call.args, **call.static)
+      self._programs[_key(call)] = self._pool.submit(lowered.compile)
 
   def __enter__(self) -> 'Ahead':
     return self
@@ -56,9 +61,6 @@ class Ahead:
   def __call__(self, *args: Any, **static: Any) -> Any:
     program = self._programs.get(_key(Call(args, static)))
     return self._step(*args, **static) if program is None else program.result()(*args)
-
-  def _compiled(self, call: Call) -> Any:
-    return self._step.lower(*call.args, **call.static).compile()
 
 
 def _key(call: Call) -> Any:

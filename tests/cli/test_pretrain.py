@@ -1,5 +1,6 @@
 """`pretrain` end to end on a tiny model: both stages, and a model folder at the end."""
 
+import functools
 import json
 import pathlib
 
@@ -8,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import load_backbone
-from prompt_jax.cli.pretrain import _vocabulary
+from prompt_jax.cli.pretrain import _held_out, _vocabulary
+from prompt_jax.data.text_stream import TextStream
 from prompt_jax.data.train_vocabulary import train_vocabulary
 from prompt_jax.data.vocabulary import load_vocabulary
 from prompt_jax.main import main
@@ -132,3 +134,13 @@ def test_dropout_is_a_rate(command, tmp_path):
     assert main([*command, *more]) == 0
     losses.append((out / 'model.safetensors').read_bytes())
   assert losses[0] != losses[1]
+
+
+def test_a_short_text_is_measured_in_fewer_rows_than_a_batch():
+  make = functools.partial(
+    TextStream, inputs=12, targets=4, first_sentinel=99, sentinels=9, eos=1, content=None, seed=0,
+    objective='span_corruption',
+  )  # fmt: skip
+  tokens = np.arange(2, 82, dtype=np.int32)
+  (batch,) = _held_out(make, tokens, 32, 0.0)
+  assert 1 < len(batch.encoder_input_tokens) < 32

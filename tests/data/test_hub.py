@@ -18,15 +18,24 @@ def repo(tmp_path_factory):
   """A repository of three splits; the labels of the last are hidden, as those of GLUE are."""
   place = tmp_path_factory.mktemp('hub')
   datasets.config.HF_DATASETS_CACHE = place / 'cache'
-  features = datasets.Features(
-    {'text': datasets.Value('string'), 'label': datasets.ClassLabel(names=['sad', 'glad'])}
+  return _write(
+    place,
+    'moods',
+    datasets.ClassLabel(names=['sad', 'glad']),
+    train=[0, 1, 0, 1, 0, 1],
+    validation=[0, 1, 0, 1],
+    test=[-1, -1],
   )
-  for split, count in {'train': 6, 'validation': 4, 'test': 2}.items():
-    labels = [-1 if split == 'test' else i % 2 for i in range(count)]
-    rows = {'text': [f'{split} {i}' for i in range(count)], 'label': labels}
+
+
+def _write(place, name, label, **splits):
+  """A repository of one column of text and one of labels; {split: labels}."""
+  features = datasets.Features({'text': datasets.Value('string'), 'label': label})
+  for split, labels in splits.items():
+    rows = {'text': [f'{split} {i}' for i in range(len(labels))], 'label': labels}
     table = datasets.Dataset.from_dict(rows, features=features)
-    table.to_parquet(place / 'moods' / 'data' / f'{split}-00000-of-00001.parquet')
-  return f'hf:{place / "moods"}'
+    table.to_parquet(place / name / 'data' / f'{split}-00000-of-00001.parquet')
+  return f'hf:{place / name}'
 
 
 def _read(task, split):
@@ -58,7 +67,7 @@ def test_a_split_by_its_name(repo):
     ('hf:a:b:c:d', ['hf:REPO:CONFIG:SPLIT']),
     ('hf:/no/such', ['no folder /no/such']),
     ('{repo}:other', ["'other'", 'default']),
-    ('{repo}::dev', ['train, validation, test', '::test']),
+    ('{repo}::dev', ['train, validation, test', '::train']),
   ],
 )
 def test_mistakes_name_what_there_is(repo, name, words):
@@ -69,8 +78,43 @@ def test_mistakes_name_what_there_is(repo, name, words):
     assert word in str(error.value)
 
 
+def test_what_is_trained_on_measures_nothing(tmp_path):
+  repo = _write(tmp_path, 'one', datasets.Value('string'), test=['a', 'b'] * 20)
+  task = local_task(repo)
+  parts = [{e.inputs_text for e in task.load(s, ByteVocabulary(), Lengths(64, 32))}
+           for s in ('train', 'validation', 'test')]  # fmt: skip
+  assert [len(part) for part in parts] == [32, 4, 4]
+  assert len(set.union(*parts)) == 40
+
+
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path):
+  label = datasets.ClassLabel(names=['no', 'yes'])
+  repo = _write(tmp_path, 'some', label, train=[0, 1, -1, 0, 1], validation=[0, 1])
+  with pytest.warns(UserWarning, match=r'::train: 1 of 5 rows lack text or label'):
+    task = local_task(repo, test=f'{repo}::validation')
+  assert len(_read(task, 'train')) == 4
+
+
+def test_hidden_labels_without_names(tmp_path):
+  repo = _write(
+    tmp_path, 'plain', datasets.Value('int64'), train=[0, 1] * 3, validation=[0, 1], test=[-1, -1]
+  )
+  assert list(local_task(repo).splits) == ['train', 'validation']
+
+
+def test_splits_of_other_names_are_said(tmp_path):
+  card = ['---', 'configs:', '- config_name: default', '  data_files:']
+  for split in ('train', 'heldout'):
+    card += [f'  - split: {split}', f'    path: data/{split}-*']
+  repo = _write(tmp_path, 'odd', datasets.Value('string'), train=['a', 'b'] * 20, heldout=['a'])
+  (tmp_path / 'odd' / 'README.md').write_text('\n'.join([*card, '---', '']))
+  with pytest.warns(UserWarning, match=r'also has heldout, .* --validation hf:.*::heldout'):
+    task = local_task(repo)
+  assert sorted(map(len, (_read(task, s) for s in task.splits))) == [4, 4, 32]
+
+
 def test_a_hidden_label_is_named_where_it_is_asked_for(repo):
-  with pytest.raises(UserError, match=r"::test:1: 'label' is empty"):
+  with pytest.raises(UserError, match=r'::test: no row has all of text, label'):
     local_task(repo, test=f'{repo}::test')
 
 

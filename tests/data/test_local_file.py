@@ -171,3 +171,19 @@ def test_inputs_alone(tmp_path):
     local_inputs(write(tmp_path, 'b.txt', '\n'))
   with pytest.raises(UserError, match=r"a\.tsv:1: columns 'x'"):
     local_inputs(write(tmp_path, 'a.tsv', 'x\ny\n'))
+
+
+def test_only_what_can_be_answers_and_groups_are_taken_for_them(tmp_path):
+  row = {'inputs': 'a', 'targets': 'b'}
+  rows = [
+    {**row, 'answers': {'text': ['b'], 'start': [0]}, 'group': [1]},
+    {**row, 'answers': 'b'},
+    {**row, 'answers': ['b', 'c'], 'group': 7},
+  ]
+  test = write(tmp_path, 'test.jsonl', '\n'.join(map(json.dumps, rows)))
+  found = [e.fields for e in local_task(test=test).load('test', BYTES, LENGTHS)]
+  assert [(f.get('answers'), f.get('group')) for f in found] == [
+    (None, None),
+    (None, None),
+    (['b', 'c'], 7),
+  ]

@@ -51,27 +51,29 @@ def test_foreseen_calls_take_their_programs_and_others_compile(step):
     assert float(ahead(jnp.float32(0), short, factor=3)) == 9, 'static arguments are part of it'
 
 
-def test_an_error_of_a_program_is_the_steps():
-  def refuses(x):
-    raise ValueError(f'not of {x.shape}')
+def test_a_program_has_the_precision_of_the_callers_thread():
+  product = jax.jit(lambda x: x @ x)
+  asked = []
 
-  with (
-    Ahead(jax.jit(refuses), [Call((jnp.ones(3),), {})]) as ahead,
-    pytest.raises(ValueError, match='not of'),
-  ):
-    ahead(jnp.ones(3))
+  class Spy:
+    def lower(self, x):
+      lowered = product.lower(x)
+      asked.append(lowered.as_text())
+      return lowered
+
+  with jax.default_matmul_precision('highest'), Ahead(Spy(), [Call((jnp.ones((2, 2)),), {})]):
+    assert 'HIGHEST' in asked[0]
 
 
 def test_a_run_compiles_the_shapes_to_come_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
-  compiled = []
+  said = []
+  first = Ahead.__init__
   monkeypatch.setattr(
-    Ahead, '_compiled', lambda self, call: compiled.append(call) or self._step.lower(
-      *call.args, **call.static).compile(),
-  )  # fmt: skip
+    Ahead, '__init__', lambda self, step, calls: said.append(len(calls)) or first(self, step, calls)
+  )
   plain = toy_train(tmp_path / 'plain', stream=_unforeseen(), steps=5)
-  assert not compiled
   ahead = toy_train(tmp_path / 'ahead', stream=Foreseen(), steps=5)
-  assert len(compiled) == 2
+  assert said == [0, 2]
   for a, b in zip(*map(jax.tree.leaves, (plain.trainable, ahead.trainable)), strict=True):
     np.testing.assert_array_equal(a, b)
   assert plain.file.read_bytes() == ahead.file.read_bytes()

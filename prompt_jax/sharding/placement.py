@@ -133,7 +133,10 @@ class Placement:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-      with self.mesh, nn.logical_axis_rules(self.rules):
+      # The abstract mesh: a function may be inside of jit already, where `jax.set_mesh` is refused.
+      # The devices are those of the arguments.
+      mesh = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
+      with mesh, nn.logical_axis_rules(self.rules):
         return function(*args, **kwargs)
 
     return call

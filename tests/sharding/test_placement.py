@@ -1,5 +1,7 @@
 """Which parameter lies where, and what is refused before anything is computed."""
 
+import warnings
+
 import jax
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -7,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config
+from prompt_jax.models.constraint import constrained
 from prompt_jax.sharding import layouts, placement
 from prompt_jax.sharding.axes import axes_of
 from prompt_jax.sharding.layouts import MeshSize
@@ -60,6 +63,18 @@ def test_kernels_are_cut_as_the_layout_says_and_vectors_and_scales_are_not(layou
   assert place.backbone_leaf(norm, (2, 32)).spec == P()
   tree = {'prompt': {'encoder': {'prompt': jax.numpy.ones((4, 32))}}}
   assert place.of(tree)['prompt']['encoder']['prompt'].spec == P()
+
+
+def test_intermediate_values_are_cut_as_the_layout_says_and_without_a_warning():
+  place = placement.make((1, 1), 'tensor', jax.devices())
+  width = lambda x: constrained(2 * x, 'batch', 'length', 'mlp')
+  x = jax.numpy.ones((4, 6, 8))
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    program = jax.make_jaxpr(jax.jit(place.within(width)))(x)
+  found = [e for e in program.eqns[0].params['jaxpr'].eqns if e.primitive.name != 'mul']
+  assert [e.params['sharding'].spec for e in found] == [P('data', None, 'model')]
+  assert 'sharding' not in str(jax.make_jaxpr(jax.jit(width))(x))
 
 
 def test_heads_that_do_not_divide_are_refused_with_the_nearest_mesh():

@@ -65,7 +65,10 @@ STEPS = Flag('steps', 'STEPS', 'training steps', at_least_one, 'N')
 SEED = Flag('seed', 'SEED', 'seed of everything random', seed, 'N')
 MESH = Flag('mesh', 'MESH', 'devices along the axes data and model', mesh, 'DATAxMODEL')
 LAYOUT = Flag(
-  'layout', 'LAYOUT', 'how the model lies on them', metavar='data|tensor|fully_sharded|2d'
+  'layout',
+  'LAYOUT',
+  'how the model lies on them',
+  metavar='data|tensor|sequence|fully_sharded|2d',
 )
 RATE = Flag('learning_rate', 'LEARNING_RATE', 'learning rate', float, 'X')
 

@@ -165,6 +165,7 @@ class Attention(nn.Module):
       ones = jnp.ones((q.shape[0], q.shape[2], 1, keys), q.dtype)
       keep = self.dropout(ones, deterministic=False)
     y = attend(q, groups, mask, bias, keep, scores_dtype=cfg.scores_dtype, chunk=cfg.query_chunk)
+    y = constrained(y, 'batch', 'length', 'heads', 'kv')
     return constrained(self.out(y.reshape(*y.shape[:2], -1)), 'batch', 'length', 'embed')
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import math
 import re
+from collections.abc import Iterator
 
 from prompt_jax.scale.chips import Chip
 from prompt_jax.scale.hlo import Computation, Instruction, Program
@@ -72,11 +73,12 @@ def cost(text: str, chip: Chip, unknown_trips: int = 1) -> Cost:
   flops = hbm = roofline = cycles = 0.0
   counts: dict[str, int] = collections.Counter()
   sent: dict[str, float] = collections.defaultdict(float)
+  channels: set[tuple[str, str | None]] = set()
   for computation, instruction, times in program.visits():
-    kind = instruction.operation.removesuffix('-start')
-    if kind in COLLECTIVES:
+    for kind, amount in _collectives(program, computation, instruction, channels):
       counts[kind] += times
-      sent[kind] += times * _sent(program.computations[computation], kind, instruction)
+      sent[kind] += times * amount
+    if instruction.operation.removesuffix('-start') in COLLECTIVES:
       continue
     work = counter.flops_of(computation, instruction)
     moved = counter.bytes_of(computation, instruction)
@@ -100,6 +102,33 @@ def _cycle_seconds(instruction: Instruction, chip: Chip, otherwise: float) -> fl
   found = re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes)
   # About 2**63 stands for "not known".
   return int(found[1]) / chip.clock if found and int(found[1]) < 1e13 else otherwise
+
+
+def _collectives(
+  program: Program, computation: str, instruction: Instruction, channels: set
+) -> Iterator[tuple[str, float]]:
+  """(kind, bytes sent) of a collective, or of those inside of a fusion.
+
+  Fused are a reduce-scatter, as a sum of which one part is kept, and a collective that other work
+  runs beside: once where it begins, beside the work, and where it ends, all with one channel.
+  """
+  kind = instruction.operation.removesuffix('-start')
+  if kind in COLLECTIVES:
+    yield kind, _sent(program.computations[computation], kind, instruction)
+  if instruction.operation != 'fusion':
+    return
+  for name in instruction.called:
+    inside = program.computations.get(name, {})
+    for each in inside.values():
+      kind = each.operation.removesuffix('-start')
+      channel = (computation, each.attribute('channel_id'))
+      if kind not in COLLECTIVES or channel in channels:
+        continue
+      channels.add(channel)
+      kept = [i for i in inside.values() if each.name in i.operands]
+      if kind == 'all-reduce' and [i.operation for i in kept] == ['dynamic-slice']:
+        kind = 'reduce-scatter'
+      yield kind, _sent(inside, kind, each)
 
 
 def _sent(computation: Computation, kind: str, instruction: Instruction) -> float:

@@ -1,6 +1,7 @@
 """Which layout, storage of weights, rematerialisation and number of microbatches to take."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.errors import UserError
+from prompt_jax.models.config import T5Config
 from prompt_jax.scale.chips import SLICES, slice_of
 from prompt_jax.scale.plan import Plan, placement, plan
 from prompt_jax.scale.program import Work, abstract_variables
@@ -96,6 +98,7 @@ def meshes(devices: int) -> Iterator[tuple[str, MeshSize]]:
   model = 2
   while model <= min(devices, 8):  # further, all-reduces cost more than they save
     yield 'tensor', MeshSize(devices // model, model)
+    yield 'sequence', MeshSize(devices // model, model)
     if model < devices:
       yield '2d', MeshSize(devices // model, model)
     model *= 2
@@ -104,13 +107,18 @@ def meshes(devices: int) -> Iterator[tuple[str, MeshSize]]:
 
 def divides(work: Work, setting: Setting) -> bool:
   """Whether the model and the rows of a step divide over the mesh."""
-  shapes = expected_shapes(work.config)
-  dimensions = layouts.dimensions_of(axes_of(list(shapes)), shapes)
   try:
-    layouts.check(setting.layout, setting.mesh, work.rows, dimensions)
+    layouts.check(setting.layout, setting.mesh, work.rows, _dimensions(work.config))
   except UserError:
     return False
   return True
+
+
+@functools.cache
+def _dimensions(config: T5Config) -> dict[str, list[int]]:
+  """Traced once for all ways that are tried."""
+  shapes = expected_shapes(config)
+  return layouts.dimensions_of(axes_of(list(shapes)), shapes)
 
 
 def weight_bytes(work: Work, setting: Setting) -> int:

@@ -23,6 +23,9 @@ LAYOUTS: dict[str, Rules] = {
   'data': (('batch', _EVERYWHERE),),
   # Megatron's: the inner dimension of each block over "model".
   'tensor': _TENSOR,
+  # As "tensor", and between the blocks the length over "model" (Korthikanti et al. 2022). The rule
+  # comes last: inside of a block "model" is taken by heads or "mlp", and the length is whole.
+  'sequence': (*_TENSOR, ('length', 'model')),
   # Rows over all devices, and weights too, gathered layer by layer inside the scan.
   'fully_sharded': (('batch', _EVERYWHERE), ('embed', _EVERYWHERE)),
   # As "tensor", the other dimension of the weights over "data" (T5X: parameter partitioning 2).

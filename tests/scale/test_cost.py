@@ -3,7 +3,7 @@
 import pytest
 
 from prompt_jax.scale.chips import Chip
-from prompt_jax.scale.cost import cost
+from prompt_jax.scale.cost import Traffic, cost
 from prompt_jax.scale.hlo import Program
 
 CHIP = Chip(flops=1e6, memory=1 << 30, bandwidth=1e6, link=1e3, clock=1e3)
@@ -93,6 +93,40 @@ def test_a_ring_sends_twice_three_quarters_for_a_sum_over_four():
   assert found.collectives['all-reduce'].count == 1
   assert found.collectives['all-reduce'].bytes == 8 * 16 * 4 * 2 * 3 / 4
   assert found.collective_seconds == 8 * 16 * 4 * 2 * 3 / 4 / CHIP.link
+
+
+def test_a_sum_of_which_a_part_is_kept_is_a_reduce_scatter():
+  fused = """\
+%part (a: f32[8,16]) -> f32[2,16] {
+  %a = f32[8,16]{1,0} parameter(0)
+  %sum = f32[8,16]{1,0} all-reduce(%a), channel_id=1, replica_groups={{0,1,2,3}}, to_apply=%add
+  %zero = s32[] constant(0)
+  ROOT %own = f32[2,16]{1,0} dynamic-slice(%sum, %zero, %zero), dynamic_slice_sizes={2,16}
+}
+
+ENTRY %main"""
+  call = 'ROOT %all = f32[2,16]{1,0} fusion(%y), kind=kCustom, calls=%part'
+  text, _ = LOOP.split('  ROOT %all')
+  found = cost(text.replace('ENTRY %main', fused) + f'  {call}\n}}\n', CHIP)
+  assert found.collectives == {'reduce-scatter': Traffic(1, 8 * 16 * 4 * 3 / 4)}
+
+
+def test_a_collective_beside_other_work_counts_once():
+  part = """\
+%{name} (a: f32[8,16]) -> f32[32,16] {{
+  %a = f32[8,16]{{1,0}} parameter(0)
+  ROOT %g = f32[32,16]{{1,0}} all-gather(%a), channel_id={n}, replica_groups={{{{0,1,2,3}}}}
+}}
+
+"""
+  names = {'begin': 7, 'beside': 7, 'end': 7, 'another': 8}
+  text, _ = LOOP.split('ENTRY %main')
+  text += ''.join(part.format(name=name, n=n) for name, n in names.items())
+  text += 'ENTRY %main (x: f32[8,16]) -> f32[32,16] {\n  %x = f32[8,16]{1,0} parameter(0)\n'
+  for i, name in enumerate(names):
+    text += f'  %f.{i} = f32[32,16]{{1,0}} fusion(%x), kind=kOutput, calls=%{name}\n'
+  found = cost(text + '}\n', CHIP)
+  assert found.collectives == {'all-gather': Traffic(2, 2 * 3 * 8 * 16 * 4)}
 
 
 @pytest.mark.parametrize(

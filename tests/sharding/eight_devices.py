@@ -39,7 +39,13 @@ METHODS = {
   'delta': ADePT(length=4, rank=2, table=ROWS),
   'hidden': DeepPrompt(length=4, table=ROWS),
 }
-MESHES = {'data': (4, 2), 'tensor': (2, 4), 'fully_sharded': (8, 1), '2d': (4, 2)}
+MESHES = {
+  'data': (4, 2),
+  'tensor': (2, 4),
+  'sequence': (2, 4),
+  'fully_sharded': (8, 1),
+  '2d': (4, 2),
+}
 CONFIG = T5Config(
   vocab_size=64,
   emb_dim=32,

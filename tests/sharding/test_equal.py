@@ -18,7 +18,13 @@ FLAGS = (
   '--xla_llvm_disable_expensive_passes=true',
 )
 # What the first device holds of the model: all of it, or its part of the kernels and the rest.
-HELD = {'data': (1, 1), 'tensor': (0.2, 0.4), 'fully_sharded': (0.1, 0.2), '2d': (0.1, 0.2)}
+HELD = {
+  'data': (1, 1),
+  'tensor': (0.2, 0.4),
+  'sequence': (0.2, 0.4),
+  'fully_sharded': (0.1, 0.2),
+  '2d': (0.1, 0.2),
+}
 
 
 @pytest.mark.parametrize('method', ['input', 'kv', 'delta', 'hidden'])

@@ -4,6 +4,7 @@ import warnings
 
 import jax
 import pytest
+from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from prompt_jax.checkpoints.check import expected_shapes
@@ -51,6 +52,7 @@ def test_unknown_parameters_are_all_listed():
   [
     ('data', P(None, None, None)),
     ('tensor', P(None, None, 'model')),
+    ('sequence', P(None, None, 'model')),
     ('fully_sharded', P(None, ('data', 'model'), None)),
     ('2d', P(None, 'data', 'model')),
   ],
@@ -75,6 +77,15 @@ def test_intermediate_values_are_cut_as_the_layout_says_and_without_a_warning():
   found = [e for e in program.eqns[0].params['jaxpr'].eqns if e.primitive.name != 'mul']
   assert [e.params['sharding'].spec for e in found] == [P('data', None, 'model')]
   assert 'sharding' not in str(jax.make_jaxpr(jax.jit(width))(x))
+
+
+def test_a_sequence_is_cut_between_the_blocks_only():
+  spec = lambda layout, *axes: nn.logical_to_mesh_axes(axes, layouts.rules_of(layout))
+  between, heads = ('batch', 'length', 'embed'), ('batch', 'length', 'heads', 'kv')
+  assert spec('sequence', *between) == P('data', 'model', None)
+  assert spec('tensor', *between) == P('data', None, None)
+  for axes in (heads, ('batch', 'length', 'mlp'), ('batch', 'length', 'vocab')):
+    assert spec('sequence', *axes) == spec('tensor', *axes)
 
 
 def test_heads_that_do_not_divide_are_refused_with_the_nearest_mesh():

@@ -62,15 +62,17 @@ class Devices:
     compilation_cache: see `cli.compilation_cache`.
     mesh: (data, model) devices along each axis; None for one device, or for those of all processes.
     layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
+    slices: that a slower network joins, see `sharding.placement.make`.
   """
 
   device: str
   compilation_cache: str
   mesh: Sequence[int] | None
   layout: str
+  slices: int | None = None
 
   def start(self) -> Placement | None:
     """Makes the device JAX's and its compiled programs kept; the mesh, None for one device."""
     chosen = choose(self.device)
     keep_compiled(self.compilation_cache, chosen)
-    return meshes.make(self.mesh, self.layout, jax.devices(chosen.platform))
+    return meshes.make(self.mesh, self.layout, jax.devices(chosen.platform), self.slices)

@@ -46,6 +46,7 @@ def plan(
   steps: Sequence[str],
   mesh: Sequence[int] | None,
   layout: str,
+  slices: int,
   weights: str,
   batch_size: int,
   input_length: int,
@@ -68,6 +69,7 @@ def plan(
     steps: of `scale.program.STEPS`.
     mesh: (data, model) devices along each axis; None for all along "data".
     layout: see `sharding.layouts.LAYOUTS`.
+    slices: so many of each topology, over which "data" is cut first.
     weights: storage of frozen weights, see `scale.program.Work`.
     batch_size: rows a step.
     input_length: tokens of an input.
@@ -83,6 +85,8 @@ def plan(
   """
   if output is not None and pathlib.Path(output).suffix not in FORMS:
     raise UserError(f'The output is {output!r}; expected a name that ends in .json or .md.')
+  if search and slices > 1:
+    raise UserError('--search tries ways of running on one slice. Leave out --slices, or --search.')
   for step in steps:
     if step not in STEPS:
       raise unknown('step', step, STEPS)
@@ -109,9 +113,9 @@ def plan(
       if search:
         rows += list(_searched(of_step, topology, console))
         continue
-      size = MeshSize(*mesh) if mesh else MeshSize(slice_of(topology).devices, 1)
+      size = MeshSize(*mesh) if mesh else MeshSize(slices * slice_of(topology).devices, 1)
       micro = microbatches if step == 'train' else 1
-      setting = Setting(topology, layout, size, weights, micro, remat)
+      setting = Setting(topology, layout, size, weights, micro, remat, slices)
       rows.append(Row(step, setting, ways.compiled(of_step, setting)))
   _show(rows, console)
   if output is not None:

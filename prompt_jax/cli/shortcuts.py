@@ -70,6 +70,8 @@ LAYOUT = Flag(
   'how the model lies on them',
   metavar='data|tensor|sequence|fully_sharded|2d',
 )
+SLICES = Flag('slices', 'SLICES', 'slices or hosts that a slower network joins, over which data is '
+              'cut', at_least_one, 'N')  # fmt: skip
 RATE = Flag('learning_rate', 'LEARNING_RATE', 'learning rate', float, 'X')
 
 # What a run learns from; `train` and `population` share it.
@@ -95,7 +97,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('draw', 'DRAW', 'seed of the examples that --shots draws, usually 0 to 4', seed, 'N'),
     Flag('train', 'TRAINABLE', '"prompt" (the default), "all" for model tuning, or a pattern of '
          'parameter paths; repeatable', metavar='PATTERN', many=True),
-    DEVICE, COMPILATION_CACHE, PROFILE, MESH, LAYOUT,
+    DEVICE, COMPILATION_CACHE, PROFILE, MESH, LAYOUT, SLICES,
   ),
   'population': (
     *EXAMPLES_OF_A_RUN, OUTPUT, STEPS, BATCH, RATE, LENGTH, INPUT_LENGTH, TARGET_LENGTH,
@@ -152,7 +154,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('topology', 'TOPOLOGY', 'TPU slices, as v5e-16,v4-8', listed(str, ''), 'NAME,NAME'),
     Flag('step', 'STEP', 'train, eval (ranking labels), decode; several: train,eval',
          listed(str, ''), 'NAME,NAME'),
-    MESH, LAYOUT,
+    MESH, LAYOUT, SLICES,
     Flag('weights', 'WEIGHTS', 'storage of frozen weights', metavar='bfloat16|int8|float32'),
     Flag('batch', 'BATCH_SIZE', 'examples a step', at_least_one, 'N'),
     Flag('inputs', 'INPUT_LENGTH', 'tokens of an input', at_least_one, 'N'),

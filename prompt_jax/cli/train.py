@@ -112,7 +112,7 @@ def train(
     )
   if placement:
     settings = _on_mesh(settings, placement, base, batch_size, packing)
-  may_change = ('STEPS', 'MESH', 'LAYOUT')
+  may_change = ('STEPS', 'MESH', 'LAYOUT', 'SLICES')
   processes.from_first(lambda: config.record(folder, may_change))
   setup = set_up(base, placement, task, prompt, lengths, dropout, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)

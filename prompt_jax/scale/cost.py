@@ -20,6 +20,8 @@ _FREE = {
   'replica-id', 'iota', 'while', 'conditional', 'call', 'async-start', 'async-update',
   'optimization-barrier', 'domain',
 }  # fmt: skip
+# A collective over slices is a "send" to the host, which reduces or spreads what it is given.
+_BETWEEN_SLICES = '_xla_megascale_transfer_type'
 _SLICES = ('dynamic-slice', 'slice', 'gather')
 
 
@@ -49,6 +51,7 @@ class Cost:
     collectives: by kind.
     collective_seconds: bytes sent / bandwidth of one link; no collective overlaps anything.
     unknown_loops: loops whose end depends on data, or was not found.
+    between_slices: what one device hands to the network of the data centre, in no other sum.
   """
 
   flops: float
@@ -58,6 +61,7 @@ class Cost:
   collectives: dict[str, Traffic]
   collective_seconds: float
   unknown_loops: int
+  between_slices: Traffic = Traffic(0, 0.0)
 
 
 def cost(text: str, chip: Chip, unknown_trips: int = 1) -> Cost:
@@ -74,11 +78,16 @@ def cost(text: str, chip: Chip, unknown_trips: int = 1) -> Cost:
   counts: dict[str, int] = collections.Counter()
   sent: dict[str, float] = collections.defaultdict(float)
   channels: set[tuple[str, str | None]] = set()
+  handed_over, handed_bytes = 0, 0.0
   for computation, instruction, times in program.visits():
     for kind, amount in _collectives(program, computation, instruction, channels):
       counts[kind] += times
       sent[kind] += times * amount
     if instruction.operation.removesuffix('-start') in COLLECTIVES:
+      continue
+    if instruction.operation == 'send' and _BETWEEN_SLICES in instruction.attributes:
+      handed_over += times
+      handed_bytes += times * _bytes_given(program.computations[computation], instruction)
       continue
     work = counter.flops_of(computation, instruction)
     moved = counter.bytes_of(computation, instruction)
@@ -95,6 +104,7 @@ def cost(text: str, chip: Chip, unknown_trips: int = 1) -> Cost:
     collectives={kind: Traffic(counts[kind], sent[kind]) for kind in sorted(counts)},
     collective_seconds=sum(sent.values()) / chip.link,
     unknown_loops=program.unknown_loops,
+    between_slices=Traffic(handed_over, handed_bytes),
   )
 
 
@@ -133,12 +143,7 @@ def _collectives(
 
 def _sent(computation: Computation, kind: str, instruction: Instruction) -> float:
   """Bytes that one device of a ring sends."""
-  inputs = sum(
-    buffer.bytes
-    for name in instruction.operands
-    if name in computation
-    for buffer in computation[name].buffers
-  )
+  inputs = _bytes_given(computation, instruction)
   if kind == 'collective-permute':
     return inputs
   n = _group(instruction)
@@ -149,6 +154,12 @@ def _sent(computation: Computation, kind: str, instruction: Instruction) -> floa
     'all-to-all': (n - 1) / n / 2,
   }
   return inputs * factor[kind]
+
+
+def _bytes_given(computation: Computation, instruction: Instruction) -> float:
+  """Of all operands."""
+  given = [computation[name] for name in instruction.operands if name in computation]
+  return sum(buffer.bytes for each in given for buffer in each.buffers)
 
 
 def _group(instruction: Instruction) -> int:

@@ -84,26 +84,31 @@ class Plan:
     return None if self.cost is None else self.cost.cycle_seconds + self.cost.collective_seconds
 
 
-def placement(topology: str, mesh: tuple[int, int] | None, layout: str) -> Placement:
-  """A mesh on a slice that is only described.
+def placement(
+  topology: str, mesh: tuple[int, int] | None, layout: str, slices: int = 1
+) -> Placement:
+  """A mesh on a slice, or several, that are only described.
 
   Args:
     topology: a name of `chips.SLICES`.
     mesh: (data, model); None for all devices along "data".
     layout: see `sharding.layouts.LAYOUTS`.
+    slices: so many of the topology, which the network of a data centre joins.
 
   Raises:
-    UserError: an unknown slice or layout, a mesh of another number of devices than the slice has,
-      or no libtpu.
+    UserError: an unknown slice or layout, a mesh of another number of devices than the slices have,
+      or that does not divide over them, or no libtpu.
   """
   described = slice_of(topology)
-  size = mesh or (described.devices, 1)
-  if math.prod(size) != described.devices:
+  count = described.devices * slices
+  size = mesh or (count, 1)
+  if math.prod(size) != count:
+    name = topology if slices == 1 else f'{slices} x {topology}'
     raise UserError(
-      f'The mesh {size[0]}x{size[1]} has {math.prod(size)} devices, and {topology} has '
-      f'{described.devices}. Give a mesh of as many.'
+      f'The mesh {size[0]}x{size[1]} has {math.prod(size)} devices, and {name} has {count}. Give a '
+      'mesh of as many.'
     )
-  place = make(size, layout, _devices(described))
+  place = make(size, layout, _devices(described, slices), slices)
   assert place is not None
   return place
 
@@ -150,8 +155,8 @@ def train_flops(work: Work) -> float:
   )
 
 
-def _devices(described: Slice) -> Any:
-  """The devices of a slice that is not there."""
+def _devices(described: Slice, slices: int) -> Any:
+  """The devices of slices that are not there."""
   if importlib.util.find_spec('libtpu') is None:
     raise UserError(
       'A plan is made by the TPU compiler, libtpu, which is not installed; it needs no TPU. '
@@ -161,9 +166,10 @@ def _devices(described: Slice) -> Any:
     os.environ.setdefault(name, value)
   from jax.experimental import topologies
 
+  options = {**described.options, **({'num_slices': slices} if slices > 1 else {})}
   with _quiet():
     return topologies.get_topology_desc(
-      platform='tpu', topology_name=described.topology, **described.options
+      platform='tpu', topology_name=described.topology, **options
     ).devices
 
 

@@ -32,6 +32,7 @@ class Setting:
   weights: str
   microbatches: int
   remat: str
+  slices: int = 1  # of the topology
 
   def of(self, work: Work) -> Work:
     """`work` run this way."""
@@ -52,7 +53,7 @@ Compile = Callable[[Work, Setting], Plan]
 
 def compiled(work: Work, setting: Setting) -> Plan:
   """The plan of a step run in one way."""
-  place = placement(setting.topology, setting.mesh, setting.layout)
+  place = placement(setting.topology, setting.mesh, setting.layout, setting.slices)
   return plan(setting.of(work), setting.topology, place)
 
 
@@ -123,7 +124,7 @@ def _dimensions(config: T5Config) -> dict[str, list[int]]:
 
 def weight_bytes(work: Work, setting: Setting) -> int:
   """Bytes of the frozen weights on one device."""
-  place = placement(setting.topology, setting.mesh, setting.layout)
+  place = placement(setting.topology, setting.mesh, setting.layout, setting.slices)
   params = {'backbone': abstract_variables(setting.of(work))[0]['backbone']}
   shardings = place.of(params)
   pairs = zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True)

@@ -17,7 +17,8 @@ FORMULA = (
   'All figures are of one device. Estimate: the sum over all instructions, loops multiplied out, '
   "of the compiler's cycles / clock, and of bytes sent / bandwidth of one link; nothing overlaps. "
   'Roofline, a lower bound: the sum of max(FLOPs / peak, bytes / memory bandwidth). Ideal: '
-  '4 FLOPs a weight and token, and attention, at peak. Nothing was timed on a TPU.'
+  '4 FLOPs a weight and token, and attention, at peak. What goes between slices is in no '
+  'time. Nothing was timed on a TPU.'
 )
 
 
@@ -36,7 +37,7 @@ def cells(row: Row) -> list[str]:
   memory, cost = p.memory, p.cost
   return [
     row.step,
-    s.topology,
+    s.topology if s.slices == 1 else f'{s.slices} x {s.topology}',
     s.layout,
     str(s.mesh),
     s.weights,
@@ -74,8 +75,11 @@ def as_json(row: Row) -> dict[str, Any]:
 def _collectives(plan: Plan) -> str:
   if plan.cost is None:
     return '-'
-  found = plan.cost.collectives.items()
-  return ', '.join(f'{t.count} {kind} {t.bytes / 1e6:.1f} MB' for kind, t in found) or 'none'
+  found = dict(plan.cost.collectives)
+  if plan.cost.between_slices.count:
+    found['between slices'] = plan.cost.between_slices
+  told = [f'{t.count} {kind} {t.bytes / 1e6:.1f} MB' for kind, t in found.items()]
+  return ', '.join(told) or 'none'
 
 
 def _number(value: float | None, digits: int) -> str:

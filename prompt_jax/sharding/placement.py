@@ -14,6 +14,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.sharding import layouts
 from prompt_jax.sharding.axes import Axes, axes_of
 from prompt_jax.sharding.layouts import MeshSize, Rules
+from prompt_jax.sharding.slices import arranged, told
 
 BACKBONE = 'backbone/'
 
@@ -170,7 +171,10 @@ def _same(tree: Any) -> Any:
 
 
 def make(
-  size: Sequence[int] | None, layout: str, devices: Sequence[jax.Device]
+  size: Sequence[int] | None,
+  layout: str,
+  devices: Sequence[jax.Device],
+  slices: int | None = None,
 ) -> Placement | None:
   """A placement on the first devices.
 
@@ -179,21 +183,26 @@ def make(
       where there are several processes for all of them along "data".
     layout: a name of `layouts.LAYOUTS`.
     devices: those there are, of all processes.
+    slices: that a slower network joins, see `slices.arranged`; None for as many as TPUs tell.
 
   Raises:
     UserError: an unknown layout, or one that needs a mesh; no size of a mesh; more devices than
-      there are, or fewer with several processes.
+      there are, or fewer with several processes; slices that are not there, or over which the mesh
+      does not divide.
   """
   layouts.rules_of(layout)
+  if slices is not None and not _is_count(slices):
+    raise UserError(f'The slices are {slices!r}; expected a whole number of at least 1.')
   several = len({d.process_index for d in devices}) > 1
   if size is None and several:
     size = (len(devices), 1)
   if size is None:
     if layout != layouts.WITHOUT_MESH:
       raise UserError(f'The layout {layout!r} needs a mesh; give --mesh DATAxMODEL, such as 1x4.')
+    if slices not in (None, 1):
+      raise UserError(f'{slices} slices need a mesh; give --mesh DATAxMODEL, such as {slices}x1.')
     return None
-  whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size)
-  if len(size) != 2 or not whole:
+  if len(size) != 2 or not all(map(_is_count, size)):
     raise UserError(f'The mesh is {size!r}; expected two whole numbers, data and model: (4, 1).')
   wanted = MeshSize(*size)
   count = wanted.data * wanted.model
@@ -207,7 +216,15 @@ def make(
       f'The mesh {wanted} has {count} devices, and the processes have {len(devices)} together. '
       'Give a mesh of all of them, so that none is idle.'
     )
-  mesh = jax.make_mesh(
-    tuple(wanted), ('data', 'model'), (AxisType.Auto, AxisType.Auto), devices=devices[:count]
-  )
+  devices, axes = devices[:count], ('data', 'model')
+  if slices is None:
+    slices = told(devices)
+  if slices > 1:
+    mesh = Mesh(arranged(wanted, devices, slices), axes, (AxisType.Auto, AxisType.Auto))
+  else:
+    mesh = jax.make_mesh(wanted, axes, (AxisType.Auto, AxisType.Auto), devices=devices)
   return Placement(mesh, layout)
+
+
+def _is_count(n: Any) -> bool:
+  return isinstance(n, int) and not isinstance(n, bool) and n > 0

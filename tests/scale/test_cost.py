@@ -129,6 +129,18 @@ def test_a_collective_beside_other_work_counts_once():
   assert found.collectives == {'all-gather': Traffic(2, 2 * 3 * 8 * 16 * 4)}
 
 
+def test_what_goes_between_slices_is_counted_apart():
+  over = """\
+  %begin = token[] after-all()
+  %s = (f32[8,16]{1,0}, u32[], token[]) send(%y, %begin), channel_id=2, is_host_transfer=true, \
+frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %all"""
+  within, found = cost(LOOP, CHIP), cost(LOOP.replace('  ROOT %all', over), CHIP)
+  assert within.between_slices == Traffic(0, 0)
+  assert found.between_slices == Traffic(1, 8 * 16 * 4)
+  assert (found.collectives, found.hbm_bytes) == (within.collectives, within.hbm_bytes)
+
+
 @pytest.mark.parametrize(
   ('groups', 'devices'),
   [

@@ -168,7 +168,8 @@ def run_one_of_several(log, where, folder, options, environment):
   try:
     with processes.joined(*where):
       console = Console(quiet=not processes.is_first())
-      place = placement.make(None, 'data', jax.devices())
+      # A process as a slice of its own: CPUs do not tell.
+      place = placement.make(None, 'data', jax.devices(), jax.process_count())
       toy_train(folder, console=console, placement=place, **options)
   except UserError as e:
     print(f'UserError: {e}', file=sys.stderr)

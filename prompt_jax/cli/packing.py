@@ -37,11 +37,13 @@ def packed_stream(
   *,
   batch_size: int,
   seed: int,
-  microbatches: int = 1,
+  row_multiple: int = 1,
   task_ids: Mapping[str, int] | None = None,
   quota: Mapping[str, int] | None = None,
 ) -> PackedStream:
   """The stream with the places that the prompt needs.
+
+  Args are those of `PackedStream`.
 
   Raises:
     UserError: the prompt reads its input, so that it cannot be in a row of several; or an example
@@ -56,7 +58,7 @@ def packed_stream(
     look_ahead=packing.look_ahead,
     encoder=encoder,
     decoder=decoder,
-    row_multiple=microbatches,
+    row_multiple=row_multiple,
     task_ids=task_ids,
     quota=quota,
   )

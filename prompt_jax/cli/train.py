@@ -183,13 +183,13 @@ def _on_mesh(
   packing: Packing,
 ) -> Settings:
   """The settings for a mesh; refuses one over which model or batch do not divide."""
-  if packing.on:
-    raise UserError('A mesh takes rows of one example each: leave out --pack, or --mesh.')
   # What suits the caches of one device says nothing of a mesh.
   microbatches = settings.microbatches or 1
   _, leaves = find(base.model, base.vocabulary).model()
   shapes = {path: leaf.shape for path, leaf in leaves.items()}
-  placement.check(shapes, batch_size // microbatches)
+  # Packed rows are as many as divide: see `_stream`.
+  rows = placement.row_parts if packing.on else batch_size // microbatches
+  placement.check(shapes, rows)
   return dataclasses.replace(settings, microbatches=microbatches)
 
 
@@ -202,6 +202,7 @@ def _stream(
   numbers = task_prompts.numbers(setup.model.prompt, setup.task)
   if not packing.on:
     return BatchStream(examples, batch_size, settings.seed, task_ids=numbers, quota=quota)
+  microbatches = settings.microbatches or 1
   stream = packed_stream(
     setup.model,
     variables,
@@ -209,7 +210,7 @@ def _stream(
     packing,
     batch_size=batch_size,
     seed=settings.seed,
-    microbatches=settings.microbatches or 1,
+    row_multiple=microbatches * (setup.placement.row_parts if setup.placement else 1),
     task_ids=numbers,
     quota=quota,
   )

@@ -70,7 +70,7 @@ class PackedStream:
     encoder: what an example reserves in its encoder row.
     decoder: what it reserves in its decoder row.
     multiple: lengths of rows are multiples of it.
-    row_multiple: the number of rows is one of it (microbatches need equal parts).
+    row_multiple: the number of rows is one of it (microbatches and devices need equal parts).
     task_ids: task name -> `Batch.task_id`; None leaves it out.
     quota: task name -> examples of it in an epoch (`mixture.quotas`); None for every example once.
     number: the next batch, counted from 0 over all epochs.

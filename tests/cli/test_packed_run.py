@@ -1,9 +1,14 @@
 """`prompt-jax train --pack`, and what cannot be packed."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from prompt_jax.main import main
 from prompt_jax.training.records import read_records
+from tests.several import XLA
 
 
 @pytest.fixture
@@ -27,6 +32,27 @@ def test_a_packed_run_takes_as_many_examples_a_step_and_goes_on(train, tmp_path,
   # The same folder without --pack would be another run.
   assert main([*train, '--gin.EVAL_EVERY=0', '--steps=3']) == 2
   assert 'PACK' in capsys.readouterr().err
+
+
+def test_on_a_mesh_rows_are_as_many_as_divide_and_the_loss_is_that_of_one_device(train, tmp_path):
+  packed = [*train[:-2], '--pack', '--gin.ROW_LENGTH=48', '--steps=1', '--output']
+  assert main([*packed, str(tmp_path / 'one')]) == 0
+  # The number of devices is fixed when JAX starts.
+  done = subprocess.run(
+    [sys.executable, '-m', 'prompt_jax', *packed, str(tmp_path / 'eight'), '--mesh=8x1'],
+    env={**os.environ, 'XLA_FLAGS': XLA + ' --xla_force_host_platform_device_count=8'},
+    capture_output=True,
+    text=True,
+    timeout=400,
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'Packed: 8 examples a step in 8 rows of' in ' '.join(done.stdout.split())
+  one, eight = (
+    next(r for r in read_records(tmp_path / name / 'metrics.jsonl') if r['kind'] == 'train')
+    for name in ('one', 'eight')
+  )
+  for name in ('loss', 'grad_norm', 'examples', 'tokens'):
+    assert eight[name] == pytest.approx(one[name], rel=1e-5), name
 
 
 @pytest.mark.parametrize(

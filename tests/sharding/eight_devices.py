@@ -2,6 +2,8 @@
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.sharding.eight_devices METHOD
 
+With "packed" after the method, of a step with packed rows.
+
 A process of its own: the number of devices is fixed when JAX starts.
 """
 
@@ -14,6 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from prompt_jax.batch import Batch
+from prompt_jax.cli.packing import Packing, packed_stream
+from prompt_jax.data.example import Example
 from prompt_jax.inference.decode import greedy
 from prompt_jax.models.config import T5Config
 from prompt_jax.models.t5 import T5
@@ -25,6 +30,7 @@ from prompt_jax.prompts.initializers import Normal
 from prompt_jax.prompts.input_prompt import InputPrompt
 from prompt_jax.prompts.prefix_tuning import PrefixTuning
 from prompt_jax.prompts.tables import Plain
+from prompt_jax.prompts.task_prompts import TaskPrompts
 from prompt_jax.sharding import placement
 from prompt_jax.testing import tiny
 from prompt_jax.training.losses import Loss
@@ -32,12 +38,14 @@ from prompt_jax.training.partition import split
 from prompt_jax.training.step import create_state, train_step
 
 ROWS = Plain(initializer=Normal())
-# One for each field of an injection.
+# One for each field of an injection, and two that packed rows treat apart.
 METHODS = {
   'input': InputPrompt(length=4, table=ROWS),
   'kv': PrefixTuning(length=3, table=ROWS),
   'delta': ADePT(length=4, rank=2, table=ROWS),
   'hidden': DeepPrompt(length=4, table=ROWS),
+  'apart': InputPrompt(length=4, table=ROWS, sees_input=False),
+  'tasks': TaskPrompts(tasks=2, length=4, table=ROWS),
 }
 MESHES = {
   'data': (4, 2),
@@ -69,10 +77,35 @@ def parameters(model: PromptedT5):
   return {'backbone': backbone, 'prompt': rows}, constants
 
 
-def results(model: PromptedT5, place: placement.Placement | None):
+def packed(model: PromptedT5) -> Batch:
+  """10 examples of two tasks in 16 rows, most of two examples or of none."""
+  rng = np.random.default_rng(0)
+  ids = lambda n: rng.integers(3, 40, n).astype(np.int32)
+  tasks = ('one', 'two')
+  examples = [
+    Example(ids(2 + n % 5), ids(1 + n % 3), '', '', None, {}, tasks[n % 2]) for n in range(10)
+  ]
+  params, constants = parameters(model)
+  stream = packed_stream(
+    model,
+    variables_of(params, constants),
+    examples,
+    Packing(on=True, row_length=24),
+    batch_size=10,
+    seed=0,
+    row_multiple=16,
+    task_ids={'one': 0, 'two': 1} if 'task_id' in model.prompt.depends_on else None,
+  )
+  batch = stream.batch(0)
+  filled = (batch.encoder_segment_ids.max(1) - 1).tolist()
+  assert max(filled) > 0 > min(filled)
+  return jax.tree.map(jnp.asarray, batch)
+
+
+def results(model: PromptedT5, place: placement.Placement | None, batch: Batch):
   """(loss, gradient, tokens, bytes of the backbone on the first device)."""
   params, constants = parameters(model)
-  batch, tx = tiny.batch(rows=16), optax.sgd(1.0)
+  tx = optax.sgd(1.0)
   trainable, frozen = split(params)
   state = create_state(trainable, tx, seed=0)
   step = functools.partial(train_step, model=model, tx=tx, loss=Loss(), microbatches=2)
@@ -86,19 +119,23 @@ def results(model: PromptedT5, place: placement.Placement | None):
   gradient = jax.tree.map(
     lambda a, b: np.asarray(a - b), trainable, jax.device_get(after.trainable)
   )
-  variables = variables_of({**frozen, **jax.device_get(after.trainable)}, constants)
-  tokens = jax.jit(decode)(variables, batch.encoder_input_tokens)
+  tokens = np.zeros(0)
+  if batch.encoder_segment_ids is None:  # an input can be decoded, and a row of several cannot
+    variables = variables_of({**frozen, **jax.device_get(after.trainable)}, constants)
+    tokens = jax.jit(decode)(variables, batch.encoder_input_tokens)
   held = sum(jnp.asarray(x).addressable_shards[0].data.nbytes for x in jax.tree.leaves(frozen))
   return float(metrics['loss']), gradient, np.asarray(tokens), held
 
 
-def main(method: str) -> None:
+def main(method: str, rows: str = '') -> None:
   assert jax.device_count() == 8
   model = PromptedT5(T5(CONFIG), METHODS[method])
-  loss, gradient, tokens, held = results(model, None)
+  batch = packed(model) if rows == 'packed' else tiny.batch(rows=16)
+  loss, gradient, tokens, held = results(model, None, batch)
   found = {}
-  for layout, size in MESHES.items():
-    got = results(model, placement.make(size, layout, jax.devices()))
+  for layout in ('data', 'sequence') if rows == 'packed' else MESHES:
+    place = placement.make(MESHES[layout], layout, jax.devices())
+    got = results(model, place, batch)
     largest = lambda tree: max(float(np.abs(x).max()) for x in jax.tree.leaves(tree))
     found[layout] = {
       'loss': abs(got[0] / loss - 1),
@@ -110,4 +147,4 @@ def main(method: str) -> None:
 
 
 if __name__ == '__main__':
-  main(sys.argv[1])
+  main(*sys.argv[1:])

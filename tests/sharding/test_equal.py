@@ -1,4 +1,4 @@
-"""Eight devices compute what one does, for every layout and every kind of injection."""
+"""Eight devices compute what one does, for every layout, kind of injection and packed rows."""
 
 import json
 import os
@@ -27,10 +27,10 @@ HELD = {
 }
 
 
-@pytest.mark.parametrize('method', ['input', 'kv', 'delta', 'hidden'])
-def test_loss_gradient_and_decoded_tokens_of_eight_devices_are_those_of_one(method):
+def differences(*arguments):
+  """What `eight_devices` prints, by layout."""
   done = subprocess.run(
-    [sys.executable, '-m', 'tests.sharding.eight_devices', method],
+    [sys.executable, '-m', 'tests.sharding.eight_devices', *arguments],
     env={**os.environ, 'XLA_FLAGS': ' '.join(FLAGS), 'JAX_PLATFORMS': 'cpu'},
     cwd=ROOT,
     capture_output=True,
@@ -38,7 +38,12 @@ def test_loss_gradient_and_decoded_tokens_of_eight_devices_are_those_of_one(meth
     timeout=900,
   )
   assert done.returncode == 0, done.stderr
-  found = json.loads(done.stdout.splitlines()[-1])
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize('method', ['input', 'kv', 'delta', 'hidden'])
+def test_loss_gradient_and_decoded_tokens_of_eight_devices_are_those_of_one(method):
+  found = differences(method)
   assert found.keys() == LAYOUTS.keys()
   for layout, difference in found.items():
     assert difference['loss'] < 1e-5, layout
@@ -46,3 +51,10 @@ def test_loss_gradient_and_decoded_tokens_of_eight_devices_are_those_of_one(meth
     assert difference['tokens'] == 0, layout
     low, high = HELD[layout]
     assert low <= difference['held'] <= high, layout
+
+
+@pytest.mark.parametrize('method', ['input', 'kv', 'apart', 'tasks'])
+def test_packed_rows_over_eight_devices_are_those_of_one(method):
+  for layout, difference in differences(method, 'packed').items():
+    assert difference['loss'] < 1e-5, layout
+    assert difference['gradient'] < 1e-5, layout

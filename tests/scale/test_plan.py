@@ -50,6 +50,36 @@ def test_the_tensor_layout_cuts_the_weights_and_pays_by_collectives():
 
 
 @needs_libtpu
+def test_the_sequence_layout_sends_no_more_and_keeps_a_part_of_what_is_between_the_blocks():
+  # Inputs of 100 tokens and 28 rows of the prompt: 128 positions over 4.
+  wide = dataclasses.replace(CONFIG, emb_dim=1024)
+  work = dataclasses.replace(WORK, config=wide, batch=256, inputs=100)
+  tensor, sequence = (planned(work, mesh=(1, 4), layout=x) for x in ('tensor', 'sequence'))
+  # The encoder's sums, two a layer in each direction, have become reduce-scatters and gathers, and
+  # so have most of the decoder's; each half sends half of what a sum does.
+  halves = sequence.cost.collectives['reduce-scatter'].bytes
+  assert halves > 4 * 3 * 256 * 128 * 1024 * 2 * 3 / 4
+  sums = lambda plan: plan.cost.collectives['all-reduce'].bytes
+  assert sums(sequence) < 0.1 * sums(tensor)
+  sent = lambda plan: sum(t.bytes for t in plan.cost.collectives.values())
+  assert sent(sequence) < 1.05 * sent(tensor)
+  # A residual of each layer's beginning and one of its middle.
+  saved = 3 * 2 * 256 * 128 * 1024 * 2 * 3 / 4
+  assert tensor.memory.temporaries - sequence.memory.temporaries > 0.8 * saved
+  assert sequence.cost.flops == pytest.approx(tensor.cost.flops, rel=0.01)
+
+
+@needs_libtpu
+def test_two_slices_exchange_little_more_than_the_gradient():
+  place = planning.placement('v5e-4', (2, 4), 'tensor', 2)
+  assert [len({d.slice_index for d in row}) for row in place.mesh.devices] == [1, 1]
+  found = planning.plan(WORK, 'v5e-4', place)
+  # The prompt's gradient, float32[28, 256], and a few scalars.
+  assert 1 <= found.cost.between_slices.bytes / (28 * 256 * 4) < 1.3
+  assert found.cost.collectives['all-reduce'].bytes > 10 * found.cost.between_slices.bytes
+
+
+@needs_libtpu
 def test_what_does_not_fit_is_said_not_to_fit():
   wide = dataclasses.replace(CONFIG, emb_dim=8192, mlp_dim=65536, num_encoder_layers=12)
   found = planned(dataclasses.replace(WORK, config=wide))

@@ -69,7 +69,7 @@ class Devices:
   compilation_cache: str
   mesh: Sequence[int] | None
   layout: str
-  slices: int | None = None
+  slices: int | None
 
   def start(self) -> Placement | None:
     """Makes the device JAX's and its compiled programs kept; the mesh, None for one device."""

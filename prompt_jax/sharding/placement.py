@@ -216,14 +216,10 @@ def make(
       f'The mesh {wanted} has {count} devices, and the processes have {len(devices)} together. '
       'Give a mesh of all of them, so that none is idle.'
     )
-  devices, axes = devices[:count], ('data', 'model')
-  if slices is None:
-    slices = told(devices)
-  if slices > 1:
-    mesh = Mesh(arranged(wanted, devices, slices), axes, (AxisType.Auto, AxisType.Auto))
-  else:
-    mesh = jax.make_mesh(wanted, axes, (AxisType.Auto, AxisType.Auto), devices=devices)
-  return Placement(mesh, layout)
+  devices = devices[:count]
+  grid = arranged(wanted, devices, told(devices) if slices is None else slices)
+  axes = AxisType.Auto, AxisType.Auto
+  return Placement(Mesh(grid, ('data', 'model'), axes), layout)
 
 
 def _is_count(n: Any) -> bool:

@@ -30,7 +30,7 @@ def arranged(size: MeshSize, devices: Sequence[jax.Device], slices: int) -> np.n
   Args:
     size: of the mesh, which takes all of the devices.
     devices: of all slices. Where they do not say of which slice they are, a process is one.
-    slices: how many; 2 or more.
+    slices: how many.
 
   Returns:
     object[data, model] of devices; rows s * data / slices and on are those of slice s.
@@ -46,6 +46,8 @@ def arranged(size: MeshSize, devices: Sequence[jax.Device], slices: int) -> np.n
       f'into {slices} slices: "model" never crosses slices. Give a mesh with a multiple of '
       f'{slices} along data, such as {MeshSize(least, size.model)}.'
     )
+  if slices == 1 and told(devices) == 1:
+    return mesh_utils.create_device_mesh(size, devices, allow_split_physical_axes=True)
   by_process = len({_slice_of(d) for d in devices}) == 1
   members = collections.Counter(d.process_index if by_process else _slice_of(d) for d in devices)
   if len(members) != slices:

@@ -38,6 +38,18 @@ def test_a_process_is_a_slice_where_devices_do_not_tell(more):
   assert ids(found) == [[0, 2], [4, 6], [1, 3], [5, 7]]
 
 
+def test_without_slices_devices_stand_in_their_order_whatever_gpus_tell():
+  given = devices(platform='gpu', slice_index=lambda i: i // 4)
+  assert ids(arranged(MeshSize(2, 4), given, 1)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+  assert ids(arranged(MeshSize(1, 8), given, 1)) == [list(range(8))]
+
+
+def test_tpus_of_two_slices_are_not_taken_for_one():
+  given = devices(platform='tpu', slice_index=lambda i: i // 4)
+  with pytest.raises(UserError, match=r'1 slices are asked for.* of 2 slices. Give --slices 2\.'):
+    arranged(MeshSize(2, 4), given, 1)
+
+
 def test_only_tpus_tell_that_they_are_of_several_slices():
   halves = lambda i: i // 4
   assert told(devices(platform='tpu', slice_index=halves)) == 2

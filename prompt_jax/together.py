@@ -22,7 +22,10 @@ def alike(trees: Sequence[Any], what: Sequence[Hashable]) -> list[list[int]]:
 
 
 def mapped(
-  call: Callable[[Any], Any], trees: Sequence[Any], at_once: int | None = None
+  call: Callable[[Any], Any],
+  trees: Sequence[Any],
+  at_once: int | None = None,
+  vmap: Callable[[Callable[[Any], Any]], Callable[[Any], Any]] = jax.vmap,
 ) -> list[Any]:
   """`[call(tree) for tree in trees]`, computed together along a leading axis.
 
@@ -31,15 +34,16 @@ def mapped(
     trees: K trees that are alike.
     at_once: most trees of one `vmap`; more are cut into parts, one after the other, so that memory
       does not grow with K. None for all.
+    vmap: maps `call` over a stack; on a mesh `Placement.vmap`.
   """
   if len(trees) == 1:
     return [call(trees[0])]
   if at_once == 1:  # a loop whose body is `call` itself
     found = jax.lax.map(call, _stacked(trees))
   elif at_once is None or at_once >= len(trees):
-    found = jax.vmap(call)(_stacked(trees))
+    found = vmap(call)(_stacked(trees))
   else:
-    found = jax.lax.map(call, _stacked(trees), batch_size=at_once)
+    found = _in_groups(vmap(call), _stacked(trees), at_once)
   return [jax.tree.map(lambda x, k=k: x[k], found) for k in range(len(trees))]
 
 
@@ -72,6 +76,17 @@ def in_parts(call: Callable[[Any], Any], rows: Any, parts: int) -> Any:
     return call(rows)
   cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
   return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(call, cut))
+
+
+def _in_groups(call: Callable[[Any], Any], stacked: Any, size: int) -> Any:
+  """`call` of `size` trees after the other, and last of those that are left over."""
+  count = jax.tree.leaves(stacked)[0].shape[0]
+  whole = count - count % size
+  found = in_parts(call, jax.tree.map(lambda x: x[:whole], stacked), whole // size)
+  if whole == count:
+    return found
+  rest = call(jax.tree.map(lambda x: x[whole:], stacked))
+  return jax.tree.map(lambda *x: jnp.concatenate(x), found, rest)
 
 
 def _stacked(trees: Sequence[Any]) -> Any:

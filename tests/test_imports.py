@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
   'training.step': {'batch', 'together', 'training.losses', 'training.partition'},
   'training.population': {
     'batch',
+    'sharding',
     'together',
     'training.losses',
     'training.partition',

@@ -62,7 +62,8 @@ class Evaluator:
       batch_size: rows of a batch.
       normalize: for "rank": "tokens" divides a label's score by its number of tokens.
       task_ids: task name -> prompt, for methods that hold several.
-      at_once: most prompts that `each` runs together on a batch; None for `together.suited`.
+      at_once: most prompts that `each` runs together on a batch; None for `together.suited`;
+        on a mesh, for all, whose rows it cuts.
       placement: the mesh over which the model lies; None for one device. Batches are then of the
         next number of rows that divides over it.
 
@@ -102,7 +103,8 @@ class Evaluator:
         parts = 1 if placement or method != 'rank' else _parts(model, variables, tokens, ids)
         return in_parts(lambda x: call(variables, x[0], task_id=x[1]), (tokens, ids), parts)
 
-      return mapped(run, own, at_once or suited(len(own), *tokens.shape))
+      most = len(own) if placement else suited(len(own), *tokens.shape)
+      return mapped(run, own, at_once or most)
 
     self._call = jax.jit(placement.within(each) if placement else each)
 

@@ -1,5 +1,7 @@
 """Layouts: which logical axis is cut over which axes of the mesh (data, model)."""
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -58,11 +60,27 @@ def rules_of(layout: str) -> Rules:
 
 def parts(axis: str, rules: Rules, size: MeshSize) -> int:
   """Into how many parts a logical axis is cut."""
-  names = dict(rules).get(axis, ())
-  count = 1
-  for name in (names,) if isinstance(names, str) else names:
-    count *= getattr(size, name)
-  return count
+  return _devices(_mesh_axes(axis, rules), size)
+
+
+def prompt_axes(rules: Rules, size: MeshSize, prompts: int) -> tuple[str, ...]:
+  """The axes of the mesh over which prompts of one stack are cut, whole prompts on each part.
+
+  Of the axes of "batch", those with the most devices together that divide the prompts; the rows of
+  each prompt have the rest.
+  """
+  names = _mesh_axes('batch', rules)
+  every = itertools.chain.from_iterable(
+    itertools.combinations(names, n) for n in range(len(names) + 1)
+  )
+  working = [axes for axes in every if prompts % _devices(axes, size) == 0]
+  return max(working, key=lambda axes: _devices(axes, size))
+
+
+def without(axes: Sequence[str], rules: Rules) -> Rules:
+  """What the rules cut over the other axes of the mesh."""
+  left = ((name, tuple(n for n in _mesh_axes(name, rules) if n not in axes)) for name, _ in rules)
+  return tuple((name, names) for name, names in left if names)
 
 
 def check(layout: str, size: MeshSize, rows: int, dimensions: Mapping[str, Sequence[int]]) -> None:
@@ -108,6 +126,15 @@ def dimensions_of(
       for name, length in zip(names, shapes[path], strict=True):
         found.setdefault(name, set()).add(length)
   return {name: sorted(lengths) for name, lengths in found.items()}
+
+
+def _mesh_axes(axis: str, rules: Rules) -> tuple[str, ...]:
+  names = dict(rules).get(axis, ())
+  return (names,) if isinstance(names, str) else names
+
+
+def _devices(axes: Sequence[str], size: MeshSize) -> int:
+  return math.prod(getattr(size, name) for name in axes)
 
 
 def _indivisible(

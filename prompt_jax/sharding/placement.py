@@ -142,6 +142,30 @@ class Placement:
 
     return call
 
+  def vmap(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`jax.vmap(function)` of prompts: cut over devices, and the rows of each over the others.
+
+    For use in a function that is traced by `within`. Which devices: `layouts.prompt_axes`, down to
+    none where the prompts do not divide, so that any number of them will do.
+
+    Args:
+      function: of the arrays of one prompt. What it returns is whole on every device.
+    """
+
+    def call(stacked: Any) -> Any:
+      count = jax.tree.leaves(stacked)[0].shape[0]
+      axes = layouts.prompt_axes(self.rules, self.size, count)
+
+      def cut(x: jax.Array) -> jax.Array:
+        spec = PartitionSpec(axes, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - 1))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+      with nn.logical_axis_rules(layouts.without(axes, self.rules)):
+        found = jax.vmap(function, spmd_axis_name=axes or None)(jax.tree.map(cut, stacked))
+      return jax.lax.with_sharding_constraint(found, self.whole)
+
+    return call
+
   def _holds(self, x: Any) -> bool:
     sharding = x.sharding if isinstance(x, jax.Array) else None
     return isinstance(sharding, NamedSharding) and sharding.mesh == self.mesh

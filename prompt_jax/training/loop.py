@@ -177,18 +177,7 @@ def train_together(
     for m, trainable, constants in zip(members, fresh, collections, strict=True)
   ]
 
-  # Only the train states are donated.
-  pure = functools.partial(
-    population_step,
-    loss=loss or Loss(),
-    microbatches=settings.microbatches,
-    dropout=settings.dropout,
-    at_once=at_once,
-  )
-  options: dict[str, Any] = {'donate_argnums': 0, 'static_argnames': ('models', 'txs')}
-  if placement:  # what a step returns is small, and whole on every device
-    options['out_shardings'] = placement.whole
-  step = jax.jit(placement.within(pure) if placement else pure, **options)
+  step = _jitted(settings, loss or Loss(), at_once, placement)
 
   # Restore, loop, finish.
   saved = RunStates(folder / 'state', settings.keep, settings.mode)
@@ -248,6 +237,25 @@ def _split(
     fresh.append(trainable)
     own.append(rest)
   return fresh, frozen, own
+
+
+def _jitted(
+  settings: Settings, loss: Loss, at_once: int | None, placement: Placement | None
+) -> Callable:
+  """The step of which `Ahead` compiles programs. Only the train states are donated."""
+  pure = functools.partial(
+    population_step,
+    loss=loss,
+    microbatches=settings.microbatches,
+    dropout=settings.dropout,
+    at_once=at_once,
+    placement=placement,
+  )
+  options: dict[str, Any] = {'donate_argnums': 0, 'static_argnames': ('models', 'txs')}
+  if placement is None:
+    return jax.jit(pure, **options)
+  # What a step returns is small, and whole on every device.
+  return jax.jit(placement.within(pure), out_shardings=placement.whole, **options)
 
 
 def _counts(trainables: Sequence[Tree], of_one: int) -> str:

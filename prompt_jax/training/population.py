@@ -8,6 +8,9 @@ once over the rows of all prompts. Prompts of other shapes (another length, anot
 other stacks of the same program, each as wide as it is: nothing is padded and masked, and whatever
 a method injects takes part. Updates are each prompt's own, with an optimiser of its own.
 
+On a mesh the prompts of a stack are cut over the devices that the layout gives to a batch, as far
+as these divide them, and the rows of each prompt over the others: see `Placement.vmap`.
+
 So what a prompt becomes is what a run of its own makes of it, up to rounding.
 """
 
@@ -15,10 +18,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import optax
 from flax import linen as nn
 
 from prompt_jax.batch import Batch
+from prompt_jax.sharding.placement import Placement
 from prompt_jax.together import alike, mapped, suited
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.partition import Tree
@@ -38,6 +43,7 @@ def population_step(
   microbatches: int | None = None,
   dropout: bool = False,
   at_once: int | None = None,
+  placement: Placement | None = None,
 ) -> tuple[tuple[TrainState, ...], tuple[Metrics, ...]]:
   """`step.train_step` of each of K prompts; other arguments are those of one.
 
@@ -54,7 +60,9 @@ def population_step(
     dropout: see `train_step`; each prompt draws from the key in its own state.
     at_once: most prompts of one stack that run together; stacks of more are cut into as many parts,
       one after the other, so that the memory for activations does not grow with K. None for
-      `together.suited`.
+      `together.suited`; on a mesh, for all.
+    placement: the mesh over which `frozen` lies, by whose `within` this is traced; None for one
+      device.
 
   Returns:
     K states and K dicts of metrics.
@@ -81,9 +89,11 @@ def population_step(
         dropout=dropout,
       )
 
-    shape = batches[members[0]].encoder_input_tokens.shape
-    parts = at_once or suited(len(members), *shape)
-    found = mapped(gradient, [read[k] for k in members], parts)
+    parts = at_once
+    if parts is None and placement is None:
+      parts = suited(len(members), *batches[members[0]].encoder_input_tokens.shape)
+    vmap = placement.vmap if placement else jax.vmap
+    found = mapped(gradient, [read[k] for k in members], parts, vmap)
     for k, (g, metrics) in zip(members, found, strict=True):
       state, norm = updated(states[k], g, txs[k])
       new[k] = state, {**metrics, 'update_norm': norm}

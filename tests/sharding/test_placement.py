@@ -48,6 +48,33 @@ def test_unknown_parameters_are_all_listed():
 
 
 @pytest.mark.parametrize(
+  ('layout', 'size', 'axes'),
+  [
+    ('data', (4, 2), {8: ('data', 'model'), 12: ('data',), 6: ('model',), 3: (), 1: ()}),
+    ('data', (2, 4), {4: ('model',), 2: ('data',)}),
+    ('data', (3, 2), {6: ('data', 'model'), 9: ('data',), 4: ('model',)}),
+    ('tensor', (4, 2), {8: ('data',), 2: ()}),
+    ('fully_sharded', (8, 1), {16: ('data',), 4: ()}),
+    ('2d', (2, 4), {6: ('data',), 3: ()}),
+  ],
+)
+def test_prompts_are_cut_over_the_most_devices_that_divide_them(layout, size, axes):
+  rules = layouts.rules_of(layout)
+  found = {count: layouts.prompt_axes(rules, MeshSize(*size), count) for count in axes}
+  assert found == axes
+
+
+def test_rows_and_widths_have_the_axes_that_prompts_leave():
+  rules = layouts.rules_of('2d')
+  left = {'vocab': ('model',), 'heads': ('model',), 'joined_kv': ('model',), 'mlp': ('model',)}
+  assert dict(layouts.without(('data',), rules)) == left
+  everywhere = ('data', 'model')
+  assert layouts.without(everywhere, layouts.rules_of('fully_sharded')) == ()
+  assert dict(layouts.without(('model',), layouts.rules_of('data'))) == {'batch': ('data',)}
+  assert dict(layouts.without((), rules))['embed'] == ('data',)
+
+
+@pytest.mark.parametrize(
   ('layout', 'spec'),
   [
     ('data', P(None, None, None)),

@@ -109,6 +109,15 @@ def from_first(make: Callable[[], T]) -> T:
   return value
 
 
+def refuse_several(verb: str) -> None:
+  """Raises UserError where several processes were started for a verb that computes in one."""
+  if _in_srun() or count() > 1:
+    raise UserError(
+      f'{verb} computes in one process, and several were started. Start one, with --mesh for '
+      'the devices of its host; train takes those of several hosts.'
+    )
+
+
 def _given(
   coordinator: str | None, processes: int | None, process: int | None
 ) -> dict[str, Any] | None:
@@ -139,14 +148,19 @@ def _given(
 
 def _found() -> dict[str, Any] | None:
   """Arguments of `jax.distributed.initialize` where it finds the others; None elsewhere."""
-  in_step = 'SLURM_STEP_NODELIST' in os.environ
-  if in_step and int(os.environ.get('SLURM_NTASKS', '1')) > 1:
+  if _in_srun():
     return {'cluster_detection_method': 'slurm'}
   wanted = os.environ.get('JAX_PLATFORMS', 'tpu').split(',')
   chips = glob.glob('/dev/accel*') + glob.glob('/dev/vfio/[0-9]*')
   if chips and 'tpu' in wanted and importlib.util.find_spec('libtpu'):
     return {}
   return None
+
+
+def _in_srun() -> bool:
+  """Whether srun started this process as one of several."""
+  in_step = 'SLURM_STEP_NODELIST' in os.environ
+  return in_step and int(os.environ.get('SLURM_NTASKS', '1')) > 1
 
 
 def _initialised(arguments: dict[str, Any]) -> bool:

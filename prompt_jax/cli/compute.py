@@ -6,11 +6,13 @@ from collections.abc import Sequence
 import jax
 
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone
+from prompt_jax.checkpoints.source import find
 from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose
 from prompt_jax.models.config import with_dropout
 from prompt_jax.sharding import placement as meshes
 from prompt_jax.sharding.placement import Placement
+from prompt_jax.training.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,3 +78,27 @@ class Devices:
     chosen = choose(self.device)
     keep_compiled(self.compilation_cache, chosen)
     return meshes.make(self.mesh, self.layout, jax.devices(chosen.platform), self.slices)
+
+
+def on_mesh(
+  settings: Settings,
+  placement: Placement | None,
+  base: BaseModel,
+  batch_size: int,
+  packed: bool = False,
+) -> Settings:
+  """The settings for a mesh, before the model is read; as they are for one device.
+
+  Raises:
+    UserError: the model or the batch does not divide over it; with the nearest mesh that works.
+  """
+  if placement is None:
+    return settings
+  # What suits the caches of one device says nothing of a mesh.
+  microbatches = settings.microbatches or 1
+  _, leaves = find(base.model, base.vocabulary).model()
+  shapes = {path: leaf.shape for path, leaf in leaves.items()}
+  # Packed rows are as many as divide: see `train`.
+  rows = placement.row_parts if packed else batch_size // microbatches
+  placement.check(shapes, rows)
+  return dataclasses.replace(settings, microbatches=microbatches)

@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
+from prompt_jax import processes
 from prompt_jax.cli import cells, config, data
 from prompt_jax.cli.candidates import Candidate, Parts, candidates
-from prompt_jax.cli.compute import BaseModel, Devices
+from prompt_jax.cli.compute import BaseModel, Devices, on_mesh
 from prompt_jax.cli.population_report import conclude
 from prompt_jax.cli.population_scores import Scores
 from prompt_jax.cli.setup import set_up
@@ -25,7 +26,9 @@ ONE_OR_SEVERAL = {'learning_rate': 'learning_rates', 'length': 'lengths', 'init'
 
 
 def run(args: argparse.Namespace) -> None:
-  load(args)()
+  bound = load(args)
+  processes.refuse_several('population')
+  bound()
 
 
 def load(args: argparse.Namespace) -> Callable[..., Any]:
@@ -79,17 +82,17 @@ def population(
     inits: names of files in gin/inits.
     grid: values of other macros and bindings, by name.
     halving: steps at which the worse half stops.
-    at_once: most prompts computed together; None for what suits the device.
+    at_once: most prompts computed together; None for what suits the device, on a mesh for all.
   """
   console = Console()
-  if devices.start():
-    raise UserError('population computes on one device: leave out MESH, or use prompt-jax train.')
+  placement = devices.start()
+  settings = on_mesh(settings, placement, base, batch_size)
   varied = _grid(learning_rates, lengths, inits, grid)
   grid_cells = _cells(varied)
   _check_seeds(seeds)
   with cells.applied(grid_cells[0]):
     first = choose_task()
-  setup = set_up(base, None, first, None, most, dropout, console)
+  setup = set_up(base, placement, first, None, most, dropout, console)
   own_task = any(config.is_in(name, config.reads(data.choose)) for name in varied)
   found = candidates(
     grid_cells,
@@ -104,7 +107,7 @@ def population(
   tasks = list(dict.fromkeys(c.setup.task.name for c in found))
   _check_tasks(found, tasks, halving)
   folder = pathlib.Path(output or f'runs/{"-".join(tasks)}')
-  config.record(folder, may_change=('STEPS', 'AT_ONCE'))
+  config.record(folder, may_change=('STEPS', 'AT_ONCE', 'MESH', 'LAYOUT', 'SLICES'))
   scores = Scores(found, settings.patterns, batch_size, at_once)
   results = loop.train_together(
     members=[c.member for c in found],
@@ -116,6 +119,7 @@ def population(
     rungs=halving,
     at_once=at_once,
     console=console,
+    placement=placement,
   )
   conclude(found, results, scores, folder, batch_size)
 

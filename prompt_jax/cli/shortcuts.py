@@ -111,7 +111,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
          listed(at_least_one, 'a list of steps such as 200,400'), 'N,M'),
     Flag('at_once', 'AT_ONCE', 'most prompts computed together, to save memory', at_least_one,
          'N'),
-    DEVICE, COMPILATION_CACHE, PROFILE,
+    DEVICE, COMPILATION_CACHE, PROFILE, MESH, LAYOUT, SLICES,
   ),
   'sweep': (
     OUTPUT,

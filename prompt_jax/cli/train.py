@@ -12,9 +12,8 @@ import optax
 from rich.console import Console
 
 from prompt_jax import processes
-from prompt_jax.checkpoints.source import find
 from prompt_jax.cli import config, report, task_prompts, tuned
-from prompt_jax.cli.compute import BaseModel, Devices
+from prompt_jax.cli.compute import BaseModel, Devices, on_mesh
 from prompt_jax.cli.packing import Packing, packed_stream
 from prompt_jax.cli.setup import (
   Setup,
@@ -36,7 +35,6 @@ from prompt_jax.evaluation.report import write_predictions
 from prompt_jax.evaluation.suite import Suite
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
-from prompt_jax.sharding.placement import Placement
 from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.partition import count, merge, split
@@ -110,8 +108,7 @@ def train(
     raise UserError(
       'Weights in int8 cannot be trained: leave WEIGHTS out, or train the prompt only.'
     )
-  if placement:
-    settings = _on_mesh(settings, placement, base, batch_size, packing)
+  settings = on_mesh(settings, placement, base, batch_size, packing.on)
   may_change = ('STEPS', 'MESH', 'LAYOUT', 'SLICES')
   processes.from_first(lambda: config.record(folder, may_change))
   setup = set_up(base, placement, task, prompt, lengths, dropout, console)
@@ -173,24 +170,6 @@ def _tuned(
   if processes.is_first():
     write_events(result.folder)
   return result
-
-
-def _on_mesh(
-  settings: Settings,
-  placement: Placement,
-  base: BaseModel,
-  batch_size: int,
-  packing: Packing,
-) -> Settings:
-  """The settings for a mesh; refuses one over which model or batch do not divide."""
-  # What suits the caches of one device says nothing of a mesh.
-  microbatches = settings.microbatches or 1
-  _, leaves = find(base.model, base.vocabulary).model()
-  shapes = {path: leaf.shape for path, leaf in leaves.items()}
-  # Packed rows are as many as divide: see `_stream`.
-  rows = placement.row_parts if packing.on else batch_size // microbatches
-  placement.check(shapes, rows)
-  return dataclasses.replace(settings, microbatches=microbatches)
 
 
 def _stream(

@@ -1,12 +1,17 @@
 """`prompt-jax population` on a tiny model: a grid of prompts, its table and its files."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.main import main
+from tests.several import ROOT, XLA
 
 
 def flags(model, reviews, sizes, out, length=('--length=4',)) -> list[str]:
@@ -68,6 +73,73 @@ def test_the_same_command_again_changes_nothing(population, model, reviews, size
   assert 'LEARNING_RATES' in capsys.readouterr().err
 
 
+ON_TWO_DEVICES = """
+import json, sys
+from prompt_jax.main import main
+sys.exit([main(command) for command in json.loads(sys.argv[1])] != [2, 0])
+"""
+
+
+def test_a_mesh_of_two_devices_makes_the_same_prompts_and_one_device_goes_on(
+  population, model, reviews, sizes, tmp_path, capsys
+):
+  """Three prompts, whose rows are spread; from step 2 on two, of which each device has one."""
+  command = ['population', *flags(model, reviews, sizes, tmp_path), '--halving=2']
+  command += ['--seeds=0,1,2', '--learning_rates=3.0', '--gin.Settings.keep=2']
+  on_mesh = [*command, '--mesh=2x1', '--layout=fully_sharded']
+  done = subprocess.run(
+    [sys.executable, '-c', ON_TWO_DEVICES, json.dumps([[*on_mesh, '--batch_size=7'], on_mesh])],
+    env={**os.environ, 'XLA_FLAGS': f'{XLA} --xla_force_host_platform_device_count=2'},
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  assert 'cuts 7 rows at a time into 2 parts' in done.stderr
+  assert 'nearest mesh that works is 1x1' in done.stderr
+  left = assert_part_of(population, tmp_path)
+  # As if it had been killed after step 2.
+  shutil.rmtree(tmp_path / 'state' / '4')
+  for name in left:
+    (tmp_path / name / 'last.safetensors').unlink()
+  assert main(command) == 0
+  assert 'Going on after step 2' in capsys.readouterr().out
+  assert assert_part_of(population, tmp_path) == left
+
+
+def assert_part_of(population, folder) -> list[str]:
+  """Prompts and scores are those of the larger population; the names of those that went on."""
+  prompts = json.loads((folder / 'results.json').read_text())['prompts']
+  left = [p['name'] for p in prompts if p['steps'] == 4 and 'seed_2' not in p['name']]
+  assert sum(p['steps'] == 4 for p in prompts) == 2
+  assert left
+  for p in prompts[:2]:
+    evaluated = [
+      [json.loads(line) for line in (f / p['name'] / 'metrics.jsonl').read_text().splitlines()]
+      for f in (population, folder)
+    ]
+    at_two = [[r for r in of_one if r['step'] == 2][-1] for of_one in evaluated]
+    assert at_two[0]['kind'] == 'eval'
+    assert at_two[0]['accuracy'] == at_two[1]['accuracy']
+  for name in left:
+    rows, scores = [], []
+    for f in (population, folder):
+      rows.append(load_prompt(f / name / 'last.safetensors').params['encoder']['prompt'])
+      lines = (f / name / 'predictions.jsonl').read_text().splitlines()
+      scores.append([list(json.loads(line)['scores'].values()) for line in lines])
+    np.testing.assert_allclose(*rows, atol=1e-3)
+    np.testing.assert_allclose(*scores, atol=1e-3)
+  return left
+
+
+def test_one_of_several_processes_is_refused(model, reviews, sizes, tmp_path, capsys, monkeypatch):
+  monkeypatch.setenv('SLURM_STEP_NODELIST', 'localhost')
+  monkeypatch.setenv('SLURM_NTASKS', '2')
+  assert main(['population', *flags(model, reviews, sizes, tmp_path)]) == 2
+  assert 'population computes in one process, and several' in capsys.readouterr().err
+
+
 def test_lengths_initialisers_and_other_settings_vary(model, reviews, sizes, tmp_path, capsys):
   command = ['population', *flags(model, reviews, sizes, tmp_path, length=()), '--seeds=0']
   grid = '--gin.GRID={"adafactor.weight_decay": [0.0, 0.1]}'
@@ -114,6 +186,8 @@ def test_lengths_initialisers_and_other_settings_vary(model, reviews, sizes, tmp
     (['--halving=3'], ['The rung 3', 'EVAL_EVERY (2)']),
     (['--learning_rates=many'], ["'many' is not a list of numbers"]),
     (['--gin.TRAINABLE=("backbone/.*",)'], ['share a model that stays as it is']),
+    (['--mesh=64x1'], ['mesh 64x1 needs 64 devices']),
+    (['--layout=2d'], ["layout '2d' needs a mesh"]),
   ],
 )
 def test_a_mistake_is_one_line(more, words, model, reviews, sizes, tmp_path, capsys):

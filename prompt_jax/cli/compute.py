@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone
 from prompt_jax.checkpoints.source import find
 from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose
+from prompt_jax.errors import UserError
 from prompt_jax.models.config import with_dropout
 from prompt_jax.sharding import placement as meshes
 from prompt_jax.sharding.placement import Placement
@@ -26,6 +28,7 @@ class BaseModel:
     weights: see `load_backbone`.
     query_chunk: see `models.config.T5Config`.
     scores_dtype: see `models.config.T5Config`.
+    attention: see `models.config.T5Config`.
     max_positions: most encoder positions, prompt rows and tokens together.
   """
 
@@ -35,10 +38,20 @@ class BaseModel:
   weights: str | None
   query_chunk: int | None
   scores_dtype: str
+  attention: str
   max_positions: int
 
   def load(self, dropout: float, placement: Placement | None) -> Backbone:
-    """The model, on the mesh where there is one; `dropout` is its probability of it."""
+    """The model, on the mesh where there is one; `dropout` is its probability of it.
+
+    Raises:
+      UserError: a kernel for another kind of device than this, or as `load_backbone`.
+    """
+    platform = next(iter(jnp.empty(0).devices())).platform
+    if self.attention == 'fused' and platform != 'tpu':
+      raise UserError(
+        f'The fused attention is a kernel for TPUs, and this is a {platform}: leave ATTENTION out.'
+      )
     place = {'place': placement.put_backbone_leaf} if placement else {}
     backbone = load_backbone(
       self.model,
@@ -51,6 +64,7 @@ class BaseModel:
       with_dropout(backbone.config, dropout),
       query_chunk=self.query_chunk,
       scores_dtype=self.scores_dtype,
+      attention=self.attention,
     )
     return dataclasses.replace(backbone, config=architecture)
 

@@ -56,6 +56,7 @@ def plan(
   dtype: str,
   query_chunk: int | None,
   scores_dtype: str,
+  attention: str,
   remat: str,
   search: bool,
   output: str | None,
@@ -79,6 +80,7 @@ def plan(
     dtype: that is computed in.
     query_chunk: see `T5Config`.
     scores_dtype: see `T5Config`.
+    attention: see `T5Config`.
     remat: see `T5Config`.
     search: try ways of running each step instead of one, and find the smallest slice.
     output: a .json or .md file for the same; None prints only.
@@ -94,7 +96,13 @@ def plan(
     slice_of(topology)
   jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
   jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
-  settings = dict(dtype=dtype, query_chunk=query_chunk, scores_dtype=scores_dtype, remat=remat)
+  settings = dict(
+    dtype=dtype,
+    query_chunk=query_chunk,
+    scores_dtype=scores_dtype,
+    attention=attention,
+    remat=remat,
+  )
   work = Work(
     config=dataclasses.replace(architecture, **settings),  # type: ignore[arg-type]
     method=prompt,

@@ -163,6 +163,8 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('microbatches', 'MICROBATCHES', 'parts of a training batch', at_least_one, 'N'),
     Flag('query_chunk', 'QUERY_CHUNK', 'queries that attend at a time', at_least_one, 'N'),
     Flag('scores', 'SCORES_DTYPE', 'dtype of attention scores', metavar='float32|bfloat16'),
+    Flag('attention', 'ATTENTION', "of the encoder's rows; fused: a TPU kernel",
+         metavar='plain|fused'),
     Flag('remat', 'REMAT', 'what the backward pass computes again', metavar='cheap|all'),
     Flag('search', 'SEARCH', 'try ways of running it; find the smallest slice', switch=True),
     Flag('output', 'OUTPUT', 'a .json or .md file', metavar='FILE'),

@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 Array = jax.Array
 KeysValues = tuple[Array, Array]  # keys and values, each [B|1, K, N, D]
-_MASKED = -1e10  # T5X's value; finite, so that a fully masked row stays finite too
+MASKED = -1e10  # T5X's value; finite, so that a fully masked row stays finite too
 
 
 def attend(
@@ -71,7 +71,7 @@ def _weights(
   logits = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
   if bias is not None:
     logits = logits + bias.astype(dtype)
-  return jax.nn.softmax(jnp.where(mask, logits, _MASKED), axis=-1).astype(q.dtype)
+  return jax.nn.softmax(jnp.where(mask, logits, MASKED), axis=-1).astype(q.dtype)
 
 
 def _mixed(weights: Array, groups: Sequence[KeysValues], keep: Array | None) -> Array:

@@ -29,6 +29,8 @@ class T5Config:
     query_chunk: queries that attend at a time, which bounds the memory of long inputs; None for
       all. See `models.attend`.
     scores_dtype: of attention logits and weights; "bfloat16" (T5X's) halves their traffic.
+    attention: of the encoder's rows to each other: "plain", or "fused", one TPU kernel whose scores
+      stay on the chip; see `models.fused`.
     remat: what a layer computes again in its backward pass: "cheap", all but `layers.KEPT`, or
       "all", which keeps its input only and costs 40 % more FLOPs.
   """
@@ -50,6 +52,7 @@ class T5Config:
   unroll: int = 1
   query_chunk: int | None = None
   scores_dtype: str = 'float32'
+  attention: str = 'plain'
   remat: str = 'cheap'
 
   def __post_init__(self):
@@ -57,6 +60,10 @@ class T5Config:
       raise UserError(f'dtype is {self.dtype!r}; T5 computes in float32 or bfloat16.')
     if self.scores_dtype not in ('float32', 'bfloat16'):
       raise UserError(f'scores_dtype is {self.scores_dtype!r}; expected float32 or bfloat16.')
+    if self.attention not in ('plain', 'fused'):
+      raise UserError(f'attention is {self.attention!r}; expected plain or fused.')
+    if self.attention == 'fused' and self.query_chunk is not None:
+      raise UserError('The fused attention has no logits to cut: leave query_chunk out.')
     if self.remat not in ('cheap', 'all'):
       raise UserError(f'remat is {self.remat!r}; expected cheap or all.')
     if self.query_chunk is not None and self.query_chunk < 1:

@@ -121,10 +121,14 @@ class RelativeBias(nn.Module):
 
 
 class Attention(nn.Module):
-  """Multi-head attention. Project keys and values with `keys_values`, then call."""
+  """Multi-head attention. Project keys and values with `keys_values`, then call.
+
+  `may_fuse` where `T5Config.attention` decides; other attention is plain.
+  """
 
   cfg: T5Config
   deterministic: bool
+  may_fuse: bool = False
 
   def setup(self):
     joined = self.cfg.num_heads * self.cfg.head_dim
@@ -164,7 +168,13 @@ class Attention(nn.Module):
       keys = sum(k.shape[1] for k, _ in groups)
       ones = jnp.ones((q.shape[0], q.shape[2], 1, keys), q.dtype)
       keep = self.dropout(ones, deterministic=False)
-    y = attend(q, groups, mask, bias, keep, scores_dtype=cfg.scores_dtype, chunk=cfg.query_chunk)
+    if self.may_fuse and cfg.attention == 'fused':
+      from prompt_jax.models.fused import attend_fused  # half a second, of Pallas
+
+      assert bias is not None  # of relative positions, as all self-attention has it
+      y = attend_fused(q, groups, mask, bias, keep, scores_dtype=cfg.scores_dtype)
+    else:
+      y = attend(q, groups, mask, bias, keep, scores_dtype=cfg.scores_dtype, chunk=cfg.query_chunk)
     y = constrained(y, 'batch', 'length', 'heads', 'kv')
     return constrained(self.out(y.reshape(*y.shape[:2], -1)), 'batch', 'length', 'embed')
 

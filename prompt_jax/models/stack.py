@@ -88,7 +88,7 @@ class EncoderLayer(nn.Module):
     if self.cfg.relpos_per_layer:
       table = layers.RelativeBias(self.cfg, name='relpos_bias')
     norm = layers.RMSNorm(name='pre_attention_layer_norm')
-    attention = layers.Attention(self.cfg, self.deterministic, name='attention')
+    attention = layers.Attention(self.cfg, self.deterministic, may_fuse=True, name='attention')
     mlp_norm = layers.RMSNorm(name='pre_mlp_layer_norm')
     mlp = layers.Mlp(self.cfg, self.deterministic, name='mlp')
 

@@ -7,6 +7,7 @@ With "packed" after the method, of a step with packed rows.
 A process of its own: the number of devices is fixed when JAX starts.
 """
 
+import dataclasses
 import functools
 import json
 import sys
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import pallas as pl
 
 from prompt_jax.batch import Batch
 from prompt_jax.cli.packing import Packing, packed_stream
@@ -45,6 +47,7 @@ METHODS = {
   'delta': ADePT(length=4, rank=2, table=ROWS),
   'hidden': DeepPrompt(length=4, table=ROWS),
   'apart': InputPrompt(length=4, table=ROWS, sees_input=False),
+  'fused': InputPrompt(length=4, table=ROWS),  # the kernel of attention on eight devices
   'tasks': TaskPrompts(tasks=2, length=4, table=ROWS),
 }
 MESHES = {
@@ -132,6 +135,9 @@ def main(method: str, rows: str = '') -> None:
   model = PromptedT5(T5(CONFIG), METHODS[method])
   batch = packed(model) if rows == 'packed' else tiny.batch(rows=16)
   loss, gradient, tokens, held = results(model, None, batch)
+  if method == 'fused':
+    pl.pallas_call = functools.partial(pl.pallas_call, interpret=True)
+    model = PromptedT5(T5(dataclasses.replace(CONFIG, attention='fused')), METHODS[method])
   found = {}
   for layout in ('data', 'sequence') if rows == 'packed' else MESHES:
     place = placement.make(MESHES[layout], layout, jax.devices())

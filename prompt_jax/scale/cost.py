@@ -43,11 +43,13 @@ class Cost:
   """What one step costs one device.
 
   Attributes:
-    flops: of matrix products.
+    flops: of matrix products; of kernels, what they declare.
     hbm_bytes: read from and written to its memory.
     roofline_seconds: sum over instructions of max(FLOPs / peak, bytes / bandwidth): a lower bound.
-    cycle_seconds: sum of the compiler's own estimated cycles / clock, where it gives them, and the
-      roofline where it does not; no instruction overlaps another.
+    cycle_seconds: sum of the compiler's own estimated cycles / clock, where it gives them, of
+      `kernel_seconds`, and of the roofline elsewhere; no instruction overlaps another.
+    kernel_seconds: of kernels (Pallas), whose cycles the text does not tell: max(FLOPs /
+      `Chip.kernel_flops`, bytes / bandwidth), by what they declare.
     collectives: by kind.
     collective_seconds: bytes sent / bandwidth of one link; no collective overlaps anything.
     unknown_loops: loops whose end depends on data, or was not found.
@@ -58,6 +60,7 @@ class Cost:
   hbm_bytes: float
   roofline_seconds: float
   cycle_seconds: float
+  kernel_seconds: float
   collectives: dict[str, Traffic]
   collective_seconds: float
   unknown_loops: int
@@ -74,7 +77,7 @@ def cost(text: str, chip: Chip, unknown_trips: int = 1) -> Cost:
   """
   program = Program(text, unknown_trips)
   counter = _Counter(program)
-  flops = hbm = roofline = cycles = 0.0
+  flops = hbm = roofline = cycles = kernels = 0.0
   counts: dict[str, int] = collections.Counter()
   sent: dict[str, float] = collections.defaultdict(float)
   channels: set[tuple[str, str | None]] = set()
@@ -95,12 +98,16 @@ def cost(text: str, chip: Chip, unknown_trips: int = 1) -> Cost:
     flops += times * work
     hbm += times * moved
     roofline += times * least
-    cycles += times * _cycle_seconds(instruction, chip, least)
+    if _declared(instruction, 'flops') is None:
+      cycles += times * _cycle_seconds(instruction, chip, least)
+    else:
+      kernels += times * max(work / chip.kernel_flops, moved / chip.bandwidth)
   return Cost(
     flops=flops,
     hbm_bytes=hbm,
     roofline_seconds=roofline,
-    cycle_seconds=cycles,
+    cycle_seconds=cycles + kernels,
+    kernel_seconds=kernels,
     collectives={kind: Traffic(counts[kind], sent[kind]) for kind in sorted(counts)},
     collective_seconds=sum(sent.values()) / chip.link,
     unknown_loops=program.unknown_loops,
@@ -139,6 +146,14 @@ def _collectives(
       if kind == 'all-reduce' and [i.operation for i in kept] == ['dynamic-slice']:
         kind = 'reduce-scatter'
       yield kind, _sent(inside, kind, each)
+
+
+def _declared(instruction: Instruction, what: str) -> float | None:
+  """What a kernel says of itself (`pallas_call(cost_estimate=)`); None of anything else."""
+  if instruction.operation != 'custom-call' or 'tpu_custom_call' not in instruction.attributes:
+    return None
+  found = re.search(rf'"cost_estimate":\{{[^}}]*"{what}":"(\d+)"', instruction.attributes)
+  return int(found[1]) if found else None
 
 
 def _sent(computation: Computation, kind: str, instruction: Instruction) -> float:
@@ -193,7 +208,7 @@ class _Counter:
       return _product_flops(instruction, self._computations[computation])
     if instruction.operation == 'fusion':
       return sum(self._flops_inside(c) for c in instruction.called if c in self._computations)
-    return 0
+    return _declared(instruction, 'flops') or 0
 
   def _flops_inside(self, computation: str) -> float:
     return sum(self.flops_of(computation, i) for i in self._computations[computation].values())
@@ -203,6 +218,9 @@ class _Counter:
     operation = instruction.operation
     if operation in _FREE or operation.endswith('-done'):
       return 0
+    declared = _declared(instruction, 'bytes_accessed')
+    if declared is not None:
+      return declared
     results = [b for b in instruction.buffers if b.in_hbm]
     if operation in ('slice-start', 'dynamic-slice-start'):
       return min((b.bytes for b in results[:2]), default=0)

@@ -11,14 +11,15 @@ GIB = 2**30
 COLUMNS = (
   'step', 'topology', 'layout', 'mesh', 'weights', 'micro', 'remat', 'fits', 'arguments GiB',
   'temporaries GiB', 'needed / limit GiB', 'TFLOP', 'HBM GB', 'collectives', 'roofline s',
-  'estimate s', 'ideal s', 'compile s',
+  'kernels s', 'estimate s', 'ideal s', 'compile s',
 )  # fmt: skip
 FORMULA = (
   'All figures are of one device. Estimate: the sum over all instructions, loops multiplied out, '
   "of the compiler's cycles / clock, and of bytes sent / bandwidth of one link; nothing overlaps. "
-  'Roofline, a lower bound: the sum of max(FLOPs / peak, bytes / memory bandwidth). Ideal: '
-  '4 FLOPs a weight and token, and attention, at peak. What goes between slices is in no '
-  'time. Nothing was timed on a TPU.'
+  'Kernels, a part of it whose cycles are not told: the FLOPs or bytes that they declare, at the '
+  "rate that the compiler's schedule of attention reaches. Roofline, a lower bound: the sum of "
+  'max(FLOPs / peak, bytes / memory bandwidth). Ideal: 4 FLOPs a weight and token, and attention, '
+  'at peak. What goes between slices is in no time. Nothing was timed on a TPU.'
 )
 
 
@@ -51,6 +52,7 @@ def cells(row: Row) -> list[str]:
     _number(cost.hbm_bytes / 1e9 if cost else None, 1),
     _collectives(p),
     _number(cost.roofline_seconds if cost else None, 3),
+    _number(cost.kernel_seconds if cost else None, 3),
     _number(p.estimate_seconds, 3),
     _number(p.ideal_seconds, 3),
     _number(p.compile_seconds, 0),

@@ -6,7 +6,8 @@ from prompt_jax.scale.chips import Chip
 from prompt_jax.scale.cost import Traffic, cost
 from prompt_jax.scale.hlo import Program
 
-CHIP = Chip(flops=1e6, memory=1 << 30, bandwidth=1e6, link=1e3, clock=1e3)
+CHIP = Chip(flops=1e6, kernel_flops=2.5e5, memory=1 << 30, bandwidth=1e6, link=1e3, clock=1e3)
+PRODUCT = 2 * 8 * 16 * 32 / CHIP.flops  # seconds of LOOP's, once
 # A loop that runs 5 times (from 2 to 12 in steps of 2) around a product with one of the stacked
 # weights, then a sum over 4 devices.
 LOOP = """\
@@ -84,8 +85,21 @@ def test_a_fused_slice_of_stacked_weights_reads_only_its_slice():
 
 def test_time_is_of_cycles_where_the_compiler_gives_them_and_the_roofline_elsewhere():
   found = cost(LOOP, CHIP)
-  product = 2 * 8 * 16 * 32 / CHIP.flops
-  assert found.cycle_seconds - found.roofline_seconds == pytest.approx(5 * (0.040 - product))
+  assert found.cycle_seconds - found.roofline_seconds == pytest.approx(5 * (0.040 - PRODUCT))
+
+
+def test_a_kernel_counts_by_what_it_declares():
+  body = '"cost_estimate":{"flops":"8000000","transcendentals":"7","bytes_accessed":"300000"}'
+  call = 'f32[8,32]{1,0:S(1)} custom-call(%x, %one_w), custom_call_target="tpu_custom_call", '
+  lines = LOOP.splitlines()
+  at = next(i for i, line in enumerate(lines) if 'calls=%product' in line)
+  lines[at] = f'  %y = {call}backend_config={{"custom_call_config":{{{body}}}}}'
+  found, without = cost('\n'.join(lines), CHIP), cost(LOOP, CHIP)
+  assert found.flops == 5 * 8e6
+  assert found.roofline_seconds == pytest.approx(without.roofline_seconds - 5 * PRODUCT + 5 * 8)
+  # The rate of kernels is a quarter of the peak; the bytes take less time.
+  assert (without.kernel_seconds, found.kernel_seconds) == (0, pytest.approx(5 * 8 * 4))
+  assert found.cycle_seconds == pytest.approx(without.cycle_seconds - 5 * 0.040 + 5 * 8 * 4)
 
 
 def test_a_ring_sends_twice_three_quarters_for_a_sum_over_four():

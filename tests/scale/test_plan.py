@@ -74,6 +74,16 @@ def test_two_slices_exchange_little_more_than_the_gradient():
 
 
 @needs_libtpu
+def test_the_kernel_of_attention_compiles_and_its_work_is_counted():
+  config = dataclasses.replace(CONFIG, attention='fused')
+  work = dataclasses.replace(WORK, config=config, inputs=128)  # 156 positions: no whole vectors
+  found = planned(work, mesh=(2, 2), layout='tensor')
+  assert found.cost.kernel_seconds > 0
+  # A tenth of it is the kernel's.
+  assert 1 <= found.cost.flops / (planning.train_flops(work) / 4) < 1.05
+
+
+@needs_libtpu
 def test_what_does_not_fit_is_said_not_to_fit():
   wide = dataclasses.replace(CONFIG, emb_dim=8192, mlp_dim=65536, num_encoder_layers=12)
   found = planned(dataclasses.replace(WORK, config=wide))

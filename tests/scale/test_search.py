@@ -25,7 +25,7 @@ def light_weights(monkeypatch):
 def result(fits: bool, seconds: float) -> Plan:
   if not fits:
     return Plan(False, 2, 1, None, None, 0.0, None)
-  return Plan(True, 1, 2, Memory(1, 0, 0), Cost(0, 0, 0, seconds, {}, 0, 0), 0.0, None)
+  return Plan(True, 1, 2, Memory(1, 0, 0), Cost(0, 0, 0, seconds, 0, {}, 0, 0), 0.0, None)
 
 
 class Compiler:

@@ -40,18 +40,23 @@ def held_out(
   where: dict[Hashable, str] = {}
   for waiting in in_class.values():
     total = sum(size[group] for group in waiting)
-    for split, fraction in fractions.items():
-      drawn = _draw(waiting, size, round(fraction * total)) if fraction > 0 else []
+    wanted = [split for split, fraction in fractions.items() if fraction > 0]
+    for number, split in enumerate(wanted):
+      later = len(wanted) - number  # the other splits, and the rest
+      drawn = _draw(waiting, size, round(fractions[split] * total), later)
       where |= dict.fromkeys(drawn, split)
       waiting = [group for group in waiting if group not in where]
   return [where.get(group, rest) for group in groups]
 
 
-def _draw(waiting: Sequence[Hashable], size: Mapping[Hashable, int], rows: int) -> list[Hashable]:
-  """Groups in their order that fit into `rows`; the smallest if none does; never all."""
+def _draw(
+  waiting: Sequence[Hashable], size: Mapping[Hashable, int], rows: int, later: int
+) -> list[Hashable]:
+  """Groups in their order that fit into `rows`, but for `later` that are left to others; the
+  smallest if none does; never all."""
   drawn: list[Hashable] = []
   for group in waiting:
-    if size[group] <= rows and len(drawn) < len(waiting) - 1:
+    if size[group] <= rows and len(drawn) < len(waiting) - later:
       drawn.append(group)
       rows -= size[group]
   if not drawn and len(waiting) > 1:

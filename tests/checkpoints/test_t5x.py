@@ -44,7 +44,8 @@ def unpack(name: str, folder: pathlib.Path) -> pathlib.Path:
     path.write_bytes(gzip.decompress(packed.read_bytes()))
     return path
   with tarfile.open(packed) as tar:
-    tar.extractall(folder, filter='data')
+    # Python 3.11.3 and older have no filter.
+    tar.extractall(folder, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}))
   return next(iter(folder.rglob('checkpoint_3')), folder / name.removesuffix('.tar.gz'))
 
 

@@ -26,7 +26,13 @@ from tests.sharding.eight_devices import CONFIG, METHODS, parameters
 
 DROPPED = CONFIG.__class__(**{**vars(CONFIG), 'dropout_rate': 0.2})
 # Four prompts are cut over four, two, all and four of these devices, three prompts over none.
-MESHES = {'data': (4, 2), 'tensor': (2, 4), 'fully_sharded': (2, 2), '2d': (4, 2)}
+MESHES = {
+  'data': (4, 2),
+  'tensor': (2, 4),
+  'sequence': (2, 4),
+  'fully_sharded': (2, 2),
+  '2d': (4, 2),
+}
 STACKS = {'input': 4, 'hidden': 3}
 
 

@@ -1,6 +1,7 @@
 """The embedded tasks: prose alone, no duplicates, nothing shared between splits."""
 
 import collections
+import importlib.util
 import itertools
 
 import pytest
@@ -58,9 +59,11 @@ def test_files_are_held_out_whole(files):
 
 
 def test_every_label_is_learned_and_asked(iid, files):
+  # Some systems leave tkinter out of their Python.
+  missing = set() if importlib.util.find_spec('tkinter') else {'window'}
   for splits in (iid, files):
     for examples in splits.values():
-      assert {e.targets_text for e in examples} == set(docstrings.LABELS)
+      assert {e.targets_text for e in examples} == set(docstrings.LABELS) - missing
       assert all(docstrings.LABELS[e.label] == e.targets_text for e in examples)
 
 

@@ -85,15 +85,7 @@ def plan(
     search: try ways of running each step instead of one, and find the smallest slice.
     output: a .json or .md file for the same; None prints only.
   """
-  if output is not None and pathlib.Path(output).suffix not in FORMS:
-    raise UserError(f'The output is {output!r}; expected a name that ends in .json or .md.')
-  if search and slices > 1:
-    raise UserError('--search tries ways of running on one slice. Leave out --slices, or --search.')
-  for step in steps:
-    if step not in STEPS:
-      raise unknown('step', step, STEPS)
-  for topology in topologies:
-    slice_of(topology)
+  _check(topologies, steps, search, slices, output)
   jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
   jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
   settings = dict(
@@ -128,6 +120,21 @@ def plan(
   _show(rows, console)
   if output is not None:
     _write(pathlib.Path(output), rows)
+
+
+def _check(
+  topologies: Sequence[str], steps: Sequence[str], search: bool, slices: int, output: str | None
+) -> None:
+  """Refuses what no compiler needs to be asked about."""
+  if output is not None and pathlib.Path(output).suffix not in FORMS:
+    raise UserError(f'The output is {output!r}; expected a name that ends in .json or .md.')
+  if search and slices > 1:
+    raise UserError('--search tries ways of running on one slice. Leave out --slices, or --search.')
+  for step in steps:
+    if step not in STEPS:
+      raise unknown('step', step, STEPS)
+  for topology in topologies:
+    slice_of(topology)
 
 
 def _searched(work: Work, topology: str, console: Console) -> Iterator[Row]:

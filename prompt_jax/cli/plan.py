@@ -2,12 +2,14 @@
 
 import argparse
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
 
 import jax
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
@@ -24,15 +26,13 @@ from prompt_jax.sharding.layouts import MeshSize
 
 FORMS = ('.json', '.md')
 BEST = 5  # of a search
-TRIED = ('mesh', 'layout', 'weights', 'microbatches', 'remat')  # by a search, not by the user
+# What is neither given nor looked for; the slice and its mesh always are.
+DEFAULT = Setting('', 'data', MeshSize(1, 1), 'bfloat16', 1, 'cheap')
 
 
 def run(args: argparse.Namespace) -> None:
   if not args.model:
     raise UserError('Give --model, a file of gin/models such as t5_1_1/xxl.')
-  given = [name for name in TRIED if getattr(args, name) is not None]
-  if args.search and given:
-    raise UserError(f'--search tries every --{given[0]} itself. Leave out one of the two.')
   includes = [('models', args.model)]
   includes += [('prompts', args.prompt)] if args.prompt else []
   config.load(args, plan, includes)()
@@ -45,19 +45,20 @@ def plan(
   topologies: Sequence[str],
   steps: Sequence[str],
   mesh: Sequence[int] | None,
-  layout: str,
+  layout: str | None,
   slices: int,
-  weights: str,
+  weights: str | None,
   batch_size: int,
   input_length: int,
   target_length: int,
   labels: int,
-  microbatches: int,
+  microbatches: int | None,
   dtype: str,
   query_chunk: int | None,
   scores_dtype: str,
   attention: str,
-  remat: str,
+  remat: str | None,
+  fit: bool,
   search: bool,
   output: str | None,
 ) -> None:
@@ -68,24 +69,25 @@ def plan(
     prompt: the method; None for the bare model, which has no training step.
     topologies: names of `scale.chips.SLICES`.
     steps: of `scale.program.STEPS`.
-    mesh: (data, model) devices along each axis; None for all along "data".
-    layout: see `sharding.layouts.LAYOUTS`.
+    mesh: (data, model) devices along each axis; None for all along "data", or to be found.
+    layout: see `sharding.layouts.LAYOUTS`; None for "data", or to be found.
     slices: so many of each topology, over which "data" is cut first.
-    weights: storage of frozen weights, see `scale.program.Work`.
+    weights: storage of frozen weights, see `scale.program.Work`; None for bfloat16, or to be found.
     batch_size: rows a step.
     input_length: tokens of an input.
     target_length: tokens of a target.
     labels: that an evaluation ranks.
-    microbatches: parts of a training batch.
+    microbatches: parts of a training batch; None for 1, or to be found.
     dtype: that is computed in.
     query_chunk: see `T5Config`.
     scores_dtype: see `T5Config`.
     attention: see `T5Config`.
-    remat: see `T5Config`.
-    search: try ways of running each step instead of one, and find the smallest slice.
+    remat: see `T5Config`; None for "cheap", or to be found.
+    fit: find the first way of running each step that fits.
+    search: find the fastest ways, and the smallest slice; of what is not given.
     output: a .json or .md file for the same; None prints only.
   """
-  _check(topologies, steps, search, slices, output)
+  _check(topologies, steps, fit, search, slices, output)
   jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
   jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
   settings = dict(
@@ -93,43 +95,65 @@ def plan(
     query_chunk=query_chunk,
     scores_dtype=scores_dtype,
     attention=attention,
-    remat=remat,
+    remat=remat or DEFAULT.remat,
   )
   work = Work(
     config=dataclasses.replace(architecture, **settings),  # type: ignore[arg-type]
     method=prompt,
-    weights=weights,
+    weights=weights or DEFAULT.weights,
     batch=batch_size,
     inputs=input_length,
     targets=target_length,
-    microbatches=microbatches,
+    microbatches=microbatches or DEFAULT.microbatches,
     labels=labels,
   )
+  given = ways.Given(MeshSize(*mesh) if mesh else None, layout, weights, microbatches, remat)
   console = Console()
   rows = []
   for step in steps:
     of_step = dataclasses.replace(work, step=step)
     for topology in topologies:
       if search:
-        rows += list(_searched(of_step, topology, console))
-        continue
-      size = MeshSize(*mesh) if mesh else MeshSize(slices * slice_of(topology).devices, 1)
-      micro = microbatches if step == 'train' else 1
-      setting = Setting(topology, layout, size, weights, micro, remat, slices)
-      rows.append(Row(step, setting, ways.compiled(of_step, setting)))
+        rows += list(_searched(of_step, topology, given, console))
+      elif fit:
+        rows += list(_fitting(of_step, topology, given, console))
+      else:
+        setting = _setting(topology, given, slices, step)
+        rows.append(Row(step, setting, ways.compiled(of_step, setting)))
   _show(rows, console)
   if output is not None:
     _write(pathlib.Path(output), rows)
 
 
+def _setting(topology: str, given: ways.Given, slices: int, step: str) -> Setting:
+  """What was given, and the defaults of the rest."""
+  return Setting(
+    topology,
+    given.layout or DEFAULT.layout,
+    given.mesh or MeshSize(slices * slice_of(topology).devices, 1),
+    given.weights or DEFAULT.weights,
+    (given.microbatches or DEFAULT.microbatches) if step == 'train' else 1,
+    given.remat or DEFAULT.remat,
+    slices,
+  )
+
+
 def _check(
-  topologies: Sequence[str], steps: Sequence[str], search: bool, slices: int, output: str | None
+  topologies: Sequence[str],
+  steps: Sequence[str],
+  fit: bool,
+  search: bool,
+  slices: int,
+  output: str | None,
 ) -> None:
   """Refuses what no compiler needs to be asked about."""
   if output is not None and pathlib.Path(output).suffix not in FORMS:
     raise UserError(f'The output is {output!r}; expected a name that ends in .json or .md.')
-  if search and slices > 1:
-    raise UserError('--search tries ways of running on one slice. Leave out --slices, or --search.')
+  if search and fit:
+    raise UserError('--search finds more than --fit does. Leave out one of the two.')
+  if (search or fit) and slices > 1:
+    flag = '--search' if search else '--fit'
+    raise UserError(f'{flag} tries ways of running on one slice. Leave out --slices, or {flag}.')
   for step in steps:
     if step not in STEPS:
       raise unknown('step', step, STEPS)
@@ -137,14 +161,26 @@ def _check(
     slice_of(topology)
 
 
-def _searched(work: Work, topology: str, console: Console) -> Iterator[Row]:
+def _fitting(work: Work, topology: str, given: ways.Given, console: Console) -> Iterator[Row]:
+  """The first way that fits."""
+  found = ways.first(work, topology, given)
+  if found is None:
+    console.print(f'Nothing that was tried fits {topology}.')
+  else:
+    yield Row(work.step, found.setting, found.plan)
+
+
+def _searched(work: Work, topology: str, given: ways.Given, console: Console) -> Iterator[Row]:
   """The best ways that fit, and the smallest slice that does."""
-  found = ways.search(work, topology)
+  shown = functools.partial(track, description=f'{work.step} on {topology}', console=console)
+  found = ways.search(work, topology, given, shown=shown)
   if not found:
     console.print(f'Nothing that was tried fits {topology}.')
   for best in found[:BEST]:
     yield Row(work.step, best.setting, best.plan)
-  least = ways.smallest(work, topology)
+  if given.mesh is not None:  # which has its number of devices
+    return
+  least = ways.smallest(work, topology, given)
   if least is None:
     console.print(f'Nothing that was tried fits any slice of the chips of {topology}.')
   else:

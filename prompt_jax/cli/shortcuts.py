@@ -166,7 +166,9 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('attention', 'ATTENTION', "of the encoder's rows; fused: a TPU kernel",
          metavar='plain|fused'),
     Flag('remat', 'REMAT', 'what the backward pass computes again', metavar='cheap|all'),
-    Flag('search', 'SEARCH', 'try ways of running it; find the smallest slice', switch=True),
+    Flag('fit', 'FIT', 'find the first way to run it that fits, of what is not given', switch=True),
+    Flag('search', 'SEARCH', 'find the fastest ways, of what is not given, and the smallest slice '
+         'that fits', switch=True),
     Flag('output', 'OUTPUT', 'a .json or .md file', metavar='FILE'),
   ),
   'inspect': (),

@@ -22,6 +22,7 @@ _FREE = {
 }  # fmt: skip
 # A collective over slices is a "send" to the host, which reduces or spreads what it is given.
 _BETWEEN_SLICES = '_xla_megascale_transfer_type'
+_ALLOCATION = 'custom_call_target="AllocateBuffer"'
 _SLICES = ('dynamic-slice', 'slice', 'gather')
 
 
@@ -185,7 +186,8 @@ def _group(instruction: Instruction) -> int:
   shaped = re.search(r'replica_groups=\[(\d+),(\d+)\]', instruction.attributes)
   if shaped:
     return int(shaped[2])
-  mesh = re.search(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}', instruction.attributes)
+  # Between the two may stand in which order the devices are.
+  mesh = re.search(r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}', instruction.attributes)
   if not mesh:
     raise ValueError(f'No devices are told by {instruction.name}: {instruction.attributes[:200]}')
   sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
@@ -216,7 +218,7 @@ class _Counter:
   def bytes_of(self, computation: str, instruction: Instruction) -> float:
     """Of a whole instruction, operands and results that live in HBM."""
     operation = instruction.operation
-    if operation in _FREE or operation.endswith('-done'):
+    if operation in _FREE or operation.endswith('-done') or _ALLOCATION in instruction.attributes:
       return 0
     declared = _declared(instruction, 'bytes_accessed')
     if declared is not None:

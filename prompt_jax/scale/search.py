@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -48,6 +49,27 @@ class Found:
   plan: Plan
 
 
+class Way(NamedTuple):
+  """How a model may lie on a slice; the number of microbatches is found for each."""
+
+  topology: str
+  layout: str
+  mesh: MeshSize
+  weights: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+  """What a search keeps as it is; what is None is tried."""
+
+  mesh: MeshSize | None = None
+  layout: str | None = None
+  weights: str | None = None
+  microbatches: int | None = None
+  remat: str | None = None
+
+
+NOTHING = Given()
 Compile = Callable[[Work, Setting], Plan]
 
 
@@ -57,7 +79,13 @@ def compiled(work: Work, setting: Setting) -> Plan:
   return plan(setting.of(work), setting.topology, place)
 
 
-def search(work: Work, topology: str, attempt: Compile = compiled) -> list[Found]:
+def search(
+  work: Work,
+  topology: str,
+  given: Given = NOTHING,
+  attempt: Compile = compiled,
+  shown: Callable[[Sequence[Way]], Iterable[Way]] = iter,
+) -> list[Found]:
   """The ways that fit, fastest by estimate first.
 
   For each layout, storage and mesh whose weights alone fit, the number of microbatches is doubled
@@ -67,28 +95,61 @@ def search(work: Work, topology: str, attempt: Compile = compiled) -> list[Found
   Args:
     work: the step; what it says of weights, microbatches and remat is varied.
     topology: a name of `chips.SLICES`.
+    given: what is not varied.
     attempt: compiles one.
+    shown: goes through the ways, and may tell how far it is.
 
   Raises:
     UserError: whatever `attempt` refuses besides what does not divide: that is left out.
   """
   found: list[Found] = []
-  for layout, mesh in meshes(slice_of(topology).devices):
-    for weights in _WEIGHTS:
-      found += _microbatched(work, topology, layout, mesh, weights, attempt)
+  for way in shown(ways(topology, given)):
+    found += _microbatched(work, way, given, attempt)
   return sorted(found, key=lambda f: f.plan.estimate_seconds or math.inf)
 
 
-def smallest(work: Work, topology: str, attempt: Compile = compiled) -> Found | None:
+def first(
+  work: Work, topology: str, given: Given = NOTHING, attempt: Compile = compiled
+) -> Found | None:
+  """The first way that fits: whole weights before cut ones, bfloat16 before int8."""
+  for way in ways(topology, given):
+    found = _microbatched(work, way, given, attempt, first_only=True)
+    if found:
+      return found[0]
+  return None
+
+
+def smallest(
+  work: Work, topology: str, given: Given = NOTHING, attempt: Compile = compiled
+) -> Found | None:
   """The first way that fits the smallest slice of the same chips; None if none is large enough."""
   family = [name for name, s in SLICES.items() if s.chip == slice_of(topology).chip]
   for name in sorted(family, key=lambda name: SLICES[name].devices):
-    for layout, mesh in meshes(SLICES[name].devices):
-      for weights in _WEIGHTS:
-        ways = _microbatched(work, name, layout, mesh, weights, attempt, first_only=True)
-        if ways:
-          return ways[0]
+    found = first(work, name, given, attempt)
+    if found:
+      return found
   return None
+
+
+def ways(topology: str, given: Given) -> list[Way]:
+  """What a search goes through, in order.
+
+  Raises:
+    UserError: an unknown layout.
+  """
+  if given.layout is not None:
+    layouts.rules_of(given.layout)
+  if given.mesh is None:
+    lying = [(layout, mesh) for layout, mesh in meshes(slice_of(topology).devices)]
+  else:
+    lying = [(layout, given.mesh) for layout in layouts.LAYOUTS]
+  storages = _WEIGHTS if given.weights is None else (given.weights,)
+  return [
+    Way(topology, layout, mesh, weights)
+    for layout, mesh in lying
+    if given.layout in (None, layout)
+    for weights in storages
+  ]
 
 
 def meshes(devices: int) -> Iterator[tuple[str, MeshSize]]:
@@ -132,20 +193,15 @@ def weight_bytes(work: Work, setting: Setting) -> int:
 
 
 def _microbatched(
-  work: Work,
-  topology: str,
-  layout: str,
-  mesh: MeshSize,
-  weights: str,
-  attempt: Compile,
-  first_only: bool = False,
+  work: Work, way: Way, given: Given, attempt: Compile, first_only: bool = False
 ) -> list[Found]:
   """The numbers of microbatches that fit one layout, mesh and storage."""
-  limit = slice_of(topology).chip.memory
-  for remat in _REMAT:
+  limit = slice_of(way.topology).chip.memory
+  counts = [given.microbatches] if given.microbatches else _powers_of_two(work.batch)
+  for remat in _REMAT if given.remat is None else (given.remat,):
     found: list[Found] = []
-    for microbatches in _powers_of_two(work.batch if work.step == 'train' else 1):
-      setting = Setting(topology, layout, mesh, weights, microbatches, remat)
+    for microbatches in counts if work.step == 'train' else (1,):
+      setting = Setting(way.topology, way.layout, way.mesh, way.weights, microbatches, remat)
       if not divides(setting.of(work), setting):  # and more microbatches never will
         break
       if weight_bytes(work, setting) > limit:
@@ -167,8 +223,6 @@ def _worse(found: list[Found]) -> bool:
   return len(times) == 2 and times[1] >= times[0]
 
 
-def _powers_of_two(most: int) -> Iterator[int]:
-  n = 1
-  while n <= most and most % n == 0:
-    yield n
-    n *= 2
+def _powers_of_two(batch: int) -> list[int]:
+  """1, 2, 4, ... into which a batch divides."""
+  return [n for n in (2**i for i in range(batch.bit_length())) if batch % n == 0]

@@ -40,7 +40,9 @@ def test_a_plan_is_printed_and_written_in_both_forms(tmp_path, capsys):
     ([*TINY, '--microbatches=3'], 'does not divide into 3 microbatches'),
     ([*TINY, '--search', '--slices=2'], 'Leave out --slices, or --search'),
     ([*TINY, '--mesh=1x1', '--slices=2'], 'has 1 devices, and 2 x v5e-1 has 2'),
-    ([*TINY, '--search', '--weights=int8'], '--search tries every --weights itself'),
+    ([*TINY, '--fit', '--slices=2'], 'Leave out --slices, or --fit'),
+    ([*TINY, '--fit', '--search'], '--search finds more than --fit does'),
+    ([*TINY, '--fit', '--layout=tensors'], "Unknown layout 'tensors'"),
   ],
 )
 def test_mistakes_are_told_in_a_line(flags, message, capsys):
@@ -50,7 +52,24 @@ def test_mistakes_are_told_in_a_line(flags, message, capsys):
   assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize('more', [[], ['--search']])
+@needs_libtpu
+def test_a_search_by_the_compiler_finds_what_is_not_given(tmp_path):
+  """Of a model whose weights take 20 GB in bfloat16 and 10 in int8, on a chip of 16."""
+  sizes = {'emb_dim': 1024, 'mlp_dim': 8192, 'num_encoder_layers': 200, 'num_decoder_layers': 200}
+  wide = ['--batch=2', *(f'--gin.T5Config.{name}={n}' for name, n in sizes.items())]
+  found = lambda *flags: _found(tmp_path, *wide, *flags)
+  assert found('--fit', '--layout=data')[0]['weights'] == 'int8'
+  best = found('--search', '--layout=data', '--microbatches=2')
+  assert [s['weights'] for s in best] == ['int8', 'int8']  # the best, and that of the least slice
+  assert {s['microbatches'] for s in best} == {2}
+
+
+def _found(folder, *flags):
+  assert main([*TINY, *flags, f'--output={folder}/found.json']) == 0
+  return [row['setting'] for row in json.loads((folder / 'found.json').read_text())]
+
+
+@pytest.mark.parametrize('more', [[], ['--search'], ['--fit']])
 def test_without_libtpu_the_extra_is_named(more, monkeypatch, capsys):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   assert main([*TINY, *more]) == 2

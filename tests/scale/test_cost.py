@@ -143,6 +143,11 @@ def test_a_collective_beside_other_work_counts_once():
   assert found.collectives == {'all-gather': Traffic(2, 2 * 3 * 8 * 16 * 4)}
 
 
+def test_memory_that_is_only_set_aside_is_not_moved():
+  aside = '  %c = f32[99,99]{1,0} custom-call(), custom_call_target="AllocateBuffer"\n  ROOT %all'
+  assert cost(LOOP.replace('  ROOT %all', aside), CHIP) == cost(LOOP, CHIP)
+
+
 def test_what_goes_between_slices_is_counted_apart():
   over = """\
   %begin = token[] after-all()
@@ -163,6 +168,7 @@ frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
     ("mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", 4),
     ("mesh['axis_0'=4,'axis_1'=2] {'axis_0','axis_1'}", 8),
     ("mesh['axis_0'=16] {'axis_0':(1)4}", 4),
+    ("mesh['a'=4,'b'=1,'c'=2], device_ids=([4,2]T(1,0)) {'c'}", 2),
   ],
 )
 def test_devices_of_a_sum_are_read_in_every_form(groups, devices):

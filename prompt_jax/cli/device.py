@@ -35,13 +35,9 @@ def choose(kind: str) -> jax.Device:
   try:
     device = jax.local_devices(backend=kind)[0]
   except RuntimeError:
-    limit = os.environ.get('JAX_PLATFORMS')
-    why = f' JAX_PLATFORMS is {limit!r}, which hides others.' if limit else ''
-    why = why or (f' JAX says: {heard.problem}.' if heard.problem else '')
-    extra = f" (pip install 'prompt_jax[{EXTRAS[kind]}]')" if kind in EXTRAS else ''
     raise UserError(
-      f'A {kind} was demanded, but JAX finds none here; it finds: {_present()}.{why} '
-      f'Install the JAX for it{extra}, or leave --device out to use what there is.'
+      f'A {kind} was demanded, but JAX finds none here; it finds: {_present()}. '
+      f'{_remedy(kind, heard)}, or leave --device out to use what there is.'
     ) from None
   jax.config.update('jax_default_device', device)
   return device
@@ -82,13 +78,25 @@ def _start_jax() -> _Heard:
     jax.devices()
   except RuntimeError as e:
     if os.environ.get('JAX_PLATFORMS'):
-      raise UserError(f'JAX does not start: {_first_line(e)}.') from None
+      raise UserError(
+        f'JAX does not start with JAX_PLATFORMS={os.environ["JAX_PLATFORMS"]!r}: {_first_line(e)}. '
+        'Unset it to use what there is.'
+      ) from None
     heard.problem = _first_line(e)
     jax.config.update('jax_platforms', 'cpu')
     jax.devices()
   finally:
     logger.removeFilter(heard)
   return heard
+
+
+def _remedy(kind: str, heard: _Heard) -> str:
+  if limit := os.environ.get('JAX_PLATFORMS'):
+    return f'JAX_PLATFORMS is {limit!r}, which hides others: unset it'
+  if heard.problem:
+    return f'JAX says "{heard.problem}": mend that'
+  extra = f" (pip install 'prompt_jax[{EXTRAS[kind]}]')" if kind in EXTRAS else ''
+  return f'Install the JAX for it{extra}'
 
 
 def _notice(heard: _Heard) -> None:
@@ -100,14 +108,19 @@ def _notice(heard: _Heard) -> None:
   else:
     return
   if heard.problem:
-    why = f'JAX cannot use it: {heard.problem}. To be rid of this line, give --device cpu'
+    why = f'JAX cannot use it, and says "{heard.problem}"'
   else:
-    why = f"JAX for it is not installed: pip install 'prompt_jax[{EXTRAS[kind]}]'"
-  warnings.warn(f'The CPU computes. There is {name}, but {why}.', stacklevel=3)
+    why = f"JAX for it is not installed (pip install 'prompt_jax[{EXTRAS[kind]}]')"
+  warnings.warn(
+    f'The CPU computes: there is {name}, but {why}. --device cpu says that this is meant.',
+    stacklevel=3,
+  )
 
 
 def _first_line(message: object) -> str:
-  return str(message).strip().partition('\n')[0].rstrip('.')
+  """Of what JAX says, without its advice in brackets."""
+  line = str(message).strip().partition('\n')[0]
+  return line.partition(' (you may')[0].partition('(Set TF_CPP')[0].rstrip('.')
 
 
 def _present() -> str:

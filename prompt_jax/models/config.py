@@ -82,7 +82,7 @@ class T5Config:
     if self.attention == 'cudnn' and self.dtype != 'bfloat16':
       raise UserError(
         f'The cudnn attention computes in bfloat16, and the model in {self.dtype}: '
-        "leave DTYPE out, or give --gin.ATTENTION=\"'plain'\"."
+        'leave DTYPE out, or give --gin.ATTENTION="\'plain\'".'
       )
     if self.attention == 'cudnn' and (self.head_dim % 8 or self.head_dim > 128):
       raise UserError(

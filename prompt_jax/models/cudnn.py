@@ -51,9 +51,7 @@ def attend_cudnn(
   """
   arrays = (q, *all_keys_values(q, groups, keep), bias, mask[:, 0])
   axes = (('batch', None, 'heads', None),) * 3
-  return on_mesh(
-    _on_device, arrays, (*axes, ('batch', 'heads', None, None), ('batch', None, None))
-  )
+  return on_mesh(_on_device, arrays, (*axes, ('batch', 'heads', None, None), ('batch', None, None)))
 
 
 def _on_device(q: Array, k: Array, v: Array, bias: Array, mask: Array) -> Array:

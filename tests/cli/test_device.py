@@ -14,7 +14,9 @@ from prompt_jax.errors import UserError
 from prompt_jax.together import parts_for_caches, suited
 
 LOGGER = logging.getLogger('jax._src.xla_bridge')
-MISSING = 'An NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not installed.'
+MISSING = (
+  'An NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not installed.'
+)
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +83,7 @@ def test_a_machine_without_a_gpu_says_nothing(monkeypatch, caplog):
   [
     (lambda: LOGGER.warning(MISSING), r"not installed \(pip install 'prompt_jax\[cuda\]'\)\. "),
     (plugin_without_driver, 'cannot use it, and says "Unable to load cuPTI. Is it installed\\?"'),
-    (no_visible_device, "says \"Unable to initialize backend 'cuda': no device\"\\. "),
+    (no_visible_device, 'says "Unable to initialize backend \'cuda\': no device"\\. '),
   ],
 )
 def test_a_gpu_that_jax_cannot_use_is_told_in_one_line(monkeypatch, caplog, gpu, says, words):
@@ -122,10 +124,10 @@ def test_other_warnings_of_jax_are_seen(monkeypatch, caplog):
 
 def test_a_gpu_that_was_demanded_and_does_not_start(monkeypatch, gpu):
   starts(monkeypatch, no_visible_device)
-  with pytest.raises(UserError, match='A gpu was demanded.*no device": mend that'):
+  with pytest.raises(UserError, match=r'A gpu was demanded.*no device": mend that'):
     device.choose('gpu')
   starts(monkeypatch)
-  with pytest.raises(UserError, match=r"Install the JAX for it \(pip.*\[cuda\]"):
+  with pytest.raises(UserError, match=r'Install the JAX for it \(pip.*\[cuda\]'):
     device.choose('gpu')
 
 

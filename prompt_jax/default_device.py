@@ -8,5 +8,5 @@ def default_device() -> jax.Device:
 
   `jax.default_backend()` knows nothing of that choice: with `--device cpu` it still says "gpu".
   """
-  chosen = jax.config.jax_default_device
+  chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
   return chosen if isinstance(chosen, jax.Device) else jax.local_devices()[0]

@@ -7,7 +7,6 @@ rules behind that function are called here, without that gradient. They map (`ja
 everything is mapped, and are mapped here by making a longer batch.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -125,8 +124,8 @@ _attention.defvjp(_attention_forward, _attention_backward, symbolic_zeros=True)
 
 def _forward(q: Array, k: Array, v: Array, bias: Array, lengths: Array) -> tuple[Array, Array]:
   """The output, and float32[B, N, Q] logarithms of the sums of each softmax."""
-  options = (*_options(), rules.check_cudnn_version(), False)
-  y, kept = rules._dot_product_attention_fwd_rule(*_operands(q, k, v, bias, lengths), *options)
+  operands = _operands(q, k, v, bias, lengths)
+  y, kept = rules._dot_product_attention_fwd_rule(*operands, *_options())
   return y, kept[-2]
 
 
@@ -134,9 +133,8 @@ def _backward(
   q: Array, k: Array, v: Array, bias: Array, lengths: Array, normaliser: Array, y: Array, dy: Array
 ) -> tuple[Array, ...]:
   """The gradients of q, k and v; given what `_forward` was given and returned."""
-  options = (*_options(), rules.check_cudnn_version(), False)
   kept = (*_operands(q, k, v, bias, lengths), normaliser, y)
-  return tuple(rules._dot_product_attention_bwd_rule(*options, kept, dy)[:3])
+  return tuple(rules._dot_product_attention_bwd_rule(*(*_options(), kept, dy))[:3])
 
 
 def _operands(q: Array, k: Array, v: Array, bias: Array, lengths: Array) -> tuple[Array, ...]:
@@ -146,9 +144,9 @@ def _operands(q: Array, k: Array, v: Array, bias: Array, lengths: Array) -> tupl
   return (q, k, v, bias, queries, lengths, *(unused,) * 4)
 
 
-@functools.cache
 def _options() -> tuple[Any, ...]:
   """T5's scale; no dropout of the kernel's own; a bias, and no gradient of it; key lengths."""
   scale, seed, dropout, window = 1.0, 42, 0.0, None
-  layout = rules.AttentionLayout.BTNH.value
-  return (scale, seed, dropout, (True, False), rules.MaskType.PADDING, layout, window)
+  layout, version = rules.AttentionLayout.BTNH.value, rules.check_cudnn_version()
+  gradients, mask = (True, False), rules.MaskType.PADDING
+  return (scale, seed, dropout, gradients, mask, layout, window, version, False)

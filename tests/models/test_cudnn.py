@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import re
 
+import cudnn_in_xla
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,24 +21,8 @@ from prompt_jax.prompted import PromptedT5
 
 @pytest.fixture
 def by_xla(monkeypatch):
-  """The two kernels as `jax.nn.dot_product_attention` computes them anywhere, in any dtype."""
-
-  def attention(q, k, v, bias, lengths):
-    return jax.nn.dot_product_attention(
-      q, k, v, bias, key_value_seq_lengths=lengths, scale=1.0, implementation='xla'
-    )
-
-  def forward(q, k, v, bias, lengths):
-    assert q.shape[1] % 2 == k.shape[1] % 2 == 0  # as cuDNN demands
-    return attention(q, k, v, bias, lengths), jnp.zeros((q.shape[0], q.shape[2], q.shape[1]))
-
-  def backward(q, k, v, bias, lengths, normaliser, y, dy):
-    assert normaliser.shape == (q.shape[0], q.shape[2], q.shape[1])
-    assert y.shape == q.shape
-    return jax.vjp(lambda q, k, v: attention(q, k, v, bias, lengths), q, k, v)[1](dy)
-
-  monkeypatch.setattr(cudnn, '_forward', forward)
-  monkeypatch.setattr(cudnn, '_backward', backward)
+  monkeypatch.setattr(cudnn, '_forward', cudnn_in_xla.forward)
+  monkeypatch.setattr(cudnn, '_backward', cudnn_in_xla.backward)
 
 
 def arrays(rows, queries, keys, heads=3, dim=8, by_row=False):

@@ -77,6 +77,9 @@ setuptools.setup(
       'tensorflow>=2.21,<2.22',
       'tensorflow-datasets>=4.9.9',
     ],
+    # NVIDIA GPUs: JAX's plugin and the CUDA libraries, for drivers of 580 and later. CUDA 13, since
+    # torch brings a cuDNN as well, and those of two CUDAs would be written to one folder.
+    'cuda': ['jax[cuda13]>=0.10,<0.11'],
     # The TPU and its compiler; `prompt-jax plan` needs it without a TPU too.
     'tpu': ['libtpu>=0.0.42,<0.0.43'],
     # Of Hugging Face: pytorch_model.bin of its folders; models by their name on its hub; data sets.

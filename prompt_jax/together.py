@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_jax.default_device import default_device
+
 # Input tokens of a part of a batch whose activations stay in a CPU's caches.
 CACHED = 512
 
@@ -53,7 +55,7 @@ def suited(prompts: int, rows: int, width: int) -> int:
   A GPU or TPU needs the rows of many prompts to be busy; a CPU is busy with few, and slower once
   their activations leave its caches.
   """
-  if jax.default_backend() != 'cpu':
+  if default_device().platform != 'cpu':
     return prompts
   return min(prompts, max(1, CACHED // (rows * width)))
 
@@ -64,7 +66,7 @@ def parts_for_caches(rows: int, width: int) -> int:
   Activations of such a part stay in a CPU's caches, which saves up to a quarter of a step;
   elsewhere a batch is one part.
   """
-  if jax.default_backend() != 'cpu':
+  if default_device().platform != 'cpu':
     return 1
   whole = [m for m in range(1, rows + 1) if rows % m == 0 and rows // m * width >= CACHED]
   return max(whole, default=1)

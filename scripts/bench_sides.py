@@ -28,8 +28,29 @@ def add_common(parser: argparse.ArgumentParser, sides: Iterable[str]) -> None:
   parser.add_argument('--only', choices=tuple(sides), help='one process of one side, as JSON')
 
 
-def our_model(prompt: Any, unroll: int = 1) -> tuple[Any, dict, dict]:
-  """A prompted T5, its frozen random weights on the device, and what its prompt trains."""
+def architecture(name: str) -> Any:
+  """The T5Config of a file of gin/models, such as "t5_1_1/base"."""
+  import gin
+
+  from prompt_jax.cli import config
+
+  gin.clear_config()
+  gin.parse_config_file(str(config.folder() / 'models' / f'{name}.gin'))
+  with gin.config_scope('ARCHITECTURE'):
+    return gin.get_configurable('gin.macro')()
+
+
+def our_model(prompt: Any, unroll: int = 1, cfg: Any = None) -> tuple[Any, dict, dict]:
+  """A prompted T5, its frozen random weights on the device, and what its prompt trains.
+
+  Args:
+    prompt: the method, an `InputPrompt`.
+    unroll: see `T5Config`.
+    cfg: a `T5Config`, in whose dtype weights are; None for T5 1.1 small.
+  """
+  import dataclasses
+  import functools
+
   import jax
   import numpy as np
   from flax import traverse_util
@@ -39,15 +60,34 @@ def our_model(prompt: Any, unroll: int = 1) -> tuple[Any, dict, dict]:
   from prompt_jax.models.t5 import T5
   from prompt_jax.prompted import PromptedT5
 
-  cfg = T5Config(**SMALL, unroll=unroll)
-  rng = np.random.default_rng(0)
+  cfg = dataclasses.replace(cfg or T5Config(**SMALL), unroll=unroll)
+
+  # On the device: those of XL take a CPU half a minute.
+  @functools.partial(jax.jit, static_argnums=1)
+  def draw(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return (0.05 * jax.random.normal(key, shape)).astype(cfg.dtype)  # the same in any dtype
+
   flat = {
-    path: jax.device_put(rng.normal(0, 0.05, shape).astype(np.float32))
-    for path, shape in expected_shapes(cfg).items()
+    path: draw(jax.random.key(i), shape)
+    for i, (path, shape) in enumerate(sorted(expected_shapes(cfg).items()))
   }
   frozen = {'backbone': traverse_util.unflatten_dict(flat, sep='/')}
-  rows = rng.normal(0, 1, (prompt.length, cfg.emb_dim)).astype(np.float32)
+  rows = np.random.default_rng(0).normal(0, 1, (prompt.length, cfg.emb_dim)).astype(np.float32)
   return PromptedT5(T5(cfg), prompt), frozen, {'prompt': {'encoder': {'prompt': rows}}}
+
+
+def our_batch(vocab_size: int, batch: int, inputs: int, targets: int) -> Any:
+  """Random tokens without padding, on the device."""
+  import jax
+  import numpy as np
+
+  from prompt_jax.batch import Batch
+
+  rng = np.random.default_rng(1)
+  tokens = rng.integers(2, vocab_size, (batch, inputs), np.int32)
+  labels = rng.integers(2, vocab_size, (batch, targets), np.int32)
+  shifted = np.pad(labels, ((0, 0), (1, 0)))[:, :-1]
+  return jax.device_put(Batch(tokens, shifted, labels, np.ones(labels.shape, np.float32)))
 
 
 def our_step(model: Any, frozen: dict, trainable: dict, tx: Any, **options: Any) -> Callable:
@@ -71,21 +111,27 @@ def our_step(model: Any, frozen: dict, trainable: dict, tx: Any, **options: Any)
   return step
 
 
-def peft_model(prompt_rows: int, threads: int) -> Any:
-  """PEFT's prompt tuning on a T5 of the same shape."""
+def peft_model(
+  prompt_rows: int,
+  threads: int,
+  shape: Mapping[str, int] = SMALL,
+  device: str = 'cpu',
+  dtype: str = 'float32',
+) -> Any:
+  """PEFT's prompt tuning on a T5 of the same shape, its weights of a dtype of torch."""
   import torch
   from peft import PromptTuningConfig, TaskType, get_peft_model
   from transformers import T5Config, T5ForConditionalGeneration
 
   torch.set_num_threads(threads)
   config = T5Config(
-    vocab_size=SMALL['vocab_size'],
-    d_model=SMALL['emb_dim'],
-    num_heads=SMALL['num_heads'],
-    d_kv=SMALL['head_dim'],
-    num_layers=SMALL['num_encoder_layers'],
-    num_decoder_layers=SMALL['num_decoder_layers'],
-    d_ff=SMALL['mlp_dim'],
+    vocab_size=shape['vocab_size'],
+    d_model=shape['emb_dim'],
+    num_heads=shape['num_heads'],
+    d_kv=shape['head_dim'],
+    num_layers=shape['num_encoder_layers'],
+    num_decoder_layers=shape['num_decoder_layers'],
+    d_ff=shape['mlp_dim'],
     feed_forward_proj='gated-gelu',
     tie_word_embeddings=False,
     dropout_rate=0.0,
@@ -96,16 +142,18 @@ def peft_model(prompt_rows: int, threads: int) -> Any:
     num_virtual_tokens=prompt_rows,
     num_transformer_submodules=1,
   )
-  return get_peft_model(T5ForConditionalGeneration(config), prompt)
+  with torch.device(device):
+    model = T5ForConditionalGeneration(config).to(getattr(torch, dtype))
+  return get_peft_model(model, prompt).to(device)
 
 
-def peft_step(prompt_rows: int, threads: int) -> Callable:
-  """A training step of `peft_model` on (inputs, mask, labels)."""
+def peft_step(prompt_rows: int, threads: int, **where: Any) -> Callable:
+  """A training step of `peft_model`, which takes `where`, on (inputs, mask, labels)."""
   import torch
 
-  model = peft_model(prompt_rows, threads).train()
+  model = peft_model(prompt_rows, threads, **where).train()
   tuned = [p for p in model.parameters() if p.requires_grad]
-  assert sum(p.numel() for p in tuned) == prompt_rows * SMALL['emb_dim']
+  assert sum(p.numel() for p in tuned) == prompt_rows * model.config.d_model
   optimizer = torch.optim.AdamW(tuned, lr=0.3)
 
   def step(inputs: Any, mask: Any, labels: Any) -> None:
@@ -172,15 +220,35 @@ def pin(threads: int) -> None:
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
-def alternate(sides: Iterable[str], rounds: int, *more: str) -> dict[str, list[dict]]:
-  """Runs each side in processes of its own, in turn; what they print as JSON."""
+def alternate(
+  sides: Iterable[str], rounds: int, *more: str, may_fail: bool = False
+) -> dict[str, list[dict]]:
+  """Runs each side in processes of its own, in turn; what they print as JSON.
+
+  With `may_fail` a process that fails gives {"failed": why}, and its side has no more.
+  """
   results: dict[str, list[dict]] = {name: [] for name in sides}
   for _ in range(rounds):
     for name, done in results.items():
+      if done and 'failed' in done[-1]:
+        continue
       command = [sys.executable, *sys.argv, *more, f'--only={name}']
-      run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-      done.append(json.loads(run.stdout.splitlines()[-1]))
+      errors = subprocess.PIPE if may_fail else None
+      run = subprocess.run(
+        command, check=not may_fail, stdout=subprocess.PIPE, stderr=errors, text=True
+      )
+      if run.returncode:
+        done.append({'failed': _mistake(run.stderr) or f'exit code {run.returncode}'})
+      else:
+        done.append(json.loads(run.stdout.splitlines()[-1]))
   return results
+
+
+def _mistake(said: str) -> str:
+  """The line of a traceback that names the exception; JAX writes more below it."""
+  lines = [line.strip() for line in said.splitlines() if line.strip()]
+  named = [line for line in lines if 'Error: ' in line.split('(')[0]]
+  return (named or lines or [''])[-1][:160]
 
 
 def median(runs: list[dict], key: str) -> float:

@@ -17,6 +17,7 @@ from bench_sides import (
   add_common,
   alternate,
   median,
+  our_batch,
   our_model,
   our_step,
   peft_step,
@@ -42,20 +43,12 @@ def flops_of(args: argparse.Namespace) -> float:
 
 
 def ours(args: argparse.Namespace, sees_input: bool = True) -> dict:
-  import jax
-  import numpy as np
-
-  from prompt_jax.batch import Batch
   from prompt_jax.prompts.input_prompt import InputPrompt
   from prompt_jax.training.optim import adafactor
 
   prompt = InputPrompt(length=args.prompt, sees_input=sees_input)
   model, frozen, trainable = our_model(prompt, args.unroll)
-  rng, size = np.random.default_rng(1), SMALL['vocab_size']
-  inputs = rng.integers(2, size, (args.batch, args.inputs), np.int32)
-  targets = rng.integers(2, size, (args.batch, args.targets), np.int32)
-  shifted = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
-  batch = jax.device_put(Batch(inputs, shifted, targets, np.ones(targets.shape, np.float32)))
+  batch = our_batch(SMALL['vocab_size'], args.batch, args.inputs, args.targets)
   step = our_step(model, frozen, trainable, adafactor(0.3), microbatches=args.microbatches)
   return timed(lambda: step(batch), args.steps)
 

@@ -17,8 +17,8 @@ A real token is one of an input or target, end of sequence included; rows of the
 import argparse
 import dataclasses
 
-import gin
 import numpy as np
+from bench_sides import architecture
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,15 +36,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--multiple', type=int, default=8, help='of which widths are multiples')
   parser.add_argument('--examples', type=int, default=8192, help='most of a task, drawn at random')
   return parser.parse_args(argv)
-
-
-def architecture(name: str):
-  from prompt_jax.cli import config
-
-  gin.clear_config()
-  gin.parse_config_file(str(config.folder() / 'models' / f'{name}.gin'))
-  with gin.config_scope('ARCHITECTURE'):
-    return gin.get_configurable('gin.macro')()
 
 
 def examples_of(args: argparse.Namespace, task: str) -> list:

@@ -17,7 +17,8 @@ ALLOWED: dict[str, set[str]] = {
   'errors': set(),
   'injections': set(),
   'batch': set(),
-  'together': set(),
+  'default_device': set(),
+  'together': {'default_device'},
   'processes': set(),
   'gin_text': set(),
   'models': {'injections'},
@@ -55,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
   'checkpoints': {
     'models',
     'data.vocabulary',
+    'default_device',
     'training.partition',
     'batch',
     'injections',

@@ -8,6 +8,8 @@ import zipfile
 
 import pytest
 
+from prompt_jax.cli.device import EXTRAS
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -74,3 +76,13 @@ def test_every_dependency_has_a_tested_version():
   required = {name.replace('_', '-') for name in required}
   assert {'jax', 'flax', 'seqio', 'torch'} <= required
   assert required <= pinned, f'add to constraints.txt: {sorted(required - pinned)}'
+
+
+def test_extras_of_accelerators_are_those_that_the_notice_names(wheel):
+  (metadata,) = [n for n in zipfile.ZipFile(wheel).namelist() if n.endswith('/METADATA')]
+  text = zipfile.ZipFile(wheel).read(metadata).decode()
+  extras = set(re.findall('^Provides-Extra: (.*)$', text, re.M))
+  assert set(EXTRAS.values()) <= extras
+  # The same range as of JAX itself, so that an extra never moves it.
+  ranges = dict(re.findall(r'^Requires-Dist: (jax(?:\[\w+\])?)([<>=.,\d]+)', text, re.M))
+  assert ranges['jax[cuda13]'] == ranges['jax']

@@ -88,6 +88,8 @@ def plan(
     output: a .json or .md file for the same; None prints only.
   """
   _check(topologies, steps, fit, search, slices, output)
+  if attention == 'cudnn':
+    raise UserError('A plan is of TPUs, and the cudnn attention is of GPUs: plain or fused.')
   jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
   jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
   settings = dict(

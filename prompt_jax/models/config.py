@@ -5,6 +5,8 @@ import dataclasses
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Dims
 
+ATTENTION = ('plain', 'fused', 'cudnn')
+
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
@@ -29,8 +31,8 @@ class T5Config:
     query_chunk: queries that attend at a time, which bounds the memory of long inputs; None for
       all. See `models.attend`.
     scores_dtype: of attention logits and weights; "bfloat16" (T5X's) halves their traffic.
-    attention: of the encoder's rows to each other: "plain", or "fused", one TPU kernel whose scores
-      stay on the chip; see `models.fused`.
+    attention: of the encoder's rows to each other: "plain", or a kernel whose scores stay on the
+      chip: "fused" of a TPU, see `models.fused`; "cudnn" of an NVIDIA GPU, see `models.cudnn`.
     remat: what a layer computes again in its backward pass: "cheap", all but `layers.KEPT`, or
       "all", which keeps its input only and costs 40 % more FLOPs.
   """
@@ -60,16 +62,33 @@ class T5Config:
       raise UserError(f'dtype is {self.dtype!r}; T5 computes in float32 or bfloat16.')
     if self.scores_dtype not in ('float32', 'bfloat16'):
       raise UserError(f'scores_dtype is {self.scores_dtype!r}; expected float32 or bfloat16.')
-    if self.attention not in ('plain', 'fused'):
-      raise UserError(f'attention is {self.attention!r}; expected plain or fused.')
-    if self.attention == 'fused' and self.query_chunk is not None:
-      raise UserError('The fused attention has no logits to cut: leave query_chunk out.')
+    self._check_attention()
     if self.remat not in ('cheap', 'all'):
       raise UserError(f'remat is {self.remat!r}; expected cheap or all.')
     if self.query_chunk is not None and self.query_chunk < 1:
       raise UserError(f'query_chunk is {self.query_chunk}; expected 1 or more, or None.')
     # gin and JSON give lists; the config must hash to be static under jit.
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
+
+  def _check_attention(self) -> None:
+    if self.attention not in ATTENTION:
+      raise UserError(f'attention is {self.attention!r}; expected {", ".join(ATTENTION)}.')
+    if self.attention == 'plain':
+      return
+    if self.query_chunk is not None:
+      raise UserError(
+        f'The {self.attention} attention has no logits to cut: leave query_chunk out.'
+      )
+    if self.attention == 'cudnn' and self.dtype != 'bfloat16':
+      raise UserError(
+        f'The cudnn attention computes in bfloat16, and the model in {self.dtype}: '
+        'leave DTYPE out, or give --gin.ATTENTION="\'plain\'".'
+      )
+    if self.attention == 'cudnn' and (self.head_dim % 8 or self.head_dim > 128):
+      raise UserError(
+        f'The cudnn attention takes heads of 8, 16, 24, ... to 128 wide, and these are '
+        f'{self.head_dim}: give --gin.ATTENTION="\'plain\'".'
+      )
 
   @property
   def encoder_dims(self) -> Dims:

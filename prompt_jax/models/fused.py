@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
@@ -22,6 +21,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from prompt_jax.errors import UserError
 from prompt_jax.models.attend import MASKED, KeysValues
+from prompt_jax.models.kernel import all_keys_values, on_mesh, refuse_bias_gradient
 
 Array = jax.Array
 MOST_KEYS = 2048  # that fit into the vector memory of every chip, with what is made of them
@@ -65,33 +65,11 @@ def attend_fused(
       f'The fused attention takes {MOST_KEYS} positions at most, and there are {bias.shape[-1]}. '
       'Give shorter inputs, or --gin.ATTENTION="\'plain\'".'
     )
-  k, v = (_all_keys(q, xs) for xs in zip(*groups, strict=True))
-  if keep is not None:  # the same for every query, so that it may as well scale the values
-    v = v * jnp.moveaxis(keep, 3, 1).astype(v.dtype)
+  k, v = all_keys_values(q, groups, keep)
   flat = lambda x: x.reshape(*x.shape[:2], -1)
   arrays = (flat(q), flat(k), flat(v), bias.astype(scores_dtype), mask[:, 0].astype(jnp.int32))
   axes = (('batch', None, 'heads'),) * 3 + (('batch', 'heads', None, None), ('batch', None, None))
-  return _on_mesh(functools.partial(_fused, q.shape[-1]), arrays, axes).reshape(q.shape)
-
-
-def _all_keys(q: Array, parts: Sequence[Array]) -> Array:
-  """[B, K, N, D] keys, or values, of all groups; those that all rows share are repeated."""
-  whole = [jnp.broadcast_to(x, (q.shape[0], *x.shape[1:])).astype(q.dtype) for x in parts]
-  return whole[0] if len(whole) == 1 else jnp.concatenate(whole, axis=1)
-
-
-def _on_mesh(
-  call: Callable[..., Array], arrays: Sequence[Array], axes: Sequence[tuple[str | None, ...]]
-) -> Array:
-  """A call whose result lies as its first argument: a kernel is not cut by the compiler."""
-  if jax.sharding.get_abstract_mesh().empty:
-    return call(*arrays)
-  specs = []
-  for x, names in zip(arrays, axes, strict=True):
-    cut = [name if n > 1 else None for name, n in zip(names, x.shape, strict=True)]
-    specs.append(nn.logical_to_mesh_axes(cut))
-  placed = jax.shard_map(call, in_specs=tuple(specs), out_specs=specs[0], check_vma=False)
-  return placed(*arrays)
+  return on_mesh(functools.partial(_fused, q.shape[-1]), arrays, axes).reshape(q.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -102,10 +80,7 @@ def _fused(head_dim: int, q: Array, k: Array, v: Array, bias: Array, mask: Array
 
 def _fused_forward(head_dim: int, *inputs: Any) -> tuple[Array, tuple[Array, ...]]:
   if inputs[3].perturbed:
-    raise UserError(
-      'What trains changes the relative position bias, of which the fused attention has no '
-      'gradient. Train other parameters, or give --gin.ATTENTION="\'plain\'".'
-    )
+    raise refuse_bias_gradient('fused')
   arrays = tuple(x.value for x in inputs)
   return _forward(head_dim, *arrays), arrays
 

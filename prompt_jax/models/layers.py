@@ -168,15 +168,31 @@ class Attention(nn.Module):
       keys = sum(k.shape[1] for k, _ in groups)
       ones = jnp.ones((q.shape[0], q.shape[2], 1, keys), q.dtype)
       keep = self.dropout(ones, deterministic=False)
-    if self.may_fuse and cfg.attention == 'fused':
-      from prompt_jax.models.fused import attend_fused  # half a second, of Pallas
-
+    if self.may_fuse and cfg.attention != 'plain':
       assert bias is not None  # of relative positions, as all self-attention has it
-      y = attend_fused(q, groups, mask, bias, keep, scores_dtype=cfg.scores_dtype)
+      y = _in_kernel(q, groups, mask, bias, keep, cfg)
     else:
       y = attend(q, groups, mask, bias, keep, scores_dtype=cfg.scores_dtype, chunk=cfg.query_chunk)
     y = constrained(y, 'batch', 'length', 'heads', 'kv')
     return constrained(self.out(y.reshape(*y.shape[:2], -1)), 'batch', 'length', 'embed')
+
+
+def _in_kernel(
+  q: Array,
+  groups: Sequence[KeysValues],
+  mask: Array,
+  bias: Array,
+  keep: Array | None,
+  cfg: T5Config,
+) -> Array:
+  """`attend` by the kernel that `cfg` names; imported here, since Pallas takes half a second."""
+  if cfg.attention == 'fused':
+    from prompt_jax.models.fused import attend_fused
+
+    return attend_fused(q, groups, mask, bias, keep, scores_dtype=cfg.scores_dtype)
+  from prompt_jax.models.cudnn import attend_cudnn
+
+  return attend_cudnn(q, groups, mask, bias, keep)
 
 
 class Mlp(nn.Module):

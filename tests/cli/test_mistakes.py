@@ -226,6 +226,8 @@ def test_eval_does_not_replace_a_training_run(mistake, train, tmp_path, reviews)
     (['--gin.SEED=4294967296'], ['4294967296', 'less than']),
     (['--gin.SEEDS=[0, 4294967296]'], ['4294967296', 'less than']),
     (['--gin.ATTENTION="fused"'], ['kernel for TPUs', 'cpu']),
+    (['--gin.ATTENTION="cudnn"'], ['kernel for NVIDIA GPUs', 'cpu']),
+    (['--gin.ATTENTION="flash"'], ['flash', 'plain, fused, cudnn']),
     (['--gin.DROPOUT=1.5'], ['1.5', 'less than 1']),
     (['--gin_file=models/t5_1_1/small.gin'], ['models/t5_1_1/small.gin', 'ARCHITECTURE']),
     (['--gin_file=decoding/nucleus.gin'], ['decoding/nucleus.gin', 'TOP_P']),

@@ -22,6 +22,7 @@ from prompt_jax.batch import Batch
 from prompt_jax.cli.packing import Packing, packed_stream
 from prompt_jax.data.example import Example
 from prompt_jax.inference.decode import greedy
+from prompt_jax.models import cudnn, fused
 from prompt_jax.models.config import T5Config
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
@@ -38,6 +39,7 @@ from prompt_jax.testing import tiny
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.partition import split
 from prompt_jax.training.step import create_state, train_step
+from tests.models import cudnn_in_xla
 
 ROWS = Plain(initializer=Normal())
 # One for each field of an injection, and two that packed rows treat apart.
@@ -48,6 +50,7 @@ METHODS = {
   'hidden': DeepPrompt(length=4, table=ROWS),
   'apart': InputPrompt(length=4, table=ROWS, sees_input=False),
   'fused': InputPrompt(length=4, table=ROWS),  # the kernel of attention on eight devices
+  'cudnn': InputPrompt(length=4, table=ROWS),  # the one for GPUs
   'tasks': TaskPrompts(tasks=2, length=4, table=ROWS),
 }
 MESHES = {
@@ -135,7 +138,10 @@ def main(method: str, rows: str = '') -> None:
   model = PromptedT5(T5(CONFIG), METHODS[method])
   batch = packed(model) if rows == 'packed' else tiny.batch(rows=16)
   loss, gradient, tokens, held = results(model, None, batch)
-  if method == 'fused':
+  if method == 'cudnn':  # in float32, which the kernel itself does not take
+    cudnn._forward, cudnn._backward = cudnn_in_xla.forward, cudnn_in_xla.backward
+    fused.attend_fused = lambda *xs, scores_dtype: cudnn.attend_cudnn(*xs)
+  if method in ('fused', 'cudnn'):
     pl.pallas_call = functools.partial(pl.pallas_call, interpret=True)
     model = PromptedT5(T5(dataclasses.replace(CONFIG, attention='fused')), METHODS[method])
   found = {}

@@ -41,7 +41,7 @@ def differences(*arguments):
   return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize('method', ['input', 'kv', 'delta', 'hidden', 'fused'])
+@pytest.mark.parametrize('method', ['input', 'kv', 'delta', 'hidden', 'fused', 'cudnn'])
 def test_loss_gradient_and_decoded_tokens_of_eight_devices_are_those_of_one(method):
   found = differences(method)
   assert found.keys() == LAYOUTS.keys()

@@ -1,0 +1,174 @@
+"""What computes, and what is said of an accelerator that cannot; machines and JAX are made up."""
+
+import logging
+import pathlib
+import types
+import warnings
+
+import jax
+import pytest
+
+from prompt_jax.cli import compute, device
+from prompt_jax.default_device import default_device
+from prompt_jax.errors import UserError
+from prompt_jax.together import parts_for_caches, suited
+
+LOGGER = logging.getLogger('jax._src.xla_bridge')
+MISSING = (
+  'An NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not installed.'
+)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch, tmp_path):
+  """A machine whose driver's files are `tmp_path / 'nvidia'`, and JAX as if just imported."""
+  monkeypatch.delenv('JAX_PLATFORMS', raising=False)
+  monkeypatch.setattr(device, 'NVIDIA', (str(tmp_path / 'nvidia'),))
+  config = types.SimpleNamespace(jax_default_device=None, updates=[])
+  config.update = lambda name, value: config.updates.append((name, value))
+  monkeypatch.setattr(device.jax, 'config', config)
+  return config
+
+
+@pytest.fixture
+def gpu(tmp_path) -> pathlib.Path:
+  path = tmp_path / 'nvidia'
+  path.touch()
+  return path
+
+
+def starts(monkeypatch, says=lambda: None):
+  """JAX finds a CPU alone, after `says`, which may log and, the first time, raise."""
+  cpu = types.SimpleNamespace(platform='cpu', device_kind='cpu')
+  turns = iter([says])
+
+  def devices():
+    next(turns, lambda: None)()
+    return [cpu]
+
+  def local_devices(backend='cpu'):
+    if backend != 'cpu':
+      raise RuntimeError(f'Unknown backend {backend}')
+    return [cpu]
+
+  monkeypatch.setattr(device.jax, 'devices', devices)
+  monkeypatch.setattr(device.jax, 'local_devices', local_devices)
+
+
+def plugin_without_driver():
+  try:
+    raise RuntimeError('Unable to load cuPTI. Is it installed?\nand so on')
+  except RuntimeError:
+    LOGGER.exception('Jax plugin configuration error: Exception when calling %s.initialize()', 'x')
+  LOGGER.warning(MISSING)
+
+
+def no_visible_device():
+  raise RuntimeError(
+    "Unable to initialize backend 'cuda': no device. (you may need to uninstall the failing plugin)"
+  )
+
+
+def test_a_machine_without_a_gpu_says_nothing(monkeypatch, caplog):
+  for says in (lambda: None, plugin_without_driver, no_visible_device):
+    starts(monkeypatch, says)
+    with warnings.catch_warnings():
+      warnings.simplefilter('error')
+      assert device.choose('auto').platform == 'cpu'
+  assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+  ('says', 'words'),
+  [
+    (lambda: LOGGER.warning(MISSING), r"not installed \(pip install 'prompt_jax\[cuda\]'\)\. "),
+    (plugin_without_driver, 'cannot use it, and says "Unable to load cuPTI. Is it installed\\?"'),
+    (no_visible_device, 'says "Unable to initialize backend \'cuda\': no device"\\. '),
+  ],
+)
+def test_a_gpu_that_jax_cannot_use_is_told_in_one_line(monkeypatch, caplog, gpu, says, words):
+  starts(monkeypatch, says)
+  with pytest.warns(UserWarning, match='there is an NVIDIA GPU, but.*' + words) as told:
+    assert device.choose('auto').platform == 'cpu'
+  assert len(told) == 1
+  assert '\n' not in str(told[0].message)
+  assert caplog.records == []
+
+
+def test_a_plugin_that_ends_jax_leaves_the_cpu(monkeypatch, machine):
+  starts(monkeypatch, no_visible_device)
+  device.choose('auto')
+  assert machine.updates == [('jax_platforms', 'cpu')]
+
+
+def test_a_tpu_without_its_library_is_told(monkeypatch):
+  starts(monkeypatch, lambda: LOGGER.warning('A Google TPU may be present on this machine, but'))
+  with pytest.warns(UserWarning, match=r"there is a TPU.*'prompt_jax\[tpu\]'"):
+    device.choose('auto')
+
+
+def test_who_says_cpu_hears_nothing(monkeypatch, gpu):
+  starts(monkeypatch, plugin_without_driver)
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    device.choose('cpu')
+    monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+    device.choose('auto')
+
+
+def test_other_warnings_of_jax_are_seen(monkeypatch, caplog):
+  starts(monkeypatch, lambda: LOGGER.warning('Platform x is experimental'))
+  device.choose('auto')
+  assert [record.getMessage() for record in caplog.records] == ['Platform x is experimental']
+
+
+def test_a_gpu_that_was_demanded_and_does_not_start(monkeypatch, gpu):
+  starts(monkeypatch, no_visible_device)
+  with pytest.raises(UserError, match=r'A gpu was demanded.*no device": mend that'):
+    device.choose('gpu')
+  starts(monkeypatch)
+  with pytest.raises(UserError, match=r'Install the JAX for it \(pip.*\[cuda\]'):
+    device.choose('gpu')
+
+
+def test_a_plugin_that_was_demanded_by_the_environment(monkeypatch):
+  monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
+  starts(monkeypatch, no_visible_device)
+  with pytest.raises(UserError, match="JAX_PLATFORMS='cuda': Unable to initialize"):
+    device.choose('auto')
+
+
+def test_dtypes_and_parts_follow_the_chosen_device(monkeypatch):
+  """A machine with a GPU that computes on its CPU."""
+  monkeypatch.undo()
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  with jax.default_device(jax.local_devices(backend='cpu')[0]):
+    assert default_device().platform == 'cpu'
+    assert parts_for_caches(32, 64) == 4
+    assert suited(100, 32, 64) == 1
+
+
+def fake(kind, version='', **more):
+  client = types.SimpleNamespace(platform_version=version)
+  return types.SimpleNamespace(platform=kind, client=client, device_kind='Tesla T4', **more)
+
+
+@pytest.mark.parametrize(
+  ('attention', 'found', 'says'),
+  [
+    ('fused', fake('gpu', 'cuda 13000', compute_capability='9.0'), 'TPUs, and this is a gpu'),
+    ('cudnn', fake('cpu'), 'NVIDIA GPUs, and this is a cpu'),
+    ('cudnn', fake('tpu', 'libtpu'), 'NVIDIA GPUs, and this is a tpu'),
+    ('cudnn', fake('gpu', 'rocm 70000', compute_capability='gfx942'), 'NVIDIA GPUs'),
+    ('cudnn', fake('gpu', 'cuda 13000', compute_capability='7.5'), 'this Tesla T4 has 7.5'),
+  ],
+)
+def test_kernels_of_other_devices_are_refused(attention, found, says):
+  with pytest.raises(UserError, match=says):
+    compute._check_attention(attention, found)
+
+
+def test_kernels_of_this_device_are_taken():
+  compute._check_attention('cudnn', fake('gpu', 'cuda 13000', compute_capability='12.0'))
+  compute._check_attention('fused', fake('tpu'))
+  compute._check_attention('plain', fake('cpu'))

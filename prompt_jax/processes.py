@@ -110,11 +110,14 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def refuse_several(verb: str) -> None:
-  """Raises UserError where several processes were started for a verb that computes in one."""
-  if _in_srun() or count() > 1:
+  """Raises UserError where srun started several processes for a verb that works in one.
+
+  Touches no device: what the verb starts may need them.
+  """
+  if _in_srun():
     raise UserError(
-      f'{verb} computes in one process, and several were started. Start one, with --mesh for '
-      'the devices of its host; train takes those of several hosts.'
+      f'{verb} works in one process, and srun started {os.environ["SLURM_NTASKS"]}, which would '
+      'all write the same files. Start one.'
     )
 
 

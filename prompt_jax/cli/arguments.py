@@ -74,7 +74,7 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
   if verb in ('train', 'population'):
     sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
     sub.add_argument('--init', metavar='NAME', help='initialiser: a file of gin/inits')
-  if verb == 'train':
+  if verb in ('train', 'population', 'eval', 'infer'):
     _of_processes(sub)
   if verb == 'sweep':
     sub.add_argument('file', nargs='?', metavar='FILE', help='a gin file: see gin/runs/sweep.gin')

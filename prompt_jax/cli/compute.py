@@ -1,11 +1,12 @@
 """With which model a run computes, in what form, and where: settings that several verbs share."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
-from prompt_jax.checkpoints.backbone import Backbone, load_backbone
+from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, load_backbone
 from prompt_jax.checkpoints.source import find
 from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose
@@ -24,26 +25,50 @@ class BaseModel:
   """The model that a run begins with, and how it is held.
 
   Attributes:
-    model: see `load_backbone`.
-    vocabulary: see `load_backbone`.
+    model: see `load_backbone`; None for the one that a prompt file names, else "embedded".
+    vocabulary: see `load_backbone`; None for the one that a prompt file names, if any.
     dtype: see `load_backbone`.
     weights: see `load_backbone`.
     query_chunk: see `models.config.T5Config`.
     scores_dtype: see `models.config.T5Config`.
     attention: see `models.config.T5Config`.
-    max_positions: most encoder positions, prompt rows and tokens together.
   """
 
-  model: str
-  vocabulary: str | None
-  dtype: str | None
-  weights: str | None
-  query_chunk: int | None
-  scores_dtype: str
-  attention: str
-  max_positions: int
+  model: str | None = None
+  vocabulary: str | None = None
+  dtype: str | None = None
+  weights: str | None = None
+  query_chunk: int | None = None
+  scores_dtype: str = 'float32'
+  attention: str = 'plain'
 
-  def load(self, dropout: float, placement: Placement | None) -> Backbone:
+  @property
+  def name(self) -> str:
+    """What `load_backbone` is told."""
+    return self.model or EMBEDDED
+
+  def of_prompt(self, metadata: Mapping[str, Any]) -> 'BaseModel':
+    """The same of the model that a prompt file names, where none is given."""
+    if self.model is not None:
+      return self
+    vocabulary = self.vocabulary or metadata.get('vocabulary_file')
+    return dataclasses.replace(self, model=metadata.get('model'), vocabulary=vocabulary)
+
+  def check_divides(self, placement: Placement | None, rows: int | None = None) -> None:
+    """Looks at the shapes of the model, before it is read.
+
+    Args:
+      placement: the mesh; None for one device, which refuses nothing.
+      rows: see `Placement.check`.
+
+    Raises:
+      UserError: it does not divide over the mesh; with the nearest mesh that works.
+    """
+    if placement is not None:
+      _, leaves = find(self.name, self.vocabulary).model()
+      placement.check({path: leaf.shape for path, leaf in leaves.items()}, rows)
+
+  def load(self, placement: Placement | None, dropout: float = 0.0) -> Backbone:
     """The model, on the mesh where there is one; `dropout` is its probability of it.
 
     Raises:
@@ -53,7 +78,7 @@ class BaseModel:
     _check_attention(self.attention, default_device())
     place = {'place': placement.put_backbone_leaf} if placement else {}
     backbone = load_backbone(
-      self.model,
+      self.name,
       self.dtype,
       vocabulary=self.vocabulary,
       weights=self.weights,
@@ -130,9 +155,6 @@ def on_mesh(
     return settings
   # What suits the caches of one device says nothing of a mesh.
   microbatches = settings.microbatches or 1
-  _, leaves = find(base.model, base.vocabulary).model()
-  shapes = {path: leaf.shape for path, leaf in leaves.items()}
   # Packed rows are as many as divide: see `train`.
-  rows = placement.row_parts if packed else batch_size // microbatches
-  placement.check(shapes, rows)
+  base.check_divides(placement, None if packed else batch_size // microbatches)
   return dataclasses.replace(settings, microbatches=microbatches)

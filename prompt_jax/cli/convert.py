@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 from rich.console import Console
 
+from prompt_jax import processes
 from prompt_jax.checkpoints import convert as forms
 from prompt_jax.checkpoints.huggingface import config_to_huggingface
 from prompt_jax.checkpoints.source import find
@@ -23,6 +24,7 @@ TOLERANCE = 1e-4
 
 
 def run(args: argparse.Namespace) -> None:
+  processes.refuse_several('convert')
   config.load(args, convert)(args.source, args.dest)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
+from prompt_jax import processes
 from prompt_jax.cli import config, eval_table, report, several, tuned
-from prompt_jax.cli.compilation_cache import use as keep_compiled
-from prompt_jax.cli.device import choose as choose_device
+from prompt_jax.cli.compute import BaseModel, Devices
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
@@ -25,13 +25,15 @@ LENGTHS = Lengths(128, 64)
 
 
 def run(args: argparse.Namespace) -> None:
-  config.load(args, evaluate)()
+  bound = config.load(args, evaluate)
+  with processes.joined(args.coordinator, args.processes, args.process):
+    bound()
 
 
 def evaluate(
   *,
-  model: str | None,
-  vocabulary: str | None,
+  base: BaseModel,
+  devices: Devices,
   prompt_file: str | Sequence[str] | None,
   choose_task: Callable[..., Task],
   split: str | None,
@@ -42,16 +44,12 @@ def evaluate(
   batch_size: int,
   input_length: int | None,
   target_length: int | None,
-  device: str,
-  compilation_cache: str,
-  dtype: str | None,
-  weights: str | None,
 ) -> None:
   """Measures, prints a table, and writes scores and predictions if a folder is given.
 
   Args:
-    model: see `load_backbone`; None for the one the prompt file names, else "embedded".
-    vocabulary: see `load_backbone`; None for the one the prompt file names, if any.
+    base: the model.
+    devices: where to compute.
     prompt_file: a prompt or tuned weights, or several prompts of one model; None for the bare
       model.
     choose_task: `data.choose`; a file's labels are those that the prompt was tuned on.
@@ -63,16 +61,13 @@ def evaluate(
     batch_size: examples at once.
     input_length: most tokens of an input; None as in training.
     target_length: most tokens of a target; None as in training.
-    device: see `cli.device`.
-    compilation_cache: see `cli.compilation_cache`.
-    dtype: see `load_backbone`.
-    weights: see `load_backbone`.
   """
-  console, folder = Console(), pathlib.Path(output) if output else None
-  keep_compiled(compilation_cache, choose_device(device))
-  _check(folder, resamples)
+  console = Console(quiet=not processes.is_first())
+  folder = pathlib.Path(output) if output else None
+  placement = devices.start()
+  processes.from_first(lambda: _check(folder, resamples))
   files = [prompt_file] if isinstance(prompt_file, str) else list(prompt_file or ())
-  loaded = several.load(model, files, dtype, vocabulary, weights)
+  loaded = tuned.load_all(base, files, placement)
   task = several.task_of_all(lambda m: choose_task(**_labels_of(m)), loaded, files)
   lengths = several.longest([lengths_of(r, input_length, target_length) for r in loaded])
   split, examples = _split(task, split, loaded[0].backbone.vocabulary, lengths, output)
@@ -90,11 +85,31 @@ def evaluate(
       method=method,
       batch_size=batch_size,
       normalize=normalize,
+      placement=placement,
     )
 
   names = several.names(files) or [f'{loaded[0].backbone.name}, untuned']
   found = dict(zip(names, scored, strict=True))
   joint = several.together(judge, examples, scored) if len(files) > 1 else {}
+  # One of several processes is enough for the rest, and the others wait for it.
+  processes.from_first(
+    lambda: _conclude(judge, found, joint, task, split, examples, files, resamples, folder, console)
+  )
+
+
+def _conclude(
+  judge: several.Judge,
+  found: Mapping[str, several.Scored],
+  joint: Mapping[str, several.Scored],
+  task: Task,
+  split: str,
+  examples: Sequence[Example],
+  files: Sequence[str],
+  resamples: int,
+  folder: pathlib.Path | None,
+  console: Console,
+) -> None:
+  """The table, with intervals, of every prompt and of all together; and the files."""
   known = lambda name, s: eval_table.system(
     name, judge, examples, *s, resamples=resamples, calibrated=name != several.VOTE
   )

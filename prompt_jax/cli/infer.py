@@ -2,19 +2,19 @@
 
 import argparse
 import dataclasses
-import functools
 import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
+from prompt_jax import processes
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.cli import config, tuned
-from prompt_jax.cli.compilation_cache import use as keep_compiled
-from prompt_jax.cli.device import choose as choose_device
+from prompt_jax.cli.compute import BaseModel, Devices
 from prompt_jax.cli.eval import lengths_of
 from prompt_jax.data.batches import evaluation_batches
 from prompt_jax.data.example import Example, Lengths, Task, encode
@@ -22,8 +22,9 @@ from prompt_jax.data.local_file import local_inputs
 from prompt_jax.data.table import decode
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.evaluator import Evaluator, Method
-from prompt_jax.inference.decode import sample
+from prompt_jax.inference.decode import Variables, sample
 from prompt_jax.inference.score import Normalize
+from prompt_jax.sharding.placement import Placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +52,16 @@ class Answer:
 
 def run(args: argparse.Namespace) -> None:
   includes = [('decoding', args.decoding)] if args.decoding else []
-  config.load(args, infer, includes)(args.texts)
+  bound = config.load(args, infer, includes)
+  with processes.joined(args.coordinator, args.processes, args.process):
+    bound(args.texts)
 
 
 def infer(
   texts: Sequence[str],
   *,
-  model: str | None,
-  vocabulary: str | None,
+  base: BaseModel,
+  devices: Devices,
   prompt_file: str | None,
   file: str | None,
   column: str | None,
@@ -69,17 +72,13 @@ def infer(
   method: Method | None,
   normalize: Normalize,
   decoding: Decoding | None,
-  device: str,
-  compilation_cache: str,
-  dtype: str | None,
-  weights: str | None,
 ) -> None:
   """Answers each text and prints or writes the answers in order.
 
   Args:
-    texts: none to read `file` or standard input.
-    model: see `load_backbone`; None for the one the prompt file names, else "embedded".
-    vocabulary: see `load_backbone`; None for the one the prompt file names, if any.
+    texts: none to read `file` or standard input, in the first of several processes.
+    base: the model.
+    devices: where to compute.
     prompt_file: a prompt or tuned weights; None for the bare model.
     file: a file of texts.
     column: its column or columns, for a table.
@@ -90,14 +89,10 @@ def infer(
     method: see `Evaluator`; None ranks the labels that the prompt was tuned on, if any.
     normalize: see `Evaluator`.
     decoding: how text is written, in place of a label; None for greedily.
-    device: see `cli.device`.
-    compilation_cache: see `cli.compilation_cache`.
-    dtype: see `load_backbone`.
-    weights: see `load_backbone`.
   """
-  keep_compiled(compilation_cache, choose_device(device))
-  texts = _texts(texts, file, column)
-  ready = tuned.load(model, prompt_file, dtype, vocabulary, weights)
+  placement = devices.start()
+  texts = processes.from_first(lambda: _texts(texts, file, column))
+  (ready,) = tuned.load_all(base, [] if prompt_file is None else [prompt_file], placement)
   lengths = lengths_of(ready, input_length, target_length)
   words = ready.backbone.vocabulary
   none = np.asarray([words.eos_id], np.int32)
@@ -119,14 +114,16 @@ def infer(
       method=method,
       batch_size=batch_size,
       normalize=normalize,
+      placement=placement,
     )
     _, predictions = evaluator(ready.variables, examples)
     answers = [Answer(p.input, p.prediction, p.confidence) for p in predictions]
   else:
     if normalize != 'none':
       raise UserError('--normalize is of ranked labels, and here text is written. Leave it out.')
-    answers = _write(ready, examples, decoding or Decoding(), lengths, batch_size)
-  _tell(answers, output)
+    how = decoding or Decoding()
+    answers = _write(ready, examples, how, lengths, batch_size, placement)
+  processes.from_first(lambda: _tell(answers, output))
 
 
 def _texts(texts: Sequence[str], file: str | None, column: str | None) -> list[str]:
@@ -149,26 +146,35 @@ def _write(
   decoding: Decoding,
   lengths: Lengths,
   batch_size: int,
+  placement: Placement | None,
 ) -> list[Answer]:
-  """What the model writes for each text."""
+  """What the model writes for each text, the same on any mesh."""
   vocabulary = ready.backbone.vocabulary
-  call = jax.jit(
-    functools.partial(
-      sample,
+
+  def write(variables: Variables, tokens: jax.Array, number: int) -> jax.Array:
+    written = sample(
       ready.model,
-      max_len=lengths.targets,
+      variables,
+      tokens,
+      lengths.targets,
+      jax.random.fold_in(jax.random.key(decoding.seed), number),
       temperature=decoding.temperature,
       topk=decoding.topk,
       topp=decoding.topp,
       eos_id=vocabulary.eos_id,
     )
-  )
+    return written.tokens
+
+  call = jax.jit(placement.within(write) if placement else write)
   answers: dict[int, Answer] = {}
   size = min(batch_size, len(examples))
   for number, (batch, indices) in enumerate(evaluation_batches(examples, size)):
-    key = jax.random.fold_in(jax.random.key(decoding.seed), number)
-    tokens = jax.device_get(call(ready.variables, batch.encoder_input_tokens, key=key).tokens)
-    for i, row in zip(indices.tolist(), tokens, strict=False):
+    tokens: Any = batch.encoder_input_tokens
+    if placement:  # more rows, and not more texts: what is drawn for one depends on its batch
+      tokens = placement.put_rows(np.resize(tokens, (placement.filled(size), tokens.shape[1])))
+    found = call(ready.variables, tokens, number)
+    found = jax.device_get(placement.here(found) if placement else found)
+    for i, row in zip(indices.tolist(), found, strict=False):
       answers[i] = Answer(examples[i].inputs_text, vocabulary.decode(row))
   return [answers[i] for i in range(len(examples))]
 

@@ -27,8 +27,8 @@ ONE_OR_SEVERAL = {'learning_rate': 'learning_rates', 'length': 'lengths', 'init'
 
 def run(args: argparse.Namespace) -> None:
   bound = load(args)
-  processes.refuse_several('population')
-  bound()
+  with processes.joined(args.coordinator, args.processes, args.process):
+    bound()
 
 
 def load(args: argparse.Namespace) -> Callable[..., Any]:
@@ -55,6 +55,7 @@ def population(
   dropout: float,
   batch_size: int,
   most: Lengths,
+  max_positions: int,
   seeds: Sequence[int],
   learning_rates: Sequence[float] | None,
   lengths: Sequence[int] | None,
@@ -76,6 +77,7 @@ def population(
     dropout: probability with which the model drops out while prompts train.
     batch_size: examples a step of each prompt.
     most: tokens of an input and of a target.
+    max_positions: of the encoder, prompt rows and tokens together.
     seeds: one prompt of each setting for each.
     learning_rates: values of LEARNING_RATE.
     lengths: values of PROMPT_LENGTH.
@@ -84,7 +86,7 @@ def population(
     halving: steps at which the worse half stops.
     at_once: most prompts computed together; None for what suits the device, on a mesh for all.
   """
-  console = Console()
+  console = Console(quiet=not processes.is_first())
   placement = devices.start()
   settings = on_mesh(settings, placement, base, batch_size)
   varied = _grid(learning_rates, lengths, inits, grid)
@@ -102,12 +104,13 @@ def population(
     choose_task if own_task else None,
     settings,
     batch_size,
-    base.max_positions,
+    max_positions,
   )
   tasks = list(dict.fromkeys(c.setup.task.name for c in found))
   _check_tasks(found, tasks, halving)
   folder = pathlib.Path(output or f'runs/{"-".join(tasks)}')
-  config.record(folder, may_change=('STEPS', 'AT_ONCE', 'MESH', 'LAYOUT', 'SLICES'))
+  may_change = ('STEPS', 'AT_ONCE', 'MESH', 'LAYOUT', 'SLICES')
+  processes.from_first(lambda: config.record(folder, may_change))
   scores = Scores(found, settings.patterns, batch_size, at_once)
   results = loop.train_together(
     members=[c.member for c in found],

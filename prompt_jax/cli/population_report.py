@@ -1,10 +1,12 @@
 """What a population leaves: a table by setting, the vote of its prompts, and the best one."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from prompt_jax import processes
 from prompt_jax.checkpoints.prompt_file import load_prompt, write_atomically
 from prompt_jax.cli import cells, report, tuned
 from prompt_jax.cli.candidates import Candidate
@@ -17,6 +19,20 @@ from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.training.members import Result
 from prompt_jax.training.partition import count
+
+
+class _Measured(NamedTuple):
+  """Prompts of one task on the examples that chose nothing.
+
+  Attributes:
+    split: of those examples.
+    untuned: scores of the model without a prompt.
+    scored: member -> what its prompt has reached; without those that diverged before any was kept.
+  """
+
+  split: str
+  untuned: dict[str, float]
+  scored: dict[int, Scored]
 
 
 def conclude(
@@ -35,24 +51,42 @@ def conclude(
     folder: of the run.
     batch_size: examples at once.
   """
-  console = population[0].setup.console
-  for result in results:
-    write_events(result.folder)
   for task in dict.fromkeys(c.setup.task.name for c in population):
     members = [k for k, c in enumerate(population) if c.setup.task.name == task]
-    several = len(members) < len(population)
+    measured = _measured(population, results, members, scores, batch_size)
+    # One of several processes is enough for the rest, and the others wait for it.
+    processes.from_first(
+      functools.partial(_write, population, results, members, measured, scores, folder)
+    )
+
+
+def _write(
+  population: Sequence[Candidate],
+  results: Sequence[Result],
+  members: Sequence[int],
+  measured: _Measured | None,
+  scores: Scores,
+  folder: pathlib.Path,
+) -> None:
+  """What is left of one task: its table, its best prompt and what each prompt answered."""
+  setup = population[members[0]].setup
+  console, task = setup.console, setup.task.name
+  for k in members:
+    write_events(results[k].folder)
+  several = len(members) < len(population)
+  if measured is not None:
     name = f'results-{task}.json' if several else 'results.json'
-    _report(population, results, members, scores, folder / name, batch_size)
-    best = best_of(results, members)
-    if best is None:
-      console.print('No validation examples, so no prompt is the best: each is in its folder')
-      continue
-    path = folder / (f'prompt-{task}.safetensors' if several else 'prompt.safetensors')
-    write_atomically(path, results[best].file.read_bytes())
-    shown = f'{results[best].selection.best:.4g}, {population[best].member.name}'
-    console.print(f'Best prompt: {path} ({shown})', soft_wrap=True, highlight=False)
-    line = tuned.command(path, population[best].setup.model_name)
-    console.print(f'Use it: {line}', soft_wrap=True, highlight=False, markup=False)
+    _report(population, results, members, measured, scores, folder / name)
+  best = best_of(results, members)
+  if best is None:
+    console.print('No validation examples, so no prompt is the best: each is in its folder')
+    return
+  path = folder / (f'prompt-{task}.safetensors' if several else 'prompt.safetensors')
+  write_atomically(path, results[best].file.read_bytes())
+  shown = f'{results[best].selection.best:.4g}, {population[best].member.name}'
+  console.print(f'Best prompt: {path} ({shown})', soft_wrap=True, highlight=False)
+  line = tuned.command(path, setup.model_name)
+  console.print(f'Use it: {line}', soft_wrap=True, highlight=False, markup=False)
 
 
 def best_of(results: Sequence[Result], members: Sequence[int]) -> int | None:
@@ -61,45 +95,64 @@ def best_of(results: Sequence[Result], members: Sequence[int]) -> int | None:
   return max(known, key=lambda k: results[k].selection.best or 0.0, default=None)
 
 
-def _report(
+def _measured(
   population: Sequence[Candidate],
   results: Sequence[Result],
   members: Sequence[int],
   scores: Scores,
-  path: pathlib.Path,
   batch_size: int,
-) -> None:
-  """Prints and writes the table of one task."""
+) -> _Measured | None:
+  """None where there are no such examples. Every process takes part; the first reads the files."""
   setup = population[members[0]].setup
-  which = next((s for s in ('test', 'validation') if s in setup.examples), None)
-  if which is None:
-    return
-  judged = [k for k in members if results[k].file.is_file()]  # others diverged before any
-  params = [load_prompt(results[k].file).params for k in judged]
-  scored = dict(zip(judged, scores.of(judged, params, which), strict=True))
-  for k, (_, predictions) in scored.items():
-    write_predictions(results[k].folder / 'predictions.jsonl', predictions)
-  examples = setup.examples[which]
+  split = next((s for s in ('test', 'validation') if s in setup.examples), None)
+  if split is None:
+    return None
+
+  def kept() -> dict[int, Any]:
+    found = [k for k in members if results[k].file.is_file()]
+    return {k: load_prompt(results[k].file).params for k in found}
+
+  params = processes.from_first(kept)
+  judged = list(params)
+  scored = dict(zip(judged, scores.of(judged, list(params.values()), split), strict=True))
   bare = PromptedT5(T5(setup.backbone.config))
   untuned = evaluator_of(setup, bare, batch_size)(
-    {'params': {'backbone': setup.backbone.params}}, examples
+    {'params': {'backbone': setup.backbone.params}}, setup.examples[split]
   )[0]
+  return _Measured(split, untuned, scored)
+
+
+def _report(
+  population: Sequence[Candidate],
+  results: Sequence[Result],
+  members: Sequence[int],
+  measured: _Measured,
+  scores: Scores,
+  path: pathlib.Path,
+) -> None:
+  """Prints and writes the table of one task, and what its prompts answered."""
+  setup, scored = population[members[0]].setup, measured.scored
+  for k, (_, predictions) in scored.items():
+    write_predictions(results[k].folder / 'predictions.jsonl', predictions)
+  examples = setup.examples[measured.split]
   table: list[report.Row] = []
   # Settings with other examples to train on have no baseline in common.
   if len({population[k].digests['train'] for k in members}) == 1:
     table += report.baselines(setup.examples['train'], examples, setup.task)
-  table.append(report.Row('the model, untuned', [untuned], 0))
+  table.append(report.Row('the model, untuned', [measured.untuned], 0))
   table += _by_setting(population, results, scored)
-  voters = [k for k in judged if not _dropped(results[k])]
+  voters = [k for k in scored if not _dropped(results[k])]
   if len(voters) > 1:
     voted = vote([scored[k][1] for k in voters])
-    row = report.Row(f'majority vote of {len(voters)}', [scores.measure(voters[0], which, voted)])
+    row = report.Row(
+      f'majority vote of {len(voters)}', [scores.measure(voters[0], measured.split, voted)]
+    )
     table.append(row)
     write_predictions(path.with_name(path.name.replace('results', 'vote') + 'l'), voted)
   facts = [_facts(population[k], results[k], scored.get(k)) for k in members]
   tasks = described(setup.task)
-  report.write(path, table, task=setup.task.name, split=which, prompts=facts, tasks=tasks)
-  title = f'{setup.task.name}, {len(examples)} {which} examples, in percent'
+  report.write(path, table, task=setup.task.name, split=measured.split, prompts=facts, tasks=tasks)
+  title = f'{setup.task.name}, {len(examples)} {measured.split} examples, in percent'
   report.show(table, title, setup.console, setup.task.parts)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from rich.console import Console
 
+from prompt_jax import processes
 from prompt_jax.batch import Batch
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone, save_backbone
 from prompt_jax.cli import config
@@ -75,6 +76,7 @@ class First(NamedTuple):
 
 
 def run(args: argparse.Namespace) -> None:
+  processes.refuse_several('pretrain')
   config.load(args, pretrain)()
 
 

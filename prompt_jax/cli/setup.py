@@ -57,8 +57,8 @@ def set_up(
   console: Console,
 ) -> Setup:
   """Reads the model and the examples, before anything is computed."""
-  backbone = base.load(dropout, placement)
-  name, vocabulary = whole_path(base.model), base.vocabulary and whole_path(base.vocabulary)
+  backbone = base.load(placement, dropout)
+  name, vocabulary = whole_path(base.name), base.vocabulary and whole_path(base.vocabulary)
   bare = PromptedT5(T5(backbone.config))
   setup = Setup(backbone, bare, task, lengths, {}, name, vocabulary, console, placement)
   return with_method(with_task(setup, task), prompt)

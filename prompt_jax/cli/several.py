@@ -1,7 +1,5 @@
 """Several prompts of one model, evaluated in one pass: each, and what they say together."""
 
-import collections
-import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -23,39 +21,6 @@ Judge = Evaluator | suite.Suite
 Scored = tuple[Scores, list[Prediction]]
 VOTE, AVERAGE = 'majority vote', 'mean probability'
 FILES = {VOTE: 'vote', AVERAGE: 'average'}
-
-
-def load(
-  model: str | None,
-  files: Sequence[str],
-  dtype: str | None,
-  vocabulary: str | None,
-  weights: str | None,
-) -> list[tuned.Tuned]:
-  """Prompts on one model, which is read and held once; the bare model without any file.
-
-  Args:
-    model: see `tuned.load`.
-    files: prompt files; one may also hold tuned weights.
-    dtype: see `load_backbone`.
-    vocabulary: see `tuned.load`.
-    weights: see `load_backbone`.
-
-  Raises:
-    UserError: a file twice, weights among several, or a prompt of another model.
-  """
-  twice = [f for f, n in collections.Counter(map(os.path.abspath, files)).items() if n > 1]
-  if twice:
-    raise UserError(f'{twice[0]} is given twice; a prompt counts once.')
-  whole = [f for f in files if tuned.kind_of(f) != 'prompt']
-  if whole and len(files) > 1:
-    raise UserError(
-      f'{whole[0]} holds the weights of a model of its own, and several prompts are evaluated on '
-      'one frozen model. Give it alone.'
-    )
-  first = tuned.load(model, files[0] if files else None, dtype, vocabulary, weights)
-  on_device = dataclasses.replace(first.backbone, params=first.variables['params']['backbone'])
-  return [first, *(tuned.attach(on_device, file) for file in files[1:])]
 
 
 def task_of_all(

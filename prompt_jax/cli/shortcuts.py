@@ -128,7 +128,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
          metavar='FILE', several=True),
     Flag('split', 'SPLIT', 'which split to measure', metavar='NAME'),
     METHOD, NORMALIZE,
-    OUTPUT, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE, COMPILATION_CACHE,
+    OUTPUT, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE, COMPILATION_CACHE, MESH, LAYOUT, SLICES,
   ),
   'infer': (
     MODEL, VOCABULARY,
@@ -137,7 +137,8 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
          metavar='FILE'),
     Flag('text', 'TEXT', 'its column (several: a,b)', metavar='COLUMN'),
     Flag('output', 'OUTPUT', 'a JSONL file for the answers', metavar='FILE'),
-    METHOD, NORMALIZE, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE, COMPILATION_CACHE,
+    METHOD, NORMALIZE, BATCH, INPUT_LENGTH, TARGET_LENGTH, DEVICE, COMPILATION_CACHE, MESH, LAYOUT,
+    SLICES,
   ),
   'pretrain': (
     Flag('corpus', 'CORPUS', 'text, one document a paragraph (.txt or .xz)', metavar='FILE'),

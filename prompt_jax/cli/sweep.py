@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from prompt_jax import processes
 from prompt_jax.cli import config, sweep_run, sweep_table
 from prompt_jax.cli import sweep_state as on_disk
 from prompt_jax.cli.sweep_cells import Cell, Job, cells_of, check_names, population_jobs, train_job
@@ -20,6 +21,7 @@ CLUSTERS = ('local', 'slurm')
 
 
 def run(args: argparse.Namespace) -> None:
+  processes.refuse_several('sweep')
   if args.file is not None:
     args.gin_file.insert(0, args.file)
   if not args.gin_file:

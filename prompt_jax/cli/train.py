@@ -78,6 +78,7 @@ def train(
   batch_size: int,
   packing: Packing,
   lengths: Lengths,
+  max_positions: int,
   seed: int,
   seeds: Sequence[int] | None,
 ) -> None:
@@ -96,6 +97,7 @@ def train(
     batch_size: examples a step.
     packing: whether and how they share rows.
     lengths: most tokens of an input and of a target.
+    max_positions: of the encoder, prompt rows and tokens together.
     seed: of the only run, or
     seeds: of several runs, in folders of their own.
   """
@@ -129,7 +131,7 @@ def train(
         loss=loss,
         packing=packing,
         batch_size=batch_size,
-        max_positions=base.max_positions,
+        max_positions=max_positions,
         folder=folder / f'seed_{number}' if seeds else folder,
       )
     )
@@ -240,15 +242,26 @@ def _report(
   batch_size: int,
 ) -> None:
   """Measures what was tuned beside what needs no tuning, on examples that chose nothing."""
-  console = setup.console
   which = next((s for s in ('test', 'validation') if s in setup.examples), None)
+  measured = None
   if which is not None:
-    untuned, scores = _measured(setup, evaluator, results, setup.examples[which], batch_size)
-  if not processes.is_first():
-    return
-  best = results[0].file
+    measured = _measured(setup, evaluator, results, setup.examples[which], batch_size)
+  # One of several processes is enough for the rest, and the others wait for it.
+  processes.from_first(lambda: _tell(setup, results, which, measured, folder))
+
+
+def _tell(
+  setup: Setup,
+  results: Sequence[loop.Result],
+  which: str | None,
+  measured: tuple[dict[str, float], list[dict[str, float]]] | None,
+  folder: pathlib.Path,
+) -> None:
+  """The table, and where everything is."""
+  console, best = setup.console, results[0].file
   kind = tuned.kind_of(best)
-  if which is not None:
+  if which is not None and measured is not None:
+    untuned, scores = measured
     examples = setup.examples[which]
     table = report.baselines(setup.examples['train'], examples, setup.task)
     table.append(report.Row('the model, untuned', [untuned], 0))

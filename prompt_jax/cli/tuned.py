@@ -1,8 +1,10 @@
 """A model and what was tuned on it, from files: for the verbs that use a prompt."""
 
+import collections
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +13,10 @@ from flax import traverse_util
 from flax.errors import FlaxError
 
 from prompt_jax import processes
-from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, load_backbone
+from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone
 from prompt_jax.checkpoints.method import build
 from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt
+from prompt_jax.cli.compute import BaseModel
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
@@ -39,6 +42,13 @@ class Tuned(NamedTuple):
   metadata: dict[str, Any]
 
 
+class _Read(NamedTuple):
+  """A file of what was tuned, and of which kind it is."""
+
+  kind: str
+  saved: Prompt
+
+
 def load(
   model: str | None,
   prompt_file: str | None,
@@ -58,19 +68,44 @@ def load(
   Raises:
     UserError: a file is missing or damaged, or the prompt belongs to another model.
   """
-  if prompt_file is None:
-    backbone = load_backbone(model or EMBEDDED, dtype, vocabulary=vocabulary, weights=weights)
-    return Tuned(*_ready(backbone, None, {'backbone': backbone.params}, {}), backbone, {})
-  metadata = load_prompt(prompt_file, kind_of(prompt_file)).metadata
-  if model is None:
-    model = metadata.get('model', EMBEDDED)
-    vocabulary = vocabulary or metadata.get('vocabulary_file')
-  if weights and kind_of(prompt_file) == 'weights':
+  base = BaseModel(model, vocabulary, dtype, weights)
+  return load_all(base, [prompt_file] if prompt_file is not None else [], None)[0]
+
+
+def load_all(base: BaseModel, files: Sequence[str], placement: Placement | None) -> list[Tuned]:
+  """Prompts on one model, which is read and held once; the bare model without any file.
+
+  Args:
+    base: the model.
+    files: prompt files; one may also hold tuned weights. The first of several processes reads them.
+    placement: the mesh over which the model is to lie; None for one device.
+
+  Raises:
+    UserError: a file is missing or damaged, twice there, holds weights among several, or belongs to
+      another model than the first; the model does not divide over the mesh.
+  """
+  twice = [f for f, n in collections.Counter(map(os.path.abspath, files)).items() if n > 1]
+  if twice:
+    raise UserError(f'{twice[0]} is given twice; a prompt counts once.')
+  read = processes.from_first(lambda: [_read(file) for file in files])
+  whole = [file for file, found in zip(files, read, strict=True) if found.kind == 'weights']
+  if whole and len(files) > 1:
     raise UserError(
-      f'{prompt_file} holds weights that were trained, which stay as they are: leave WEIGHTS out.'
+      f'{whole[0]} holds the weights of a model of its own, and several prompts are evaluated on '
+      'one frozen model. Give it alone.'
     )
-  backbone = load_backbone(model, dtype, vocabulary=vocabulary, weights=weights)
-  return attach(backbone, prompt_file)
+  if whole and base.weights:
+    raise UserError(
+      f'{whole[0]} holds weights that were trained, which stay as they are: leave WEIGHTS out.'
+    )
+  if read:
+    base = base.of_prompt(read[0].saved.metadata)
+  base.check_divides(placement)
+  backbone = base.load(placement)
+  if not files:
+    ready = _ready(backbone, None, {'backbone': backbone.params}, {}, placement)
+    return [Tuned(*ready, backbone, {})]
+  return [_attached(backbone, f, *found, placement) for f, found in zip(files, read, strict=True)]
 
 
 def attach(
@@ -88,7 +123,17 @@ def attach(
   Raises:
     UserError: the file is missing or damaged, or was made for another model.
   """
-  kind, saved = processes.from_first(lambda: _read(prompt_file))
+  read = processes.from_first(lambda: _read(prompt_file))
+  return _attached(backbone, prompt_file, *read, placement)
+
+
+def _attached(
+  backbone: Backbone,
+  prompt_file: str | os.PathLike[str],
+  kind: str,
+  saved: Prompt,
+  placement: Placement | None,
+) -> Tuned:
   check_model(
     saved,
     base_model=backbone.name,
@@ -103,9 +148,9 @@ def attach(
   return Tuned(*ready, backbone, saved.metadata)
 
 
-def _read(prompt_file: str | os.PathLike[str]) -> tuple[str, Prompt]:
+def _read(prompt_file: str | os.PathLike[str]) -> _Read:
   kind = kind_of(prompt_file)
-  return kind, load_prompt(prompt_file, kind)
+  return _Read(kind, load_prompt(prompt_file, kind))
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
@@ -155,11 +200,13 @@ def _ready(
   method: Any,
   params: Tree,
   constants: Tree,
-  placement: Placement | None = None,
+  placement: Placement | None,
 ) -> tuple[PromptedT5, dict[str, Tree]]:
   model = PromptedT5(T5(backbone.config), method)
-  put = placement.put_rest if placement else jax.device_put
-  return model, put(variables_of(params, constants))
+  if placement is None:
+    return model, jax.device_put(variables_of(params, constants))
+  params, constants = placement.put_params(params), placement.put_rest(constants)
+  return model, variables_of(params, constants)
 
 
 def command(prompt_file: pathlib.Path, model: str) -> str:

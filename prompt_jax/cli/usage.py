@@ -32,7 +32,8 @@ EXAMPLES = {
   prompt-jax population --task docstrings_iid --learning_rates 0.3,1,3 --lengths 20,100
   prompt-jax population --data reviews.tsv --inits class_labels,sampled_vocabulary --seeds 0,1
   prompt-jax population --task docstrings_iid --learning_rates 0.1,0.3,1,3 --halving 200,400
-  prompt-jax population --data reviews.tsv '--gin.GRID={"adafactor.weight_decay":[0.0,0.1]}'""",
+  prompt-jax population --data reviews.tsv '--gin.GRID={"adafactor.weight_decay":[0.0,0.1]}'
+  prompt-jax population --task docstrings_iid --seeds 0,1,2,3 --mesh 4x1      (on four devices)""",
   'sweep': """
   prompt-jax sweep my_sweep.gin --dry-run             (the plan and every command; runs nothing)
   prompt-jax sweep my_sweep.gin                       (again: goes on, and runs again what failed)
@@ -43,6 +44,7 @@ EXAMPLES = {
   prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --output out/test/
   prompt-jax eval --prompt_file a.safetensors b.safetensors --task docstrings_iid    (their vote)
   prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --method constrained
+  prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --mesh 1x4 --layout tensor
   prompt-jax eval --task docstrings_iid                        (the model without a prompt)""",
   'compare': """
   prompt-jax compare out/ other/
@@ -51,6 +53,7 @@ EXAMPLES = {
   'infer': """
   prompt-jax infer --prompt_file out/prompt.safetensors 'a line of text' 'another'
   prompt-jax infer --prompt_file out/prompt.safetensors --input texts.txt --output answers.jsonl
+  prompt-jax infer --prompt_file out/prompt.safetensors --mesh 1x4 --layout tensor 'a line'
   cat texts.txt | prompt-jax infer --prompt_file out/prompt.safetensors""",
   'pretrain': """
   prompt-jax pretrain --corpus text.txt.xz --gin_file=models/t5_1_1/tiny.gin --output model/

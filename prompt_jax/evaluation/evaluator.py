@@ -233,8 +233,7 @@ class Evaluator:
     size = min(self._batch_size, len(examples))
     put: Callable[[Any], Any] = jax.device_put
     if self._placement:
-      put, parts = self._placement.put_rows, self._placement.row_parts
-      size = -(-size // parts) * parts
+      put, size = self._placement.put_rows, self._placement.filled(size)
     order = np.argsort([len(e.inputs) for e in examples], kind='stable')
     # One batch of all is not full, that of the shortest rows.
     ends = range(len(order), 0, -size)

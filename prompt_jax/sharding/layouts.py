@@ -83,20 +83,23 @@ def without(axes: Sequence[str], rules: Rules) -> Rules:
   return tuple((name, names) for name, names in left if names)
 
 
-def check(layout: str, size: MeshSize, rows: int, dimensions: Mapping[str, Sequence[int]]) -> None:
+def check(
+  layout: str, size: MeshSize, rows: int | None, dimensions: Mapping[str, Sequence[int]]
+) -> None:
   """Refuses a mesh over which something does not divide.
 
   Args:
     layout: by name.
     size: of the mesh.
-    rows: that run at a time: of a batch, or of one of its microbatches.
+    rows: that run at a time: of a batch, or of one of its microbatches; None where as many run as
+      divide.
     dimensions: logical axis -> sizes that it has; see `dimensions_of`.
 
   Raises:
     UserError: with what does not divide, and the nearest mesh that works.
   """
   rules = rules_of(layout)
-  every = {'batch': (rows,), **dimensions}
+  every = {'batch': () if rows is None else (rows,), **dimensions}
   bad = _indivisible(rules, size, every)
   if bad is None:
     return

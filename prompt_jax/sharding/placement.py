@@ -62,12 +62,16 @@ class Placement:
     """Into how many parts a batch is cut."""
     return layouts.parts('batch', self.rules, self.size)
 
-  def check(self, shapes: Mapping[str, tuple[int, ...]], rows: int) -> None:
+  def filled(self, rows: int) -> int:
+    """The next number of rows that divides over the mesh."""
+    return -(-rows // self.row_parts) * self.row_parts
+
+  def check(self, shapes: Mapping[str, tuple[int, ...]], rows: int | None) -> None:
     """Refuses a model or a batch that does not divide over the mesh.
 
     Args:
       shapes: of the backbone's leaves by path "encoder/layers/mlp/wo/kernel".
-      rows: that run at a time.
+      rows: that run at a time; None where batches are filled up until they divide.
 
     Raises:
       UserError: with the nearest mesh that works.
@@ -112,6 +116,12 @@ class Placement:
   def put_rest(self, tree: Any) -> Any:
     """What does not lie on the mesh yet, whole on every device."""
     return jax.tree.map(lambda x: x if self._holds(x) else self.put(x, self.whole), tree)
+
+  def put_params(self, tree: Any) -> Any:
+    """A tree {"backbone": ..., "prompt": ...}, each leaf as the layout says; but for what lies on
+    the mesh already."""
+    put = lambda x, sharding: x if self._holds(x) else self.put(x, sharding)
+    return jax.tree.map(put, tree, self.of(tree))
 
   def here(self, tree: Any) -> Any:
     """Arrays of the mesh, whole on one device of this process."""

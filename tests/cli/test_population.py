@@ -133,13 +133,6 @@ def assert_part_of(population, folder) -> list[str]:
   return left
 
 
-def test_one_of_several_processes_is_refused(model, reviews, sizes, tmp_path, capsys, monkeypatch):
-  monkeypatch.setenv('SLURM_STEP_NODELIST', 'localhost')
-  monkeypatch.setenv('SLURM_NTASKS', '2')
-  assert main(['population', *flags(model, reviews, sizes, tmp_path)]) == 2
-  assert 'population computes in one process, and several' in capsys.readouterr().err
-
-
 def test_lengths_initialisers_and_other_settings_vary(model, reviews, sizes, tmp_path, capsys):
   command = ['population', *flags(model, reviews, sizes, tmp_path, length=()), '--seeds=0']
   grid = '--gin.GRID={"adafactor.weight_decay": [0.0, 0.1]}'

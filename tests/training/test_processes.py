@@ -1,5 +1,6 @@
 """Two processes over loopback: they are one run, stop together, and notice when one is lost."""
 
+import functools
 import itertools
 import os
 import pathlib
@@ -26,7 +27,7 @@ def server():
     yield context
 
 
-def two(server, folder, under_srun=False, **options) -> Processes:
+def two(server, folder, under_srun=False, run=toy_run.toy_train, **options) -> Processes:
   """A toy run of two processes; only the first is given the folder's real name.
 
   They are told where to meet, or find it out as two tasks of SLURM do.
@@ -43,6 +44,7 @@ def two(server, folder, under_srun=False, **options) -> Processes:
         f,
         {**OPTIONS, **options},
         of_task(i, int(coordinator.rpartition(':')[2])) if under_srun else {},
+        run,
       )
       for i, f in enumerate(folders)
     ],
@@ -108,10 +110,33 @@ def test_two_processes_are_one_run_and_one_goes_on_with_it(server, tmp_path):
   assert_alike(both, alone)
 
 
-def test_sigterm_of_one_process_stops_all_at_one_step(server, tmp_path):
+# Of three prompts, whose rows both processes share, two go on, of which each process has one.
+TOGETHER = {**OPTIONS, 'save_every': 4, 'eval_every': 4, 'rungs': [4]}
+
+
+def test_prompts_over_two_processes_are_those_of_one_and_either_goes_on(server, tmp_path):
+  alone, both = tmp_path / 'alone', tmp_path / 'both'
+  by_one = functools.partial(toy_run.toy_train_together, **TOGETHER)
+  by_two = functools.partial(two, server, run=toy_run.toy_train_together, **TOGETHER)
+  by_one(alone, steps=6)
+  assert [code for code, _ in by_two(both, steps=6).finish()] == [0, 0]
+  assert not (tmp_path / 'must_not_exist').exists()
+  ended = [r.folder.name for r in by_one(both, steps=8) if r.ended is not None]
+  (code, output), (other, _) = by_two(alone, steps=8).finish()
+  assert (code, other) == (0, 0), output
+  assert 'Going on after step 6' in output
+  assert len(ended) == 1
+  for k in range(3):
+    assert_alike(both / f'seed_{k}', alone / f'seed_{k}')
+
+
+@pytest.mark.parametrize(
+  ('run', 'member'), [(toy_run.toy_train, ''), (toy_run.toy_train_together, 'seed_0')]
+)
+def test_sigterm_of_one_process_stops_all_at_one_step(server, tmp_path, run, member):
   folder = tmp_path / 'run'
-  running = two(server, folder, under_srun=True, steps=FOREVER, save_every=0)
-  wait_for_step(running, folder, 5)
+  running = two(server, folder, under_srun=True, run=run, steps=FOREVER, save_every=0)
+  wait_for_step(running, folder / member, 5)
   os.kill(running.all[1].pid, signal.SIGTERM)
   (first, output), (second, other) = running.finish(60)
   assert (first, second) == (143, 143), output + other

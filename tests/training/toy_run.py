@@ -143,7 +143,16 @@ def toy_members(rates=(0.3, 0.1, 1.0), streams=None, metric='loss', warm_start=N
   return members
 
 
-def toy_train_together(folder, members=None, evaluate=None, rungs=(), at_once=None, **settings):
+def toy_train_together(
+  folder,
+  members=None,
+  evaluate=None,
+  rungs=(),
+  at_once=None,
+  console=None,
+  placement=None,
+  **settings,
+):
   members = members or toy_members()
   variables = toy_variables()
   backbone = variables['params']['backbone']
@@ -158,10 +167,12 @@ def toy_train_together(folder, members=None, evaluate=None, rungs=(), at_once=No
     evaluate=evaluate,
     rungs=rungs,
     at_once=at_once,
+    console=console,
+    placement=placement,
   )
 
 
-def run_one_of_several(log, where, folder, options, environment):
+def run_one_of_several(log, where, folder, options, environment, run=toy_train):
   """Target of a process that computes with others, as `main` would."""
   print_to(log)
   os.environ.update(environment)
@@ -170,7 +181,7 @@ def run_one_of_several(log, where, folder, options, environment):
       console = Console(quiet=not processes.is_first())
       # A process as a slice of its own: CPUs do not tell.
       place = placement.make(None, 'data', jax.devices(), jax.process_count())
-      toy_train(folder, console=console, placement=place, **options)
+      run(folder, console=console, placement=place, **options)
   except UserError as e:
     print(f'UserError: {e}', file=sys.stderr)
     sys.exit(2)

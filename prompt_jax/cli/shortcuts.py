@@ -118,7 +118,7 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('together', 'TOGETHER', 'train what shares a model in one program (population)',
          switch=True),
     Flag('cluster', 'CLUSTER', 'where runs go: one after the other here, or a job each',
-         metavar='local|slurm'),
+         metavar='local|slurm|xpk'),
     Flag('dry_run', 'DRY_RUN', 'check and print everything, run nothing', switch=True),
     Flag('job', 'JOB', 'run one of them only, here: what a job of a cluster does', metavar='NAME'),
   ),

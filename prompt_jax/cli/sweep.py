@@ -1,6 +1,7 @@
 """`prompt-jax sweep`: a run for every combination of lists. The phases are in order."""
 
 import argparse
+import functools
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -9,14 +10,14 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from prompt_jax.cli import config, sweep_run, sweep_table
+from prompt_jax.cli import config, sweep_run, sweep_slurm, sweep_table, sweep_xpk
 from prompt_jax.cli import sweep_state as on_disk
 from prompt_jax.cli.sweep_cells import Cell, Job, cells_of, check_names, population_jobs, train_job
 from prompt_jax.cli.sweep_check import Size, checked, first_of, together_axes
 from prompt_jax.cli.sweep_state import State
 from prompt_jax.errors import UserError, unknown
 
-CLUSTERS = ('local', 'slurm')
+CLUSTERS = ('local', 'slurm', 'xpk')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -53,6 +54,7 @@ def sweep(
   together: bool,
   cluster: str,
   slurm: Mapping[str, Any],
+  xpk: Mapping[str, Any],
   dry_run: bool,
   job: str | None,
   again: Sequence[str],
@@ -72,8 +74,9 @@ def sweep(
     gin_files: that all runs read.
     output: folder of all.
     together: train what differs in seeds, rates, lengths, ... alone as one `population`.
-    cluster: "local" or "slurm".
+    cluster: one of `CLUSTERS`.
     slurm: options of sbatch.
+    xpk: options of `xpk workload create`, see `sweep_xpk.create`.
     dry_run: only check, and print what would be done.
     job: name of the only command to run, here.
     again: arguments of this command, for the jobs of a cluster.
@@ -98,11 +101,14 @@ def sweep(
   sizes = _sizes(jobs, cells)
   states = {j.name: on_disk.read(folder, j) for j in jobs}
   sweep_table.plan(jobs, states, sizes, console)
+  say = functools.partial(_say, console)
   if cluster == 'slurm' and job is None:
-    _submit(folder, jobs, states, slurm, again, dry_run, console)
+    sweep_slurm.hand_over(folder, jobs, states, slurm, again, dry_run, say)
+  elif cluster == 'xpk' and job is None:
+    sweep_xpk.hand_over(folder, jobs, states, xpk, dry_run, say)
   elif dry_run:
     for j in jobs:
-      _say(console, shlex.join(sweep_run.command(folder, j)))
+      say(shlex.join(sweep_run.command(folder, j)))
   else:
     _run(folder, jobs, states, console)
   if not dry_run and job is None:
@@ -152,32 +158,6 @@ def _run(
     _say(console, f'{state.what} in {took}{": " if state.last_line else ""}{state.last_line}')
     if (left := sweep_table.remaining(jobs, states)) is not None and left:
       _say(console, f'about {sweep_table.spoken(left)} left')
-
-
-def _submit(
-  folder: pathlib.Path,
-  jobs: Sequence[Job],
-  states: dict[str, State],
-  slurm: Mapping[str, Any],
-  again: Sequence[str],
-  dry_run: bool,
-  console: Console,
-) -> None:
-  """Batch scripts of what is not done and not in the queue, submitted where sbatch is."""
-  for j in jobs:
-    state = states[j.name]
-    if state.what == 'done':
-      continue
-    if sweep_run.waits(state):
-      _say(console, f'{j.name}: in the queue, job {state.batch}')
-      continue
-    text = sweep_run.script(folder, j, slurm, again)
-    if dry_run:
-      _say(console, f'# {folder / j.name}/job.sbatch\n{text}')
-      continue
-    states[j.name] = state = sweep_run.submit(folder, j, text)
-    batch = f'job {state.batch}' if state.what == 'submitted' else 'sbatch is not here; submit'
-    _say(console, f'{j.name}: {batch} {folder / j.name}/job.sbatch')
 
 
 def _conclude(

@@ -37,7 +37,8 @@ EXAMPLES = {
   prompt-jax sweep my_sweep.gin --dry-run             (the plan and every command; runs nothing)
   prompt-jax sweep my_sweep.gin                       (again: goes on, and runs again what failed)
   prompt-jax sweep my_sweep.gin --together            (seeds and rates as one population)
-  prompt-jax sweep my_sweep.gin --cluster slurm '--gin.SLURM={"partition": "gpu"}'""",
+  prompt-jax sweep my_sweep.gin --cluster slurm '--gin.SLURM={"partition": "gpu"}'
+  prompt-jax sweep my_sweep.gin --cluster xpk                    (XPK in the file: a slice each)""",
   'eval': """
   prompt-jax eval --prompt_file out/prompt.safetensors --task docstrings_iid --split test
   prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --output out/test/

@@ -151,10 +151,11 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     BATCH, RATE, INPUT_LENGTH, TARGET_LENGTH, SEED, DEVICE, COMPILATION_CACHE,
   ),
   'plan': (
-    Flag('topology', 'TOPOLOGY', 'TPU slices, as v5e-16,v4-8', listed(str, ''), 'NAME,NAME'),
+    Flag('topology', 'TOPOLOGY', 'TPU slices, as v5e-16,v4-8; or here: this machine',
+         listed(str, ''), 'NAME,NAME'),
     Flag('step', 'STEP', 'train, eval (ranking labels), decode; several: train,eval',
          listed(str, ''), 'NAME,NAME'),
-    MESH, LAYOUT, SLICES,
+    DEVICE, MESH, LAYOUT, SLICES,
     Flag('weights', 'WEIGHTS', 'storage of frozen weights', metavar='bfloat16|int8|float32'),
     Flag('batch', 'BATCH_SIZE', 'examples a step', at_least_one, 'N'),
     Flag('inputs', 'INPUT_LENGTH', 'tokens of an input', at_least_one, 'N'),

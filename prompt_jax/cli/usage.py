@@ -13,7 +13,7 @@ VERBS = {
   'import': 'make a prompt file of a prompt that another library trained',
   'export': 'write a prompt for another library: NumPy, T5X or PEFT',
   'tasks': 'list the known tasks and show their examples',
-  'plan': 'does it fit a TPU slice, and how long does a step take; needs no TPU',
+  'plan': 'does it fit a TPU slice (needs no TPU) or this machine, and how long does a step take',
   'convert': 'write a model in another form: ours, T5X, Hugging Face',
 }
 
@@ -86,7 +86,8 @@ EXAMPLES = {
   prompt-jax plan --model t5_1_1/xl --topology v5e-4 --microbatches 2
   prompt-jax plan --model t5_1_1/xxl --topology v5e-16 --batch 32 --inputs 512 --weights int8
   prompt-jax plan --model t5_1_1/base --topology v5e-1,v4-8 --step train,eval,decode
-  prompt-jax plan --model t5_1_1/xxl --topology v5e-16 --search --output plan.md""",
+  prompt-jax plan --model t5_1_1/xxl --topology v5e-16 --search --output plan.md
+  prompt-jax plan --model t5_1_1/large --topology here                  (fits it this machine?)""",
   'convert': """
   prompt-jax convert google/t5-v1_1-small/ model/             (Hugging Face to ours)
   prompt-jax convert t5x/checkpoint_1100000 model/ --vocabulary spiece.model

@@ -119,6 +119,10 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
          switch=True),
     Flag('cluster', 'CLUSTER', 'where runs go: one after the other here, or a job each',
          metavar='local|slurm|xpk'),
+    Flag('topology', 'TOPOLOGY', 'plan for such a TPU slice before anything starts, as v5e-16; '
+         'default: for where runs go (docs/scale.md)', metavar='NAME'),
+    Flag('too_large', 'TOO_LARGE', 'what to do with runs that do not fit by the plan',
+         metavar='refuse|skip|run'),
     Flag('dry_run', 'DRY_RUN', 'check and print everything, run nothing', switch=True),
     Flag('job', 'JOB', 'run one of them only, here: what a job of a cluster does', metavar='NAME'),
   ),

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from prompt_jax.cli import config, sweep_run, sweep_slurm, sweep_table, sweep_xpk
+from prompt_jax.cli import config, sweep_plan, sweep_run, sweep_slurm, sweep_table, sweep_xpk
 from prompt_jax.cli import sweep_state as on_disk
 from prompt_jax.cli.sweep_cells import Cell, Job, cells_of, check_names, population_jobs, train_job
-from prompt_jax.cli.sweep_check import Size, checked, first_of, together_axes
+from prompt_jax.cli.sweep_check import Checked, checked, together_axes
 from prompt_jax.cli.sweep_state import State
 from prompt_jax.errors import UserError, unknown
 
@@ -55,6 +55,9 @@ def sweep(
   cluster: str,
   slurm: Mapping[str, Any],
   xpk: Mapping[str, Any],
+  plan: bool,
+  topology: str | None,
+  too_large: str,
   dry_run: bool,
   job: str | None,
   again: Sequence[str],
@@ -77,15 +80,20 @@ def sweep(
     cluster: one of `CLUSTERS`.
     slurm: options of sbatch.
     xpk: options of `xpk workload create`, see `sweep_xpk.create`.
+    plan: whether to plan before anything starts.
+    topology: what to plan for, see `sweep_plan.where`; None for where the runs go.
+    too_large: what to do with runs that do not fit, see `sweep_plan.TOO_LARGE`.
     dry_run: only check, and print what would be done.
     job: name of the only command to run, here.
     again: arguments of this command, for the jobs of a cluster.
 
   Raises:
-    UserError: a cell that cannot run, by name; some cells failed.
+    UserError: a cell that cannot run or does not fit, by name; some cells failed.
   """
   if cluster not in CLUSTERS:
     raise unknown('cluster', cluster, CLUSTERS)
+  if too_large not in sweep_plan.TOO_LARGE:
+    raise unknown('thing to do with runs that do not fit', too_large, sweep_plan.TOO_LARGE)
   jax.config.update('jax_platforms', 'cpu')  # only shapes are looked at; runs have the devices
   named = {
     'model': models, 'task': tasks, 'method': methods, 'init': inits, 'length': lengths,
@@ -98,10 +106,13 @@ def sweep(
   if job is not None:
     jobs = _named(jobs, job)
   console, folder = Console(), pathlib.Path(output)
-  sizes = _sizes(jobs, cells)
+  known = _checked(jobs)
   states = {j.name: on_disk.read(folder, j) for j in jobs}
-  sweep_table.plan(jobs, states, sizes, console)
+  sweep_table.plan(jobs, states, known, console)
   say = functools.partial(_say, console)
+  if plan and job is None:
+    place = sweep_plan.where(topology, cluster, xpk)
+    jobs = _planned(jobs, states, known, place, xpk.get('num-slices', 1), too_large, console)
   if cluster == 'slurm' and job is None:
     sweep_slurm.hand_over(folder, jobs, states, slurm, again, dry_run, say)
   elif cluster == 'xpk' and job is None:
@@ -135,12 +146,36 @@ def _named(jobs: Sequence[Job], name: str) -> list[Job]:
   return chosen
 
 
-def _sizes(jobs: Sequence[Job], cells: Sequence[Cell]) -> dict[str, Size]:
-  """Sizes by name of a job; every job is checked, but for those that differ in the seed alone."""
-  first = {cell.name for cell in first_of(cells)}
-  alone = lambda j: len(j.cells) == 1
-  chosen = [j for j in jobs if len(jobs) == 1 or not alone(j) or j.cells[0].name in first]
-  return {j.name: checked(j) for j in chosen}
+def _checked(jobs: Sequence[Job]) -> dict[str, Checked]:
+  """By name of a job; those that differ in the seed alone are checked once."""
+  found: dict[str, Checked] = {}
+  for j in jobs:
+    alone = f'{j.verb} {dict(j.cells[0].setting)}' if len(j.cells) == 1 else j.name
+    if alone not in found:
+      found[alone] = checked(j)
+    found[j.name] = found[alone]
+  return found
+
+
+def _planned(
+  jobs: Sequence[Job],
+  states: Mapping[str, State],
+  known: Mapping[str, Checked],
+  place: str | None,
+  slices: int,
+  too_large: str,
+  console: Console,
+) -> list[Job]:
+  """Plans what is left; the jobs that are to be run."""
+  left = sweep_plan.left(jobs, states)
+  if not left:
+    return list(jobs)
+  if place is None:
+    _say(console, 'No plan: --topology v5e-16 plans for such TPUs where the runs go elsewhere.')
+    return list(jobs)
+  found = sweep_plan.plans(left, known, place, slices, console)
+  sweep_plan.show(left, found, known, place, console)
+  return sweep_plan.fitting(jobs, found, too_large, place, console)
 
 
 def _run(

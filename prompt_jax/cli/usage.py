@@ -36,6 +36,7 @@ EXAMPLES = {
   'sweep': """
   prompt-jax sweep my_sweep.gin --dry-run             (the plan and every command; runs nothing)
   prompt-jax sweep my_sweep.gin                       (again: goes on, and runs again what failed)
+  prompt-jax sweep my_sweep.gin --topology v5e-16 --dry-run    (does every run fit such a slice)
   prompt-jax sweep my_sweep.gin --together            (seeds and rates as one population)
   prompt-jax sweep my_sweep.gin --cluster slurm '--gin.SLURM={"partition": "gpu"}'
   prompt-jax sweep my_sweep.gin --cluster xpk                    (XPK in the file: a slice each)""",

@@ -168,11 +168,7 @@ def devices(topology: str, slices: int = 1) -> Any:
     UserError: an unknown slice, or no libtpu.
   """
   described = slice_of(topology)
-  if importlib.util.find_spec('libtpu') is None:
-    raise UserError(
-      'A plan is made by the TPU compiler, libtpu, which is not installed; it needs no TPU. '
-      "Install it with: pip install 'prompt_jax[tpu]'"
-    )
+  check_compiler()
   for name, value in _SETTINGS.items():
     os.environ.setdefault(name, value)
   from jax.experimental import topologies
@@ -182,6 +178,15 @@ def devices(topology: str, slices: int = 1) -> Any:
     return topologies.get_topology_desc(
       platform='tpu', topology_name=described.topology, **options
     ).devices
+
+
+def check_compiler() -> None:
+  """Refuses where there is no libtpu."""
+  if importlib.util.find_spec('libtpu') is None:
+    raise UserError(
+      'A plan is made by the TPU compiler, libtpu, which is not installed; it needs no TPU. '
+      "Install it with: pip install 'prompt_jax[tpu]'"
+    )
 
 
 @contextlib.contextmanager
@@ -199,10 +204,10 @@ def _quiet() -> Any:
 def refusal(error: jax.errors.JaxRuntimeError) -> tuple[int, int]:
   """(bytes needed, bytes there) of "total memory required ... (21.37G) exceeds ... (15.75G)"."""
   text = str(error)
-  found = re.search(r'\(([\d.]+)([KMG])\) exceeds available HBM \(([\d.]+)([KMG])\)', text)
-  found = found or re.search(r'Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm', text)
+  found = re.search(r'\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)', text)
+  found = found or re.search(r'Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm', text)
   if 'RESOURCE_EXHAUSTED' not in text or not found:
     raise error
-  units = {'K': 2**10, 'M': 2**20, 'G': 2**30}
+  units = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
   amount, unit, limit, limit_unit = found.groups()
   return int(float(amount) * units[unit]), int(float(limit) * units[limit_unit])

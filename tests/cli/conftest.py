@@ -46,13 +46,14 @@ def sizes() -> list[str]:
 def sweep(model, reviews, tmp_path):
   """Writes a sweep's file, and gives its name; FIXED keeps every run small."""
 
-  def write(lists, **fixed):
+  def write(lists, without=(), **fixed):
     fixed = {
       'DATA': reviews, 'BATCH_SIZE': 8, 'INPUT_LENGTH': 16, 'TARGET_LENGTH': 6, 'STEPS': 2,
       'EVAL_EVERY': 0, **fixed,
     }  # fmt: skip
+    fixed = {name: value for name, value in fixed.items() if name not in without}
     path = tmp_path / 'sweep.gin'
-    head = f"MODELS = ['{model}']\nOUTPUT = '{tmp_path}/out'\n"
+    head = f"MODELS = ['{model}']\nOUTPUT = '{tmp_path}/out'\nPLAN = False\n"
     path.write_text(f'{head}FIXED = {fixed!r}\n{lists}\n')
     return str(path)
 

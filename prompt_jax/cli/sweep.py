@@ -106,6 +106,8 @@ def sweep(
   if job is not None:
     jobs = _named(jobs, job)
   console, folder = Console(), pathlib.Path(output)
+  if cluster == 'xpk' and job is None:
+    sweep_xpk.check(xpk, folder, dry_run)
   known = _checked(jobs)
   states = {j.name: on_disk.read(folder, j) for j in jobs}
   sweep_table.plan(jobs, states, known, console)

@@ -78,14 +78,8 @@ def hand_over(
     say: prints.
 
   Raises:
-    UserError: options that cannot be, no xpk, or it refuses something.
+    UserError: xpk refuses something.
   """
-  check(options, output)
-  if not dry_run and shutil.which('xpk') is None:
-    raise UserError(
-      'xpk is not here, which runs workloads on GKE. Install it (pip install xpk) and log in with '
-      'gcloud, or print the commands with --dry-run.'
-    )
   began = [job for job in jobs if states[job.name].what == 'submitted']
   found = listed(options) if began and shutil.which('xpk') else {}
   for job in began:
@@ -124,8 +118,17 @@ def _look_at(
     say(f'{job.name}: the cluster knows no workload {state.batch}, and it left no scores')
 
 
-def check(options: Mapping[str, Any], output: pathlib.Path) -> None:
-  """Refuses options with which no workload can run, or whose results nobody would see."""
+def check(options: Mapping[str, Any], output: pathlib.Path, dry_run: bool) -> None:
+  """Refuses options with which no workload can run, or whose results nobody would see.
+
+  Raises:
+    UserError: it does; or there is no xpk, which only a dry run can do without.
+  """
+  if not dry_run and shutil.which('xpk') is None:
+    raise UserError(
+      'xpk is not here, which runs workloads on GKE. Install it (pip install xpk) and log in with '
+      'gcloud, or print the commands with --dry-run.'
+    )
   hint = "XPK = {'cluster': 'mine', 'zone': 'us-west4-a', 'tpu-type': 'v5litepod-16'}"
   if 'cluster' not in options:
     raise UserError(f'XPK names no cluster; give {hint}.')

@@ -12,6 +12,7 @@ import pytest
 
 from prompt_jax.main import main
 
+ROOT = pathlib.Path(__file__).parent.parent.parent
 XPK = "XPK = {'cluster': 'mine', 'zone': 'z', 'tpu-type': 'v5litepod-16', 'spot': True}"
 HEADER = (
   'Jobset Name   Created Time   Priority   TPU VMs Needed   TPU VMs Running/Ran   TPU VMs Done   '
@@ -54,6 +55,7 @@ elif (here / 'refuses').exists():
 @pytest.fixture
 def gke(tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=os.pathsep)
+  monkeypatch.chdir(ROOT)  # a checkout, from which containers install
   return Gke(tmp_path / 'bin')
 
 
@@ -146,7 +148,10 @@ def test_a_workload_that_xpk_refuses_is_not_taken_for_submitted(sweep, gke, tmp_
     ),
   ],
 )
-def test_options_with_which_no_workload_can_run_are_refused(sweep, gke, lists, says, capsys):
+def test_options_with_which_no_workload_can_run_are_refused(
+  sweep, gke, tmp_path, monkeypatch, lists, says, capsys
+):
+  monkeypatch.chdir(tmp_path)
   assert main(['sweep', sweep(lists), '--cluster=xpk']) == 2
   assert says in capsys.readouterr().err
   assert not gke.created()
@@ -154,6 +159,7 @@ def test_options_with_which_no_workload_can_run_are_refused(sweep, gke, lists, s
 
 def test_without_xpk_there_is_still_a_dry_run(sweep, monkeypatch, capsys):
   monkeypatch.setenv('PATH', '/nowhere')
+  monkeypatch.chdir(ROOT)
   flags = ['sweep', sweep(XPK), '--cluster=xpk']
   assert main(flags) == 2
   assert 'pip install xpk' in capsys.readouterr().err

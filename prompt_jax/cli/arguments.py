@@ -79,7 +79,9 @@ def _own_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
   if verb == 'sweep':
     sub.add_argument('file', nargs='?', metavar='FILE', help='a gin file: see gin/runs/sweep.gin')
   if verb == 'plan':
-    sub.add_argument('--model', metavar='NAME', help='a file of gin/models, as t5_1_1/xxl')
+    sub.add_argument(
+      '--model', metavar='NAME', help='a file of gin/models, as t5_1_1/xxl, or a model folder'
+    )
     sub.add_argument('--prompt', metavar='METHOD', help='prompt method: a file of gin/prompts')
   if verb == 'infer':
     sub.add_argument(

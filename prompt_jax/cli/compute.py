@@ -11,13 +11,11 @@ from prompt_jax.checkpoints.source import find
 from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose
 from prompt_jax.default_device import default_device
-from prompt_jax.errors import UserError
 from prompt_jax.models.config import with_dropout
+from prompt_jax.models.kernel import check_device
 from prompt_jax.sharding import placement as meshes
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.settings import Settings
-
-LEAST_CAPABILITY = 8.0  # of an NVIDIA GPU for cuDNN's attention
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +73,7 @@ class BaseModel:
       UserError: a kernel for another kind of device than this, or as `load_backbone`; or a model
         that it does not take.
     """
-    _check_attention(self.attention, default_device())
+    check_device(self.attention, default_device())
     place = {'place': placement.put_backbone_leaf} if placement else {}
     backbone = load_backbone(
       self.name,
@@ -91,27 +89,6 @@ class BaseModel:
       attention=self.attention,
     )
     return dataclasses.replace(backbone, config=architecture)
-
-
-def _check_attention(attention: str, device: jax.Device) -> None:
-  """Refuses a kernel that the device has not, before a model is read."""
-  if attention == 'fused' and device.platform != 'tpu':
-    raise UserError(
-      f'The fused attention is a kernel for TPUs, and this is a {device.platform}: '
-      'leave ATTENTION out.'
-    )
-  if attention != 'cudnn':
-    return
-  if 'cuda' not in device.client.platform_version:
-    raise UserError(
-      f'The cudnn attention is a kernel for NVIDIA GPUs, and this is a {device.platform}: '
-      'leave ATTENTION out.'
-    )
-  if float(device.compute_capability) < LEAST_CAPABILITY:
-    raise UserError(
-      f'The cudnn attention needs a GPU of compute capability {LEAST_CAPABILITY} or more (A100 and '
-      f'later), and this {device.device_kind} has {device.compute_capability}: leave ATTENTION out.'
-    )
 
 
 @dataclasses.dataclass(frozen=True)

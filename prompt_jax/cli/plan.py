@@ -1,9 +1,10 @@
-"""`prompt-jax plan`: does it fit a TPU slice, and how long does a step take; without a TPU."""
+"""`prompt-jax plan`: does a step fit a TPU slice (without one) or this machine; how long is it."""
 
 import argparse
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -13,10 +14,13 @@ from rich.progress import track
 from rich.table import Table
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.source import EMBEDDED, find
 from prompt_jax.cli import config
+from prompt_jax.cli.device import choose
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.models.config import T5Config
 from prompt_jax.prompts.base import PromptMethod
+from prompt_jax.scale import here
 from prompt_jax.scale import search as ways
 from prompt_jax.scale.chips import slice_of
 from prompt_jax.scale.program import STEPS, Work
@@ -26,34 +30,39 @@ from prompt_jax.sharding.layouts import MeshSize
 
 FORMS = ('.json', '.md')
 BEST = 5  # of a search
-# What is neither given nor looked for; the slice and its mesh always are.
-DEFAULT = Setting('', 'data', MeshSize(1, 1), 'bfloat16', 1, 'cheap')
+LAYOUT, REMAT, MICROBATCHES = 'data', 'cheap', 1  # where they are neither given nor looked for
 
 
 def run(args: argparse.Namespace) -> None:
   if not args.model:
-    raise UserError('Give --model, a file of gin/models such as t5_1_1/xxl.')
-  includes = [('models', args.model)]
+    raise UserError('Give --model, a file of gin/models such as t5_1_1/xxl, or a model folder.')
+  includes = []
+  if args.model == EMBEDDED or '://' in args.model or os.path.exists(args.model):
+    args.gin.append(('MODEL', repr(args.model)))
+  else:
+    includes.append(('models', args.model))
   includes += [('prompts', args.prompt)] if args.prompt else []
   config.load(args, plan, includes)()
 
 
 def plan(
   *,
-  architecture: T5Config,
+  architecture: T5Config | None,
+  model: str | None,
   prompt: PromptMethod | None,
   topologies: Sequence[str],
   steps: Sequence[str],
   mesh: Sequence[int] | None,
   layout: str | None,
   slices: int,
+  device: str,
   weights: str | None,
   batch_size: int,
   input_length: int,
   target_length: int,
   labels: int,
   microbatches: int | None,
-  dtype: str,
+  dtype: str | None,
   query_chunk: int | None,
   scores_dtype: str,
   attention: str,
@@ -65,20 +74,23 @@ def plan(
   """Compiles each step for each slice, and prints what the compiler says.
 
   Args:
-    architecture: of the model.
+    architecture: of the model, or
+    model: where it lies, see `checkpoints.source.find`; its weights are not read.
     prompt: the method; None for the bare model, which has no training step.
-    topologies: names of `scale.chips.SLICES`.
+    topologies: names of `scale.chips.SLICES`, or `here.HERE`: the devices of this machine.
     steps: of `scale.program.STEPS`.
-    mesh: (data, model) devices along each axis; None for all along "data", or to be found.
+    mesh: (data, model) devices along each axis; None for all along "data", here for one, or to be
+      found.
     layout: see `sharding.layouts.LAYOUTS`; None for "data", or to be found.
     slices: so many of each topology, over which "data" is cut first.
-    weights: storage of frozen weights, see `scale.program.Work`; None for bfloat16, or to be found.
+    device: of this machine, see `cli.device`.
+    weights: storage of frozen weights, see `scale.program.Work`; None for `dtype`, or to be found.
     batch_size: rows a step.
     input_length: tokens of an input.
     target_length: tokens of a target.
     labels: that an evaluation ranks.
     microbatches: parts of a training batch; None for 1, or to be found.
-    dtype: that is computed in.
+    dtype: that is computed in; None is float32 on a CPU and bfloat16 elsewhere.
     query_chunk: see `T5Config`.
     scores_dtype: see `T5Config`.
     attention: see `T5Config`.
@@ -88,25 +100,33 @@ def plan(
     output: a .json or .md file for the same; None prints only.
   """
   _check(topologies, steps, fit, search, slices, output)
-  if attention == 'cudnn':
-    raise UserError('A plan is of TPUs, and the cudnn attention is of GPUs: plain or fused.')
-  jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
-  jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
+  if architecture is None:
+    assert model is not None  # `run` has seen to it
+    architecture, _ = find(model).model()
+  if here.HERE in topologies:
+    platform = choose(device).platform
+  else:
+    platform = 'tpu'
+    if attention == 'cudnn':
+      raise UserError('These slices are of TPUs, and the cudnn attention of GPUs: plain or fused.')
+    jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
+    jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
+  dtype = here.dtype_of(dtype, platform)
   settings = dict(
     dtype=dtype,
     query_chunk=query_chunk,
     scores_dtype=scores_dtype,
     attention=attention,
-    remat=remat or DEFAULT.remat,
+    remat=remat or REMAT,
   )
   work = Work(
     config=dataclasses.replace(architecture, **settings),  # type: ignore[arg-type]
     method=prompt,
-    weights=weights or DEFAULT.weights,
+    weights=weights or dtype,
     batch=batch_size,
     inputs=input_length,
     targets=target_length,
-    microbatches=microbatches or DEFAULT.microbatches,
+    microbatches=microbatches or MICROBATCHES,
     labels=labels,
   )
   given = ways.Given(MeshSize(*mesh) if mesh else None, layout, weights, microbatches, remat)
@@ -119,25 +139,26 @@ def plan(
         rows += list(_searched(of_step, topology, given, console))
       elif fit:
         rows += list(_fitting(of_step, topology, given, console))
+      elif topology == here.HERE:
+        place = here.placement(mesh, layout or LAYOUT, slices, jax.devices(platform))
+        setting = _setting(of_step, topology, place.size, given, slices)
+        rows.append(Row(step, setting, here.plan(of_step, place)))
       else:
-        setting = _setting(topology, given, slices, step)
+        size = given.mesh or MeshSize(slices * slice_of(topology).devices, 1)
+        setting = _setting(of_step, topology, size, given, slices)
         rows.append(Row(step, setting, ways.compiled(of_step, setting)))
-  _show(rows, console)
+  is_here = here.HERE in topologies
+  meaning = here.formula(jax.devices(platform)[0], dtype) if is_here else FORMULA
+  _show(rows, meaning, console)
   if output is not None:
-    _write(pathlib.Path(output), rows)
+    _write(pathlib.Path(output), rows, meaning)
 
 
-def _setting(topology: str, given: ways.Given, slices: int, step: str) -> Setting:
+def _setting(work: Work, topology: str, mesh: MeshSize, given: ways.Given, slices: int) -> Setting:
   """What was given, and the defaults of the rest."""
-  return Setting(
-    topology,
-    given.layout or DEFAULT.layout,
-    given.mesh or MeshSize(slices * slice_of(topology).devices, 1),
-    given.weights or DEFAULT.weights,
-    (given.microbatches or DEFAULT.microbatches) if step == 'train' else 1,
-    given.remat or DEFAULT.remat,
-    slices,
-  )
+  micro = work.microbatches if work.step == 'train' else 1
+  layout = given.layout or LAYOUT
+  return Setting(topology, layout, mesh, work.weights, micro, work.config.remat, slices)
 
 
 def _check(
@@ -159,8 +180,10 @@ def _check(
   for step in steps:
     if step not in STEPS:
       raise unknown('step', step, STEPS)
+  here.check(topologies, search or fit)
   for topology in topologies:
-    slice_of(topology)
+    if topology != here.HERE:
+      slice_of(topology)
 
 
 def _fitting(work: Work, topology: str, given: ways.Given, console: Console) -> Iterator[Row]:
@@ -190,7 +213,7 @@ def _searched(work: Work, topology: str, given: ways.Given, console: Console) ->
     yield Row(work.step, least.setting, least.plan)
 
 
-def _show(rows: Sequence[Row], console: Console) -> None:
+def _show(rows: Sequence[Row], meaning: str, console: Console) -> None:
   """One column a plan: there are more figures than fit on a line."""
   table = Table(show_header=False)
   table.add_column(style='bold')
@@ -199,12 +222,12 @@ def _show(rows: Sequence[Row], console: Console) -> None:
   for name, *values in zip(COLUMNS, *map(cells, rows), strict=True):
     table.add_row(name, *values)
   console.print(table)
-  console.print(FORMULA, highlight=False, soft_wrap=True)
+  console.print(meaning, highlight=False, soft_wrap=True)
 
 
-def _write(path: pathlib.Path, rows: Sequence[Row]) -> None:
+def _write(path: pathlib.Path, rows: Sequence[Row], meaning: str) -> None:
   if path.suffix == '.md':
-    text = markdown(rows)
+    text = markdown(rows, meaning)
   else:
     text = json.dumps([as_json(row) for row in rows], indent=2) + '\n'
   write_atomically(path, text.encode())

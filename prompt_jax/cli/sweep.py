@@ -1,6 +1,7 @@
 """`prompt-jax sweep`: a run for every combination of lists. The phases are in order."""
 
 import argparse
+import functools
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,14 +11,14 @@ import jax
 from rich.console import Console
 
 from prompt_jax import processes
-from prompt_jax.cli import config, sweep_run, sweep_table
+from prompt_jax.cli import config, sweep_plan, sweep_run, sweep_slurm, sweep_table, sweep_xpk
 from prompt_jax.cli import sweep_state as on_disk
 from prompt_jax.cli.sweep_cells import Cell, Job, cells_of, check_names, population_jobs, train_job
-from prompt_jax.cli.sweep_check import Size, checked, first_of, together_axes
+from prompt_jax.cli.sweep_check import Checked, checked, together_axes
 from prompt_jax.cli.sweep_state import State
 from prompt_jax.errors import UserError, unknown
 
-CLUSTERS = ('local', 'slurm')
+CLUSTERS = ('local', 'slurm', 'xpk')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,6 +56,10 @@ def sweep(
   together: bool,
   cluster: str,
   slurm: Mapping[str, Any],
+  xpk: Mapping[str, Any],
+  plan: bool,
+  topology: str | None,
+  too_large: str,
   dry_run: bool,
   job: str | None,
   again: Sequence[str],
@@ -74,17 +79,23 @@ def sweep(
     gin_files: that all runs read.
     output: folder of all.
     together: train what differs in seeds, rates, lengths, ... alone as one `population`.
-    cluster: "local" or "slurm".
+    cluster: one of `CLUSTERS`.
     slurm: options of sbatch.
+    xpk: options of `xpk workload create`, see `sweep_xpk.create`.
+    plan: whether to plan before anything starts.
+    topology: what to plan for, see `sweep_plan.where`; None for where the runs go.
+    too_large: what to do with runs that do not fit, see `sweep_plan.TOO_LARGE`.
     dry_run: only check, and print what would be done.
     job: name of the only command to run, here.
     again: arguments of this command, for the jobs of a cluster.
 
   Raises:
-    UserError: a cell that cannot run, by name; some cells failed.
+    UserError: a cell that cannot run or does not fit, by name; some cells failed.
   """
   if cluster not in CLUSTERS:
     raise unknown('cluster', cluster, CLUSTERS)
+  if too_large not in sweep_plan.TOO_LARGE:
+    raise unknown('thing to do with runs that do not fit', too_large, sweep_plan.TOO_LARGE)
   jax.config.update('jax_platforms', 'cpu')  # only shapes are looked at; runs have the devices
   named = {
     'model': models, 'task': tasks, 'method': methods, 'init': inits, 'length': lengths,
@@ -97,14 +108,22 @@ def sweep(
   if job is not None:
     jobs = _named(jobs, job)
   console, folder = Console(), pathlib.Path(output)
-  sizes = _sizes(jobs, cells)
+  if cluster == 'xpk' and job is None:
+    sweep_xpk.check(xpk, folder, dry_run)
+  known = _checked(jobs)
   states = {j.name: on_disk.read(folder, j) for j in jobs}
-  sweep_table.plan(jobs, states, sizes, console)
+  sweep_table.plan(jobs, states, known, console)
+  say = functools.partial(_say, console)
+  if plan and job is None:
+    place = sweep_plan.where(topology, cluster, xpk)
+    jobs = _planned(jobs, states, known, place, xpk.get('num-slices', 1), too_large, console)
   if cluster == 'slurm' and job is None:
-    _submit(folder, jobs, states, slurm, again, dry_run, console)
+    sweep_slurm.hand_over(folder, jobs, states, slurm, again, dry_run, say)
+  elif cluster == 'xpk' and job is None:
+    sweep_xpk.hand_over(folder, jobs, states, xpk, dry_run, say)
   elif dry_run:
     for j in jobs:
-      _say(console, shlex.join(sweep_run.command(folder, j)))
+      say(shlex.join(sweep_run.command(folder, j)))
   else:
     _run(folder, jobs, states, console)
   if not dry_run and job is None:
@@ -131,12 +150,36 @@ def _named(jobs: Sequence[Job], name: str) -> list[Job]:
   return chosen
 
 
-def _sizes(jobs: Sequence[Job], cells: Sequence[Cell]) -> dict[str, Size]:
-  """Sizes by name of a job; every job is checked, but for those that differ in the seed alone."""
-  first = {cell.name for cell in first_of(cells)}
-  alone = lambda j: len(j.cells) == 1
-  chosen = [j for j in jobs if len(jobs) == 1 or not alone(j) or j.cells[0].name in first]
-  return {j.name: checked(j) for j in chosen}
+def _checked(jobs: Sequence[Job]) -> dict[str, Checked]:
+  """By name of a job; those that differ in the seed alone are checked once."""
+  found: dict[str, Checked] = {}
+  for j in jobs:
+    alone = f'{j.verb} {dict(j.cells[0].setting)}' if len(j.cells) == 1 else j.name
+    if alone not in found:
+      found[alone] = checked(j)
+    found[j.name] = found[alone]
+  return found
+
+
+def _planned(
+  jobs: Sequence[Job],
+  states: Mapping[str, State],
+  known: Mapping[str, Checked],
+  place: str | None,
+  slices: int,
+  too_large: str,
+  console: Console,
+) -> list[Job]:
+  """Plans what is left; the jobs that are to be run."""
+  left = sweep_plan.left(jobs, states)
+  if not left:
+    return list(jobs)
+  if place is None:
+    _say(console, 'No plan: --topology v5e-16 plans for such TPUs where the runs go elsewhere.')
+    return list(jobs)
+  found = sweep_plan.plans(left, known, place, slices, console)
+  sweep_plan.show(left, found, known, place, console)
+  return sweep_plan.fitting(jobs, found, too_large, place, console)
 
 
 def _run(
@@ -154,32 +197,6 @@ def _run(
     _say(console, f'{state.what} in {took}{": " if state.last_line else ""}{state.last_line}')
     if (left := sweep_table.remaining(jobs, states)) is not None and left:
       _say(console, f'about {sweep_table.spoken(left)} left')
-
-
-def _submit(
-  folder: pathlib.Path,
-  jobs: Sequence[Job],
-  states: dict[str, State],
-  slurm: Mapping[str, Any],
-  again: Sequence[str],
-  dry_run: bool,
-  console: Console,
-) -> None:
-  """Batch scripts of what is not done and not in the queue, submitted where sbatch is."""
-  for j in jobs:
-    state = states[j.name]
-    if state.what == 'done':
-      continue
-    if sweep_run.waits(state):
-      _say(console, f'{j.name}: in the queue, job {state.batch}')
-      continue
-    text = sweep_run.script(folder, j, slurm, again)
-    if dry_run:
-      _say(console, f'# {folder / j.name}/job.sbatch\n{text}')
-      continue
-    states[j.name] = state = sweep_run.submit(folder, j, text)
-    batch = f'job {state.batch}' if state.what == 'submitted' else 'sbatch is not here; submit'
-    _say(console, f'{j.name}: {batch} {folder / j.name}/job.sbatch')
 
 
 def _conclude(

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from prompt_jax.checkpoints.source import find
-from prompt_jax.cli import arguments, cells, config, data, population, train
+from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.cli import arguments, cells, config, data, population, task_prompts, train
 from prompt_jax.cli.candidates import Parts
-from prompt_jax.cli.sweep_cells import TOGETHER, Cell, Job
+from prompt_jax.cli.cell_step import step_of
+from prompt_jax.cli.sweep_cells import TOGETHER, Job
 from prompt_jax.errors import UserError
+from prompt_jax.models.config import T5Config
 from prompt_jax.models.int8 import scaled_axis
 from prompt_jax.prompts.base import placeholder
 from prompt_jax.prompts.initialise import without_initializers
@@ -39,24 +41,54 @@ class Size:
   weights: dict[str, int]
 
 
-def checked(job: Job) -> Size:
-  """Reads the configuration of a command and makes all that needs no data; its first cell's size.
+@dataclasses.dataclass(frozen=True)
+class Checked:
+  """What is known of a command before it runs.
+
+  Attributes:
+    size: of its first cell.
+    steps: that it trains.
+    program: equal for commands whose steps compile to the same, see `cell_step`.
+  """
+
+  size: Size
+  steps: int
+  program: str
+
+
+def checked(job: Job) -> Checked:
+  """Reads the configuration of a command and makes all that needs no data.
 
   Raises:
     UserError: with the cell's name: an unknown name or macro, a value of another kind, no model.
   """
   try:
-    args = arguments.parse([job.verb, *job.flags])
-    if job.verb == 'train':
-      train.load(args)
-      return _size(config.built(train.train))
-    population.load(args)
-    given = config.built(population.population)
-    given['choose_task']()
-    parts = given['choose_parts']()
-    return _size({**given, 'prompt': parts.prompt})
+    given = made(job)
+    step = step_of(given, len(job.cells))
+    return Checked(_size(given, step.config), given['settings'].steps, step.program)
   except UserError as e:
     raise UserError(f'Cell {job.name}: {e}') from e
+
+
+def made(job: Job) -> dict[str, Any]:
+  """The arguments of a command; of a population also "prompt", the longest, and "optimizer".
+
+  Raises:
+    UserError: see `checked`.
+  """
+  args = arguments.parse([job.verb, *job.flags])
+  if job.verb == 'train':
+    train.load(args)
+    given = config.built(train.train)
+    return {**given, 'prompt': task_prompts.for_tasks(given['prompt'], given['task'])}
+  population.load(args)
+  given = config.built(population.population)
+  task = given['choose_task']()
+  longest = {'PROMPT_LENGTH': max(given['lengths'])} if given['lengths'] else {}
+  with cells.applied(longest):
+    parts = given['choose_parts']()
+  prompt = task_prompts.for_tasks(parts.prompt, task)
+  return {**given, 'prompt': prompt, 'optimizer': parts.optimizer}
 
 
 def together_axes(jobs: Sequence[Job], axes: Sequence[str]) -> Collection[str]:
@@ -85,9 +117,8 @@ def together_axes(jobs: Sequence[Job], axes: Sequence[str]) -> Collection[str]:
   return varies
 
 
-def _size(given: dict[str, Any]) -> Size:
-  cfg, leaves = find(given['base'].model, given['base'].vocabulary).model()
-  shapes = {path: jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for path, leaf in leaves.items()}
+def _size(given: dict[str, Any], cfg: T5Config) -> Size:
+  shapes = {p: jax.ShapeDtypeStruct(s, jnp.float32) for p, s in expected_shapes(cfg).items()}
   params: dict[str, Any] = {'backbone': traverse_util.unflatten_dict(shapes, sep='/')}
   if given['prompt'] is not None:
     # First values may need the words of a task; their shapes do not.
@@ -108,8 +139,3 @@ def _weights(sizes: dict[str, int], given: dict[str, Any]) -> dict[str, int]:
     return {'int8': matrices + 4 * (total - matrices)}
   dtypes = [base.dtype] if base.dtype else list(BYTES)
   return {dtype: BYTES[dtype] * total for dtype in dtypes if dtype in BYTES}
-
-
-def first_of(found: Sequence[Cell]) -> list[Cell]:
-  """One cell of each setting: seeds need no check of their own."""
-  return list({repr(dict(cell.setting)): cell for cell in reversed(found)}.values())[::-1]

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.cli.sweep_cells import Cell, Job, settings_of
-from prompt_jax.cli.sweep_check import Size
+from prompt_jax.cli.sweep_check import Checked, Size
 from prompt_jax.cli.sweep_state import Scored, State, scores
 from prompt_jax.training.seeds import MeanStd, mean_std
 
@@ -28,7 +28,7 @@ class Line(NamedTuple):
 def plan(
   jobs: Sequence[Job],
   states: Mapping[str, State],
-  sizes: Mapping[str, Size],
+  known: Mapping[str, Checked],
   console: Console,
 ) -> None:
   """Prints how much there is to do, and how large it is.
@@ -36,7 +36,7 @@ def plan(
   Args:
     jobs: of the sweep.
     states: by name of a job.
-    sizes: by name of those jobs that were looked at, one of each setting.
+    known: by name of a job.
     console: where to print.
   """
   whats = [states[job.name].what for job in jobs]
@@ -49,10 +49,9 @@ def plan(
   for name in ('model', 'method', 'length', 'runs', 'trainable', 'parameters', 'weights'):
     table.add_column(name, justify='left' if name in ('model', 'method') else 'right')
   rows: dict[tuple[str, ...], int] = {}
-  shown: tuple[str, ...] = ()
   for job in jobs:
-    shown = _size_row(job, sizes[job.name]) if job.name in sizes else shown
-    rows[shown] = rows.get(shown, 0) + 1
+    row = _size_row(job, known[job.name].size)
+    rows[row] = rows.get(row, 0) + 1
   for row, n in rows.items():
     table.add_row(*row[:3], str(n), *row[3:])
   console.print(table)

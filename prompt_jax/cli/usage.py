@@ -13,7 +13,7 @@ VERBS = {
   'import': 'make a prompt file of a prompt that another library trained',
   'export': 'write a prompt for another library: NumPy, T5X or PEFT',
   'tasks': 'list the known tasks and show their examples',
-  'plan': 'does it fit a TPU slice, and how long does a step take; needs no TPU',
+  'plan': 'does it fit a TPU slice (needs no TPU) or this machine, and how long does a step take',
   'convert': 'write a model in another form: ours, T5X, Hugging Face',
 }
 
@@ -37,8 +37,10 @@ EXAMPLES = {
   'sweep': """
   prompt-jax sweep my_sweep.gin --dry-run             (the plan and every command; runs nothing)
   prompt-jax sweep my_sweep.gin                       (again: goes on, and runs again what failed)
+  prompt-jax sweep my_sweep.gin --topology v5e-16 --dry-run    (does every run fit such a slice)
   prompt-jax sweep my_sweep.gin --together            (seeds and rates as one population)
-  prompt-jax sweep my_sweep.gin --cluster slurm '--gin.SLURM={"partition": "gpu"}'""",
+  prompt-jax sweep my_sweep.gin --cluster slurm '--gin.SLURM={"partition": "gpu"}'
+  prompt-jax sweep my_sweep.gin --cluster xpk                    (XPK in the file: a slice each)""",
   'eval': """
   prompt-jax eval --prompt_file out/prompt.safetensors --task docstrings_iid --split test
   prompt-jax eval --prompt_file out/prompt.safetensors --data test.tsv --output out/test/
@@ -88,7 +90,8 @@ EXAMPLES = {
   prompt-jax plan --model t5_1_1/xl --topology v5e-4 --microbatches 2
   prompt-jax plan --model t5_1_1/xxl --topology v5e-16 --batch 32 --inputs 512 --weights int8
   prompt-jax plan --model t5_1_1/base --topology v5e-1,v4-8 --step train,eval,decode
-  prompt-jax plan --model t5_1_1/xxl --topology v5e-16 --search --output plan.md""",
+  prompt-jax plan --model t5_1_1/xxl --topology v5e-16 --search --output plan.md
+  prompt-jax plan --model t5_1_1/large --topology here                  (fits it this machine?)""",
   'convert': """
   prompt-jax convert google/t5-v1_1-small/ model/             (Hugging Face to ours)
   prompt-jax convert t5x/checkpoint_1100000 model/ --vocabulary spiece.model

@@ -10,6 +10,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.models.attend import KeysValues
 
 Array = jax.Array
+LEAST_CAPABILITY = 8.0  # of an NVIDIA GPU for cuDNN's attention
 
 
 def all_keys_values(
@@ -52,3 +53,32 @@ def refuse_bias_gradient(name: str) -> UserError:
     f'What trains changes the relative position bias, of which the {name} attention has no '
     'gradient. Train other parameters, or give --gin.ATTENTION="\'plain\'".'
   )
+
+
+def check_device(attention: str, device: jax.Device) -> None:
+  """Refuses a kernel that a device has not, before anything is read or compiled.
+
+  Args:
+    attention: of `T5Config`.
+    device: that is to compute.
+
+  Raises:
+    UserError: the kernel is for other devices.
+  """
+  if attention == 'fused' and device.platform != 'tpu':
+    raise UserError(
+      f'The fused attention is a kernel for TPUs, and this is a {device.platform}: '
+      'leave ATTENTION out.'
+    )
+  if attention != 'cudnn':
+    return
+  if 'cuda' not in device.client.platform_version:
+    raise UserError(
+      f'The cudnn attention is a kernel for NVIDIA GPUs, and this is a {device.platform}: '
+      'leave ATTENTION out.'
+    )
+  if float(device.compute_capability) < LEAST_CAPABILITY:
+    raise UserError(
+      f'The cudnn attention needs a GPU of compute capability {LEAST_CAPABILITY} or more (A100 and '
+      f'later), and this {device.device_kind} has {device.compute_capability}: leave ATTENTION out.'
+    )

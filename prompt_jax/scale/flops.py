@@ -43,10 +43,10 @@ def of_rows(rows: int, inputs: int, targets: int, apart: int = 0, times: int = 1
   )
 
 
-def train_flops(cfg: T5Config, positions: Positions) -> float:
+def train_flops(cfg: T5Config, positions: Positions, weights_train: bool = False) -> float:
   """Forward, and backward to the prompt: 4 a weight and position, 12 a pair and unit of width.
 
-  That is 2 a weight and position less than where weights train, which no attention has.
+  Where weights train (`weights_train`) it is 2 a weight and position more, and attention has none.
   """
   joined = cfg.num_heads * cfg.head_dim
   products = 0.0
@@ -57,4 +57,4 @@ def train_flops(cfg: T5Config, positions: Positions) -> float:
     products += math.prod(shape) * (positions.encoder if of_inputs else positions.decoder)
   pairs = cfg.num_encoder_layers * positions.encoder_pairs
   pairs += cfg.num_decoder_layers * positions.decoder_pairs
-  return 4 * products + 12 * pairs * joined
+  return (6 if weights_train else 4) * products + 12 * pairs * joined

@@ -18,9 +18,9 @@ import jax
 
 from prompt_jax.errors import UserError
 from prompt_jax.scale import flops
-from prompt_jax.scale.chips import Slice, slice_of
+from prompt_jax.scale.chips import slice_of
 from prompt_jax.scale.cost import Cost, cost
-from prompt_jax.scale.program import Work, lowered, prompt_rows
+from prompt_jax.scale.program import Work, all_trains, lowered, prompt_rows
 from prompt_jax.sharding.placement import Placement, make
 
 GIB = 2**30
@@ -66,8 +66,10 @@ class Plan:
     memory: None where it does not fit.
     cost: None where it does not fit.
     compile_seconds: tracing included.
-    ideal_seconds: of a training step's matrix products at the chips' peak: 4 FLOPs a weight and
-      token, and attention's own; None for other steps.
+    ideal_seconds: of a training step's matrix products at the chips' peak, or at the rate of one
+      matrix product that was measured: 4 FLOPs a weight and token (6 where all weights train), and
+      attention's own; None for other steps.
+    least_flops: those products, on one device.
   """
 
   fits: bool
@@ -77,6 +79,7 @@ class Plan:
   cost: Cost | None
   compile_seconds: float
   ideal_seconds: float | None
+  least_flops: float | None = None
 
   @property
   def estimate_seconds(self) -> float | None:
@@ -108,7 +111,7 @@ def placement(
       f'The mesh {size[0]}x{size[1]} has {math.prod(size)} devices, and {name} has {count}. Give a '
       'mesh of as many.'
     )
-  place = make(size, layout, _devices(described, slices), slices)
+  place = make(size, layout, devices(topology, slices), slices)
   assert place is not None
   return place
 
@@ -127,41 +130,45 @@ def plan(work: Work, topology: str, place: Placement) -> Plan:
   chip = slice_of(topology).chip
   began = time.monotonic()
   traced = lowered(work, place)
-  ideal = None
-  if work.step == 'train':
-    ideal = train_flops(work) / place.mesh.size / chip.flops
+  least = train_flops(work) / place.mesh.size if work.step == 'train' else None
+  ideal = least / chip.flops if least else None
   try:
     compiled = traced.compile()
   except jax.errors.JaxRuntimeError as error:
-    needed, limit = _refusal(error)
+    needed, limit = refusal(error)
     seconds = time.monotonic() - began
-    return Plan(False, needed, limit, None, None, seconds, ideal)
+    return Plan(False, needed, limit, None, None, seconds, ideal, least)
   seconds = time.monotonic() - began
+  memory = assigned(compiled)
+  # Decoding may end early; it is planned for the longest text.
+  found = cost(compiled.as_text(), chip, work.targets if work.step == 'decode' else 1)
+  return Plan(True, memory.total, chip.memory, memory, found, seconds, ideal, least)
+
+
+def assigned(compiled: Any) -> Memory:
+  """What the compiler says that a program takes."""
   analysis = compiled.memory_analysis()
-  memory = Memory(
+  return Memory(
     arguments=analysis.argument_size_in_bytes,
     outputs=analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
     temporaries=analysis.temp_size_in_bytes,
   )
-  # Decoding may end early; it is planned for the longest text.
-  found = cost(compiled.as_text(), chip, work.targets if work.step == 'decode' else 1)
-  return Plan(True, memory.total, chip.memory, memory, found, seconds, ideal)
 
 
 def train_flops(work: Work) -> float:
   """See `flops.train_flops`; over all devices."""
-  return flops.train_flops(
-    work.config, flops.of_rows(work.batch, work.inputs + prompt_rows(work), work.targets)
-  )
+  positions = flops.of_rows(work.batch, work.inputs + prompt_rows(work), work.targets)
+  return flops.train_flops(work.config, positions, all_trains(work))
 
 
-def _devices(described: Slice, slices: int) -> Any:
-  """The devices of slices that are not there."""
-  if importlib.util.find_spec('libtpu') is None:
-    raise UserError(
-      'A plan is made by the TPU compiler, libtpu, which is not installed; it needs no TPU. '
-      "Install it with: pip install 'prompt_jax[tpu]'"
-    )
+def devices(topology: str, slices: int = 1) -> Any:
+  """The devices of slices that are not there.
+
+  Raises:
+    UserError: an unknown slice, or no libtpu.
+  """
+  described = slice_of(topology)
+  check_compiler()
   for name, value in _SETTINGS.items():
     os.environ.setdefault(name, value)
   from jax.experimental import topologies
@@ -171,6 +178,15 @@ def _devices(described: Slice, slices: int) -> Any:
     return topologies.get_topology_desc(
       platform='tpu', topology_name=described.topology, **options
     ).devices
+
+
+def check_compiler() -> None:
+  """Refuses where there is no libtpu."""
+  if importlib.util.find_spec('libtpu') is None:
+    raise UserError(
+      'A plan is made by the TPU compiler, libtpu, which is not installed; it needs no TPU. '
+      "Install it with: pip install 'prompt_jax[tpu]'"
+    )
 
 
 @contextlib.contextmanager
@@ -185,13 +201,13 @@ def _quiet() -> Any:
     logger.setLevel(before)
 
 
-def _refusal(error: jax.errors.JaxRuntimeError) -> tuple[int, int]:
+def refusal(error: jax.errors.JaxRuntimeError) -> tuple[int, int]:
   """(bytes needed, bytes there) of "total memory required ... (21.37G) exceeds ... (15.75G)"."""
   text = str(error)
-  found = re.search(r'\(([\d.]+)([KMG])\) exceeds available HBM \(([\d.]+)([KMG])\)', text)
-  found = found or re.search(r'Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm', text)
+  found = re.search(r'\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)', text)
+  found = found or re.search(r'Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm', text)
   if 'RESOURCE_EXHAUSTED' not in text or not found:
     raise error
-  units = {'K': 2**10, 'M': 2**20, 'G': 2**30}
+  units = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
   amount, unit, limit, limit_unit = found.groups()
   return int(float(amount) * units[unit]), int(float(limit) * units[limit_unit])

@@ -6,12 +6,14 @@ They are the run's own functions: `training.step.train_step`, `inference.score.r
 
 import dataclasses
 import functools
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import traverse_util
 
 from prompt_jax.batch import Batch
@@ -29,6 +31,7 @@ from prompt_jax.prompts.initialise import draw
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.optim import adafactor
+from prompt_jax.training.partition import PROMPT_ONLY, split
 from prompt_jax.training.step import create_state, train_step
 
 STEPS = ('train', 'eval', 'decode')
@@ -50,6 +53,8 @@ class Work:
     microbatches: parts of the batch, one after the other ("train").
     labels: that "eval" ranks.
     step: "train", "eval" or "decode".
+    patterns: what trains, see `partition.split`.
+    optimizer: of what trains; None for Adafactor.
   """
 
   config: T5Config
@@ -61,6 +66,8 @@ class Work:
   microbatches: int = 1
   labels: int = 2
   step: str = 'train'
+  patterns: tuple[str, ...] = PROMPT_ONLY
+  optimizer: optax.GradientTransformation | None = None
 
   def __post_init__(self):
     if self.step not in STEPS:
@@ -116,20 +123,34 @@ def lowered(work: Work, place: Placement) -> Any:
 def _lowered_train_step(
   work: Work, place: Placement, model: PromptedT5, params: Tree, constants: Tree, tokens: Any
 ) -> Any:
-  if not params.get('prompt'):
+  if not params.get('prompt') and work.patterns == PROMPT_ONLY:
     raise UserError('A training step is planned with a prompt method; give one, or another step.')
-  tx = adafactor(0.3)
-  state = jax.eval_shape(lambda prompt: create_state(prompt, tx, 0), {'prompt': params['prompt']})
-  frozen = {'backbone': params['backbone']}
+  tx = work.optimizer or adafactor(0.3)
+  trainable, frozen = split(params, work.patterns)
+  state = jax.eval_shape(lambda trainable: create_state(trainable, tx, 0), trainable)
   targets: Any = jax.ShapeDtypeStruct((work.batch, work.targets), jnp.int32)
-  batch = Batch(tokens, targets, targets, targets.update(dtype=jnp.float32))
+  of_task = work.method is not None and 'task_id' in work.method.depends_on
+  number: Any = jax.ShapeDtypeStruct((work.batch,), jnp.int32) if of_task else None
+  batch = Batch(tokens, targets, targets, targets.update(dtype=jnp.float32), number)
   collection = {'prompt': constants} if constants else {}
   step = functools.partial(
-    train_step, model=model, tx=tx, loss=Loss(), microbatches=work.microbatches
+    train_step,
+    model=model,
+    tx=tx,
+    loss=Loss(),
+    microbatches=work.microbatches,
+    dropout=work.config.dropout_rate > 0,
   )
   arguments = (state, frozen, collection, batch)
   shardings = (place.whole, place.of(frozen), place.whole, place.rows)
   return jax.jit(place.within(step), donate_argnums=0).lower(*_placed(arguments, shardings))
+
+
+def all_trains(work: Work) -> bool:
+  """Whether every weight of the model trains, and not the prompt alone or a part."""
+  paths = [f'backbone/{path}' for path in expected_shapes(work.config)]
+  hit = lambda path: any(re.fullmatch(pattern, path) for pattern in work.patterns)
+  return all(map(hit, paths))
 
 
 def prompt_rows(work: Work) -> int:
@@ -137,14 +158,15 @@ def prompt_rows(work: Work) -> int:
   model = PromptedT5(T5(work.config), work.method)
   variables = variables_of(*abstract_variables(work))
   tokens = jax.ShapeDtypeStruct((1, work.inputs), jnp.int32)
-  call = lambda v, t: model.apply(v, t, method='injections')
+  call = lambda v, t: model.apply(v, t, t[:, 0], method='injections')
   return prefix_length(jax.eval_shape(call, variables, tokens).encoder)
 
 
 def abstract_variables(work: Work) -> tuple[Tree, Tree]:
   """Shapes of (parameters, the method's constants)."""
   backbone = {
-    path: _stored(path, shape, work.weights) for path, shape in expected_shapes(work.config).items()
+    path: _stored(path, shape, work.weights, work.config.dtype)
+    for path, shape in expected_shapes(work.config).items()
   }
   params: Tree = {'backbone': traverse_util.unflatten_dict(backbone, sep='/')}
   if work.method is None:
@@ -170,12 +192,12 @@ def abstract_variables(work: Work) -> tuple[Tree, Tree]:
   return {**params, 'prompt': prompt}, constants
 
 
-def _stored(path: str, shape: tuple[int, ...], weights: str) -> Any:
+def _stored(path: str, shape: tuple[int, ...], weights: str, dtype: str) -> Any:
   axis = scaled_axis(path)
   if weights != 'int8':
     return jax.ShapeDtypeStruct(shape, jnp.dtype(weights))
   if axis is None:
-    return jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+    return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
   scales = list(shape)
   scales[axis] = 1
   return Int8(

@@ -10,8 +10,8 @@ from prompt_jax.scale.search import Setting
 GIB = 2**30
 COLUMNS = (
   'step', 'topology', 'layout', 'mesh', 'weights', 'micro', 'remat', 'fits', 'arguments GiB',
-  'temporaries GiB', 'needed / limit GiB', 'TFLOP', 'HBM GB', 'collectives', 'roofline s',
-  'kernels s', 'estimate s', 'ideal s', 'compile s',
+  'temporaries GiB', 'needed / limit GiB', 'TFLOP', 'least TFLOP', 'HBM GB', 'collectives',
+  'roofline s', 'kernels s', 'estimate s', 'ideal s', 'compile s',
 )  # fmt: skip
 FORMULA = (
   'All figures are of one device. Estimate: the sum over all instructions, loops multiplied out, '
@@ -49,6 +49,7 @@ def cells(row: Row) -> list[str]:
     _number(memory.temporaries / GIB if memory else None, 1),
     f'{p.needed / GIB:.1f} / {p.limit / GIB:.1f}',
     _number(cost.flops / 1e12 if cost else None, 2),
+    _number(p.least_flops / 1e12 if p.least_flops else None, 2),
     _number(cost.hbm_bytes / 1e9 if cost else None, 1),
     _collectives(p),
     _number(cost.roofline_seconds if cost else None, 3),
@@ -59,10 +60,10 @@ def cells(row: Row) -> list[str]:
   ]
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Row], meaning: str = FORMULA) -> str:
   """A table, and what its figures mean."""
   lines = [' | '.join(line) for line in (COLUMNS, ['---'] * len(COLUMNS), *map(cells, rows))]
-  return ''.join(f'| {line} |\n' for line in lines) + f'\n{FORMULA}\n'
+  return ''.join(f'| {line} |\n' for line in lines) + f'\n{meaning}\n'
 
 
 def as_json(row: Row) -> dict[str, Any]:

@@ -40,3 +40,21 @@ def sizes() -> list[str]:
   """Flags that keep a training run small."""
   # One width for all rows, so that each step compiles once.
   return ['--batch_size=8', '--input_length=16', '--target_length=6']
+
+
+@pytest.fixture
+def sweep(model, reviews, tmp_path):
+  """Writes a sweep's file, and gives its name; FIXED keeps every run small."""
+
+  def write(lists, without=(), **fixed):
+    fixed = {
+      'DATA': reviews, 'BATCH_SIZE': 8, 'INPUT_LENGTH': 16, 'TARGET_LENGTH': 6, 'STEPS': 2,
+      'EVAL_EVERY': 0, **fixed,
+    }  # fmt: skip
+    fixed = {name: value for name, value in fixed.items() if name not in without}
+    path = tmp_path / 'sweep.gin'
+    head = f"MODELS = ['{model}']\nOUTPUT = '{tmp_path}/out'\nPLAN = False\n"
+    path.write_text(f'{head}FIXED = {fixed!r}\n{lists}\n')
+    return str(path)
+
+  return write

@@ -8,9 +8,10 @@ import warnings
 import jax
 import pytest
 
-from prompt_jax.cli import compute, device
+from prompt_jax.cli import device
 from prompt_jax.default_device import default_device
 from prompt_jax.errors import UserError
+from prompt_jax.models import kernel
 from prompt_jax.together import parts_for_caches, suited
 
 LOGGER = logging.getLogger('jax._src.xla_bridge')
@@ -165,10 +166,10 @@ def fake(kind, version='', **more):
 )
 def test_kernels_of_other_devices_are_refused(attention, found, says):
   with pytest.raises(UserError, match=says):
-    compute._check_attention(attention, found)
+    kernel.check_device(attention, found)
 
 
 def test_kernels_of_this_device_are_taken():
-  compute._check_attention('cudnn', fake('gpu', 'cuda 13000', compute_capability='12.0'))
-  compute._check_attention('fused', fake('tpu'))
-  compute._check_attention('plain', fake('cpu'))
+  kernel.check_device('cudnn', fake('gpu', 'cuda 13000', compute_capability='12.0'))
+  kernel.check_device('fused', fake('tpu'))
+  kernel.check_device('plain', fake('cpu'))

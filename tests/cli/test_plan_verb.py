@@ -43,6 +43,11 @@ def test_a_plan_is_printed_and_written_in_both_forms(tmp_path, capsys):
     ([*TINY, '--fit', '--slices=2'], 'Leave out --slices, or --fit'),
     ([*TINY, '--fit', '--search'], '--search finds more than --fit does'),
     ([*TINY, '--fit', '--layout=tensors'], "Unknown layout 'tensors'"),
+    ([*TINY, '--topology=here,v5e-1'], "'here' is this machine, which is planned for alone"),
+    ([*TINY, '--topology=here', '--search'], "with 'here' leave it out"),
+    ([*TINY, '--topology=here', '--mesh=64x1'], 'needs 64 devices'),
+    ([*TINY, '--topology=here', '--device=gpu'], 'A gpu was demanded'),
+    (['plan', '--model=/no/folder'], "Unknown model size '/no/folder'"),
   ],
 )
 def test_mistakes_are_told_in_a_line(flags, message, capsys):
@@ -74,3 +79,28 @@ def test_without_libtpu_the_extra_is_named(more, monkeypatch, capsys):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   assert main([*TINY, *more]) == 2
   assert "pip install 'prompt_jax[tpu]'" in capsys.readouterr().err
+
+
+def test_this_machine_is_planned_for_without_libtpu(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  flags = [*TINY, '--topology=here', '--step=train,eval,decode', f'--output={tmp_path}/plan.json']
+  assert main(flags) == 0
+  assert 'floor and no estimate' in ' '.join(capsys.readouterr().out.split())
+  train, rank, decode = json.loads((tmp_path / 'plan.json').read_text())
+  assert [x['setting']['weights'] for x in (train, rank, decode)] == ['float32'] * 3
+  for found in (train, rank, decode):
+    assert found['plan']['fits'] is True
+    assert found['plan']['memory']['temporaries'] > 0
+    # What only the TPU compiler tells is not told.
+    assert found['plan']['cost'] is None
+    assert found['plan']['estimate_seconds'] is None
+  assert train['plan']['ideal_seconds'] > 0
+  assert rank['plan']['ideal_seconds'] is None
+
+
+def test_a_model_folder_is_planned_by_its_shapes(model, tmp_path, capsys):
+  small = ['plan', '--topology=here', '--batch=4', '--inputs=28', f'--output={tmp_path}/plan.json']
+  assert main([*small, f'--model={model}']) == 0
+  (found,) = json.loads((tmp_path / 'plan.json').read_text())
+  parameters = 384 * 32 * 2 + 4 * 3 * 32 * 16 + 2 * 3 * 32 * 48
+  assert 1 <= found['plan']['memory']['arguments'] / (4 * parameters) < 1.3

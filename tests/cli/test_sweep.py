@@ -16,23 +16,6 @@ import pytest
 from prompt_jax.main import main
 
 
-@pytest.fixture
-def sweep(model, reviews, tmp_path):
-  """Writes a sweep's file, and gives its name; FIXED keeps every run small."""
-
-  def write(lists, **fixed):
-    fixed = {
-      'DATA': reviews, 'BATCH_SIZE': 8, 'INPUT_LENGTH': 16, 'TARGET_LENGTH': 6, 'STEPS': 2,
-      'EVAL_EVERY': 0, **fixed,
-    }  # fmt: skip
-    path = tmp_path / 'sweep.gin'
-    head = f"MODELS = ['{model}']\nOUTPUT = '{tmp_path}/out'\n"
-    path.write_text(f'{head}FIXED = {fixed!r}\n{lists}\n')
-    return str(path)
-
-  return write
-
-
 def rows_of(out: pathlib.Path):
   with open(out / 'sweep.csv', newline='') as file:
     return list(csv.DictReader(file))

@@ -1,0 +1,123 @@
+"""Whether a step fits the devices of this machine, from its own compiler; nothing is allocated.
+
+How long it takes is not told by this compiler. What is told is a floor: the FLOPs that a training
+step cannot do without, at the rate of one matrix product that is measured here.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prompt_jax.errors import UserError
+from prompt_jax.models.kernel import check_device
+from prompt_jax.scale import memory
+from prompt_jax.scale.plan import Plan, assigned, refusal, train_flops
+from prompt_jax.scale.program import Work, lowered
+from prompt_jax.sharding.placement import Placement, make
+
+HERE = 'here'  # in the place of a topology
+_SECONDS = 0.15  # of products of one size
+_SIZES = (512, 1024, 2048, 4096, 8192)
+
+
+def placement(
+  mesh: Sequence[int] | None, layout: str, slices: int | None, devices: Sequence[jax.Device]
+) -> Placement:
+  """The mesh of a run; without one, a mesh of the one device that computes.
+
+  Raises:
+    UserError: more devices than there are, or a mesh or layout that cannot be.
+  """
+  place = make(mesh, layout, devices, slices)
+  if place is None:
+    place = make((1, 1), layout, devices)
+  assert place is not None
+  return place
+
+
+def plan(work: Work, place: Placement) -> Plan:
+  """Compiles one step for the devices of a mesh.
+
+  Args:
+    work: the step.
+    place: of `placement`.
+
+  Raises:
+    UserError: the model or the batch does not divide over the mesh; a kernel of other devices.
+  """
+  device = place.mesh.devices.flat[0]
+  check_device(work.config.attention, device)
+  shared = place.mesh.size if device.platform == 'cpu' else 1  # devices of one memory and its cores
+  limit = memory.of_device(device) // shared
+  began = time.monotonic()
+  traced = lowered(work, place)
+  least = train_flops(work) / place.mesh.size if work.step == 'train' else None
+  ideal = least * shared / rate(device, work.config.dtype) if least else None
+  try:
+    compiled = traced.compile()
+  except jax.errors.JaxRuntimeError as error:  # a TPU's compiler refuses what does not fit
+    needed, limit = refusal(error)
+    return Plan(False, needed, limit, None, None, time.monotonic() - began, ideal, least)
+  taken = assigned(compiled)
+  seconds = time.monotonic() - began
+  return Plan(taken.total <= limit, taken.total, limit, taken, None, seconds, ideal, least)
+
+
+@functools.cache
+def rate(device: jax.Device, dtype: str) -> float:
+  """FLOPs a second of one matrix product: the best of many, so that a floor stays one.
+
+  Of several sizes, because a GPU needs large ones, and on a busy machine the small ones are now and
+  then left alone.
+  """
+  product = jax.jit(jnp.matmul)
+  best = 0.0
+  for n in _SIZES:
+    x = jax.device_put(jnp.ones((n, n), dtype), device)
+    product(x, x).block_until_ready()  # compiled
+    spent, least = 0.0, math.inf
+    while spent < _SECONDS:
+      seconds = _timed(product, x)
+      spent, least = spent + seconds, min(least, seconds)
+    best = max(best, 2 * n**3 / least)
+    if least > _SECONDS / 8:  # the next size takes 8 times as long
+      break
+  return best
+
+
+def _timed(product: Callable[[Any, Any], Any], x: Any) -> float:
+  began = time.perf_counter()
+  product(x, x).block_until_ready()
+  return time.perf_counter() - began
+
+
+def formula(device: jax.Device, dtype: str) -> str:
+  """What the figures of a plan for this machine mean."""
+  of_cpu = 'this machine, or its container, has available now'
+  there = of_cpu if device.platform == 'cpu' else 'JAX may take of it'
+  return (
+    f'Of one device ({device.device_kind}). Memory: what its compiler assigned, against what '
+    f'{there}; the process itself comes on top. Ideal is a floor and no estimate: 4 FLOPs a weight '
+    f'and token, and attention, at the rate of one matrix product of {dtype}, measured here: '
+    f'{rate(device, dtype) / 1e12:.3g} TFLOP/s.'
+  )
+
+
+def dtype_of(given: str | None, platform: str) -> str:
+  """What a run computes in where it does not say."""
+  return given or ('float32' if platform == 'cpu' else 'bfloat16')
+
+
+def check(topologies: Sequence[str], search: bool) -> None:
+  """Refuses what goes with slices only."""
+  if HERE not in topologies:
+    return
+  if len(topologies) > 1:
+    raise UserError(f'Topology {HERE!r} is this machine, which is planned for alone.')
+  if search:
+    raise UserError(f'--search tries ways of running on TPU slices; with {HERE!r} leave it out.')

@@ -1,0 +1,184 @@
+"""What `prompt-jax sweep` plans before it starts: what fits, how long it takes, what it refuses."""
+
+import importlib.util
+import json
+import shlex
+import sys
+
+import pytest
+
+from prompt_jax.cli import sweep_plan
+from prompt_jax.main import main
+
+needs_libtpu = pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed'
+)
+HUGE = 10**8  # rows of a batch that no machine has memory for
+GIB = 2**30
+
+
+@pytest.fixture
+def planned(sweep):
+  """`sweep` with a plan, which it otherwise leaves out."""
+  return lambda lists, **more: sweep(f'{lists}\nPLAN = True', **more)
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+  """A compiler that is quick: each row takes a GiB of 16, and a second. Notes what it is asked."""
+  asked = []
+
+  def compiled(jobs, topology, slices):
+    for job in jobs:
+      asked.append((job.name, topology, slices))
+      flag = next(f for f in job.flags if 'BATCH_SIZE' in f)
+      rows = int(flag.rpartition('=')[2])
+      fits = rows <= 16
+      yield {
+        'device': 'abacus', 'step': f'{rows} x 16 + 6', 'how': 'float32', 'fits': fits,
+        'needed': rows * GIB, 'limit': 16 * GIB, 'seconds': float(rows) if fits else None,
+      }  # fmt: skip
+
+  monkeypatch.setattr(sweep_plan, '_compiled', compiled)
+  return asked
+
+
+def commands(shown: str) -> list[str]:
+  return [line for line in shown.splitlines() if line.startswith('prompt-jax train')]
+
+
+def test_each_program_is_compiled_once_and_what_is_done_is_not(planned, compiler, tmp_path, capsys):
+  """Rates and seeds are numbers in one program; lengths, methods and dropout are others."""
+  lists = "METHODS = ['input', 'all']\nLEARNING_RATES = [0.3, 1.0]\nSEEDS = [0, 1]"
+  file = planned(lists, STEPS=7200)
+  assert main(['sweep', file, '--dry-run']) == 0
+  shown = capsys.readouterr().out
+  cell = 'model_bytes-method_{}-learning_rate_{}-seed_{}'.format
+  assert compiler == [(cell(m, 0.3, 0), 'here', 1) for m in ('input', 'all')]
+  # 8 rows, 8 seconds a step, 7200 steps: 16 hours each of 8 runs.
+  assert '8.0 of 16.0' in shown
+  assert '>= 16.0 h' in shown
+  assert 'Training takes 128.0 h in all, at least' in shown
+
+  compiler.clear()
+  for seed in (0, 1):
+    for rate in (0.3, 1.0):
+      folder = tmp_path / 'out' / cell('all', rate, seed)
+      folder.mkdir(parents=True)
+      line = next(line for line in commands(shown) if line.endswith(str(folder)))
+      flags = shlex.split(line)[2:-1]
+      (folder / 'sweep.json').write_text(json.dumps({'what': 'done', 'flags': flags}))
+  assert main(['sweep', file, '--dry-run']) == 0
+  assert [name for name, *_ in compiler] == [cell('input', 0.3, 0)]
+  assert 'Training takes 64.0 h in all' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'grid',
+  [
+    {'PROMPT_LENGTH': [4, 5]}, {'BATCH_SIZE': [8, 16]}, {'DROPOUT': [0.0, 0.1]},
+    {'WEIGHTS': [None, 'int8']}, {'MICROBATCHES': [1, 2]}, {'INPUT_LENGTH': [16, 32]},
+    {'MESH': [None, (4, 1)]}, {'adafactor.factored': [False, True]}, {'DTYPE': [None, 'bfloat16']},
+    {'TRAINABLE': [['prompt/.*'], ['.*']]},
+  ],
+)  # fmt: skip
+def test_whatever_changes_the_program_is_compiled(planned, compiler, grid):
+  assert main(['sweep', planned(f'GRID = {grid!r}', without=grid), '--dry-run']) == 0
+  assert len(compiler) == 2
+
+
+def test_runs_that_do_not_fit_are_refused_left_out_or_run(planned, compiler, tmp_path, capsys):
+  file = planned('LENGTHS = [4]\nSEEDS = [0, 1]', BATCH_SIZE=32)
+  assert main(['sweep', file]) == 2
+  shown, err = capsys.readouterr()
+  assert 'NO' in shown
+  assert '2 of 2 runs do not fit, and nothing was started' in err
+  assert 'model_bytes-length_4-seed_1: 32.0 of 16.0 GiB' in err
+  for words in ('MICROBATCHES', 'int8', 'prompt-jax plan', '--search', '--too_large skip'):
+    assert words in err
+  assert not (tmp_path / 'out').exists()
+  assert main(['sweep', file, '--too_large=run', '--dry-run']) == 0
+  assert len(commands(capsys.readouterr().out)) == 2
+  assert main(['sweep', file, '--too_large=skip', '--dry-run']) == 0
+  shown = capsys.readouterr().out
+  assert '2 of 2 runs do not fit and are left out' in shown
+  assert not commands(shown)
+
+
+def test_the_plan_is_of_where_the_runs_go(planned, compiler, monkeypatch, capsys):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
+  xpk = "XPK = {'cluster': 'c', 'tpu-type': 'v5litepod-16', 'num-slices': 2}"
+  file = planned(f'LENGTHS = [4]\n{xpk}')
+  assert main(['sweep', file, '--cluster=xpk', '--dry-run']) == 0
+  assert main(['sweep', file, '--cluster=slurm', '--dry-run']) == 0
+  assert 'No plan: --topology v5e-16' in capsys.readouterr().out
+  assert main(['sweep', file, '--topology=v6e-8', '--dry-run']) == 0
+  assert 'estimate, which was compared with no TPU' in capsys.readouterr().out
+  assert main(['sweep', file, '--gin.PLAN=False', '--dry-run']) == 0
+  assert [place for _, *place in compiler] == [['v5e-16', 2], ['v6e-8', 2]]
+
+
+@pytest.mark.parametrize(
+  ('flags', 'says'),
+  [
+    (['--topology=v5e-5'], "Unknown topology 'v5e-5'"),
+    (['--topology=v5e-16'], "pip install 'prompt_jax[tpu]' --gin.PLAN=False starts without"),
+    (['--too_large=drop'], "'drop'"),
+  ],
+)
+def test_mistakes_of_a_plan(planned, compiler, monkeypatch, capsys, flags, says):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  assert main(['sweep', planned('LENGTHS = [4]'), *flags]) == 2
+  assert says in capsys.readouterr().err
+
+
+def test_a_process_that_dies_is_told(planned, monkeypatch, tmp_path, capsys):
+  program = tmp_path / 'python'
+  program.write_text('#!/bin/sh\necho no room >&2\nexit 9\n')
+  program.chmod(0o755)
+  file = planned('LENGTHS = [4]')
+  monkeypatch.setattr(sys, 'executable', str(program))
+  assert main(['sweep', file]) == 2
+  err = capsys.readouterr().err
+  assert 'Cell model_bytes-length_4-seed_0 could not be planned' in err
+  assert 'code 9: no room' in err
+
+
+@pytest.mark.parametrize('together', [[], ['--together']])
+def test_this_machine_compiles_what_will_run(planned, tmp_path, capsys, together):
+  """A batch that no machine holds, beside one that any does."""
+  lists = f"LENGTHS = [4]\nSEEDS = [0, 1]\nGRID = {{'BATCH_SIZE': [8, {HUGE}]}}"
+  file = planned(lists, without=['BATCH_SIZE'])
+  assert main(['sweep', file, *together]) == 2
+  shown, err = capsys.readouterr()
+  assert 'training steps on this machine (cpu)' in shown
+  assert f'{HUGE}' in err
+  assert 'BATCH_SIZE_8' not in err
+  assert not (tmp_path / 'out').exists()
+
+
+def test_what_cannot_be_compiled_is_an_error_of_its_cell(planned, capsys):
+  assert main(['sweep', planned("GRID = {'MICROBATCHES': [1, 3]}")]) == 2
+  err = capsys.readouterr().err
+  assert 'Cell model_bytes-MICROBATCHES_3-seed_0: A batch of 8 rows does not divide' in err
+
+
+@needs_libtpu
+def test_a_slice_is_planned_by_its_own_compiler(planned, capsys):
+  file = planned("GRID = {'WEIGHTS': [None, 'int8']}\nTOPOLOGY = 'v5e-16'", BATCH_SIZE=16)
+  assert main(['sweep', file, '--dry-run']) == 0
+  shown = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+  assert 'training steps on v5e-16' in shown
+  assert 'of 15.8' in shown
+  # Several hosts: all devices, as the run itself takes them; and bfloat16, as on any TPU.
+  assert 'bfloat16, 16x1 data' in shown
+  assert 'int8, 16x1 data' in shown
+
+
+@needs_libtpu
+def test_what_a_slice_has_no_memory_for_is_refused(planned, capsys):
+  file = planned("TOPOLOGY = 'v5e-1'\nLENGTHS = [4]", BATCH_SIZE=2**20, INPUT_LENGTH=512)
+  assert main(['sweep', file, '--dry-run']) == 2
+  err = capsys.readouterr().err
+  assert 'of 15.8 GiB' in err
+  assert '--topology v5e-1 --search' in err

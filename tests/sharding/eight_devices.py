@@ -139,7 +139,7 @@ def main(method: str, rows: str = '') -> None:
   batch = packed(model) if rows == 'packed' else tiny.batch(rows=16)
   loss, gradient, tokens, held = results(model, None, batch)
   if method == 'cudnn':  # in float32, which the kernel itself does not take
-    cudnn._forward, cudnn._backward = cudnn_in_xla.forward, cudnn_in_xla.backward
+    cudnn_in_xla.put_in_place(setattr)
     fused.attend_fused = lambda *xs, scores_dtype: cudnn.attend_cudnn(*xs)
   if method in ('fused', 'cudnn'):
     pl.pallas_call = functools.partial(pl.pallas_call, interpret=True)

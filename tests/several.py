@@ -13,6 +13,8 @@ import time
 import jax
 import pytest
 
+from prompt_jax import processes, watch
+from prompt_jax.errors import UserError
 from prompt_jax.main import main
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -91,3 +93,19 @@ def run_command(log, arguments):
   """Target of a process that is `prompt-jax` with these arguments."""
   print_to(log)
   sys.exit(main(arguments))
+
+
+def meet(log, where, folder, seconds, error=None):
+  """Target of a process that joins others, leaves a file, and is busy without them for a while."""
+  print_to(log)
+  watch.BEAT, watch.SILENCE, watch.SAVING = 0.5, 3, 1
+  processes.GRACE = 2
+  try:
+    with processes.joined(*where):
+      (folder / str(where[2])).touch()
+      time.sleep(seconds)
+      if error:
+        raise UserError(error)
+  except UserError as e:
+    print(f'prompt-jax: {e}', file=sys.stderr)
+    sys.exit(2)

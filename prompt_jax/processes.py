@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 from jax._src.clusters import ClusterEnv
+from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 
 from prompt_jax.errors import UserError
@@ -53,7 +54,7 @@ HEARTBEAT = 100
 GRACE = 5
 # Seconds that one waits which is through, while the first one writes files: `watch` tells if it is
 # in vain.
-PATIENCE = 24 * 3600
+PATIENCE = 3600
 # What the transports between processes say when the other end is gone.
 LOST = re.compile(r'gloo|nccl|connection|unavailable|heartbeat|deadline_exceeded', re.IGNORECASE)
 
@@ -135,6 +136,21 @@ def from_first(make: Callable[[], T]) -> T:
   return value
 
 
+def post(name: str, value: str) -> None:
+  """Leaves a note for all processes in the place of an older one of that name."""
+  _client().key_value_set(name, value, allow_overwrite=True)
+
+
+def posted(name: str) -> str | None:
+  """What was left under that name; None if nothing was. It asks the first process."""
+  try:
+    return _client().key_value_try_get(name)
+  except jax.errors.JaxRuntimeError as e:
+    if 'NOT_FOUND' in str(e):
+      return None
+    raise
+
+
 def refuse_several(verb: str) -> None:
   """Raises UserError where several processes were started for a verb that computes in one."""
   if _in_srun() or count() > 1:
@@ -189,6 +205,7 @@ def _in_srun() -> bool:
 
 def _join(meeting: Meeting) -> Watch:
   """Waits for the others, and watches them from then on."""
+  jax.config.update('jax_enable_preemption_service', False)  # signals are `Interrupt`'s
   watch = Watch(meeting.where, meeting.number == 0, _lost)
   jax.distributed.initialize(
     watch.address,
@@ -218,6 +235,11 @@ def _lost(what: str) -> str:
     f'Another process of this run was lost ({what}). Look at what it said last; the same command '
     'in every process goes on from the last saved state.'
   )
+
+
+def _client() -> Any:
+  """Of the service at which the processes meet; JAX has no public name for it."""
+  return global_state.client
 
 
 def _part(watch: Watch, seconds: float) -> bool:

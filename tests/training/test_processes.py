@@ -108,11 +108,16 @@ def test_two_processes_are_one_run_and_one_goes_on_with_it(server, tmp_path):
   assert_alike(both, alone)
 
 
-def test_sigterm_of_one_process_stops_all_at_one_step(server, tmp_path):
+@pytest.mark.parametrize(
+  ('number', 'signals'), [(1, [signal.SIGTERM]), (0, [signal.SIGINT, signal.SIGTERM])]
+)
+def test_a_signal_at_one_process_stops_all_at_one_step(server, tmp_path, number, signals):
+  """A second one changes nothing."""
   folder = tmp_path / 'run'
   running = two(server, folder, under_srun=True, steps=FOREVER, save_every=0)
   wait_for_step(running, folder, 5)
-  os.kill(running.all[1].pid, signal.SIGTERM)
+  for each in signals:
+    os.kill(running.all[number].pid, each)
   (first, output), (second, other) = running.finish(60)
   assert (first, second) == (143, 143), output + other
   assert f'SIGTERM: saved step {state_of(folder)}.' in output

@@ -103,6 +103,11 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
+def number() -> int:
+  """Of this process, from 0."""
+  return jax.process_index()
+
+
 def count() -> int:
   """How many processes compute together."""
   return jax.process_count()
@@ -121,19 +126,29 @@ def from_first(make: Callable[[], T]) -> T:
   """
   if count() == 1:
     return make()
-  found: tuple[Any, UserError | None] = (None, None)
-  if is_first():
-    try:
-      found = (make(), None)
-    except UserError as e:
-      found = (None, e)
-  data = np.frombuffer(pickle.dumps(found), np.uint8)
+  data = _pickled(make) if is_first() else np.zeros(0, np.uint8)
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
   sent = np.resize(data, size)  # of the others only the size counts
-  value, error = pickle.loads(multihost_utils.broadcast_one_to_all(sent).tobytes())
-  if error is not None:
-    raise error
-  return value
+  return _value(multihost_utils.broadcast_one_to_all(sent))
+
+
+def from_each(make: Callable[[], T]) -> list[T]:
+  """What `make` returns in each process, in the order of their numbers, in all of them.
+
+  All processes must call this in the same order. It waits for them.
+
+  Args:
+    make: returns something that can be pickled.
+
+  Raises:
+    UserError: `make` did in some process; that of the first such process in all of them.
+  """
+  if count() == 1:
+    return [make()]
+  data = _pickled(make)
+  sizes = multihost_utils.process_allgather(np.int64(len(data)))
+  rows = multihost_utils.process_allgather(np.pad(data, (0, int(max(sizes)) - len(data))))
+  return [_value(row[:size]) for row, size in zip(rows, sizes, strict=True)]
 
 
 def post(name: str, value: str) -> None:
@@ -158,6 +173,24 @@ def refuse_several(verb: str) -> None:
       f'{verb} computes in one process, and several were started. Start one, with --mesh for '
       'the devices of its host; train takes those of several hosts.'
     )
+
+
+def _pickled(make: Callable[[], Any]) -> np.ndarray:
+  """uint8[n] what it returns, or the UserError that it raises."""
+  found: tuple[Any, UserError | None]
+  try:
+    found = (make(), None)
+  except UserError as e:
+    found = (None, e)
+  return np.frombuffer(pickle.dumps(found), np.uint8)
+
+
+def _value(data: np.ndarray) -> Any:
+  """The opposite of `_pickled`; raises the error."""
+  value, error = pickle.loads(data.tobytes())
+  if error is not None:
+    raise error
+  return value
 
 
 def _given(coordinator: str | None, processes: int | None, process: int | None) -> Meeting | None:

@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     'training.step',
   },
   'training': {'batch', 'checkpoints', 'data', 'processes', 'prompted', 'sharding', 'training'},
-  'data': {'batch', 'data'},
+  'data': {'batch', 'data', 'processes'},
   'inference': {'prompted', 'batch', 'data.vocabulary', 'injections'},
   'evaluation': {
     'inference',

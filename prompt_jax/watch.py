@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -107,5 +106,5 @@ class Watch:
     if self._closing.is_set():
       return
     why = said.strip().removeprefix('lost ') or 'the relay of this one ended'
-    time.sleep(SAVING)
-    self.end(self._words(why))
+    if not self._closing.wait(SAVING):
+      self.end(self._words(why))

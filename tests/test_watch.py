@@ -3,11 +3,12 @@
 import os
 import signal
 import socket
+import threading
 import time
 
 import pytest
 
-from prompt_jax import relay
+from prompt_jax import processes, relay, watch
 from prompt_jax.errors import UserError
 from prompt_jax.watch import Watch
 from tests.several import Processes, forkserver, free_port, meet
@@ -88,6 +89,34 @@ def test_one_that_is_through_waits_for_the_other(server, tmp_path, last):
   assert running.finish(60) == [(0, ''), (0, '')]
 
 
+def test_one_that_stops_after_a_signal_waits_while_the_other_saves(server, tmp_path):
+  running = joined(server, tmp_path, (5, 143), (0, 143))
+  assert running.finish(60) == [(143, ''), (143, '')]
+
+
+def test_after_the_run_nobody_is_missed(server, tmp_path):
+  running = joined(server, tmp_path, (0, None, 4), (0,))
+  assert running.finish(60) == [(0, ''), (0, '')]
+
+
+def test_one_that_is_alone_has_time_to_finish_a_state(server, tmp_path):
+  running = joined(server, tmp_path, (FOREVER,), (FOREVER,))
+  running.all[0].kill()
+  running.all[1].join(1.5)
+  assert running.all[1].is_alive()
+  assert_told(running.finish(30)[1], 'the connection ended')
+
+
+def test_one_task_of_slurm_is_one_process(monkeypatch):
+  monkeypatch.setenv('SLURM_STEP_NODELIST', 'host')
+  monkeypatch.setenv('SLURM_NTASKS', '1')
+  with processes.joined(None, None, None):
+    processes.refuse_several('population')
+  monkeypatch.setenv('SLURM_NTASKS', '2')
+  with pytest.raises(UserError, match='population computes in one process'):
+    processes.refuse_several('population')
+
+
 def test_one_that_is_through_is_told_of_a_loss_too(server, tmp_path):
   running = joined(server, tmp_path, (FOREVER,), (0,))
   time.sleep(1)
@@ -116,6 +145,40 @@ def test_a_stranger_at_the_port_is_no_loss(server, tmp_path):
     with socket.create_connection(('127.0.0.1', port)) as stranger:
       stranger.sendall(said)
   assert running.finish(60) == [(0, ''), (0, '')]
+
+
+def test_relays_pass_on_what_jax_says_and_a_connection_that_it_closes_is_no_loss(monkeypatch):
+  port = free_port()
+  told = []
+  monkeypatch.setattr(watch, 'SAVING', 0.1)
+  monkeypatch.setattr(Watch, 'end', lambda *_: None)
+  first, other = (Watch(f'127.0.0.1:{port}', i == 0, told.append) for i in (0, 1))
+  with socket.socket(socket.AF_UNIX) as service, socket.socket(socket.AF_UNIX) as client:
+    service.bind(first.address.removeprefix('unix:'))
+    service.listen()
+    client.connect(other.address.removeprefix('unix:'))
+    there, _ = service.accept()
+    for each in (first, other):
+      for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(each._relay.pid, number)
+    with there:
+      much = os.urandom(10**6)
+      for near, far in ((client, there), (there, client)):
+        sender = threading.Thread(target=near.sendall, args=(much,))
+        sender.start()
+        found = b''
+        while len(found) < len(much):
+          found += far.recv(2**16)
+        sender.join()
+        assert found == much
+      client.close()
+      assert there.recv(1) == b''
+  time.sleep(2)  # longer than the relays wait for a sign that the process is gone
+  assert told == []
+  for each in (first, other):
+    each.connected()
+    assert not os.path.exists(each.address.removeprefix('unix:'))
+    each.close()
 
 
 def test_a_port_that_is_taken():

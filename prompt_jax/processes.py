@@ -10,25 +10,51 @@ import importlib.util
 import os
 import pickle
 import re
-import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from jax._src.clusters import ClusterEnv
+from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 
 from prompt_jax.errors import UserError
+from prompt_jax.watch import Watch
 
 T = TypeVar('T')
 
-# Seconds without a sign of life after which a process counts as lost.
-HEARTBEAT = 30
-# Seconds that a process waits for the others to end too; less than JAX waits before it aborts.
+
+class Meeting(NamedTuple):
+  """Where the processes of a run meet.
+
+  Attributes:
+    where: "HOST:PORT", an address of the first one.
+    size: how many they are.
+    number: of this one, from 0.
+    devices: numbers of those of its host that it takes; None for all.
+  """
+
+  where: str
+  size: int
+  number: int
+  devices: Sequence[int] | None
+
+
+# Seconds that processes wait for each other to begin.
+JOINING = 300
+
+# Seconds without a sign of life after which JAX gives a process up and aborts the others, should
+# `watch`, which takes less, not have told it.
+HEARTBEAT = 100
+# Seconds that a process with an error of its own waits for the others to end too.
 GRACE = 5
+# Seconds that one waits which is through, while the first one writes files: `watch` tells if it is
+# in vain.
+PATIENCE = 3600
 # What the transports between processes say when the other end is gone.
 LOST = re.compile(r'gloo|nccl|connection|unavailable|heartbeat|deadline_exceeded', re.IGNORECASE)
 
@@ -48,32 +74,38 @@ def joined(coordinator: str | None, processes: int | None, process: int | None) 
   Raises:
     UserError: some arguments and not all, or impossible ones; another process was lost.
   """
-  found = _given(coordinator, processes, process) or _found()
-  if found is None or not _initialised(found):
+  meeting = _given(coordinator, processes, process) or _found()
+  if meeting is None:
     yield
     return
+  watch = _join(meeting)
   if not is_first():
     warnings.simplefilter('ignore')  # the first one warns
   try:
     yield
   except Exception as e:
-    error = _told(e)
-    if _part():
-      raise error from e.__cause__
+    if what := _told_of_loss(e):
+      watch.end(_lost(what))
+    if _part(watch, GRACE):
+      raise
     # The others run on and are told by this end of the connection; Python would wait for them.
-    if not isinstance(error, UserError):
+    if not isinstance(e, UserError):
       traceback.print_exc()
-    print(f'prompt-jax: {error}', file=sys.stderr, flush=True)
-    os._exit(2)
-  except BaseException:
-    _part()
+    watch.end(e)
+  except BaseException as e:  # with SystemExit all stop at one step
+    _part(watch, PATIENCE if isinstance(e, SystemExit) else GRACE)
     raise
-  _part()
+  _part(watch, PATIENCE)
 
 
 def is_first() -> bool:
   """Whether this process writes files and prints."""
   return jax.process_index() == 0
+
+
+def number() -> int:
+  """Of this process, from 0."""
+  return jax.process_index()
 
 
 def count() -> int:
@@ -94,19 +126,44 @@ def from_first(make: Callable[[], T]) -> T:
   """
   if count() == 1:
     return make()
-  found: tuple[Any, UserError | None] = (None, None)
-  if is_first():
-    try:
-      found = (make(), None)
-    except UserError as e:
-      found = (None, e)
-  data = np.frombuffer(pickle.dumps(found), np.uint8)
+  data = _pickled(make) if is_first() else np.zeros(0, np.uint8)
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
   sent = np.resize(data, size)  # of the others only the size counts
-  value, error = pickle.loads(multihost_utils.broadcast_one_to_all(sent).tobytes())
-  if error is not None:
-    raise error
-  return value
+  return _value(multihost_utils.broadcast_one_to_all(sent))
+
+
+def from_each(make: Callable[[], T]) -> list[T]:
+  """What `make` returns in each process, in the order of their numbers, in all of them.
+
+  All processes must call this in the same order. It waits for them.
+
+  Args:
+    make: returns something that can be pickled.
+
+  Raises:
+    UserError: `make` did in some process; that of the first such process in all of them.
+  """
+  if count() == 1:
+    return [make()]
+  data = _pickled(make)
+  sizes = multihost_utils.process_allgather(np.int64(len(data)))
+  rows = multihost_utils.process_allgather(np.pad(data, (0, int(max(sizes)) - len(data))))
+  return [_value(row[:size]) for row, size in zip(rows, sizes, strict=True)]
+
+
+def post(name: str, value: str) -> None:
+  """Leaves a note for all processes in the place of an older one of that name."""
+  _client().key_value_set(name, value, allow_overwrite=True)
+
+
+def posted(name: str) -> str | None:
+  """What was left under that name; None if nothing was. It asks the first process."""
+  try:
+    return _client().key_value_try_get(name)
+  except jax.errors.JaxRuntimeError as e:
+    if 'NOT_FOUND' in str(e):
+      return None
+    raise
 
 
 def refuse_several(verb: str) -> None:
@@ -121,10 +178,26 @@ def refuse_several(verb: str) -> None:
     )
 
 
-def _given(
-  coordinator: str | None, processes: int | None, process: int | None
-) -> dict[str, Any] | None:
-  """Arguments of `jax.distributed.initialize` from the user's; None if none are given."""
+def _pickled(make: Callable[[], Any]) -> np.ndarray:
+  """uint8[n] what it returns, or the UserError that it raises."""
+  found: tuple[Any, UserError | None]
+  try:
+    found = (make(), None)
+  except UserError as e:
+    found = (None, e)
+  return np.frombuffer(pickle.dumps(found), np.uint8)
+
+
+def _value(data: np.ndarray) -> Any:
+  """The opposite of `_pickled`; raises the error."""
+  value, error = pickle.loads(data.tobytes())
+  if error is not None:
+    raise error
+  return value
+
+
+def _given(coordinator: str | None, processes: int | None, process: int | None) -> Meeting | None:
+  """What the user says; None for nothing."""
   given = {'--coordinator': coordinator, '--processes': processes, '--process': process}
   missing = [name for name, value in given.items() if value is None]
   if len(missing) == len(given):
@@ -141,23 +214,23 @@ def _given(
       f'--process is {process} of {processes} processes, which are counted from 0: expected at '
       f'most {processes - 1}.'
     )
-  return {
-    'coordinator_address': coordinator,
-    'num_processes': processes,
-    'process_id': process,
-    'cluster_detection_method': 'deactivate',
-  }
+  return Meeting(coordinator, processes, process, None)
 
 
-def _found() -> dict[str, Any] | None:
-  """Arguments of `jax.distributed.initialize` where it finds the others; None elsewhere."""
-  if _in_srun():
-    return {'cluster_detection_method': 'slurm'}
+def _found() -> Meeting | None:
+  """What JAX finds out; None where there is one process."""
   wanted = os.environ.get('JAX_PLATFORMS', 'tpu').split(',')
   chips = glob.glob('/dev/accel*') + glob.glob('/dev/vfio/[0-9]*')
-  if chips and 'tpu' in wanted and importlib.util.find_spec('libtpu'):
-    return {}
-  return None
+  on_tpu = chips and 'tpu' in wanted and importlib.util.find_spec('libtpu')
+  if not _in_srun() and not on_tpu:
+    return None
+  # As `jax.distributed.initialize` does, which keeps to itself where it lets the processes meet.
+  method = 'slurm' if _in_srun() else None
+  found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, method, JOINING)
+  where, count, number, devices = found
+  if where is None or count is None or number is None:
+    return None  # chips of another kind than a TPU host's
+  return Meeting(where, count, number, devices)
 
 
 def _in_srun() -> bool:
@@ -166,32 +239,51 @@ def _in_srun() -> bool:
   return in_step and int(os.environ.get('SLURM_NTASKS', '1')) > 1
 
 
-def _initialised(arguments: dict[str, Any]) -> bool:
-  """Joins the others; false where JAX finds none."""
-  try:
-    jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT)
-  except ValueError as e:
-    if arguments or 'coordinator_address' not in str(e):
-      raise
-    return False  # chips of another kind than a TPU host's
-  return True
+def _join(meeting: Meeting) -> Watch:
+  """Waits for the others, and watches them from then on."""
+  jax.config.update('jax_enable_preemption_service', False)  # signals are `Interrupt`'s
+  watch = Watch(meeting.where, meeting.number == 0, _lost)
+  jax.distributed.initialize(
+    watch.address,
+    meeting.size,
+    meeting.number,
+    meeting.devices,
+    cluster_detection_method='deactivate',
+    coordinator_bind_address=watch.address,
+    initialization_timeout=JOINING,
+    heartbeat_timeout_seconds=HEARTBEAT,
+    shutdown_timeout_seconds=PATIENCE,
+  )
+  watch.connected()
+  return watch
 
 
-def _told(error: Exception) -> Exception:
-  """The error, in our words if it tells of a lost process."""
+def _told_of_loss(error: Exception) -> str | None:
+  """What an error says if it is that of a transfer from or to a lost process; else None."""
   ours = isinstance(error, UserError)
   if ours or not isinstance(error, (ValueError, RuntimeError)) or not LOST.search(str(error)):
-    return error
-  what = str(error).strip().splitlines()[0][:200]
-  return UserError(
+    return None
+  return str(error).strip().splitlines()[0][:200]
+
+
+def _lost(what: str) -> str:
+  return (
     f'Another process of this run was lost ({what}). Look at what it said last; the same command '
     'in every process goes on from the last saved state.'
   )
 
 
-def _part() -> bool:
-  """Leaves the others once all want to; false if some do not within `GRACE` seconds."""
+def _client() -> Any:
+  """Of the service at which the processes meet; JAX has no public name for it."""
+  return global_state.client
+
+
+def _part(watch: Watch, seconds: float) -> bool:
+  """Leaves the others once all want to; false if some do not within so many seconds."""
   thread = threading.Thread(target=jax.distributed.shutdown, daemon=True)
   thread.start()
-  thread.join(GRACE)
-  return not thread.is_alive()
+  thread.join(seconds)
+  if thread.is_alive():
+    return False
+  watch.close()
+  return True

@@ -2,6 +2,7 @@
 #   . scripts/install.sh [EXTRA,EXTRA]
 # PYTHON names another interpreter (3.11 or later). What pip is configured to use is respected: where
 # it finds a CPU build of torch 2.13.0, that is taken; elsewhere the test extra brings the CUDA build.
+# shellcheck shell=bash
 extras=${1:+[$1]}
 python=${PYTHON:-$(command -v python3.11 || command -v python3)}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {

@@ -13,6 +13,8 @@ import time
 import jax
 import pytest
 
+from prompt_jax import processes, watch
+from prompt_jax.errors import UserError
 from prompt_jax.main import main
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -91,3 +93,25 @@ def run_command(log, arguments):
   """Target of a process that is `prompt-jax` with these arguments."""
   print_to(log)
   sys.exit(main(arguments))
+
+
+def meet(log, where, folder, seconds, error=None, after=0):
+  """Target of a process that joins others, leaves a file, and is busy without them for a while.
+
+  It ends with an error, or a number to exit with, or is busy on its own for so many seconds after.
+  """
+  print_to(log)
+  watch.BEAT, watch.SILENCE, watch.SAVING = 0.5, 3, 2
+  processes.GRACE = 2
+  try:
+    with processes.joined(*where):
+      (folder / str(where[2])).touch()
+      time.sleep(seconds)
+      if isinstance(error, int):
+        sys.exit(error)
+      if error:
+        raise UserError(error)
+    time.sleep(after)
+  except UserError as e:
+    print(f'prompt-jax: {e}', file=sys.stderr)
+    sys.exit(2)

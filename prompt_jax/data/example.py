@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prompt_jax import processes
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
 
@@ -147,7 +148,7 @@ def text_task(
   """A task from functions that return text; tokenisation happens when a split is loaded."""
 
   def loader(read: Callable[[], Sequence[TextExample]]) -> Loader:
-    return lambda vocabulary, lengths: tokenize(read(), vocabulary, lengths, name)
+    return lambda vocabulary, lengths: tokenize_together(read(), vocabulary, lengths, name)
 
   return Task(
     name=name,
@@ -166,16 +167,27 @@ def encode(text: str, vocabulary: Vocabulary, length: int) -> np.ndarray:
 
 
 def tokenize(
-  examples: Iterable[TextExample], vocabulary: Vocabulary, lengths: Lengths, task: str
+  examples: Iterable[TextExample],
+  vocabulary: Vocabulary,
+  lengths: Lengths,
+  task: str,
+  first: int = 1,
 ) -> list[Example]:
   """Token ids of text examples; targets that would be empty are refused.
+
+  Args:
+    examples: in their order.
+    vocabulary: of the model.
+    lengths: to which they are cut.
+    task: its name.
+    first: number of the first example, for messages.
 
   Raises:
     UserError: a length below 2, or a target of no tokens; names the example's source.
   """
   check_lengths(lengths)
   done = []
-  for number, example in enumerate(examples, 1):
+  for number, example in enumerate(examples, first):
     where = example.source or f'{task}, example {number}'
     targets = encode(example.targets, vocabulary, lengths.targets)
     if len(targets) < 2:
@@ -195,6 +207,41 @@ def tokenize(
       )
     )
   return done
+
+
+def tokenize_together(
+  examples: Sequence[TextExample], vocabulary: Vocabulary, lengths: Lengths, task: str
+) -> list[Example]:
+  """`tokenize` by all processes of a run, each for its share; the same in all of them.
+
+  All processes must call this in the same order, with the same examples.
+
+  Raises:
+    UserError: as `tokenize`, and the same in all.
+  """
+  several = processes.count()
+  if several == 1:
+    return tokenize(examples, vocabulary, lengths, task)
+  bounds = [len(examples) * i // several for i in range(several + 1)]
+  begin, end = bounds[processes.number() :][:2]
+
+  def share() -> list[np.ndarray]:
+    """Of inputs and of targets: all ids in a row, and how many are of each example."""
+    found = tokenize(examples[begin:end], vocabulary, lengths, task, begin + 1)
+    sides = [e.inputs for e in found], [e.targets for e in found]
+    nothing = np.zeros(0, np.int32)
+    return [
+      x for side in sides for x in (np.concatenate([nothing, *side]), np.array([*map(len, side)]))
+    ]
+
+  ids: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+  for inputs, input_sizes, targets, target_sizes in processes.from_each(share):
+    for done, side, sizes in ((ids[0], inputs, input_sizes), (ids[1], targets, target_sizes)):
+      done += np.split(side, np.cumsum(sizes)[:-1]) if len(sizes) else []
+  return [
+    Example(i, t, e.inputs, e.targets, e.label, e.fields, task)
+    for i, t, e in zip(*ids, examples, strict=True)
+  ]
 
 
 def check_lengths(lengths: Lengths) -> None:

@@ -1,4 +1,5 @@
 # What the launchers share; sourced by them. A launcher sets the defaults of its flags first.
+# shellcheck shell=bash
 
 die() {
   printf '%s: %s\n' "$(basename "$0")" "$1" >&2

@@ -37,6 +37,7 @@ done
 [[ $PARTITION$TIME$ACCOUNT =~ ^[A-Za-z0-9:_.,-]*$ ]] || die 'a partition, time or account has an odd character'
 [ $# -gt 0 ] || die 'no command: give it after --, such as -- prompt-jax train --output /shared/out'
 
+# shellcheck disable=SC2016 # what the job knows is filled in there
 batch() {
   printf '%s\n' '#!/usr/bin/env bash' '#SBATCH --job-name=prompt_jax' "#SBATCH --nodes=$NODES" \
     "#SBATCH --ntasks-per-node=$GPUS" "#SBATCH --gpus-per-node=$GPUS" \

@@ -49,6 +49,7 @@ state() {
   gcloud compute tpus queued-resources describe "$NAME" "${WHERE[@]}" --format='value(state.state)'
 }
 
+# shellcheck disable=SC2329 # called when the script ends
 delete() {
   run gcloud compute tpus queued-resources delete "$NAME" "${WHERE[@]}" --force --quiet
 }

@@ -101,12 +101,7 @@ def plan(
   if architecture is None:
     assert model is not None  # `run` has seen to it
     architecture, _ = find(model).model()
-  if here.HERE in topologies:
-    platform = choose(device).platform
-  else:
-    platform = 'tpu'
-    jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
-    jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
+  platform = _platform(topologies, device)
   dtype = here.dtype_of(dtype, platform)
   settings = dict(
     dtype=dtype,
@@ -147,6 +142,15 @@ def plan(
   _show(rows, meaning, console)
   if output is not None:
     _write(pathlib.Path(output), rows, meaning)
+
+
+def _platform(topologies: Sequence[str], device: str) -> str:
+  """Of the devices that are planned for."""
+  if here.HERE in topologies:
+    return choose(device).platform
+  jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
+  jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
+  return 'tpu'
 
 
 def _check(

@@ -103,14 +103,7 @@ def plan(
   if architecture is None:
     assert model is not None  # `run` has seen to it
     architecture, _ = find(model).model()
-  if here.HERE in topologies:
-    platform = choose(device).platform
-  else:
-    platform = 'tpu'
-    if attention == 'cudnn':
-      raise UserError('These slices are of TPUs, and the cudnn attention of GPUs: plain or fused.')
-    jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
-    jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
+  platform = _platform(topologies, device, attention)
   dtype = here.dtype_of(dtype, platform)
   settings = dict(
     dtype=dtype,
@@ -159,6 +152,17 @@ def _setting(work: Work, topology: str, mesh: MeshSize, given: ways.Given, slice
   micro = work.microbatches if work.step == 'train' else 1
   layout = given.layout or LAYOUT
   return Setting(topology, layout, mesh, work.weights, micro, work.config.remat, slices)
+
+
+def _platform(topologies: Sequence[str], device: str, attention: str) -> str:
+  """Of the devices that are planned for."""
+  if here.HERE in topologies:
+    return choose(device).platform
+  if attention == 'cudnn':
+    raise UserError('These slices are of TPUs, and the cudnn attention of GPUs: plain or fused.')
+  jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
+  jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
+  return 'tpu'
 
 
 def _check(

@@ -202,9 +202,14 @@ def _row(jobs: Sequence[Job], figures: Figures, steps: int, here: bool) -> list[
     str(len(jobs)),
     'yes' if figures.fits else 'NO',
     f'{figures.needed / GIB:.1f} of {figures.limit / GIB:.1f}',
-    '-' if seconds is None else f'{sign}{seconds:.2g}',
+    '-' if seconds is None else f'{sign}{_of_step(seconds)}',
     '-' if seconds is None else f'{sign}{spoken(steps * seconds)}',
   ]
+
+
+def _of_step(seconds: float) -> str:
+  """ "0.00027", "0.32", "12", "171" """
+  return f'{seconds:.2g}' if seconds < 10 else f'{seconds:.0f}'
 
 
 def fitting(

@@ -37,6 +37,7 @@ def test_a_plan_is_printed_and_written_in_both_forms(tmp_path, capsys):
     ([*TINY, '--step=train,fly'], "Unknown step 'fly'"),
     ([*TINY, '--output=plan.txt'], 'expected a name that ends in .json or .md'),
     ([*TINY, '--remat=none'], "remat is 'none'; expected cheap or all"),
+    ([*TINY, '--attention=cudnn'], 'A plan is of TPUs, and the cudnn attention is of GPUs'),
     ([*TINY, '--microbatches=3'], 'does not divide into 3 microbatches'),
     ([*TINY, '--search', '--slices=2'], 'Leave out --slices, or --search'),
     ([*TINY, '--mesh=1x1', '--slices=2'], 'has 1 devices, and 2 x v5e-1 has 2'),

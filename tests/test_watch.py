@@ -158,6 +158,8 @@ def test_relays_pass_on_what_jax_says_and_a_connection_that_it_closes_is_no_loss
     service.listen()
     client.connect(other.address.removeprefix('unix:'))
     there, _ = service.accept()
+    for each in (client, there):
+      each.settimeout(30)
     for each in (first, other):
       for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(each._relay.pid, number)

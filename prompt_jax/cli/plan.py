@@ -159,7 +159,7 @@ def _platform(topologies: Sequence[str], device: str, attention: str) -> str:
   if here.HERE in topologies:
     return choose(device).platform
   if attention == 'cudnn':
-    raise UserError('These slices are of TPUs, and the cudnn attention of GPUs: plain or fused.')
+    raise UserError('A plan is of TPUs, and the cudnn attention is of GPUs: plain or fused.')
   jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
   jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
   return 'tpu'

@@ -52,6 +52,8 @@ JOINING = 300
 HEARTBEAT = 100
 # Seconds that a process with an error of its own waits for the others to end too.
 GRACE = 5
+MOST = 2**31 - 1  # bytes told at a time
+INTERRUPTED = 130  # exit code, as shells report a process that Ctrl-C ended
 # Seconds that one waits which is through, while the first one writes files: `watch` tells if it is
 # in vain.
 PATIENCE = 3600
@@ -92,8 +94,12 @@ def joined(coordinator: str | None, processes: int | None, process: int | None) 
     if not isinstance(e, UserError):
       traceback.print_exc()
     watch.end(e)
-  except BaseException as e:  # with SystemExit all stop at one step
-    _part(watch, PATIENCE if isinstance(e, SystemExit) else GRACE)
+  except SystemExit:  # all stop at one step
+    _part(watch, PATIENCE)
+    raise
+  except BaseException:
+    if not _part(watch, GRACE):  # as above
+      watch.end('interrupted', INTERRUPTED)
     raise
   _part(watch, PATIENCE)
 
@@ -185,7 +191,14 @@ def _pickled(make: Callable[[], Any]) -> np.ndarray:
     found = (make(), None)
   except UserError as e:
     found = (None, e)
-  return np.frombuffer(pickle.dumps(found), np.uint8)
+  data = pickle.dumps(found)
+  if len(data) > MOST:
+    error = UserError(
+      f'Processes tell each other {MOST} bytes at most, and this is {len(data)}: weights that were '
+      'trained, it seems. Evaluate them in one process, with --mesh for the devices of its host.'
+    )
+    data = pickle.dumps((None, error))
+  return np.frombuffer(data, np.uint8)
 
 
 def _value(data: np.ndarray) -> Any:
@@ -243,6 +256,10 @@ def _join(meeting: Meeting) -> Watch:
   """Waits for the others, and watches them from then on."""
   jax.config.update('jax_enable_preemption_service', False)  # signals are `Interrupt`'s
   watch = Watch(meeting.where, meeting.number == 0, _lost)
+  # JAX would abort, in words of its own.
+  alone = threading.Timer(JOINING, watch.end, [_missed(meeting)])
+  alone.daemon = True
+  alone.start()
   jax.distributed.initialize(
     watch.address,
     meeting.size,
@@ -250,12 +267,21 @@ def _join(meeting: Meeting) -> Watch:
     meeting.devices,
     cluster_detection_method='deactivate',
     coordinator_bind_address=watch.address,
-    initialization_timeout=JOINING,
+    initialization_timeout=2 * JOINING,
     heartbeat_timeout_seconds=HEARTBEAT,
     shutdown_timeout_seconds=PATIENCE,
   )
+  alone.cancel()
   watch.connected()
   return watch
+
+
+def _missed(meeting: Meeting) -> str:
+  return (
+    f'Process {meeting.number} of {meeting.size} waited {JOINING} seconds at {meeting.where}, and '
+    'not all of them came. Start every process within that time, each with the same --coordinator, '
+    'an address of the first that all reach, and the same --processes.'
+  )
 
 
 def _told_of_loss(error: Exception) -> str | None:

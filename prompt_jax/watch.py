@@ -82,11 +82,11 @@ class Watch:
     self._relay.wait()
     self._folder.cleanup()
 
-  def end(self, words: object) -> NoReturn:
-    """Ends the process with code 2 and a line, whatever its other threads are in."""
+  def end(self, words: object, code: int = 2) -> NoReturn:
+    """Ends the process with a line, whatever its other threads are in."""
     self._last.acquire()  # for ever: one line is enough
     os.write(2, f'prompt-jax: {words}\n'.encode())
-    os._exit(2)
+    os._exit(code)
 
   def _tell(self, sign: str) -> None:
     assert self._relay.stdin

@@ -158,6 +158,8 @@ def _platform(topologies: Sequence[str], device: str, attention: str) -> str:
   """Of the devices that are planned for."""
   if here.HERE in topologies:
     return choose(device).platform
+  if device != 'auto':
+    raise UserError(f'--device is of this machine, for --topology {here.HERE}. Leave it out.')
   if attention == 'cudnn':
     raise UserError('A plan is of TPUs, and the cudnn attention is of GPUs: plain or fused.')
   jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
@@ -184,7 +186,7 @@ def _check(
   for step in steps:
     if step not in STEPS:
       raise unknown('step', step, STEPS)
-  here.check(topologies, search or fit)
+  here.check(topologies, search, fit)
   for topology in topologies:
     if topology != here.HERE:
       slice_of(topology)

@@ -169,8 +169,8 @@ SHORTCUTS: dict[str, tuple[Flag, ...]] = {
     Flag('microbatches', 'MICROBATCHES', 'parts of a training batch', at_least_one, 'N'),
     Flag('query_chunk', 'QUERY_CHUNK', 'queries that attend at a time', at_least_one, 'N'),
     Flag('scores', 'SCORES_DTYPE', 'dtype of attention scores', metavar='float32|bfloat16'),
-    Flag('attention', 'ATTENTION', "of the encoder's rows; fused: a TPU kernel",
-         metavar='plain|fused'),
+    Flag('attention', 'ATTENTION', "of the encoder's rows; fused: a TPU kernel, cudnn: of GPUs",
+         metavar='plain|fused|cudnn'),
     Flag('remat', 'REMAT', 'what the backward pass computes again', metavar='cheap|all'),
     Flag('fit', 'FIT', 'find the first way to run it that fits, of what is not given', switch=True),
     Flag('search', 'SEARCH', 'find the fastest ways, of what is not given, and the smallest slice '

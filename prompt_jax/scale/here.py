@@ -113,11 +113,12 @@ def dtype_of(given: str | None, platform: str) -> str:
   return given or ('float32' if platform == 'cpu' else 'bfloat16')
 
 
-def check(topologies: Sequence[str], search: bool) -> None:
+def check(topologies: Sequence[str], search: bool, fit: bool) -> None:
   """Refuses what goes with slices only."""
   if HERE not in topologies:
     return
   if len(topologies) > 1:
     raise UserError(f'Topology {HERE!r} is this machine, which is planned for alone.')
-  if search:
-    raise UserError(f'--search tries ways of running on TPU slices; with {HERE!r} leave it out.')
+  if search or fit:
+    flag = '--search' if search else '--fit'
+    raise UserError(f'{flag} tries ways of running on TPU slices; with {HERE!r} leave it out.')

@@ -7,6 +7,8 @@ import pytest
 
 from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config
+from prompt_jax.prompts.adept import ADePT
+from prompt_jax.prompts.deep_prompt import DeepPrompt
 from prompt_jax.prompts.initializers import Text
 from prompt_jax.prompts.input_prompt import InputPrompt
 from prompt_jax.prompts.prefix_tuning import PrefixTuning
@@ -81,6 +83,24 @@ def test_the_kernel_of_attention_compiles_and_its_work_is_counted():
   assert found.cost.kernel_seconds > 0
   # A tenth of it is the kernel's.
   assert 1 <= found.cost.flops / (planning.train_flops(work) / 4) < 1.05
+
+
+@needs_libtpu
+@pytest.mark.parametrize('attention', ['plain', 'fused'])
+@pytest.mark.parametrize(
+  'method',
+  [PrefixTuning(length=28, table=Plain()), DeepPrompt(length=28), ADePT(length=28, rank=4)],
+  ids=['kv', 'hidden', 'delta'],
+)
+def test_whatever_a_method_injects_is_planned_for_the_cut_layouts_too(method, attention):
+  """The backward pass through frozen weights stays what it is: no method makes weight gradients."""
+  config = dataclasses.replace(CONFIG, attention=attention)
+  work = dataclasses.replace(WORK, config=config, method=method)
+  found = planned(work, mesh=(2, 2), layout='tensor')
+  assert found.fits
+  assert found.cost.unknown_loops == 0
+  # Keys of a prefix are pairs without rows, and small matrices of a method come on top.
+  assert 0.95 < found.cost.flops / (planning.train_flops(work) / 4) < 1.2
 
 
 @needs_libtpu

@@ -1,0 +1,55 @@
+"""Processes that do not all come, or of which one is interrupted: real ones, over loopback."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.several import free_port
+
+PROGRAM = """
+import sys, time
+from prompt_jax import processes
+port, number, body = sys.argv[1:]
+processes.JOINING = 8
+try:
+  with processes.joined('127.0.0.1:' + port, 2, int(number)):
+    exec(body)
+except KeyboardInterrupt:
+  sys.exit('left in order')
+"""
+
+
+@pytest.fixture
+def port():
+  try:
+    return str(free_port())
+  except OSError as e:
+    pytest.skip(f'no loopback interface: {e}')
+
+
+def started(port, number, body):
+  command = [sys.executable, '-c', PROGRAM, port, number, body]
+  return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize('number', ['0', '1'])
+def test_whoever_waits_in_vain_says_so_in_a_line(port, number):
+  process = started(port, number, 'pass')
+  _, said = process.communicate(timeout=120)
+  assert process.returncode == 2, said
+  (line,) = [x for x in said.splitlines() if x.startswith('prompt-jax: ')]
+  assert f'Process {number} of 2 waited 8 seconds at 127.0.0.1:{port}' in line
+  assert 'Traceback' not in said
+  assert 'Check failure' not in said
+
+
+def test_an_interrupted_process_ends_in_a_line_and_the_other_is_told(port):
+  other = started(port, '1', 'time.sleep(100)')
+  process = started(port, '0', 'raise KeyboardInterrupt')
+  _, said = process.communicate(timeout=120)
+  _, told = other.communicate(timeout=120)
+  assert process.returncode == 130, said
+  assert said.splitlines()[-1] == 'prompt-jax: interrupted'
+  assert other.returncode == 2, told
+  assert 'Another process of this run was lost' in told.splitlines()[-1]

@@ -134,6 +134,13 @@ def check(options: Mapping[str, Any], output: pathlib.Path, dry_run: bool) -> No
     raise UserError(f'XPK names no cluster; give {hint}.')
   if ('tpu-type' in options) == ('device-type' in options):
     raise UserError(f"XPK needs one of 'tpu-type' and 'device-type'; give {hint}.")
+  device = str(options.get('device-type', 'tpu'))
+  prepared = SETUP in options or 'docker-image' in options
+  if not prepared and not re.match(r'tpu|v\d', device):
+    raise UserError(
+      f"XPK's device-type is {device!r}, and what is installed without {SETUP!r} computes on TPUs. "
+      f"Give '{SETUP}': \"{INSTALL.replace('tpu', 'cuda')}\", or a 'docker-image'."
+    )
   for name in OWN:
     if name in options:
       raise UserError(f"XPK has {name!r}, which is each run's own. Leave it out.")

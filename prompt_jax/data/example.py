@@ -1,6 +1,7 @@
 """Examples and tasks: where every source of data meets what trains on it. No TensorFlow."""
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -217,25 +218,34 @@ def tokenize_together(
   All processes must call this in the same order, with the same examples.
 
   Raises:
-    UserError: as `tokenize`, and the same in all.
+    UserError: as `tokenize`, and the same in all; the processes have read different examples.
   """
   several = processes.count()
   if several == 1:
     return tokenize(examples, vocabulary, lengths, task)
   bounds = [len(examples) * i // several for i in range(several + 1)]
   begin, end = bounds[processes.number() :][:2]
+  checksum = 0
+  for e in examples:
+    checksum = zlib.crc32(repr((e.inputs, e.targets)).encode(), checksum)
 
-  def share() -> list[np.ndarray]:
-    """Of inputs and of targets: all ids in a row, and how many are of each example."""
+  def share() -> tuple[int, list[np.ndarray]]:
+    """A checksum of all texts; of inputs and of targets all ids in a row, and how many are of each
+    example."""
     found = tokenize(examples[begin:end], vocabulary, lengths, task, begin + 1)
     sides = [e.inputs for e in found], [e.targets for e in found]
     nothing = np.zeros(0, np.int32)
-    return [
-      x for side in sides for x in (np.concatenate([nothing, *side]), np.array([*map(len, side)]))
-    ]
+    rows = [(np.concatenate([nothing, *side]), np.array([*map(len, side)])) for side in sides]
+    return checksum, [x for row in rows for x in row]
 
+  shares = processes.from_each(share)
+  if len({checksum for checksum, _ in shares}) > 1:
+    raise UserError(
+      f'The processes of this run have read different examples of {task!r}. Give every host the '
+      'same files, or a folder that all see.'
+    )
   ids: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-  for inputs, input_sizes, targets, target_sizes in processes.from_each(share):
+  for _, (inputs, input_sizes, targets, target_sizes) in shares:
     for done, side, sizes in ((ids[0], inputs, input_sizes), (ids[1], targets, target_sizes)):
       done += np.split(side, np.cumsum(sizes)[:-1]) if len(sizes) else []
   return [

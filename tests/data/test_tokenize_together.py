@@ -18,9 +18,11 @@ def server():
     yield context
 
 
-def together(server, folder, texts):
+def together(server, folder, *texts):
+  """Processes that all read the same texts, or each its own."""
   where = f'127.0.0.1:{free_port()}'
-  arguments = [((where, SIZE, i), folder / str(i), texts) for i in range(SIZE)]
+  of = lambda i: texts[i % len(texts)]
+  arguments = [((where, SIZE, i), folder / str(i), of(i)) for i in range(SIZE)]
   return Processes(server, tokenize_run.tokenize_one_of_several, arguments).finish()
 
 
@@ -53,3 +55,10 @@ def test_an_error_in_two_shares_is_told_by_all_as_by_one_process(server, tmp_pat
     assert code == 2
     assert output.splitlines()[-1] == f'prompt-jax: {alone.value}'
     assert 'lost' not in output
+
+
+def test_processes_that_have_read_other_texts_say_so(server, tmp_path):
+  texts = [('text', 'word')] * 9
+  for code, output in together(server, tmp_path, texts, texts, [*texts[:-1], ('next', 'word')]):
+    assert code == 2
+    assert "have read different examples of 'toy'" in output.splitlines()[-1]

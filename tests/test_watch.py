@@ -111,10 +111,10 @@ def test_one_task_of_slurm_is_one_process(monkeypatch):
   monkeypatch.setenv('SLURM_STEP_NODELIST', 'host')
   monkeypatch.setenv('SLURM_NTASKS', '1')
   with processes.joined(None, None, None):
-    processes.refuse_several('population')
+    processes.refuse_several('convert')
   monkeypatch.setenv('SLURM_NTASKS', '2')
-  with pytest.raises(UserError, match='population computes in one process'):
-    processes.refuse_several('population')
+  with pytest.raises(UserError, match='convert works in one process, and srun started 2'):
+    processes.refuse_several('convert')
 
 
 def test_one_that_is_through_is_told_of_a_loss_too(server, tmp_path):

@@ -104,7 +104,7 @@ def test_a_file_that_is_not_there_is_not_taken_for_one_with_another_name():
     (['--gin.PATIENCE=2.5'], 'PATIENCE is 2.5; expected a whole number or None.'),
     (['--gin.DROPOUT=True'], 'DROPOUT is True; expected a number.'),
     (['--gin.adafactor.factored=1'], 'adafactor.factored is 1; expected True or False.'),
-    (['--gin.MODEL=None'], 'MODEL is None; expected a text in quotes.'),
+    (['--gin.MODEL=1'], 'MODEL is 1; expected a text in quotes or None.'),
     (['--gin.LEARNING_RATE="x"'], "LEARNING_RATE is 'x'; expected a number."),
     (['--gin.PROMPT_LEARNING_RATE=()'], 'PROMPT_LEARNING_RATE is (); expected a number.'),
     (['--gin.SEEDS="abc"'], "SEEDS is 'abc'; expected a list of whole numbers or None."),

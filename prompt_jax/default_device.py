@@ -1,4 +1,4 @@
-"""The device that computes unless something says otherwise."""
+"""The device that computes unless something says otherwise, and the dtype that suits a kind."""
 
 import jax
 
@@ -10,3 +10,8 @@ def default_device() -> jax.Device:
   """
   chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
   return chosen if isinstance(chosen, jax.Device) else jax.local_devices()[0]
+
+
+def default_dtype(platform: str) -> str:
+  """What frozen weights are kept in and activations computed in, where nothing says otherwise."""
+  return 'float32' if platform == 'cpu' else 'bfloat16'

@@ -18,7 +18,7 @@ from prompt_jax.checkpoints.check import check_params
 from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
 from prompt_jax.checkpoints.source import EMBEDDED, embedded_folder
 from prompt_jax.data.vocabulary import Vocabulary
-from prompt_jax.default_device import default_device
+from prompt_jax.default_device import default_device, default_dtype
 from prompt_jax.errors import UserError
 from prompt_jax.models.config import T5Config
 from prompt_jax.models.int8 import quantise
@@ -89,7 +89,7 @@ def load_backbone(
   words = found.vocabulary()
   config, leaves = found.model()
   source.check_vocabulary(found, words, config)
-  dtype = dtype or ('float32' if default_device().platform == 'cpu' else 'bfloat16')
+  dtype = dtype or default_dtype(default_device().platform)
   config = dataclasses.replace(config, dtype=dtype)
   flat: dict[str, Any] = {}
   digests: dict[str, bytes] = {}

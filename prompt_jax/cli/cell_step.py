@@ -12,7 +12,8 @@ import optax
 
 from prompt_jax.checkpoints.source import find
 from prompt_jax.cli.device import choose
-from prompt_jax.models.config import T5Config, with_dropout
+from prompt_jax.default_device import default_dtype
+from prompt_jax.models.config import T5Config
 from prompt_jax.prompts.initialise import without_initializers
 from prompt_jax.scale import here
 from prompt_jax.scale import plan as slices_of_tpus
@@ -98,15 +99,9 @@ def step_of(given: Mapping[str, Any], prompts: int) -> CellStep:
   """
   base, devices, settings = given['base'], given['devices'], given['settings']
   lengths = given['lengths'] if 'most' not in given else given['most']
-  config, _ = find(base.model, base.vocabulary).model()
-  config = dataclasses.replace(
-    with_dropout(config, given['dropout']),
-    query_chunk=base.query_chunk,
-    scores_dtype=base.scores_dtype,
-    attention=base.attention,
-  )
+  config, _ = find(base.name, base.vocabulary).model()
   return CellStep(
-    config=config,
+    config=base.configured(config, given['dropout']),
     method=None if given['prompt'] is None else without_initializers(given['prompt']),
     patterns=settings.patterns,
     optimizer=given['optimizer'],
@@ -164,7 +159,7 @@ def _work(step: CellStep, platform: str, devices: int) -> tuple[Work, int]:
   micro = step.microbatches or 1
   if step.microbatches is None and alone and platform == 'cpu':
     micro = parts_for_caches(step.batch, step.inputs)
-  dtype = here.dtype_of(step.dtype, platform)
+  dtype = step.dtype or default_dtype(platform)
   work = Work(
     config=dataclasses.replace(step.config, dtype=dtype),
     method=step.method,  # type: ignore[arg-type]

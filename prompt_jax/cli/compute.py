@@ -11,7 +11,7 @@ from prompt_jax.checkpoints.source import find
 from prompt_jax.cli.compilation_cache import use as keep_compiled
 from prompt_jax.cli.device import choose
 from prompt_jax.default_device import default_device
-from prompt_jax.models.config import with_dropout
+from prompt_jax.models.config import T5Config, with_dropout
 from prompt_jax.models.kernel import check_device
 from prompt_jax.sharding import placement as meshes
 from prompt_jax.sharding.placement import Placement
@@ -82,13 +82,16 @@ class BaseModel:
       weights=self.weights,
       **place,  # type: ignore[arg-type]
     )
-    architecture = dataclasses.replace(
-      with_dropout(backbone.config, dropout),
+    return dataclasses.replace(backbone, config=self.configured(backbone.config, dropout))
+
+  def configured(self, config: T5Config, dropout: float) -> T5Config:
+    """An architecture that computes as the settings say."""
+    return dataclasses.replace(
+      with_dropout(config, dropout),
       query_chunk=self.query_chunk,
       scores_dtype=self.scores_dtype,
       attention=self.attention,
     )
-    return dataclasses.replace(backbone, config=architecture)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.checkpoints.source import EMBEDDED, find
 from prompt_jax.cli import config
 from prompt_jax.cli.device import choose
+from prompt_jax.default_device import default_dtype
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.models.config import T5Config
 from prompt_jax.prompts.base import PromptMethod
@@ -104,7 +105,7 @@ def plan(
     assert model is not None  # `run` has seen to it
     architecture, _ = find(model).model()
   platform = _platform(topologies, device, attention)
-  dtype = here.dtype_of(dtype, platform)
+  dtype = dtype or default_dtype(platform)
   settings = dict(
     dtype=dtype,
     query_chunk=query_chunk,

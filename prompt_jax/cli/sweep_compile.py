@@ -31,8 +31,6 @@ def main() -> None:
       told = _figures(job, about['prompts'], asked['topology'], asked['slices'])
     except UserError as e:
       told = {'error': str(e)}
-    except jax.errors.JaxRuntimeError as e:
-      told = {'error': f'the compiler says: {str(e).splitlines()[0]}'}
     print(json.dumps({'name': job.name, **told}), flush=True)
 
 

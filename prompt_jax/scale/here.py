@@ -108,11 +108,6 @@ def formula(device: jax.Device, dtype: str) -> str:
   )
 
 
-def dtype_of(given: str | None, platform: str) -> str:
-  """What a run computes in where it does not say."""
-  return given or ('float32' if platform == 'cpu' else 'bfloat16')
-
-
 def check(topologies: Sequence[str], search: bool, fit: bool) -> None:
   """Refuses what goes with slices only."""
   if HERE not in topologies:

@@ -202,12 +202,16 @@ def _quiet() -> Any:
 
 
 def refusal(error: jax.errors.JaxRuntimeError) -> tuple[int, int]:
-  """(bytes needed, bytes there) of "total memory required ... (21.37G) exceeds ... (15.75G)"."""
+  """(bytes needed, bytes there) of "total memory required ... (21.37G) exceeds ... (15.75G)".
+
+  Raises:
+    UserError: the compiler refuses the step for another reason.
+  """
   text = str(error)
   found = re.search(r'\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)', text)
   found = found or re.search(r'Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm', text)
   if 'RESOURCE_EXHAUSTED' not in text or not found:
-    raise error
+    raise UserError(f'The compiler refuses this step: {text.strip().splitlines()[0]}') from error
   units = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
   amount, unit, limit, limit_unit = found.groups()
   return int(float(amount) * units[unit]), int(float(limit) * units[limit_unit])

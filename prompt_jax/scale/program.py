@@ -6,7 +6,6 @@ They are the run's own functions: `training.step.train_step`, `inference.score.r
 
 import dataclasses
 import functools
-import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -148,9 +147,8 @@ def _lowered_train_step(
 
 def all_trains(work: Work) -> bool:
   """Whether every weight of the model trains, and not the prompt alone or a part."""
-  paths = [f'backbone/{path}' for path in expected_shapes(work.config)]
-  hit = lambda path: any(re.fullmatch(pattern, path) for pattern in work.patterns)
-  return all(map(hit, paths))
+  _, frozen = split(abstract_variables(work)[0], work.patterns)
+  return 'backbone' not in frozen
 
 
 def prompt_rows(work: Work) -> int:

@@ -18,8 +18,8 @@ FORMULA = (
   "of the compiler's cycles / clock, and of bytes sent / bandwidth of one link; nothing overlaps. "
   'Kernels, a part of it whose cycles are not told: the FLOPs or bytes that they declare, at the '
   "rate that the compiler's schedule of attention reaches. Roofline, a lower bound: the sum of "
-  'max(FLOPs / peak, bytes / memory bandwidth). Ideal: 4 FLOPs a weight and token, and attention, '
-  'at peak. What goes between slices is in no time. Nothing was timed on a TPU.'
+  'max(FLOPs / peak, bytes / memory bandwidth). Ideal: 4 FLOPs a weight and token, and attention '
+  '(least TFLOP), at peak. What goes between slices is in no time. Nothing was timed on a TPU.'
 )
 
 

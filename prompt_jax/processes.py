@@ -57,8 +57,10 @@ INTERRUPTED = 130  # exit code, as shells report a process that Ctrl-C ended
 # Seconds that one waits which is through, while the first one writes files: `watch` tells if it is
 # in vain.
 PATIENCE = 3600
-# What the transports between processes say when the other end is gone.
-LOST = re.compile(r'gloo|nccl|connection|unavailable|heartbeat|deadline_exceeded', re.IGNORECASE)
+# What any error says of a transport between processes whose other end is gone, and what only one of
+# JAX's own means by it.
+TRANSPORT = re.compile(r'gloo|nccl', re.IGNORECASE)
+LOST = re.compile(r'connection|unavailable|heartbeat|deadline_exceeded', re.IGNORECASE)
 
 
 @contextlib.contextmanager
@@ -286,8 +288,10 @@ def _missed(meeting: Meeting) -> str:
 
 def _told_of_loss(error: Exception) -> str | None:
   """What an error says if it is that of a transfer from or to a lost process; else None."""
-  ours = isinstance(error, UserError)
-  if ours or not isinstance(error, (ValueError, RuntimeError)) or not LOST.search(str(error)):
+  text = str(error)
+  by_jax = isinstance(error, jax.errors.JaxRuntimeError) and LOST.search(text)
+  by_any = isinstance(error, (ValueError, RuntimeError)) and TRANSPORT.search(text)
+  if isinstance(error, UserError) or not (by_jax or by_any):
     return None
   return str(error).strip().splitlines()[0][:200]
 

@@ -3,8 +3,11 @@
 import subprocess
 import sys
 
+import jax
 import pytest
 
+from prompt_jax import processes
+from prompt_jax.errors import UserError
 from tests.several import free_port
 
 PROGRAM = """
@@ -53,3 +56,24 @@ def test_an_interrupted_process_ends_in_a_line_and_the_other_is_told(port):
   assert said.splitlines()[-1] == 'prompt-jax: interrupted'
   assert other.returncode == 2, told
   assert 'Another process of this run was lost' in told.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+  ('error', 'lost'),
+  [
+    (jax.errors.JaxRuntimeError('UNAVAILABLE: Failed to send RPC'), True),
+    (ValueError('Gloo all-reduce failed: Connection closed by peer'), True),
+    (ValueError('the connection to the data base is unavailable'), False),
+    (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory'), False),
+    (UserError('no connection (gloo)'), False),
+  ],
+)
+def test_only_a_broken_transport_is_told_as_a_lost_process(error, lost):
+  assert (processes._told_of_loss(error) is not None) == lost
+
+
+def test_more_than_processes_can_tell_each_other_is_refused(monkeypatch):
+  monkeypatch.setattr(processes, 'MOST', 1000)
+  assert processes._value(processes._pickled(lambda: b'x' * 900)) == b'x' * 900
+  with pytest.raises(UserError, match='1000 bytes at most, and this is 1'):
+    processes._value(processes._pickled(lambda: b'x' * 1100))

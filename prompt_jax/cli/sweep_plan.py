@@ -171,11 +171,12 @@ def show(
   groups: dict[Any, list[Job]] = {}
   for job in jobs:
     groups.setdefault((known[job.name].program, known[job.name].steps), []).append(job)
-  total = 0.0
+  total, large = 0.0, 0
   for (_, steps), members in groups.items():
     figures = plan[members[0].name]
     table.add_row(*_row(members, figures, steps, here))
     total += len(members) * steps * (figures.seconds or 0.0)
+    large += 0 if figures.fits else len(members)
   console.print(table, markup=False)
   kind = (
     'at least: a floor, by the FLOPs that a step cannot do without and the rate of one matrix '
@@ -183,8 +184,9 @@ def show(
     if here
     else "by the compiler's estimate, which was compared with no TPU"
   )
+  rest = f', without the {large} that do not fit' if large else ''
   console.print(
-    f'Training takes {spoken(total)} in all, {kind}. Rows are of full length; evaluation, '
+    f'Training takes {spoken(total)} in all{rest}, {kind}. Rows are of full length; evaluation, '
     'compiling and reading are not in it.',
     highlight=False,
     soft_wrap=True,

@@ -66,8 +66,8 @@ def hand_over(
 ) -> None:
   """Finds out what became of workloads, and creates those of what is not done.
 
-  What is first seen to have failed is left to the next call, so that it is told before it costs
-  again.
+  What is first seen to have failed, or to be gone, is left to the next call, so that it is told
+  before it costs again.
 
   Args:
     output: folder of the sweep.
@@ -81,14 +81,16 @@ def hand_over(
     UserError: xpk refuses something.
   """
   began = [job for job in jobs if states[job.name].what == 'submitted']
-  found = listed(options) if began and shutil.which('xpk') else {}
-  for job in began:
-    _look_at(output, job, states, found, dry_run, say)
+  if began and shutil.which('xpk') is None:  # a dry run
+    say(f'xpk is not here to be asked what became of {len(began)} workloads')
+  elif began:
+    found = listed(options)
+    for job in began:
+      _look_at(output, job, states, found, dry_run, say)
   for job in jobs:
-    state = states[job.name]
-    if state.what == 'done' or (job in began and (state.what == 'failed' or state.batch in found)):
+    if states[job.name].what == 'done' or job in began:
       continue
-    name = name_of(output, job, state.batch)
+    name = name_of(output, job, states[job.name].batch)
     words = create(output, job, options, name)
     if dry_run:
       say(shlex.join(words))
@@ -112,10 +114,8 @@ def _look_at(
     say(f'{job.name}: {state.what}{": " if state.last_line else ""}{state.last_line}')
     if not dry_run:
       write(output, job, state)
-  elif state.batch in found:
-    say(f'{job.name}: {found[str(state.batch)].spoken}, workload {state.batch}')
   else:
-    say(f'{job.name}: the cluster knows no workload {state.batch}, and it left no scores')
+    say(f'{job.name}: {found[str(state.batch)].spoken}, workload {state.batch}')
 
 
 def check(options: Mapping[str, Any], output: pathlib.Path, dry_run: bool) -> None:
@@ -252,7 +252,10 @@ def looked_at(output: pathlib.Path, job: Job, state: State, found: Mapping[str, 
   if any(folder.glob('results*.json')):
     return done
   workload = found.get(state.batch or '')
-  if workload is None or not workload.ended:
+  if workload is None:
+    said = f'the cluster knows no workload {state.batch}, and it left no scores'
+    return dataclasses.replace(state, what='failed', last_line=said)
+  if not workload.ended:
     return state
   if workload.failed:
     said = f'workload {state.batch}: {workload.message.strip()}'

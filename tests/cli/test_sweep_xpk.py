@@ -123,6 +123,28 @@ def test_xpk_is_not_believed_when_the_results_went_elsewhere(sweep, gke, tmp_pat
   assert f'finished and left nothing in {tmp_path}/out/model_bytes' in capsys.readouterr().err
 
 
+def test_a_workload_that_is_gone_is_told_before_another_is_created(sweep, gke, capsys):
+  flags = ['sweep', sweep(f'LENGTHS = [4]\n{XPK}'), '--cluster=xpk']
+  assert main(flags) == 0
+  name = gke.created()[0][2].removeprefix('--workload=')
+  assert main(flags) == 2
+  assert f'the cluster knows no workload {name}' in capsys.readouterr().err
+  assert len(gke.created()) == 1
+  assert main(flags) == 0
+  assert len(gke.created()) == 2
+
+
+def test_a_dry_run_without_xpk_says_that_nobody_was_asked(sweep, gke, monkeypatch, capsys):
+  flags = ['sweep', sweep(f'LENGTHS = [4]\n{XPK}'), '--cluster=xpk']
+  assert main(flags) == 0
+  monkeypatch.setenv('PATH', '/nowhere')
+  capsys.readouterr()
+  assert main([*flags, '--dry-run']) == 0
+  shown = capsys.readouterr().out
+  assert 'xpk is not here to be asked what became of 1 workloads' in shown
+  assert 'xpk workload create' not in shown
+
+
 def test_a_workload_that_xpk_refuses_is_not_taken_for_submitted(sweep, gke, tmp_path, capsys):
   flags = ['sweep', sweep(f'LENGTHS = [4]\n{XPK}'), '--cluster=xpk']
   (gke.folder / 'refuses').touch()

@@ -1,22 +1,12 @@
 """Eight devices compute what one does, for every layout, kind of injection and packed rows."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from prompt_jax.sharding.layouts import LAYOUTS
+from tests.sharding.fake_devices import on_eight
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
-# Compiling is nearly all of the time, and running nearly none.
-FLAGS = (
-  '--xla_force_host_platform_device_count=8',
-  '--xla_backend_optimization_level=0',
-  '--xla_llvm_disable_expensive_passes=true',
-)
 # What the first device holds of the model: all of it, or its part of the kernels and the rest.
 HELD = {
   'data': (1, 1),
@@ -29,16 +19,7 @@ HELD = {
 
 def differences(*arguments):
   """What `eight_devices` prints, by layout."""
-  done = subprocess.run(
-    [sys.executable, '-m', 'tests.sharding.eight_devices', *arguments],
-    env={**os.environ, 'XLA_FLAGS': ' '.join(FLAGS), 'JAX_PLATFORMS': 'cpu'},
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=900,
-  )
-  assert done.returncode == 0, done.stderr
-  return json.loads(done.stdout.splitlines()[-1])
+  return json.loads(on_eight('eight_devices', *arguments).stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize('method', ['input', 'kv', 'delta', 'hidden', 'fused', 'cudnn'])

@@ -1,28 +1,17 @@
 """`prompt-jax eval` and `infer` answer on eight devices as on one, whatever the prompt injects."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from prompt_jax.sharding.layouts import LAYOUTS
-from tests.sharding.test_equal import FLAGS, HELD, ROOT
+from tests.sharding.fake_devices import on_eight
+from tests.sharding.test_equal import HELD
 
 
 @pytest.fixture(scope='module')
 def done(tmp_path_factory):
-  done = subprocess.run(
-    [sys.executable, '-m', 'tests.sharding.eight_devices_evaluate', tmp_path_factory.mktemp('all')],
-    env={**os.environ, 'XLA_FLAGS': ' '.join(FLAGS), 'JAX_PLATFORMS': 'cpu'},
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=900,
-  )
-  assert done.returncode == 0, done.stderr
-  return done
+  return on_eight('eight_devices_evaluate', tmp_path_factory.mktemp('all'))
 
 
 @pytest.fixture(scope='module')

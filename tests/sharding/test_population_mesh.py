@@ -1,28 +1,16 @@
 """Several prompts on eight devices are those of one, whether they divide over them or not."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from prompt_jax.sharding.layouts import LAYOUTS
-from tests.sharding.test_equal import FLAGS, ROOT
+from tests.sharding.fake_devices import on_eight
 
 
 @pytest.fixture(scope='module')
 def found():
-  done = subprocess.run(
-    [sys.executable, '-m', 'tests.sharding.eight_devices_together'],
-    env={**os.environ, 'XLA_FLAGS': ' '.join(FLAGS), 'JAX_PLATFORMS': 'cpu'},
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=900,
-  )
-  assert done.returncode == 0, done.stderr
-  return json.loads(done.stdout.splitlines()[-1])
+  return json.loads(on_eight('eight_devices_together').stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize('name', [*LAYOUTS, 'groups'])

@@ -133,14 +133,8 @@ def plan(
         rows += list(_searched(of_step, topology, given, console))
       elif fit:
         rows += list(_fitting(of_step, topology, given, console))
-      elif topology == here.HERE:
-        place = here.placement(mesh, layout or LAYOUT, slices, jax.devices(platform))
-        setting = _setting(of_step, topology, place.size, given, slices)
-        rows.append(Row(step, setting, here.plan(of_step, place)))
       else:
-        size = given.mesh or MeshSize(slices * slice_of(topology).devices, 1)
-        setting = _setting(of_step, topology, size, given, slices)
-        rows.append(Row(step, setting, ways.compiled(of_step, setting)))
+        rows.append(_as_given(of_step, topology, given, slices, platform))
   is_here = here.HERE in topologies
   meaning = here.formula(jax.devices(platform)[0], dtype) if is_here else FORMULA
   _show(rows, meaning, console)
@@ -148,11 +142,19 @@ def plan(
     _write(pathlib.Path(output), rows, meaning)
 
 
-def _setting(work: Work, topology: str, mesh: MeshSize, given: ways.Given, slices: int) -> Setting:
-  """What was given, and the defaults of the rest."""
-  micro = work.microbatches if work.step == 'train' else 1
+def _as_given(work: Work, topology: str, given: ways.Given, slices: int, platform: str) -> Row:
+  """The plan of what was given, and the defaults of the rest."""
   layout = given.layout or LAYOUT
-  return Setting(topology, layout, mesh, work.weights, micro, work.config.remat, slices)
+  if topology == here.HERE:
+    place = here.placement(given.mesh, layout, slices, jax.devices(platform))
+    mesh = place.size
+  else:
+    mesh = given.mesh or MeshSize(slices * slice_of(topology).devices, 1)
+  micro = work.microbatches if work.step == 'train' else 1
+  setting = Setting(topology, layout, mesh, work.weights, micro, work.config.remat, slices)
+  if topology == here.HERE:
+    return Row(work.step, setting, here.plan(work, place))
+  return Row(work.step, setting, ways.compiled(work, setting))
 
 
 def _platform(topologies: Sequence[str], device: str, attention: str) -> str:

@@ -115,16 +115,8 @@ def sweep(
   sweep_table.plan(jobs, states, known, console)
   say = functools.partial(_say, console)
   if plan and job is None:
-    place = sweep_plan.where(topology, cluster, xpk)
-    jobs = _planned(
-      jobs,
-      states,
-      known,
-      place,
-      xpk.get('num-slices', 1) if cluster == 'xpk' else 1,
-      too_large,
-      console,
-    )
+    place, slices = sweep_plan.where(topology, cluster, xpk)
+    jobs = _planned(jobs, states, known, place, slices, too_large, console)
   if cluster == 'slurm' and job is None:
     sweep_slurm.hand_over(folder, jobs, states, slurm, again, dry_run, say)
   elif cluster == 'xpk' and job is None:

@@ -48,17 +48,19 @@ class Figures:
   seconds: float | None
 
 
-def where(topology: str | None, cluster: str, xpk: Mapping[str, Any]) -> str | None:
-  """What to plan for: a name of `SLICES`, `HERE`, or None for machines that nothing is known of.
+def where(topology: str | None, cluster: str, xpk: Mapping[str, Any]) -> tuple[str | None, int]:
+  """What to plan for, and how many of them: a name of `SLICES`, `HERE`, or None for machines that
+  nothing is known of.
 
   Raises:
     UserError: an unknown slice, or its compiler is not installed.
   """
+  slices = xpk.get('num-slices', 1) if cluster == 'xpk' else 1
   if topology is None and cluster == 'xpk':
     kind = str(xpk.get('tpu-type', xpk.get('device-type'))).replace('v5litepod-', 'v5e-')
     topology = kind if kind in SLICES else None
   if topology is None:
-    return HERE if cluster == 'local' else None
+    return (HERE if cluster == 'local' else None), 1
   if topology != HERE:
     if topology not in SLICES:
       raise unknown('topology', topology, [HERE, *SLICES])
@@ -66,7 +68,7 @@ def where(topology: str | None, cluster: str, xpk: Mapping[str, Any]) -> str | N
       slices_of_tpus.check_compiler()
     except UserError as e:
       raise UserError(f'{e} --gin.PLAN=False starts without a plan.') from e
-  return topology
+  return topology, slices
 
 
 def left(jobs: Sequence[Job], states: Mapping[str, State]) -> list[Job]:

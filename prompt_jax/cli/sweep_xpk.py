@@ -134,6 +134,9 @@ def check(options: Mapping[str, Any], output: pathlib.Path, dry_run: bool) -> No
     raise UserError(f'XPK names no cluster; give {hint}.')
   if ('tpu-type' in options) == ('device-type' in options):
     raise UserError(f"XPK needs one of 'tpu-type' and 'device-type'; give {hint}.")
+  slices = options.get('num-slices', 1)
+  if not isinstance(slices, int) or slices < 1:
+    raise UserError(f"XPK's num-slices is {slices!r}; expected a whole number of at least 1.")
   device = str(options.get('device-type', 'tpu'))
   prepared = SETUP in options or 'docker-image' in options
   if not prepared and not re.match(r'tpu|v\d', device):

@@ -116,7 +116,9 @@ def test_the_plan_is_of_where_the_runs_go(planned, compiler, monkeypatch, capsys
   assert main(['sweep', file, '--topology=v6e-8', '--dry-run']) == 0
   assert 'estimate, which was compared with no TPU' in capsys.readouterr().out
   assert main(['sweep', file, '--gin.PLAN=False', '--dry-run']) == 0
-  assert [place for _, *place in compiler] == [['v5e-16', 2], ['v6e-8', 2]]
+  assert main(['sweep', file, '--cluster=xpk', '--topology=v6e-8', '--dry-run']) == 0
+  # Slices of XPK are of workloads, not of runs elsewhere.
+  assert [place for _, *place in compiler] == [['v5e-16', 2], ['v6e-8', 1], ['v6e-8', 2]]
 
 
 @pytest.mark.parametrize(

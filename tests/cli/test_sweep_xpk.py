@@ -162,6 +162,7 @@ def test_a_workload_that_xpk_refuses_is_not_taken_for_submitted(sweep, gke, tmp_
     ('XPK = {}', 'XPK names no cluster'),
     ("XPK = {'cluster': 'c'}", "one of 'tpu-type' and 'device-type'"),
     ("XPK = {'cluster': 'c', 'device-type': 'h100-80gb-8'}", "device-type is 'h100-80gb-8'"),
+    ("XPK = {'cluster': 'c', 'tpu-type': 'v5litepod-4', 'num-slices': '2'}", "num-slices is '2'"),
     ("XPK = {'cluster': 'c', 'tpu-type': 't', 'command': 'x'}", "each run's own"),
     (f"{XPK}\nOUTPUT = 'runs/mine'", "OUTPUT is 'runs/mine'; expected an absolute path"),
     ("XPK = {'cluster': 'c', 'tpu-type': 't', 'script-dir': '/'}", 'no checkout of it'),

@@ -5,7 +5,6 @@ what only it can know (a saved state, a file that it wrote) it tells the others.
 """
 
 import contextlib
-import glob
 import importlib.util
 import os
 import pickle
@@ -22,6 +21,7 @@ from jax._src.clusters import ClusterEnv
 from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 
+from prompt_jax import libtpu
 from prompt_jax.errors import UserError
 from prompt_jax.watch import Watch
 
@@ -235,8 +235,7 @@ def _given(coordinator: str | None, processes: int | None, process: int | None) 
 def _found() -> Meeting | None:
   """What JAX finds out; None where there is one process."""
   wanted = os.environ.get('JAX_PLATFORMS', 'tpu').split(',')
-  chips = glob.glob('/dev/accel*') + glob.glob('/dev/vfio/[0-9]*')
-  on_tpu = chips and 'tpu' in wanted and importlib.util.find_spec('libtpu')
+  on_tpu = libtpu.chips() and 'tpu' in wanted and importlib.util.find_spec('libtpu')
   if not _in_srun() and not on_tpu:
     return None
   # As `jax.distributed.initialize` does, which keeps to itself where it lets the processes meet.

@@ -7,6 +7,7 @@ import warnings
 
 import jax
 
+from prompt_jax import libtpu
 from prompt_jax.errors import UserError, unknown
 
 KINDS = ('auto', 'cpu', 'gpu', 'tpu')
@@ -72,6 +73,8 @@ def _start_jax() -> _Heard:
   A plugin that cannot be loaded is only logged by JAX; one that is loaded and finds no device that
   it can use is an exception, after which there is the CPU.
   """
+  if not libtpu.chips():
+    libtpu.set_up()
   heard, logger = _Heard(), logging.getLogger(_JAX_LOGGER)
   logger.addFilter(heard)
   try:

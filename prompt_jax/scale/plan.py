@@ -9,13 +9,13 @@ import dataclasses
 import importlib.util
 import logging
 import math
-import os
 import re
 import time
 from typing import Any
 
 import jax
 
+from prompt_jax import libtpu
 from prompt_jax.errors import UserError
 from prompt_jax.scale import flops
 from prompt_jax.scale.chips import slice_of
@@ -24,16 +24,6 @@ from prompt_jax.scale.program import Work, all_trains, lowered, prompt_rows
 from prompt_jax.sharding.placement import Placement, make
 
 GIB = 2**30
-_SETTINGS = {
-  'TPU_SKIP_MDS_QUERY': '1',  # no metadata server is asked
-  'TPU_ACCELERATOR_TYPE': 'v5litepod-4',  # any valid one; the topology is given
-  'TPU_WORKER_HOSTNAMES': 'localhost',
-  'TPU_WORKER_ID': '0',
-  'TPU_LOG_DIR': 'disabled',
-  'TPU_MIN_LOG_LEVEL': '3',
-  'TPU_STDERR_LOG_LEVEL': '3',
-  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # else two plans at a time stop each other
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,8 +159,7 @@ def devices(topology: str, slices: int = 1) -> Any:
   """
   described = slice_of(topology)
   check_compiler()
-  for name, value in _SETTINGS.items():
-    os.environ.setdefault(name, value)
+  libtpu.set_up()
   from jax.experimental import topologies
 
   options = {**described.options, **({'num_slices': slices} if slices > 1 else {})}

@@ -1,13 +1,18 @@
 """What computes, and what is said of an accelerator that cannot; machines and JAX are made up."""
 
+import importlib.util
 import logging
+import os
 import pathlib
+import subprocess
+import sys
 import types
 import warnings
 
 import jax
 import pytest
 
+from prompt_jax import libtpu
 from prompt_jax.cli import device
 from prompt_jax.default_device import default_device
 from prompt_jax.errors import UserError
@@ -173,3 +178,22 @@ def test_kernels_of_this_device_are_taken():
   kernel.check_device('cudnn', fake('gpu', 'cuda 13000', compute_capability='12.0'))
   kernel.check_device('fused', fake('tpu'))
   kernel.check_device('plain', fake('cpu'))
+
+
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')
+@pytest.mark.skipif(bool(libtpu.chips()), reason='this machine may have a TPU')
+def test_the_library_of_tpus_is_silent_where_there_is_none():
+  hidden = ('JAX_PLATFORMS', *libtpu.SETTINGS)
+  done = subprocess.run(
+    [
+      sys.executable,
+      '-c',
+      "from prompt_jax.cli import device; print(device.choose('auto').platform)",
+    ],
+    env={name: value for name, value in os.environ.items() if name not in hidden},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.stderr == ''
+  assert done.returncode == 0

@@ -106,6 +106,15 @@ def test_runs_that_do_not_fit_are_refused_left_out_or_run(planned, compiler, tmp
   assert not commands(shown)
 
 
+def test_a_model_that_is_left_out_is_the_embedded_one(planned, compiler, capsys):
+  sizes = []
+  for value in ('None', '"embedded"'):
+    assert main(['sweep', planned(f'GRID = {{"MODEL": [{value}]}}'), '--dry-run']) == 0
+    sizes += re.findall(r'\d+,\d{3},\d{3}', capsys.readouterr().out)  # parameters of the model
+  assert len(sizes) == 2
+  assert sizes[0] == sizes[1]
+
+
 def test_the_plan_is_of_where_the_runs_go(planned, compiler, monkeypatch, capsys):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
   xpk = "XPK = {'cluster': 'c', 'tpu-type': 'v5litepod-16', 'num-slices': 2}"

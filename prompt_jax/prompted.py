@@ -21,9 +21,9 @@ from prompt_jax.injections import (
   attach,
   prefix_length,
 )
-from prompt_jax.models.layers import KeysValues
-from prompt_jax.models.stack import SelfCache, kv_length
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.layers import KeysValues
+from prompt_jax.models.t5.stack import SelfCache, kv_length
+from prompt_jax.models.t5.t5 import T5
 
 Array = jax.Array
 

@@ -82,7 +82,7 @@ def rank(args: argparse.Namespace, sees_input: bool = True) -> dict:
 
   from prompt_jax.data.example import Example, Task
   from prompt_jax.evaluation.evaluator import Evaluator
-  from prompt_jax.prompts.input_prompt import InputPrompt
+  from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 
   inputs, labels, answers = read(args.ids)
   names = tuple(map(str, range(len(labels))))

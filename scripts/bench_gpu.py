@@ -87,7 +87,7 @@ def configured(size: str, side: str, dtype: str = 'bfloat16') -> tuple[Any, Any]
 def ours(args: argparse.Namespace) -> dict:
   import jax
 
-  from prompt_jax.prompts.input_prompt import InputPrompt
+  from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
   from prompt_jax.training.optim import adafactor
 
   cfg, sees_input = configured(args.size, args.only)
@@ -152,7 +152,7 @@ def gradient_of(args: argparse.Namespace, side: str, dtype: str, device: Any) ->
   import jax
   import numpy as np
 
-  from prompt_jax.prompts.input_prompt import InputPrompt
+  from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
   from prompt_jax.training.losses import Loss
   from prompt_jax.training.optim import adafactor
   from prompt_jax.training.step import create_state, loss_gradient

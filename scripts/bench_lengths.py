@@ -81,7 +81,7 @@ def ours(args: argparse.Namespace) -> dict:
   from prompt_jax.data.batches import BatchStream
   from prompt_jax.data.example import Example
   from prompt_jax.data.packing import NO_SLOTS, PackedStream, Slots
-  from prompt_jax.prompts.input_prompt import InputPrompt
+  from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 
   examples = [Example(x, y, '', '', None, {}, '') for x, y in read(args.ids)]
   apart, packed = args.only.startswith('shared'), args.only.endswith('packed')

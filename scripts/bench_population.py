@@ -54,10 +54,10 @@ def setting(args: argparse.Namespace):
   from prompt_jax.batch import Batch
   from prompt_jax.checkpoints.backbone import load_backbone
   from prompt_jax.checkpoints.check import expected_shapes
-  from prompt_jax.models.config import T5Config
-  from prompt_jax.models.t5 import T5
+  from prompt_jax.models.t5.config import T5Config
+  from prompt_jax.models.t5.t5 import T5
   from prompt_jax.prompted import PromptedT5
-  from prompt_jax.prompts.input_prompt import InputPrompt
+  from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
   from prompt_jax.training.optim import adafactor
   from prompt_jax.training.step import create_state
 

@@ -32,7 +32,7 @@ def architecture(name: str) -> Any:
   """The T5Config of a file of gin/models, such as "t5_1_1/base"."""
   import gin
 
-  from prompt_jax.cli import config
+  from prompt_jax.configuration import config
 
   gin.clear_config()
   gin.parse_config_file(str(config.folder() / 'models' / f'{name}.gin'))
@@ -56,8 +56,8 @@ def our_model(prompt: Any, unroll: int = 1, cfg: Any = None) -> tuple[Any, dict,
   from flax import traverse_util
 
   from prompt_jax.checkpoints.check import expected_shapes
-  from prompt_jax.models.config import T5Config
-  from prompt_jax.models.t5 import T5
+  from prompt_jax.models.t5.config import T5Config
+  from prompt_jax.models.t5.t5 import T5
   from prompt_jax.prompted import PromptedT5
 
   cfg = dataclasses.replace(cfg or T5Config(**SMALL), unroll=unroll)

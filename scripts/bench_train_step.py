@@ -43,7 +43,7 @@ def flops_of(args: argparse.Namespace) -> float:
 
 
 def ours(args: argparse.Namespace, sees_input: bool = True) -> dict:
-  from prompt_jax.prompts.input_prompt import InputPrompt
+  from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
   from prompt_jax.training.optim import adafactor
 
   prompt = InputPrompt(length=args.prompt, sees_input=sees_input)

@@ -29,7 +29,7 @@ def write(folder: pathlib.Path, gigabytes: float, form: str) -> None:
   from prompt_jax.checkpoints.check import expected_shapes
   from prompt_jax.checkpoints.leaf import Leaf, blocks
   from prompt_jax.data.vocabulary import ByteVocabulary
-  from prompt_jax.models.config import T5Config
+  from prompt_jax.models.t5.config import T5Config
 
   a_layer = 4 * (12 * WIDTH**2 + 6 * WIDTH * INNER)  # bytes of one layer of both stacks
   layers = max(round((gigabytes * 1e9 - 8 * VOCABULARY * WIDTH) / a_layer), 1)

@@ -56,9 +56,9 @@ def main() -> None:
   from prompt_jax.checkpoints.backbone import load_backbone
   from prompt_jax.data.batches import BatchStream
   from prompt_jax.data.example import Lengths
-  from prompt_jax.models.t5 import T5
+  from prompt_jax.models.t5.t5 import T5
   from prompt_jax.prompted import PromptedT5
-  from prompt_jax.prompts.input_prompt import InputPrompt
+  from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
   from prompt_jax.tasks.find import find
 
   backbone = load_backbone('embedded')
@@ -95,7 +95,7 @@ def programs(model: Any, frozen: dict, trainable: dict, batch: Any) -> list[Call
   import jax
   import jax.numpy as jnp
 
-  from prompt_jax.together import parts_for_caches
+  from prompt_jax.stacking import parts_for_caches
   from prompt_jax.training.losses import Loss
   from prompt_jax.training.optim import adafactor
   from prompt_jax.training.partition import merge

@@ -11,11 +11,11 @@ from typing import Literal
 
 import numpy as np
 
-from prompt_jax.data import span_corruption, text_stream
 from prompt_jax.data.example import Example, Lengths, Task, check_lengths
 from prompt_jax.data.table import fail, read_table
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.pretraining import span_corruption, text_stream
 
 Objective = Literal['span_corruption', 'prefix_lm']
 NAMES = {'c4_span_corruption': 'span_corruption', 'c4_prefix_lm': 'prefix_lm'}

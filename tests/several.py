@@ -13,9 +13,9 @@ import time
 import jax
 import pytest
 
-from prompt_jax import processes, watch
 from prompt_jax.errors import UserError
 from prompt_jax.main import main
+from prompt_jax.runtime import processes, watch
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Compiling is most of the time, and running next to nothing.

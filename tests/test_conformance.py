@@ -21,16 +21,16 @@ import pytest
 from prompt_jax.batch import Batch
 from prompt_jax.checkpoints.method import build, describe
 from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
-from prompt_jax.cli.packing import slots
 from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Example
 from prompt_jax.data.packing import Packed, PackedStream
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Injections
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.base import PromptMethod, materialise
 from prompt_jax.prompts.initialise import initialise_prompt
+from prompt_jax.runs.packing import slots
 from prompt_jax.testing import tiny
 from prompt_jax.training.losses import Loss, token_losses
 from prompt_jax.training.partition import count, merge, split

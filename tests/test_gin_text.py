@@ -2,7 +2,7 @@
 
 import pytest
 
-from prompt_jax import gin_text
+from prompt_jax.configuration import gin_text
 
 TEXT = """from __gin__ import dynamic_registration
 

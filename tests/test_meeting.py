@@ -6,8 +6,8 @@ import sys
 import jax
 import pytest
 
-from prompt_jax import processes
 from prompt_jax.errors import UserError
+from prompt_jax.runtime import processes
 from tests.several import free_port
 
 PROGRAM = """

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax.together import in_parts, parts_for_caches
+from prompt_jax.stacking import in_parts, parts_for_caches
 
 
 def test_a_cpu_takes_a_batch_in_parts_of_512_tokens_or_more():

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.injections import Injection, Injections
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.prompts.initialise import initialise_prompt

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from prompt_jax import processes, relay, watch
 from prompt_jax.errors import UserError
-from prompt_jax.watch import Watch
+from prompt_jax.runtime import processes, relay, watch
+from prompt_jax.runtime.watch import Watch
 from tests.several import Processes, forkserver, free_port, meet
 
 LOST = 'prompt-jax: Another process of this run was lost ('

@@ -13,15 +13,16 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from prompt_jax.checkpoints import native, source
+from prompt_jax.checkpoints import source
 from prompt_jax.checkpoints.check import check_params
 from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
+from prompt_jax.checkpoints.formats import native
 from prompt_jax.checkpoints.source import EMBEDDED, embedded_folder
 from prompt_jax.data.vocabulary import Vocabulary
-from prompt_jax.default_device import default_device, default_dtype
 from prompt_jax.errors import UserError
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.int8 import quantise
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.int8 import quantise
+from prompt_jax.runtime.default_device import default_device, default_dtype
 
 __all__ = [
   'EMBEDDED',

@@ -9,8 +9,8 @@ import numpy as np
 from flax import traverse_util
 
 from prompt_jax.errors import UserError
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
 
 Shapes = Mapping[str, tuple[int, ...]]
 # Leaves that agree are listed up to this number.

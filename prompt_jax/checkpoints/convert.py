@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from prompt_jax.checkpoints import huggingface_folder, native, t5x_writer
 from prompt_jax.checkpoints.check import compare
+from prompt_jax.checkpoints.formats import huggingface_folder, native, t5x_writer
 from prompt_jax.checkpoints.leaf import Leaves
 from prompt_jax.checkpoints.source import Source, check_vocabulary, find
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
 
 FORMS = {'native': 'prompt_jax', 't5x': 'T5X', 'hf': 'Hugging Face'}
 Advance = Callable[[int], None]

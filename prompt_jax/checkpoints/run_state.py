@@ -20,8 +20,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from prompt_jax import processes
 from prompt_jax.errors import UserError
+from prompt_jax.runtime import processes
 
 Arrays = dict[str, np.ndarray]
 # Bytes that a state needs beside its arrays.

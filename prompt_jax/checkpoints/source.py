@@ -7,15 +7,19 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prompt_jax.checkpoints import hub, huggingface_folder, json_file, native
-from prompt_jax.checkpoints.huggingface import config_from_huggingface, leaves_from_huggingface
+from prompt_jax.checkpoints import hub, json_file
+from prompt_jax.checkpoints.formats import huggingface_folder, native
+from prompt_jax.checkpoints.formats.huggingface import (
+  config_from_huggingface,
+  leaves_from_huggingface,
+)
+from prompt_jax.checkpoints.formats.t5x import from_t5x
+from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint, open_checkpoint
 from prompt_jax.checkpoints.leaf import Leaves
 from prompt_jax.checkpoints.prompt_file import FOREIGN
-from prompt_jax.checkpoints.t5x import from_t5x
-from prompt_jax.checkpoints.t5x_checkpoint import is_checkpoint, open_checkpoint
 from prompt_jax.data.vocabulary import FILE_NAME, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.models.config import T5Config
+from prompt_jax.models.t5.config import T5Config
 
 EMBEDDED = 'embedded'
 # Names under which a vocabulary may lie beside a T5X checkpoint.

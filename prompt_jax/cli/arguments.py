@@ -18,7 +18,7 @@ from prompt_jax.errors import UserError, unknown
 
 # Whose file is not named after the verb: `import` is a keyword, export goes with it, and report.py
 # is the table at the end of a run.
-FILES = {'import': 'import_prompt', 'export': 'export_prompt', 'report': 'report_runs'}
+FILES = {'import': 'import_prompt'}
 FORMS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
 # Names in the parsed arguments that are no flags.

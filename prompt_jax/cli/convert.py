@@ -1,110 +1,12 @@
-"""`prompt-jax convert`: a frozen model in another form, and the proof that it is the same model."""
+"""`prompt-jax convert`: a frozen model in another form."""
 
 import argparse
-import os
-import pathlib
-import shutil
 
-import numpy as np
-from rich.console import Console
-
-from prompt_jax import processes
-from prompt_jax.checkpoints import convert as forms
-from prompt_jax.checkpoints.huggingface import config_to_huggingface
-from prompt_jax.checkpoints.source import find
-from prompt_jax.cli import config
-from prompt_jax.cli.device import choose as choose_device
-from prompt_jax.errors import UserError, unknown
-from prompt_jax.evaluation.report import progress
-from prompt_jax.models.config import T5Config
-
-DTYPES = ('float32', 'bfloat16')
-VERIFY = ('logits', 'values')
-TOLERANCE = 1e-4
+from prompt_jax.configuration import config
+from prompt_jax.runs.convert import convert
+from prompt_jax.runtime import processes
 
 
 def run(args: argparse.Namespace) -> None:
   processes.refuse_several('convert')
   config.load(args, convert)(args.source, args.dest)
-
-
-def convert(
-  source: str,
-  dest: str,
-  *,
-  to: str,
-  vocabulary: str | None,
-  architecture: T5Config | None,
-  dtype: str | None,
-  verify: str,
-  device: str,
-) -> None:
-  """Writes the model beside its place, compares it with its source, and then moves it there.
-
-  Args:
-    source: see `source.find`.
-    dest: a folder that does not exist yet.
-    to: see `checkpoints.convert.FORMS`.
-    vocabulary: see `source.find`.
-    architecture: see `source.find`.
-    dtype: of what is written; None keeps each array's own.
-    verify: "logits" also computes those of a fixed input from both, which loads each model whole;
-      "values" compares names, shapes and checksums only.
-    device: where logits are computed, see `cli.device`.
-  """
-  for what, value, known in (('--to', to, forms.FORMS), ('--verify', verify, VERIFY)):
-    if value not in known:
-      raise unknown(f'value of {what}', str(value), known)
-  if dtype not in (None, *DTYPES):
-    raise unknown('value of --dtype', dtype, DTYPES)
-  choose_device(device)
-  console, folder = Console(), pathlib.Path(dest)
-  found = find(source, vocabulary, architecture)
-  model = forms.listed(found, dtype)
-  if to == 'hf':
-    config_to_huggingface(model.config)  # refuses what Hugging Face does not have
-  forms.check_place(folder, model.size)
-  partial = folder.with_name(f'.{folder.name}.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  try:
-    title = f'{found.form} to {forms.FORMS[to]}'
-    with progress(2 * len(model.leaves), title, console) as advance:
-      sums = forms.write(partial, to, model, advance)
-      written = forms.reopen(partial, to, model)
-      forms.compare_values(written, sums, advance)
-    same = f'{len(sums)} arrays read back with the same shapes and checksums'
-    if verify == 'logits':
-      difference = _difference(model, written)
-      same += f'; logits differ by {difference:.1g}' if difference else '; the same logits'
-    os.replace(partial, folder)
-  except OSError as e:
-    raise UserError(f'Cannot write {folder}: {e.strerror or e}.') from None
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
-  console.print(f'{model.name}: {title}, {model.size / 1e6:,.1f} MB', highlight=False)
-  console.print(f'Verified: {same}.', soft_wrap=True, highlight=False)
-  if to == 't5x':
-    _tell_what_is_lost(model, folder, console)
-  console.print(f'Model: {folder}', soft_wrap=True, highlight=False)
-
-
-def _difference(model: forms.Model, written: forms.Model) -> float:
-  before, after = forms.logits(model), forms.logits(written)
-  difference = float(np.max(np.abs(before - after)))
-  if not difference <= TOLERANCE:
-    raise UserError(
-      f'The model that was written gives logits that differ by {difference:.2g}; expected at most '
-      f'{TOLERANCE}. It was removed.'
-    )
-  return difference
-
-
-def _tell_what_is_lost(model: forms.Model, folder: pathlib.Path, console: Console) -> None:
-  """What a T5X checkpoint does not hold and its reader must be told."""
-  lost = forms.not_in_shapes(model, folder)
-  if lost:
-    console.print(
-      f'Its shapes do not tell {", ".join(lost)}: to read it, give --gin_file with ARCHITECTURE.',
-      soft_wrap=True,
-      markup=False,
-    )

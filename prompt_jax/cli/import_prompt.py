@@ -1,136 +1,17 @@
 """`prompt-jax import`: a prompt of another library as a prompt file."""
 
 import argparse
-import os
-import pathlib
-from typing import Any
 
-from prompt_jax.checkpoints.backbone import Backbone, load_backbone
-from prompt_jax.checkpoints.foreign import DecoderKeysValues, Found, Rows
-from prompt_jax.checkpoints.method import describe
-from prompt_jax.checkpoints.npy import find_numpy_checkpoint, is_npy, read_npy
-from prompt_jax.checkpoints.peft import CONFIG, read_peft
-from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
-from prompt_jax.checkpoints.source import whole_path
-from prompt_jax.checkpoints.t5x_checkpoint import is_checkpoint
-from prompt_jax.checkpoints.t5x_prompt import read_t5x
-from prompt_jax.cli import tuned
-from prompt_jax.errors import UserError
-from prompt_jax.prompts.base import PromptMethod
-from prompt_jax.prompts.input_prompt import InputPrompt
-from prompt_jax.prompts.prefix_tuning import PrefixTuning
-from prompt_jax.prompts.tables import Plain
+from prompt_jax.runs.import_prompt import import_prompt
 
 
 def run(args: argparse.Namespace) -> None:
-  destination = pathlib.Path(args.destination)
-  if os.path.exists(destination):
-    raise UserError(f'{args.destination!r} exists already. Give another name, or remove it first.')
-  found = find(args.source)
-  method, params = _method(found, args.placement)
-  backbone = load_backbone(args.model, vocabulary=args.vocabulary)
-  _check_fits(found, backbone)
   labels = [label.strip() for label in args.labels.split(',')] if args.labels else None
-  metadata = _metadata(found, method, backbone, labels)
-  metadata['model'] = whole_path(args.model)
-  metadata['vocabulary_file'] = args.vocabulary and whole_path(args.vocabulary)
-  save_prompt(destination, Prompt(params, {}, metadata))
-  rows = metadata['length']
-  what = f'{rows} rows' if isinstance(found.prompt, Rows) else f'{rows} keys and values a layer'
-  print(f'{found.form}, {what}, for {backbone.name} ({backbone.fingerprint}): {destination}')
-  print(f'Use it: {tuned.command(destination, args.model)}')
-
-
-def find(source: str) -> Found:
-  """Reads a foreign prompt, whatever its form.
-
-  Args:
-    source: a .npy file, a folder of google-research/prompt-tuning, a PEFT folder, or a whole
-      checkpoint of T5X.
-
-  Raises:
-    UserError: it is none of these, or damaged.
-  """
-  path = pathlib.Path(source)
-  if '://' in source:
-    return read_t5x(source)
-  if not os.path.exists(path):
-    raise UserError(f'There is no {source!r}. Give the file or folder of a prompt.')
-  if os.path.isdir(path):
-    if (path / CONFIG).is_file():
-      return read_peft(path)
-    npy = find_numpy_checkpoint(path)
-    if npy is not None:
-      return read_npy(npy)
-    if is_checkpoint(path):
-      return read_t5x(source)
-  elif is_npy(path) or path.suffix == '.npy':
-    return read_npy(path)
-  elif path.name == CONFIG or (path.parent / CONFIG).is_file():
-    return read_peft(path.parent)
-  elif 'checkpoint' in path.name and path.suffix != '.safetensors':
-    return read_t5x(source)
-  raise UserError(
-    f'{source!r} is no prompt that can be imported. Known: a .npy file (with or without that '
-    'ending), the numpy_checkpoints folder of a run of google-research/prompt-tuning or one '
-    f'checkpoint in it, a checkpoint of T5X, and a PEFT folder ({CONFIG} and its weights).'
+  import_prompt(
+    args.source,
+    args.destination,
+    model=args.model,
+    vocabulary=args.vocabulary,
+    labels=labels,
+    placement=args.placement,
   )
-
-
-def _method(found: Found, placement: Any) -> tuple[PromptMethod, dict[str, Any]]:
-  """The method that does with the numbers what the other library did, and its parameters."""
-  prompt = found.prompt
-  if placement and found.form.startswith('PEFT'):
-    raise UserError(
-      f'{found.path!r} is of {found.form}, which puts its numbers in one place only: leave out '
-      '--placement, which is for rows of a .npy file or of T5X.'
-    )
-  if isinstance(prompt, Rows):
-    method = InputPrompt(length=len(prompt.values), table=Plain(), placement=placement or 'before')
-    return method, {'encoder': {'prompt': prompt.values}}
-  layers, pair, length, heads, width = prompt.values.shape
-  prefix = PrefixTuning(length=length, table=Plain(), encoder=False, cross=False, kv_bias='shifted')
-  table = prompt.values.reshape(layers, pair, length, heads * width)
-  return prefix, {'decoder': {'prompt': table}}
-
-
-def _check_fits(found: Found, backbone: Backbone) -> None:
-  """Refuses numbers that are not of this model's sizes."""
-  cfg, prompt = backbone.config, found.prompt
-  if isinstance(prompt, Rows):
-    width = prompt.values.shape[1]
-    if width != cfg.emb_dim:
-      raise UserError(
-        f'{found.path!r} holds rows of width {width}; the model {backbone.name!r} is {cfg.emb_dim} '
-        'wide. Give the model that the prompt was trained on with --model.'
-      )
-    return
-  assert isinstance(prompt, DecoderKeysValues)
-  layers, _, _, heads, width = prompt.values.shape
-  got, expected = (layers, heads, width), (cfg.num_decoder_layers, cfg.num_heads, cfg.head_dim)
-  if got != expected:
-    raise UserError(
-      f'{found.path!r} holds keys and values of {got[0]} layers, {got[1]} heads of width {got[2]}; '
-      f'the decoder of {backbone.name!r} has {expected[0]}, {expected[1]} and {expected[2]}. Give '
-      'the model that the prompt was trained on with --model.'
-    )
-
-
-def _metadata(
-  found: Found,
-  method: PromptMethod,
-  backbone: Backbone,
-  labels: list[str] | None,
-) -> dict[str, Any]:
-  return {
-    'base_model': backbone.name,
-    'fingerprint': backbone.fingerprint,
-    'width': backbone.config.emb_dim,
-    'vocabulary': backbone.vocabulary.sha256,
-    'method': type(method).__name__,
-    'method_config': describe(method),
-    'length': method.length,
-    'labels': labels,
-    'step': found.step,
-    'imported': {'form': found.form, 'path': found.path, 'base_model': found.base_model},
-  }

@@ -9,8 +9,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from prompt_jax import loading
+from prompt_jax.checkpoints import listing
 from prompt_jax.checkpoints.backbone import Backbone
-from prompt_jax.cli import listing, tuned
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.inspect import Block, blocks, effective_rank, nearest, norms, plot
 
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
   if listing.is_model(args.file):
     listing.show(args.file, console)
     return
-  ready = tuned.load(args.model, args.file, 'float32', args.vocabulary)
+  ready = loading.load(args.model, args.file, 'float32', args.vocabulary)
   _card(console, pathlib.Path(args.file), ready.metadata)
   if ready.model.prompt is None:
     console.print('No prompt: this file holds weights of the model itself.')

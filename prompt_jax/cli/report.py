@@ -1,110 +1,77 @@
-"""The table at the end of a run."""
+"""`prompt-jax report`: many runs side by side, as tables, pictures and a page."""
 
-import json
-import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import argparse
+import dataclasses
 
 from rich.console import Console
-from rich.table import Table
 
-from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.data.baseline import bag_of_words, majority
-from prompt_jax.data.example import Example, Task
-from prompt_jax.evaluation.suite import GAP, MEAN, summarise
-from prompt_jax.training.seeds import MeanStd, summarize
+from prompt_jax.errors import UserError
+from prompt_jax.reports import columns, parts, text
+from prompt_jax.reports.columns import COLUMNS, Table
+from prompt_jax.reports.find import find
+from prompt_jax.reports.runs import Found
+from prompt_jax.reports.sections import sections
+from prompt_jax.reports.write import write
 
-MAJORITY = 'majority class'
-WORDS = 'TF-IDF + logistic regression'
-
-
-class Row(NamedTuple):
-  """One system and its scores, in percent; several dicts for several seeds."""
-
-  name: str
-  scores: Sequence[Mapping[str, float]]
-  trained: int | None = None  # parameters
+# What a narrow terminal is spared first; the files have it.
+SPARED = ('verb', 'seconds', 'parameters', 'split', 'rows', 'seeds', 'trained', 'learning_rate')
 
 
-def baselines(train: Sequence[Example], test: Sequence[Example], task: Task) -> list[Row]:
-  """What needs no model of ours; none for a task without labels.
-
-  Of several tasks each is learned from its own examples, or those of the one trained on.
-  """
-  if not task.parts:
-    found = {MAJORITY: _majority(train, test), WORDS: _words(train, test)}
-  else:
-    each: dict[str, dict[str, dict[str, float]]] = {MAJORITY: {}, WORDS: {}}
-    for part in task.parts:
-      learned = [e for e in train if e.task == (task.source or part.name)]
-      asked = [e for e in test if e.task == part.name]
-      each[MAJORITY][part.name] = _majority(learned, asked)
-      each[WORDS][part.name] = _words(learned, asked)
-    found = {name: _summary(scores, task) for name, scores in each.items()}
-  return [Row(name, [scores]) for name, scores in found.items() if scores]
-
-
-def _summary(scores: Mapping[str, Mapping[str, float]], task: Task) -> dict[str, float]:
-  """Accuracies of the parts; their mean too if the mean of a model is over the same scores."""
-  alike = all(scores[p.name] and p.score is None and p.metrics[0] == 'accuracy' for p in task.parts)
-  found = summarise(scores, task.source)
-  return found if alike else {n: v for n, v in found.items() if n not in (MEAN, GAP)}
-
-
-def _majority(train: Sequence[Example], test: Sequence[Example]) -> dict[str, float]:
-  return {'accuracy': 100 * majority(train, test)} if _labelled(train, test) else {}
+def run(args: argparse.Namespace) -> None:
+  console = Console()
+  found = find(args.folders)
+  names = args.columns or columns.usual(found.runs)
+  asked = [args.sort.removeprefix('-')] if args.sort else []
+  group_by = args.group_by or []
+  columns.check([*names, *asked, *group_by], found.runs)
+  found = dataclasses.replace(found, runs=tuple(columns.sorted_by(found.runs, args.sort)))
+  table = columns.table(found.runs, names)
+  grouped = None
+  if group_by:
+    grouped = columns.grouped_table(found.runs, names, group_by)
+    grouped = columns.with_sorted_rows(grouped, args.sort)
+  _show(found, grouped or table, bool(args.columns), console)
+  if args.output:
+    made, unread = sections(found, group_by)
+    found = dataclasses.replace(found, unread=(*found.unread, *unread))
+    files = write(args.output, found, table, grouped, made)
+    console.print(
+      '\n'.join(f'Written: {path}' for path in files), soft_wrap=True, highlight=False, markup=False
+    )
+  _unread(found, console)
 
 
-def _words(train: Sequence[Example], test: Sequence[Example]) -> dict[str, float]:
-  if not _labelled(train, test) or len({e.label for e in train}) < 2:
-    return {}
-  score = bag_of_words(train, test)
-  return {} if score is None else {'accuracy': 100 * score}
-
-
-def _labelled(train: Sequence[Example], test: Sequence[Example]) -> bool:
-  return bool(train and test) and not any(e.label is None for e in (*train, *test))
-
-
-def show(rows: Sequence[Row], title: str, console: Console, parts: Sequence[Task] = ()) -> None:
-  """Prints one line a system and one column a score; "-" where a system has none.
-
-  Of several tasks (`parts`) there are many scores: then one line a score, one column a system.
-  """
-  if parts:
-    _show_parts(rows, title, console)
+def _show(found: Found, table: Table, chosen: bool, console: Console) -> None:
+  """Prints runs, or groups of them, and the tables of several tasks."""
+  if not found.runs:
     return
-  names = list(dict.fromkeys(name for row in rows for s in row.scores for name in s))
-  table = Table(title=title, title_justify='left', title_style='bold')
-  table.add_column('system')
-  for name in names:
-    table.add_column(name, justify='right')
-  table.add_column('trained parameters', justify='right')
-  for row in rows:
-    values = summarize(row.scores)
-    cells = [_cell(values.get(name)) for name in names]
-    table.add_row(row.name, *cells, '-' if row.trained is None else f'{row.trained:,}')
-  console.print(table)
+  shared, rest = ({}, table) if chosen else columns.parted(table)
+  notes = [] if chosen else [run for run in found.runs if run.note]
+  if not chosen:
+    rest = Table(tuple(n for n in rest.names if n != 'note'), rest.rows, rest.by)
+  n = len(found.runs)
+  heading = f'{n} run{"" if n == 1 else "s"}, scores in percent'
+  scores = [n for n in rest.names if n not in COLUMNS]
+  left_out = text.draw(rest, heading, console, () if chosen else (*SPARED, *reversed(scores[1:])))
+  said = [text.sentence(list(shared.items()))]
+  if left_out:
+    said.append(
+      f'Not shown, for want of room: {", ".join(map(text.title, left_out))}. --columns chooses, '
+      '--output DIR writes all.'
+    )
+  said += [text.printable(f'{run.name}: {run.note}') for run in notes]
+  for line in filter(None, said):
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
+  if not chosen:
+    for group in parts.together(found.runs):
+      task = text.printable(f'{group[0].task}, {group[0].split}')
+      text.draw(parts.wide(group), task, console)
 
 
-def _show_parts(rows: Sequence[Row], title: str, console: Console) -> None:
-  table = Table(title=title, title_justify='left', title_style='bold')
-  table.add_column('task/score', no_wrap=True)  # a cropped name is none
-  summaries = [summarize(row.scores) for row in rows]
-  for row in rows:
-    table.add_column(row.name, justify='right')
-  for name in dict.fromkeys(name for s in reversed(summaries) for name in s):
-    table.add_row(name, *(_cell(s.get(name)) for s in summaries))
-  console.print(table)
-
-
-def _cell(value: MeanStd | None) -> str:
-  if value is None:
-    return '-'
-  return f'{value.mean:.1f}' if value.n == 1 else f'{value.mean:.1f} ± {value.std:.1f}'
-
-
-def write(path: pathlib.Path, rows: Sequence[Row], **facts: Any) -> None:
-  """The same as JSON: {"systems": {name: {"scores": [...], "trained": n}}, ...}."""
-  systems = {r.name: {'scores': [dict(s) for s in r.scores], 'trained': r.trained} for r in rows}
-  write_atomically(path, (json.dumps({**facts, 'systems': systems}, indent=2) + '\n').encode())
+def _unread(found: Found, console: Console) -> None:
+  """Names all that could not be read; an error if nothing could."""
+  lines = [text.printable(f'{u.path}: {u.why}') for u in found.unread]
+  if not found.runs:
+    raise UserError(f'None of the runs can be read. {"; ".join(lines)}')
+  if lines:
+    print(f'Could not be read: {len(lines)}', *lines, sep='\n  ')

@@ -8,11 +8,11 @@ import textwrap
 from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import vocabulary_of
-from prompt_jax.cli.check_task import check
 from prompt_jax.data.example import Lengths, Task
 from prompt_jax.data.recorded import record
 from prompt_jax.data.vocabulary import ByteVocabulary, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.runs.check_task import check
 from prompt_jax.tasks import catalogue, data_set, denoising, find, transfer
 
 # In bytes; long enough that nothing of what is shown was cut.

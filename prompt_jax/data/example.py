@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prompt_jax import processes
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
+from prompt_jax.runtime import processes
 
 # The target of an example whose answer is not public, as in the test splits of GLUE.
 UNKNOWN = '<unk>'

@@ -19,7 +19,7 @@ from prompt_jax.evaluation.prediction import Prediction
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.sharding.placement import Placement
-from prompt_jax.together import in_parts, mapped, parts_for_caches, suited
+from prompt_jax.stacking import in_parts, mapped, parts_for_caches, suited
 
 Method = Literal['rank', 'constrained', 'generate']
 METHODS: tuple[Method, ...] = ('rank', 'constrained', 'generate')

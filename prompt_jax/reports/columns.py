@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from prompt_jax import gin_text
+from prompt_jax.configuration import gin_text
 from prompt_jax.errors import unknown
 from prompt_jax.reports.runs import FINISHED, Run
 from prompt_jax.training.seeds import MeanStd, mean_std

@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from prompt_jax import gin_text
+from prompt_jax.configuration import gin_text
 from prompt_jax.reports import results
-from prompt_jax.reports.courses import (
+from prompt_jax.reports.histories import (
   ABOUT,
   RECORDS,
   SEED,

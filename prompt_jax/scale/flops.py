@@ -5,7 +5,7 @@ import math
 import re
 
 from prompt_jax.checkpoints.check import expected_shapes
-from prompt_jax.models.config import T5Config
+from prompt_jax.models.t5.config import T5Config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 
 import jax
 
-from prompt_jax import libtpu
 from prompt_jax.errors import UserError
+from prompt_jax.runtime import libtpu
 from prompt_jax.scale import flops
 from prompt_jax.scale.chips import slice_of
 from prompt_jax.scale.cost import Cost, cost

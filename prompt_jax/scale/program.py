@@ -21,9 +21,9 @@ from prompt_jax.errors import UserError, unknown
 from prompt_jax.inference.decode import greedy
 from prompt_jax.inference.score import rank
 from prompt_jax.injections import prefix_length
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.int8 import Int8, scaled_axis
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.int8 import Int8, scaled_axis
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.prompts.initialise import draw

@@ -11,7 +11,7 @@ import numpy as np
 
 from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.errors import UserError
-from prompt_jax.models.config import T5Config
+from prompt_jax.models.t5.config import T5Config
 from prompt_jax.scale.chips import SLICES, slice_of
 from prompt_jax.scale.plan import Plan, placement, plan
 from prompt_jax.scale.program import Work, abstract_variables

@@ -12,8 +12,8 @@ from t5x import decoding, losses, models, optimizers
 
 from prompt_jax.batch import Batch
 from prompt_jax.errors import UserError
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.prompts.initialise import draw

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from flax import traverse_util
 from flax.linen.partitioning import AxisMetadata
 
-from prompt_jax.checkpoints.foreign import PARAMETER
+from prompt_jax.checkpoints.prompt_formats.foreign import PARAMETER
 from prompt_jax.errors import UserError
-from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.tables import Plain
 
 Tree = dict[str, Any]

@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from prompt_jax.batch import Batch
 from prompt_jax.checkpoints.check import expected_shapes
-from prompt_jax.models.config import T5Config
+from prompt_jax.models.t5.config import T5Config
 
 
 def config(dtype: str = 'float32') -> T5Config:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from prompt_jax import processes
+from prompt_jax.runtime import processes
 from prompt_jax.training.ahead import Call
 from prompt_jax.training.members import Point, Run
 from prompt_jax.training.streams import Streams

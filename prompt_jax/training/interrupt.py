@@ -4,7 +4,7 @@ import signal
 import threading
 from types import FrameType
 
-from prompt_jax import processes
+from prompt_jax.runtime import processes
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # What processes tell each other: that one of them got a signal, and after which step all stop.

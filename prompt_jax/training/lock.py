@@ -4,8 +4,8 @@ import fcntl
 import os
 import pathlib
 
-from prompt_jax import processes
 from prompt_jax.errors import UserError
+from prompt_jax.runtime import processes
 
 
 class Lock:

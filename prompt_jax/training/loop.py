@@ -15,10 +15,10 @@ import optax
 from flax import linen as nn
 from rich.console import Console
 
-from prompt_jax import processes
 from prompt_jax.checkpoints.prompt_file import REQUIRED
 from prompt_jax.checkpoints.run_state import RunStates
 from prompt_jax.errors import UserError
+from prompt_jax.runtime import processes
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.training import calls
 from prompt_jax.training.ahead import Ahead

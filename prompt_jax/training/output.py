@@ -3,10 +3,10 @@
 import pathlib
 from typing import Any
 
-from prompt_jax import processes
 from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
 from prompt_jax.checkpoints.run_state import to_arrays
 from prompt_jax.errors import UserError
+from prompt_jax.runtime import processes
 from prompt_jax.training.partition import Tree, merge
 
 

@@ -24,7 +24,7 @@ from flax import linen as nn
 
 from prompt_jax.batch import Batch
 from prompt_jax.sharding.placement import Placement
-from prompt_jax.together import alike, mapped, suited
+from prompt_jax.stacking import alike, mapped, suited
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.partition import Tree
 from prompt_jax.training.step import Metrics, TrainState, loss_gradient, updated

@@ -5,9 +5,9 @@ import os
 import pathlib
 from typing import Any
 
-from prompt_jax import processes
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.errors import UserError
+from prompt_jax.runtime import processes
 
 Record = dict[str, Any]
 

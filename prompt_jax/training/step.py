@@ -14,7 +14,7 @@ from flax import struct
 
 from prompt_jax.batch import Batch
 from prompt_jax.errors import UserError
-from prompt_jax.together import parts_for_caches
+from prompt_jax.stacking import parts_for_caches
 from prompt_jax.training.losses import (
   Loss,
   count_examples,

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_jax.checkpoints.foreign import DecoderKeysValues, Rows, plain
+from prompt_jax.checkpoints.prompt_formats.foreign import DecoderKeysValues, Rows, plain
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Injection, Injections, LayerEdit
 

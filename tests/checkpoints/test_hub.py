@@ -15,9 +15,9 @@ import urllib.parse
 
 import pytest
 
-from prompt_jax.checkpoints import huggingface_folder
 from prompt_jax.checkpoints.backbone import load_backbone
 from prompt_jax.checkpoints.convert import listed, write
+from prompt_jax.checkpoints.formats import huggingface_folder
 from prompt_jax.checkpoints.hub import is_name
 from prompt_jax.checkpoints.source import find
 

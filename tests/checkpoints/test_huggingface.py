@@ -7,14 +7,14 @@ import pytest
 import torch
 import transformers
 
-from prompt_jax.checkpoints.huggingface import (
+from prompt_jax.checkpoints.formats.huggingface import (
   config_from_huggingface,
   from_huggingface,
   to_huggingface,
 )
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
-from prompt_jax.models.config import T5Config
+from prompt_jax.models.t5.config import T5Config
 from prompt_jax.testing.tiny import random_params
 
 CONFIGS = {

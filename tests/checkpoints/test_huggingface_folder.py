@@ -15,7 +15,7 @@ from prompt_jax.checkpoints import convert
 from prompt_jax.checkpoints.backbone import load_backbone
 from prompt_jax.checkpoints.source import embedded_folder, find
 from prompt_jax.errors import UserError
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.t5 import T5
 
 SIZES = dict(
   d_model=16, d_kv=4, num_heads=3, d_ff=24, num_layers=3, num_decoder_layers=2, vocab_size=400,

@@ -9,7 +9,7 @@ import pytest
 from prompt_jax.checkpoints.method import build, describe
 from prompt_jax.errors import UserError
 from prompt_jax.prompts.initializers import Uniform
-from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.tables import LowRank
 
 
@@ -39,7 +39,9 @@ def test_something_else_is_refused():
     describe(Held(rows=np.sum))
 
 
-@pytest.mark.parametrize('name', ['no.such.Thing', 'prompt_jax.prompts.input_prompt.Gone'])
+@pytest.mark.parametrize(
+  'name', ['no.such.Thing', 'prompt_jax.prompts.methods.input.input_prompt.Gone']
+)
 def test_a_missing_class_is_named(name):
   with pytest.raises(UserError, match=name):
     build({'class': name, 'fields': {}})

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt_jax.checkpoints.foreign import Rows
-from prompt_jax.checkpoints.npy import (
+from prompt_jax.checkpoints.prompt_formats.foreign import Rows
+from prompt_jax.checkpoints.prompt_formats.npy import (
   find_numpy_checkpoint,
   is_npy,
   numpy_checkpoint_path,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from prompt_jax.checkpoints.foreign import DecoderKeysValues, Rows
-from prompt_jax.checkpoints.peft import read_peft, write_peft
+from prompt_jax.checkpoints.prompt_formats.foreign import DecoderKeysValues, Rows
+from prompt_jax.checkpoints.prompt_formats.peft import read_peft, write_peft
 from prompt_jax.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -16,16 +16,16 @@ import peft
 import pytest
 import torch
 
+from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import save_backbone
 from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
-from prompt_jax.cli import tuned
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.inference.decode import greedy
 from prompt_jax.main import main
 from prompt_jax.prompts.base import placeholder
-from prompt_jax.prompts.input_prompt import InputPrompt
-from prompt_jax.prompts.prefix_tuning import PrefixTuning
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.prompts.tables import LowRank, Lstm, Mlp, Plain
 from tests.models.reference_models import Reference, batch, reference, tokens
 
@@ -67,7 +67,7 @@ def inputs() -> tuple[np.ndarray, np.ndarray]:
 
 def ours(model: str, prompt_file: pathlib.Path) -> tuple[np.ndarray, list[str]]:
   """Logits, and what greedy decoding writes."""
-  ready = tuned.load(model, str(prompt_file), 'float32')
+  ready = loading.load(model, str(prompt_file), 'float32')
   encoder, decoder = inputs()
   logits, _ = jax.jit(ready.model.apply)(ready.variables, batch(encoder, decoder))
   write = jax.jit(functools.partial(greedy, ready.model, max_len=STEPS, eos_id=BYTES.eos_id))
@@ -106,7 +106,7 @@ def save_random(path: pathlib.Path, method: Any, ref: Reference, model: str) -> 
   shapes = jax.eval_shape(method.init, jax.random.key(0), context)['params']
   rng = np.random.default_rng(7)
   params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
-  ready = tuned.load(model, None)
+  ready = loading.load(model, None)
   metadata = {
     'base_model': 'tiny', 'model': model, 'fingerprint': ready.backbone.fingerprint,
     'width': cfg.emb_dim, 'method': type(method).__name__, 'method_config': describe(method),

@@ -17,13 +17,13 @@ import tensorstore as ts
 from flax import serialization, traverse_util
 from test_huggingface import CONFIGS
 
+from prompt_jax.checkpoints.formats.t5x import from_t5x
+from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
 from prompt_jax.checkpoints.leaf import of_array
-from prompt_jax.checkpoints.t5x import from_t5x
-from prompt_jax.checkpoints.t5x_checkpoint import open_checkpoint
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.testing.tiny import random_params
 from tests.shared import shared
 

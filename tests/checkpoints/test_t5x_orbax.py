@@ -7,8 +7,8 @@ import pytest
 from flax import serialization, traverse_util
 from test_huggingface import CONFIGS
 
-from prompt_jax.checkpoints.t5x import from_t5x
-from prompt_jax.checkpoints.t5x_checkpoint import is_checkpoint, open_checkpoint
+from prompt_jax.checkpoints.formats.t5x import from_t5x
+from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint, open_checkpoint
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
 from prompt_jax.testing.tiny import random_params

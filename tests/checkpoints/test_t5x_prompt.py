@@ -8,7 +8,7 @@ import tensorstore
 from flax import serialization, traverse_util
 from test_huggingface import CONFIGS
 
-from prompt_jax.checkpoints.t5x_prompt import read_t5x
+from prompt_jax.checkpoints.prompt_formats.t5x_prompt import read_t5x
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
 from prompt_jax.testing.tiny import random_params

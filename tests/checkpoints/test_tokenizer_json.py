@@ -8,7 +8,7 @@ import pytest
 import sentencepiece
 import transformers
 
-from prompt_jax.checkpoints.tokenizer_json import vocabulary
+from prompt_jax.checkpoints.formats.tokenizer_json import vocabulary
 from prompt_jax.data.vocabulary import load_vocabulary
 from prompt_jax.errors import UserError
 

@@ -7,8 +7,8 @@ import pytest
 from prompt_jax.batch import Batch
 from prompt_jax.checkpoints.backbone import save_backbone
 from prompt_jax.data.vocabulary import ByteVocabulary
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 
 GOOD, BAD = ('good', 'great', 'fine'), ('bad', 'awful', 'poor')

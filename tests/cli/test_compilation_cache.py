@@ -11,8 +11,8 @@ import time
 import jax
 import pytest
 
-from prompt_jax.cli import compilation_cache
 from prompt_jax.errors import UserError
+from prompt_jax.runtime import compilation_cache
 
 # The verb, and how many programs came out of the cache and went into it.
 COUNTING = textwrap.dedent("""
@@ -33,7 +33,7 @@ COUNTING = textwrap.dedent("""
 # One small program, and where the cache is.
 SMALL = textwrap.dedent("""
   import sys, jax
-  from prompt_jax.cli.compilation_cache import use
+  from prompt_jax.runtime.compilation_cache import use
   use(sys.argv[1], jax.devices()[0])
   jax.jit(lambda x: x + 1)(1.0)
 """)

@@ -5,8 +5,10 @@ import argparse
 import pytest
 from gin import config as gin_config
 
-from prompt_jax.cli import arguments, config, train
+from prompt_jax.cli import arguments
+from prompt_jax.configuration import config
 from prompt_jax.errors import UserError
+from prompt_jax.runs import train
 
 NONE = ['--data', 'x.tsv']  # read only when the task is made
 

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_jax.checkpoints import t5x_writer
 from prompt_jax.checkpoints.backbone import load_backbone
+from prompt_jax.checkpoints.formats import t5x_writer
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.main import main
 

@@ -12,12 +12,11 @@ import warnings
 import jax
 import pytest
 
-from prompt_jax import libtpu
-from prompt_jax.cli import device
-from prompt_jax.default_device import default_device
 from prompt_jax.errors import UserError
-from prompt_jax.models import kernel
-from prompt_jax.together import parts_for_caches, suited
+from prompt_jax.models.attention import kernel
+from prompt_jax.runtime import device, libtpu
+from prompt_jax.runtime.default_device import default_device
+from prompt_jax.stacking import parts_for_caches, suited
 
 LOGGER = logging.getLogger('jax._src.xla_bridge')
 MISSING = (

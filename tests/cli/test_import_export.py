@@ -16,8 +16,8 @@ from prompt_jax.cli import arguments
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.injections import PLACEMENTS
 from prompt_jax.main import main
-from prompt_jax.models.config import T5Config
-from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.testing.tiny import random_params
 from tests.shared import shared
 

@@ -7,9 +7,9 @@ import pytest
 from gin import config as gin_config
 
 from prompt_jax.batch import Batch
-from prompt_jax.cli import config
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.t5 import T5
+from prompt_jax.configuration import config
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 
 # Totals of Lester et al. 2021 (table 4 less the prompt) for T5 1.1 and of T5X's network for mT5.

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import load_backbone
-from prompt_jax.cli.pretrain import _held_out, _vocabulary
-from prompt_jax.data.text_stream import TextStream
-from prompt_jax.data.train_vocabulary import train_vocabulary
 from prompt_jax.data.vocabulary import load_vocabulary
 from prompt_jax.main import main
-from prompt_jax.models.config import T5Config
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.pretraining.pretrain import _held_out, _vocabulary
+from prompt_jax.pretraining.text_stream import TextStream
+from prompt_jax.pretraining.train_vocabulary import train_vocabulary
 
 WORDS = (
   'the server opens a socket and sends bytes over the network to another host which reads them'

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from prompt_jax.cli.report import MAJORITY, WORDS, baselines
 from prompt_jax.data.example import Lengths, TextExample, text_task
 from prompt_jax.data.mixture import Mixing, mixture
 from prompt_jax.data.vocabulary import ByteVocabulary
+from prompt_jax.runs.score_table import MAJORITY, WORDS, baselines
 
 
 def task(name, labels=('yes', 'no'), metrics=('accuracy',)):

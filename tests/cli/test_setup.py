@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from prompt_jax.cli.setup import parameters_of
-from prompt_jax.models.int8 import quantise
+from prompt_jax.models.t5.int8 import quantise
+from prompt_jax.runs.setup import parameters_of
 
 
 def test_a_model_has_as_many_weights_in_int8():

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from prompt_jax.cli import sweep_plan
 from prompt_jax.main import main
+from prompt_jax.sweeps import planning
 
 needs_libtpu = pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed'
@@ -40,7 +40,7 @@ def compiler(monkeypatch):
         'needed': rows * GIB, 'limit': 16 * GIB, 'seconds': float(rows) if fits else None,
       }  # fmt: skip
 
-  monkeypatch.setattr(sweep_plan, '_compiled', compiled)
+  monkeypatch.setattr(planning, '_compiled', compiled)
   return asked
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prompt_jax.data import cooccurrence
+from prompt_jax.pretraining import cooccurrence
 
 
 def test_counts_are_those_of_a_plain_loop(monkeypatch):

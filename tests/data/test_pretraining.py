@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prompt_jax.checkpoints.backbone import embedded_folder
-from prompt_jax.data import span_corruption, text_stream, word_choice
 from prompt_jax.data.vocabulary import ByteVocabulary, load_vocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.pretraining import span_corruption, text_stream, word_choice
 
 SENTINEL, EOS = 999, 1
 

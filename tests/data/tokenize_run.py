@@ -6,11 +6,11 @@ import sys
 import time
 
 import prompt_jax
-from prompt_jax import processes
 from prompt_jax.data import example
 from prompt_jax.data.example import Lengths, TextExample, text_task
 from prompt_jax.data.vocabulary import load_vocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.runtime import processes
 from tests.several import print_to
 
 

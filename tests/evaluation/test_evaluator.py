@@ -16,9 +16,9 @@ from prompt_jax.errors import UserError
 from prompt_jax.evaluation import calibration, evaluator, report
 from prompt_jax.evaluation.prediction import Prediction
 from prompt_jax.inference import constrained, decode, score
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
-from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.testing import tiny
 
 LABELS = ('yes', 'not', 'may')  # as many tokens each, so that length does not decide

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from prompt_jax.evaluation import inspect
-from prompt_jax.prompts.deep_prompt import DeepPrompt
 from prompt_jax.prompts.initialise import initialise
-from prompt_jax.prompts.input_prompt import InputPrompt
-from prompt_jax.prompts.prefix_tuning import PrefixTuning
+from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.testing import tiny
 
 CFG = tiny.config()

@@ -11,7 +11,7 @@ from prompt_jax.data.mixture import Mixing, mixture
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import suite
 from prompt_jax.evaluation.evaluator import Evaluator
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.testing import tiny
 

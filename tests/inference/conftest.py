@@ -8,8 +8,8 @@ import pytest
 
 from prompt_jax.batch import Batch
 from prompt_jax.injections import Context, Injection, Injections
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 
 VOCAB = 40

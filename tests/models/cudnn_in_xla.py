@@ -8,7 +8,7 @@ import inspect
 import jax
 import jax.numpy as jnp
 
-from prompt_jax.models import cudnn
+from prompt_jax.models.attention import cudnn
 
 FORWARD = inspect.signature(cudnn.rules._dot_product_attention_fwd_rule)
 BACKWARD = inspect.signature(cudnn.rules._dot_product_attention_bwd_rule)

@@ -12,10 +12,10 @@ import torch
 import transformers
 
 from prompt_jax.batch import Batch
-from prompt_jax.checkpoints.huggingface import from_huggingface
+from prompt_jax.checkpoints.formats.huggingface import from_huggingface
 from prompt_jax.injections import Context, Injection, Injections
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 
 # N * D is not H and the stacks differ in depth, so that nothing fits by accident.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.errors import UserError
-from prompt_jax.models.attend import attend
+from prompt_jax.models.attention.attend import attend
 from prompt_jax.testing import tiny
 
 B, Q, K, N, D = 2, 12, 15, 3, 8

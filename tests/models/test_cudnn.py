@@ -13,9 +13,9 @@ import pytest
 from reference_models import Rows, batch, reference, tokens
 
 from prompt_jax.errors import UserError
-from prompt_jax.models import cudnn
-from prompt_jax.models.attend import attend
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.attention import cudnn
+from prompt_jax.models.attention.attend import attend
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 
 

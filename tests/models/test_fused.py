@@ -11,9 +11,9 @@ from jax.experimental import pallas as pl
 from reference_models import Rows, batch, reference, tokens
 
 from prompt_jax.errors import UserError
-from prompt_jax.models import fused
-from prompt_jax.models.attend import attend
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.attention import fused
+from prompt_jax.models.attention.attend import attend
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.testing import tiny
 

@@ -12,8 +12,8 @@ import torch
 import transformers
 from reference_models import batch, reference, tokens
 
-from prompt_jax.models.layers import relative_buckets
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.layers import relative_buckets
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from reference_models import Rows, batch, reference, tokens
 
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 
 B, T, P = 2, 11, 5

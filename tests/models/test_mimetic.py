@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from prompt_jax.batch import Batch
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.mimetic import mimetic
-from prompt_jax.models.published_scale import EMBEDDING_RMS, at_published_scale
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
+from prompt_jax.pretraining.mimetic import mimetic
+from prompt_jax.pretraining.published_scale import EMBEDDING_RMS, at_published_scale
 from prompt_jax.prompted import PromptedT5
 
 H, N, D = 32, 4, 8

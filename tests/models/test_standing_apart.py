@@ -15,10 +15,10 @@ import pytest
 
 from prompt_jax.inference import decode, score
 from prompt_jax.injections import PLACEMENTS, Injection, Injections, LayerEdit, stands_apart
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
-from prompt_jax.prompts.deep_prompt import add_rows, replace_rows
-from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.deep.deep_prompt import add_rows, replace_rows
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.testing import tiny
 
 P, E, TARGETS = 3, 2, 4

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from prompt_jax.errors import UserError
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts import initializers as ini
 from prompt_jax.prompts import tables
 from prompt_jax.prompts.base import PromptMethod, materialise, placeholder
-from prompt_jax.prompts.deep_prompt import DeepPrompt
 from prompt_jax.prompts.initialise import initialise, initialise_prompt
-from prompt_jax.prompts.input_prompt import InputPrompt
-from prompt_jax.prompts.prefix_tuning import PrefixTuning
+from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.testing import tiny
 
 CONFIG = tiny.config()

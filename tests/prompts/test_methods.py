@@ -9,15 +9,15 @@ import pytest
 
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Context, Dims, Injection, Injections, LayerEdit, Layout
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts import base, tables
-from prompt_jax.prompts.adept import ADePT
-from prompt_jax.prompts.deep_prompt import DeepPrompt, add_rows, replace_rows
 from prompt_jax.prompts.initializers import FromArray
-from prompt_jax.prompts.input_prompt import InputPrompt
-from prompt_jax.prompts.prefix_tuning import PrefixTuning
-from prompt_jax.prompts.task_prompts import TaskPrompts
+from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt, add_rows, replace_rows
+from prompt_jax.prompts.methods.input.adept import ADePT
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
+from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.testing import tiny
 
 P = 3

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prompt_jax.models.config import T5Config
+from prompt_jax.models.t5.config import T5Config
 from prompt_jax.scale.flops import Positions, of_rows, train_flops
 
 # V 100, H 8, 2 heads of 3, 4 and 5 layers, F 16.

@@ -7,9 +7,9 @@ import numpy as np
 import optax
 import pytest
 
-from prompt_jax.models.config import T5Config
-from prompt_jax.prompts.input_prompt import InputPrompt
-from prompt_jax.prompts.task_prompts import TaskPrompts
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
 from prompt_jax.scale import here, memory
 from prompt_jax.scale.plan import train_flops
 from prompt_jax.scale.program import Work

@@ -6,12 +6,12 @@ import importlib.util
 import pytest
 
 from prompt_jax.errors import UserError
-from prompt_jax.models.config import T5Config
-from prompt_jax.prompts.adept import ADePT
-from prompt_jax.prompts.deep_prompt import DeepPrompt
+from prompt_jax.models.t5.config import T5Config
 from prompt_jax.prompts.initializers import Text
-from prompt_jax.prompts.input_prompt import InputPrompt
-from prompt_jax.prompts.prefix_tuning import PrefixTuning
+from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
+from prompt_jax.prompts.methods.input.adept import ADePT
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.prompts.tables import Plain
 from prompt_jax.scale import plan as planning
 from prompt_jax.scale.program import Work, prompt_rows

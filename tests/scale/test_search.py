@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from prompt_jax.errors import UserError
-from prompt_jax.models.config import T5Config
+from prompt_jax.models.t5.config import T5Config
 from prompt_jax.scale import search as ways
 from prompt_jax.scale.cost import Cost
 from prompt_jax.scale.plan import Memory, Plan

@@ -19,21 +19,21 @@ import optax
 from jax.experimental import pallas as pl
 
 from prompt_jax.batch import Batch
-from prompt_jax.cli.packing import Packing, packed_stream
 from prompt_jax.data.example import Example
 from prompt_jax.inference.decode import greedy
-from prompt_jax.models import cudnn, fused
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.attention import cudnn, fused
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
-from prompt_jax.prompts.adept import ADePT
-from prompt_jax.prompts.deep_prompt import DeepPrompt
 from prompt_jax.prompts.initialise import initialise_prompt
 from prompt_jax.prompts.initializers import Normal
-from prompt_jax.prompts.input_prompt import InputPrompt
-from prompt_jax.prompts.prefix_tuning import PrefixTuning
+from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
+from prompt_jax.prompts.methods.input.adept import ADePT
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
+from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.prompts.tables import Plain
-from prompt_jax.prompts.task_prompts import TaskPrompts
+from prompt_jax.runs.packing import Packing, packed_stream
 from prompt_jax.sharding import placement
 from prompt_jax.testing import tiny
 from prompt_jax.training.losses import Loss

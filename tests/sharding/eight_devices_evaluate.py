@@ -14,15 +14,15 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import load_backbone, save_backbone
 from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
-from prompt_jax.cli import tuned
-from prompt_jax.cli.compute import BaseModel
 from prompt_jax.data.vocabulary import ByteVocabulary
+from prompt_jax.loading import BaseModel
 from prompt_jax.main import main as prompt_jax
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.initialise import initialise_prompt
 from prompt_jax.sharding import placement
@@ -111,7 +111,7 @@ def answers(texts: str, file: str, folder: pathlib.Path, *where: str) -> list[st
 def held(model: pathlib.Path, file: pathlib.Path, layout: str) -> float:
   """The share of the weights of a tuned model that the first device holds."""
   place = placement.make(MESHES[layout], layout, jax.devices())
-  (ready,) = tuned.load_all(BaseModel(str(model)), [str(file)], place)
+  (ready,) = loading.load_all(BaseModel(str(model)), [str(file)], place)
   flat = traverse_util.flatten_dict(ready.variables['params']['backbone']).values()
   return sum(x.addressable_shards[0].data.nbytes for x in flat) / sum(x.nbytes for x in flat)
 

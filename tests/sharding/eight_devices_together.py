@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.sharding import placement
 from prompt_jax.testing import tiny

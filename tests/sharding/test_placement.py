@@ -9,8 +9,8 @@ from jax.sharding import PartitionSpec as P
 
 from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.errors import UserError
-from prompt_jax.models.config import T5Config
-from prompt_jax.models.constraint import constrained
+from prompt_jax.models.attention.constraint import constrained
+from prompt_jax.models.t5.config import T5Config
 from prompt_jax.sharding import layouts, placement
 from prompt_jax.sharding.axes import axes_of
 from prompt_jax.sharding.layouts import MeshSize

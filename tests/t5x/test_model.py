@@ -19,10 +19,10 @@ from t5x.examples.t5 import network
 from prompt_jax.errors import UserError
 from prompt_jax.inference.decode import greedy
 from prompt_jax.inference.score import score
-from prompt_jax.prompts.adept import ADePT
-from prompt_jax.prompts.deep_prompt import DeepPrompt
-from prompt_jax.prompts.input_prompt import InputPrompt
-from prompt_jax.prompts.prefix_tuning import PrefixTuning
+from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
+from prompt_jax.prompts.methods.input.adept import ADePT
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.prompts.tables import Mlp
 from prompt_jax.t5x.model import PromptedModel
 from prompt_jax.t5x.names import is_ours

@@ -14,10 +14,10 @@ from flax import traverse_util
 from t5x.examples.t5 import network
 
 from prompt_jax.errors import UserError
-from prompt_jax.models.t5 import T5
-from prompt_jax.prompts.adept import ADePT
-from prompt_jax.prompts.deep_prompt import DeepPrompt
-from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.models.t5.t5 import T5
+from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
+from prompt_jax.prompts.methods.input.adept import ADePT
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.tables import Mlp
 from prompt_jax.t5x.names import from_t5x, is_ours, logical_axes, to_t5x
 from prompt_jax.testing import tiny

@@ -21,10 +21,11 @@ pytest.importorskip('t5x.version', reason='T5X is not importable: see docs/t5x.m
 from flax import serialization, traverse_util
 
 import prompt_jax
+from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import embedded_folder, load_backbone
+from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
 from prompt_jax.checkpoints.prompt_file import load_prompt
-from prompt_jax.checkpoints.t5x_checkpoint import open_checkpoint
-from prompt_jax.cli import config, tuned
+from prompt_jax.configuration import config
 from prompt_jax.data.vocabulary import FILE_NAME
 from prompt_jax.inference.score import score
 from prompt_jax.main import main
@@ -165,7 +166,7 @@ def trained(t5x_scripts) -> pathlib.Path:
 
 def our_scores(prompt_file: pathlib.Path) -> dict[str, float]:
   """The same scores by our own functions, from the prompt file alone."""
-  ready = tuned.load('embedded', str(prompt_file), 'float32')
+  ready = loading.load('embedded', str(prompt_file), 'float32')
   vocabulary = ready.backbone.vocabulary
   words = ['sun', 'moon', 'river', 'stone']
   rows = {f'{a} {b}': 'yes' if a == b else 'no' for a in words for b in words}

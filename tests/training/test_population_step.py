@@ -7,15 +7,15 @@ import numpy as np
 import optax
 import pytest
 
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
-from prompt_jax.prompts.deep_prompt import DeepPrompt
 from prompt_jax.prompts.initialise import initialise_prompt, without_initializers
 from prompt_jax.prompts.initializers import SampledVocabulary, Uniform, Zeros
-from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.tables import Plain
+from prompt_jax.stacking import alike, mapped
 from prompt_jax.testing import tiny
-from prompt_jax.together import alike, mapped
 from prompt_jax.training import optim, schedules
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.partition import split

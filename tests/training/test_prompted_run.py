@@ -12,9 +12,9 @@ from prompt_jax.checkpoints.fingerprint import fingerprint
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.data.example import Example
 from prompt_jax.data.packing import PackedStream, Slots
-from prompt_jax.models.t5 import T5
+from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
-from prompt_jax.prompts.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.testing import tiny
 from prompt_jax.training import losses, optim, partition
 from prompt_jax.training.loop import train

@@ -10,11 +10,11 @@ import numpy as np
 from rich.console import Console
 from toy_model import H, ToyModel, U, V, toy_batch, toy_variables
 
-from prompt_jax import processes
 from prompt_jax.checkpoints.fingerprint import fingerprint
 from prompt_jax.data.example import Example
 from prompt_jax.data.packing import PackedStream, Slots
 from prompt_jax.errors import UserError
+from prompt_jax.runtime import processes
 from prompt_jax.sharding import placement
 from prompt_jax.training import losses, optim
 from prompt_jax.training.loop import train, train_together

@@ -1,0 +1,101 @@
+"""A model folder of ours: a frozen model's architecture, weights and vocabulary.
+
+config.json          {"format": "prompt_jax", "name": ..., "architecture": {T5Config fields},
+                      "crc32": {array: checksum of its bytes}}
+model.safetensors    the tree of `models.t5.T5`, names joined with "/"
+sentencepiece.model  the vocabulary (absent for byte models)
+card.md              where it comes from (optional)
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from prompt_jax.checkpoints import json_file
+from prompt_jax.checkpoints.check import compare, expected_shapes
+from prompt_jax.checkpoints.formats import safetensors_file
+from prompt_jax.checkpoints.leaf import Leaves
+from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.data.vocabulary import (
+  FILE_NAME,
+  ByteVocabulary,
+  SentencePieceVocabulary,
+  Vocabulary,
+)
+from prompt_jax.errors import UserError
+from prompt_jax.models.t5.config import T5Config
+
+CONFIG = 'config.json'
+WEIGHTS = 'model.safetensors'
+FORMAT = 'prompt_jax'
+
+
+def architecture(folder: pathlib.Path, about: Mapping[str, Any]) -> T5Config:
+  """The architecture that a folder's config.json tells.
+
+  Raises:
+    UserError: it tells none, or is not one of ours.
+  """
+  if about.get('format') != FORMAT:
+    raise UserError(
+      f'{folder / CONFIG} does not say "format": "{FORMAT}": this is another kind of model'
+    )
+  try:
+    return T5Config(**about['architecture'])
+  except (KeyError, TypeError, ValueError, UserError) as error:
+    raise UserError(f'{folder / CONFIG}: no valid architecture: {error}') from None
+
+
+def leaves(folder: pathlib.Path, config: T5Config, about: Mapping[str, Any]) -> Leaves:
+  """The parameters by path, unread; those that config.json has a checksum of are held to it.
+
+  Raises:
+    UserError: the file is missing or damaged, or has another tree; both are listed.
+  """
+  found = safetensors_file.leaves(folder / WEIGHTS, about.get('crc32'))
+  shapes = {path: leaf.shape for path, leaf in found.items()}
+  compare(expected_shapes(config), shapes, f'{folder / WEIGHTS}: the arrays')
+  return found
+
+
+def vocabulary(folder: pathlib.Path, about: Mapping[str, Any]) -> Vocabulary:
+  """The vocabulary of a folder, as its config.json describes it."""
+  settings = about.get('vocabulary', {})
+  if settings.get('kind') == 'bytes':
+    return ByteVocabulary(extra_ids=settings['extra_ids'])
+  return SentencePieceVocabulary(folder / FILE_NAME, extra_ids=settings.get('extra_ids', 100))
+
+
+def save(
+  folder: pathlib.Path,
+  name: str,
+  config: T5Config,
+  arrays: Iterable[tuple[str, np.ndarray]],
+  dtypes: Mapping[str, np.dtype],
+  words: Vocabulary,
+) -> None:
+  """Writes a folder; config.json comes last, so that a folder that has it is whole.
+
+  Args:
+    folder: made if absent; an older model in it is replaced.
+    name: for people.
+    config: the architecture.
+    arrays: its leaves by path, in the order of `dtypes`; taken one at a time.
+    dtypes: of each of them.
+    words: the vocabulary, copied into the folder.
+  """
+  shapes = expected_shapes(config)
+  about: dict[str, Any] = {'format': FORMAT, 'name': name}
+  about['architecture'] = dataclasses.asdict(config)
+  about['vocabulary'] = {'extra_ids': words.extra_ids}
+  if isinstance(words, SentencePieceVocabulary):
+    about['vocabulary']['kind'] = 'sentencepiece'
+    write_atomically(folder / FILE_NAME, pathlib.Path(words.path).read_bytes())
+  else:
+    about['vocabulary']['kind'] = 'bytes'
+  layout = {path: (shapes[path], dtype) for path, dtype in dtypes.items()}
+  about['crc32'] = safetensors_file.write(folder / WEIGHTS, layout, arrays)
+  json_file.write(folder / CONFIG, about)

@@ -1,0 +1,210 @@
+"""Folders of Hugging Face PEFT: adapter_config.json and adapter_model.safetensors.
+
+The rows or keys and values are one matrix, `prompt_embeddings`. Reading and writing need neither
+PEFT nor torch. What PEFT makes of the matrix on a T5 was read in its code (0.21,
+`peft_model.py: get_prompt, PeftModelForSeq2SeqLM.forward`), and the tests run it:
+
+- Prompt tuning and P-tuning: [P * submodules, H]. The first P rows go before the encoder's input;
+  the others, which PEFT's default of 2 submodules gives a T5, are read by nothing.
+- Prefix tuning: [P, layers * 2 * N * D], keys and then values of each layer, for the decoder's self
+  attention only. With 2 submodules PEFT doubles the 2 * layers blocks and then deals out four a
+  layer, of which two are used: layer l gets the keys and values of layer 2 l mod layers. With an
+  even number of layers, layers l and l + layers / 2 so share theirs. With 1 submodule the cross
+  attention of a T5 appends to the same cache; nothing trained so means anything here.
+"""
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from prompt_jax.checkpoints import json_file
+from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.prompt_formats.foreign import DecoderKeysValues, Found, Rows, checked
+from prompt_jax.errors import UserError
+
+CONFIG = 'adapter_config.json'
+WEIGHTS = 'adapter_model.safetensors'
+PICKLED = 'adapter_model.bin'
+TENSOR = 'prompt_embeddings'
+TASK = 'SEQ_2_SEQ_LM'
+ROWS = ('PROMPT_TUNING', 'P_TUNING')
+PREFIX = 'PREFIX_TUNING'
+
+
+def read_peft(folder: str | os.PathLike) -> Found:
+  """A prompt from a PEFT folder.
+
+  Raises:
+    UserError: a file is missing or damaged, they contradict each other, or PEFT means something by
+      them that a T5 of this package cannot do.
+  """
+  folder = pathlib.Path(folder)
+  config = json_file.read(folder / CONFIG)
+  kind = config.get('peft_type')
+  if kind not in (*ROWS, PREFIX):
+    raise UserError(
+      f'{str(folder / CONFIG)!r} is of peft_type {kind!r}; only {", ".join((*ROWS, PREFIX))} '
+      'can be imported.'
+    )
+  if config.get('task_type') != TASK:
+    raise UserError(
+      f'{str(folder / CONFIG)!r} has task_type {config.get("task_type")!r}; a prompt of a T5 has '
+      f'{TASK!r}. Prompts of other kinds of models mean nothing to it.'
+    )
+  length = _number(folder, config, 'num_virtual_tokens')
+  # PEFT itself takes 2 for sequence to sequence models where nothing is said.
+  copies = _number(folder, config, 'num_transformer_submodules', default=2)
+  matrix = _matrix(folder)
+  prompt: Rows | DecoderKeysValues
+  if kind == PREFIX:
+    prompt = _prefix(folder, config, matrix, length, copies)
+  else:
+    width = config.get('token_dim')
+    values = checked(matrix, folder / WEIGHTS, (length * copies, width))
+    prompt = Rows(values[:length])
+  return Found(
+    prompt=prompt,
+    form=f'PEFT {kind}',
+    path=str(folder / WEIGHTS),
+    base_model=config.get('base_model_name_or_path'),
+  )
+
+
+def write_peft(
+  folder: str | os.PathLike,
+  prompt: Rows | DecoderKeysValues,
+  *,
+  base_model: str | None,
+  layers: int,
+  heads: int,
+) -> None:
+  """Writes a folder for `peft.PeftModel.from_pretrained`.
+
+  Args:
+    folder: is made.
+    prompt: rows before the input, or keys and values of the decoder.
+    base_model: what the configuration calls the model; `AutoPeftModel` loads it by that name.
+    layers: of the decoder.
+    heads: N.
+
+  Raises:
+    UserError: PEFT cannot say what the prompt says, or the folder cannot be written.
+  """
+  folder = pathlib.Path(folder)
+  kind: dict[str, Any]
+  if isinstance(prompt, Rows):
+    if prompt.placement != 'before':
+      raise UserError(
+        f'The prompt has its rows at {prompt.placement!r}; PEFT puts rows before the input only. '
+        'Export it with --to=npy, or tune it with placement "before".'
+      )
+    matrix = prompt.values
+    length, width = matrix.shape
+    kind = {
+      'peft_type': ROWS[0],
+      'token_dim': width,
+      'num_transformer_submodules': 1,
+      'prompt_tuning_init': 'RANDOM',
+    }
+  else:
+    matrix = _prefix_matrix(prompt.values)
+    _, _, length, _, head_width = prompt.values.shape
+    kind = {
+      'peft_type': PREFIX,
+      'token_dim': heads * head_width,
+      'num_transformer_submodules': 2,
+      'prefix_projection': False,
+    }
+  config = {
+    **kind,
+    'task_type': TASK,
+    'inference_mode': True,
+    'base_model_name_or_path': base_model,
+    'num_virtual_tokens': length,
+    'num_layers': layers,
+    'num_attention_heads': heads,
+  }
+  tensors = {TENSOR: np.ascontiguousarray(matrix, np.float32)}
+  # The configuration last: a folder without it is none.
+  write_atomically(folder / WEIGHTS, safetensors.numpy.save(tensors, {'format': 'pt'}))
+  json_file.write(folder / CONFIG, config)
+
+
+def _prefix(
+  folder: pathlib.Path, config: dict[str, Any], matrix: np.ndarray, length: int, copies: int
+) -> DecoderKeysValues:
+  """Which keys and values PEFT gives each of a T5's decoder layers."""
+  if copies != 2:
+    raise UserError(
+      f'{str(folder / CONFIG)!r} has num_transformer_submodules {copies}: PEFT then lets the '
+      "cross attention of a T5 write into the prefix's cache, which is no prefix tuning. Train it "
+      "with 2, PEFT's default."
+    )
+  layers, heads, width = (
+    _number(folder, config, name) for name in ('num_layers', 'num_attention_heads', 'token_dim')
+  )
+  if width % heads:
+    raise UserError(f'{str(folder / CONFIG)!r}: token_dim {width} is not for {heads} heads.')
+  values = checked(matrix, folder / WEIGHTS, (length, layers * 2 * width))
+  dealt = values.reshape(length, layers, 2, heads, width // heads).transpose(1, 2, 0, 3, 4)
+  return DecoderKeysValues(np.ascontiguousarray(dealt[_dealt_to(layers)]))
+
+
+def _prefix_matrix(values: np.ndarray) -> np.ndarray:
+  """The matrix [P, L * 2 * N * D] that PEFT deals out as `values` [L, 2, P, N, D]."""
+  layers, _, length = values.shape[:3]
+  source = _dealt_to(layers)
+  matrix = np.zeros_like(values)
+  matrix[source] = values
+  if not np.array_equal(matrix[source], values):
+    raise UserError(
+      f"PEFT gives layers l and l + {layers // 2} of a T5's decoder the same keys and values (a "
+      f'decoder of {layers} layers, an even number); this prompt has its own in every layer. Keep '
+      'the prompt file of this package.'
+    )
+  return matrix.transpose(2, 0, 1, 3, 4).reshape(length, -1)
+
+
+def _dealt_to(layers: int) -> np.ndarray:
+  """int[layers] the layer of the matrix whose keys and values each layer of a decoder gets."""
+  return 2 * np.arange(layers) % layers
+
+
+def _number(
+  folder: pathlib.Path, config: dict[str, Any], name: str, default: int | None = None
+) -> int:
+  value = config.get(name)
+  value = default if value is None else value
+  if not isinstance(value, int) or value < 1:
+    raise UserError(
+      f'{str(folder / CONFIG)!r} has {name} {value!r}; expected a whole number of at least 1. Save '
+      'the adapter again with PeftModel.save_pretrained.'
+    )
+  return value
+
+
+def _matrix(folder: pathlib.Path) -> np.ndarray:
+  path = folder / WEIGHTS
+  if not path.is_file():
+    old = f' {PICKLED} is there, a pickle:' if (folder / PICKLED).is_file() else ''
+    raise UserError(
+      f'{str(folder)!r} has no {WEIGHTS}.{old} save the adapter again with '
+      'PeftModel.save_pretrained(folder, safe_serialization=True).'
+    )
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      names = list(file.keys())
+      if TENSOR in names:
+        return file.get_tensor(TENSOR)
+  except (safetensors.SafetensorError, OSError, ValueError, TypeError) as e:
+    raise UserError(
+      f'{str(path)!r} is damaged or no safetensors file ({e}). Copy it again.'
+    ) from None
+  raise UserError(
+    f'{str(path)!r} holds {", ".join(names[:5]) or "nothing"}; expected {TENSOR!r}. Give the '
+    'folder of a prompt.'
+  )

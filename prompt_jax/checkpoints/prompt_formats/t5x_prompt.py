@@ -1,0 +1,69 @@
+"""The prompt in a whole checkpoint of T5X, which has it between the model's own parameters.
+
+Of the model nothing is read, but for what one msgpack file holds with it. The rows of prompt tuning
+are where google-research/prompt-tuning has them; the trainer inside T5X puts them there too.
+"""
+
+import numpy as np
+
+from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
+from prompt_jax.checkpoints.leaf import Leaves
+from prompt_jax.checkpoints.prompt_formats.foreign import PARAMETER, Found, Rows, checked, is_prompt
+from prompt_jax.errors import UserError
+
+NAME = '/'.join(PARAMETER)
+STEP = 'state/step'
+# Where the trainer inside T5X has the parameters of every other method.
+METHOD = ('prompt/', 'prompt_constants/')
+SHOWN = 5
+
+
+def read_t5x(place: str) -> Found:
+  """The rows of prompt tuning [P, H].
+
+  Args:
+    place: see `open_checkpoint`.
+
+  Raises:
+    UserError: there is no such checkpoint, it is damaged, or holds no such prompt; what it holds
+      instead is listed.
+  """
+  checkpoint = open_checkpoint(place, (STEP, *(f'target/{name}' for name in (NAME, *METHOD))))
+  found, step = checkpoint.target, _step(checkpoint.leaves)
+  if found.keys() != {NAME}:
+    raise UserError(_other(checkpoint.where, step, found or open_checkpoint(place).target))
+  where = f'{checkpoint.where}: {NAME}'
+  rows = Rows(checked(found[NAME].read(), where, (None, None)))
+  return Found(prompt=rows, form=f'T5X, {checkpoint.form}', path=where, step=step)
+
+
+def _step(leaves: Leaves) -> int | None:
+  if STEP not in leaves:
+    return None
+  # Not `read`, which takes floats only.
+  step = np.empty(leaves[STEP].shape, leaves[STEP].dtype)
+  leaves[STEP].fill(step)
+  return int(step)
+
+
+def _other(where: str, step: int | None, found: Leaves) -> str:
+  """What is there in place of rows before the encoder's input."""
+  prompts = [path for path in sorted(found) if is_prompt(path)]
+  shown = prompts or sorted(found)
+  listed = ', '.join(f'{path} {list(found[path].shape)}' for path in shown[:SHOWN])
+  listed += f' and {len(shown) - SHOWN} more' if len(shown) > SHOWN else ''
+  if not prompts:
+    return (
+      f'{where} holds a model and no prompt: {listed}. A prompt would be at {NAME}; give the '
+      'checkpoint of a run that trained one.'
+    )
+  if any(path.startswith(METHOD) for path in prompts):
+    return (
+      f'{where} holds a prompt whose method is not in the checkpoint: {listed}. Its run wrote a '
+      f'prompt file, which says it: prompts/checkpoint_{step}.safetensors beside the checkpoint. '
+      'Use that as it is.'
+    )
+  return (
+    f"{where} holds {listed}; expected {NAME}, rows before the encoder's input. Prompts of every "
+    'layer and of several tasks cannot be imported.'
+  )

@@ -1,0 +1,116 @@
+"""`prompt-jax export`: a prompt file in the form of another library."""
+
+import os
+import pathlib
+from typing import cast
+
+from rich.console import Console
+
+from prompt_jax import loading
+from prompt_jax.checkpoints.prompt_formats.foreign import DecoderKeysValues, Rows, plain
+from prompt_jax.checkpoints.prompt_formats.merged_t5x import merged, write_merged
+from prompt_jax.checkpoints.prompt_formats.npy import numpy_checkpoint_path, write_npy
+from prompt_jax.checkpoints.prompt_formats.peft import write_peft
+from prompt_jax.errors import UserError
+from prompt_jax.evaluation.report import progress
+from prompt_jax.injections import Placement
+from prompt_jax.prompts.base import PromptMethod, materialise
+
+# What google-research/prompt-tuning calls the placements, in its gin files.
+COMBINE: dict[Placement, str] = {
+  'before': 'prefix_prompt',
+  'after_bos': 'prefix_prompt_after_bos',
+  'before_eos': 'suffix_prompt',
+  'after_eos': 'suffix_prompt with before_eos = False',
+}
+
+
+def export(
+  file: str,
+  destination: str,
+  to: str,
+  *,
+  model: str | None = None,
+  vocabulary: str | None = None,
+  base_model: str | None = None,
+) -> None:
+  """Writes a prompt file in the form of another library.
+
+  Args:
+    file: the prompt file.
+    destination: the file or folder to write, which does not exist yet.
+    to: "npy", "numpy_checkpoints", "t5x" or "peft".
+    model: the model it was tuned on; None for the recorded one.
+    vocabulary: see `load_backbone`.
+    base_model: what PEFT calls the model; None for the recorded name.
+
+  Raises:
+    UserError: the form cannot hold such a prompt, or the destination exists.
+  """
+  if base_model and to != 'peft':
+    raise UserError('--base_model is what PEFT calls the model; it goes with --to=peft only.')
+  console = Console()
+  place = pathlib.Path(destination)
+  ready = loading.load(model, file, 'float32', vocabulary)
+  prompt = _plain(ready, file)
+  step = ready.metadata.get('step') or 0
+  if to == 'peft':
+    _refuse_existing(place)
+    config = ready.backbone.config
+    name = base_model or ready.metadata['base_model']
+    write_peft(
+      place, prompt, base_model=name, layers=config.num_decoder_layers, heads=config.num_heads
+    )
+    console.print(f'PEFT folder: {place}', soft_wrap=True, highlight=False)
+    return
+  if not isinstance(prompt, Rows):
+    raise UserError(
+      f'{file!r} holds keys and values; --to={to} knows only rows before the input. Use --to=peft.'
+    )
+  if to == 't5x':
+    place = place / f'checkpoint_{step}'
+    _refuse_existing(place)
+    _merge(ready, prompt, place, step, console)
+  else:
+    place = numpy_checkpoint_path(place, step) if to == 'numpy_checkpoints' else place
+    _refuse_existing(place)
+    write_npy(place, prompt)
+  console.print(f'{to}: {place}', soft_wrap=True, highlight=False)
+  if prompt.placement != 'before':
+    console.print(
+      f'The file does not say where the rows go ({prompt.placement}). In google-research/'
+      f'prompt-tuning: combine = {COMBINE[prompt.placement]}; here: import --placement.',
+      soft_wrap=True, highlight=False,
+    )  # fmt: skip
+
+
+def _plain(ready: loading.Tuned, file: str) -> Rows | DecoderKeysValues:
+  """The numbers of the prompt, as far as another library can use them."""
+  method, config = ready.model.prompt, ready.backbone.config
+  if method is None:
+    raise UserError(
+      f'{file!r} holds weights of the model, not a prompt; there is nothing to export.'
+    )
+  injections = materialise(
+    cast(PromptMethod, method),
+    ready.variables['params']['prompt'],
+    ready.variables['constants'].get('prompt', {}),
+    encoder=config.encoder_dims,
+    decoder=config.decoder_dims,
+  )
+  return plain(injections, type(method).__name__)
+
+
+def _merge(
+  ready: loading.Tuned, prompt: Rows, place: pathlib.Path, step: int, console: Console
+) -> None:
+  arrays = merged(ready.backbone.params, prompt.values)
+  with progress(len(arrays), 'arrays', console) as advance:
+    write_merged(place, arrays, step, advance)
+
+
+def _refuse_existing(place: pathlib.Path) -> None:
+  if os.path.isdir(place) and not any(place.iterdir()):
+    return
+  if os.path.exists(place):
+    raise UserError(f'{str(place)!r} exists already. Give another name, or remove it first.')

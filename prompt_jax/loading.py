@@ -1,0 +1,295 @@
+"""A model and what was tuned on it, from files: for the verbs that use a prompt."""
+
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import safetensors
+from flax import traverse_util
+from flax.errors import FlaxError
+
+from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, load_backbone
+from prompt_jax.checkpoints.method import build
+from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt
+from prompt_jax.checkpoints.source import find
+from prompt_jax.errors import UserError
+from prompt_jax.models.attention.kernel import check_device
+from prompt_jax.models.t5.config import T5Config, with_dropout
+from prompt_jax.models.t5.t5 import T5
+from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompts.base import placeholder
+from prompt_jax.runtime import processes
+from prompt_jax.runtime.default_device import default_device
+from prompt_jax.sharding.placement import Placement
+
+Tree = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseModel:
+  """The model that a run begins with, and how it is held.
+
+  Attributes:
+    model: see `load_backbone`; None for the one that a prompt file names, else "embedded".
+    vocabulary: see `load_backbone`; None for the one that a prompt file names, if any.
+    dtype: see `load_backbone`.
+    weights: see `load_backbone`.
+    query_chunk: see `models.config.T5Config`.
+    scores_dtype: see `models.config.T5Config`.
+    attention: see `models.config.T5Config`.
+  """
+
+  model: str | None = None
+  vocabulary: str | None = None
+  dtype: str | None = None
+  weights: str | None = None
+  query_chunk: int | None = None
+  scores_dtype: str = 'float32'
+  attention: str = 'plain'
+
+  @property
+  def name(self) -> str:
+    """What `load_backbone` is told."""
+    return self.model or EMBEDDED
+
+  def of_prompt(self, metadata: Mapping[str, Any]) -> 'BaseModel':
+    """The same of the model that a prompt file names, where none is given."""
+    if self.model is not None:
+      return self
+    vocabulary = self.vocabulary or metadata.get('vocabulary_file')
+    return dataclasses.replace(self, model=metadata.get('model'), vocabulary=vocabulary)
+
+  def check_divides(self, placement: Placement | None, rows: int | None = None) -> None:
+    """Looks at the shapes of the model, before it is read.
+
+    Args:
+      placement: the mesh; None for one device, which refuses nothing.
+      rows: see `Placement.check`.
+
+    Raises:
+      UserError: it does not divide over the mesh; with the nearest mesh that works.
+    """
+    if placement is not None:
+      _, leaves = find(self.name, self.vocabulary).model()
+      placement.check({path: leaf.shape for path, leaf in leaves.items()}, rows)
+
+  def load(self, placement: Placement | None, dropout: float = 0.0) -> Backbone:
+    """The model, on the mesh where there is one; `dropout` is its probability of it.
+
+    Raises:
+      UserError: a kernel for another kind of device than this, or as `load_backbone`; or a model
+        that it does not take.
+    """
+    check_device(self.attention, default_device())
+    place = {'place': placement.put_backbone_leaf} if placement else {}
+    backbone = load_backbone(
+      self.name,
+      self.dtype,
+      vocabulary=self.vocabulary,
+      weights=self.weights,
+      **place,  # type: ignore[arg-type]
+    )
+    return dataclasses.replace(backbone, config=self.configured(backbone.config, dropout))
+
+  def configured(self, config: T5Config, dropout: float) -> T5Config:
+    """An architecture that computes as the settings say."""
+    return dataclasses.replace(
+      with_dropout(config, dropout),
+      query_chunk=self.query_chunk,
+      scores_dtype=self.scores_dtype,
+      attention=self.attention,
+    )
+
+
+class Tuned(NamedTuple):
+  """A model ready to be called as `model.apply(variables, ...)`.
+
+  Attributes:
+    model: the backbone and its prompt, or the bare backbone.
+    variables: "params" and "constants", on the device.
+    backbone: as loaded.
+    metadata: of the prompt file; {} without one.
+  """
+
+  model: PromptedT5
+  variables: dict[str, Tree]
+  backbone: Backbone
+  metadata: dict[str, Any]
+
+
+class _Read(NamedTuple):
+  """A file of what was tuned, and of which kind it is."""
+
+  kind: str
+  saved: Prompt
+
+
+def load(
+  model: str | None,
+  prompt_file: str | None,
+  dtype: str | None = None,
+  vocabulary: str | None = None,
+  weights: str | None = None,
+) -> Tuned:
+  """Reads a model and, if given, a prompt file (or the weights of a model-tuning run).
+
+  Args:
+    model: see `load_backbone`; None for the one the prompt file names, else "embedded".
+    prompt_file: None for the bare model.
+    dtype: see `load_backbone`.
+    vocabulary: see `load_backbone`; None for the one the prompt file names, if any.
+    weights: see `load_backbone`.
+
+  Raises:
+    UserError: a file is missing or damaged, or the prompt belongs to another model.
+  """
+  base = BaseModel(model, vocabulary, dtype, weights)
+  return load_all(base, [prompt_file] if prompt_file is not None else [], None)[0]
+
+
+def load_all(base: BaseModel, files: Sequence[str], placement: Placement | None) -> list[Tuned]:
+  """Prompts on one model, which is read and held once; the bare model without any file.
+
+  Args:
+    base: the model.
+    files: prompt files; one may also hold tuned weights. The first of several processes reads them.
+    placement: the mesh over which the model is to lie; None for one device.
+
+  Raises:
+    UserError: a file is missing or damaged, twice there, holds weights among several, or belongs to
+      another model than the first; the model does not divide over the mesh.
+  """
+  twice = [f for f, n in collections.Counter(map(os.path.abspath, files)).items() if n > 1]
+  if twice:
+    raise UserError(f'{twice[0]} is given twice; a prompt counts once.')
+  read = processes.from_first(lambda: [_read(file) for file in files])
+  whole = [file for file, found in zip(files, read, strict=True) if found.kind == 'weights']
+  if whole and len(files) > 1:
+    raise UserError(
+      f'{whole[0]} holds the weights of a model of its own, and several prompts are evaluated on '
+      'one frozen model. Give it alone.'
+    )
+  if whole and base.weights:
+    raise UserError(
+      f'{whole[0]} holds weights that were trained, which stay as they are: leave WEIGHTS out.'
+    )
+  if read:
+    base = base.of_prompt(read[0].saved.metadata)
+  base.check_divides(placement)
+  backbone = base.load(placement)
+  if not files:
+    ready = _ready(backbone, None, {'backbone': backbone.params}, {}, placement)
+    return [Tuned(*ready, backbone, {})]
+  return [_attached(backbone, f, *found, placement) for f, found in zip(files, read, strict=True)]
+
+
+def attach(
+  backbone: Backbone,
+  prompt_file: str | os.PathLike[str],
+  placement: Placement | None = None,
+) -> Tuned:
+  """A model with what a file holds for it, which the first of several processes reads.
+
+  Args:
+    backbone: the model.
+    prompt_file: a prompt, or weights.
+    placement: the mesh over which the model lies; None for one device.
+
+  Raises:
+    UserError: the file is missing or damaged, or was made for another model.
+  """
+  read = processes.from_first(lambda: _read(prompt_file))
+  return _attached(backbone, prompt_file, *read, placement)
+
+
+def _attached(
+  backbone: Backbone,
+  prompt_file: str | os.PathLike[str],
+  kind: str,
+  saved: Prompt,
+  placement: Placement | None,
+) -> Tuned:
+  check_model(
+    saved,
+    base_model=backbone.name,
+    fingerprint=backbone.fingerprint,
+    width=backbone.config.emb_dim,
+    path=prompt_file,
+  )
+  method, params, constants = _parts(saved, kind, backbone)
+  if kind == 'prompt':
+    _check_parameters(method, saved, backbone, prompt_file)
+  ready = _ready(backbone, method, params, constants, placement)
+  return Tuned(*ready, backbone, saved.metadata)
+
+
+def _read(prompt_file: str | os.PathLike[str]) -> _Read:
+  kind = kind_of(prompt_file)
+  return _Read(kind, load_prompt(prompt_file, kind))
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+  """ "prompt" or "weights". Whatever is wrong with the file, `load_prompt` tells."""
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      return json.loads(file.metadata()['prompt_jax'])['kind']
+  except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError):
+    return 'prompt'
+
+
+def _check_parameters(
+  method: Any, saved: Prompt, backbone: Backbone, path: str | os.PathLike[str]
+) -> None:
+  """Refuses a file whose numbers are not those of the method it names."""
+  if method is None:
+    raise UserError(
+      f'The prompt file {str(path)!r} does not say how its method is built ("method_config"). '
+      'Train it again.'
+    )
+  cfg = backbone.config
+  variables = {'params': saved.params, 'constants': saved.constants}
+  context = placeholder(cfg.encoder_dims, cfg.decoder_dims)
+  try:
+    jax.eval_shape(method.apply, variables, context)
+  except FlaxError as e:  # a parameter that is missing or of another shape
+    what = ' '.join(str(e).split()).split(' (https:')[0]
+    raise UserError(
+      f'The prompt file {str(path)!r} does not hold the parameters of its method, '
+      f'{type(method).__name__}: {what} Copy it again, or train it again.'
+    ) from None
+
+
+def _parts(saved: Prompt, kind: str, backbone: Backbone) -> tuple[Any, Tree, Tree]:
+  """(method, params of the whole model, constants)."""
+  method = build(saved.metadata.get('method_config'))
+  if kind == 'prompt':
+    return method, {'backbone': backbone.params, 'prompt': saved.params}, saved.constants
+  # Weights replace the leaves that trained; the rest is the model's own.
+  flat = traverse_util.flatten_dict({'backbone': backbone.params})
+  flat.update(traverse_util.flatten_dict(saved.params))
+  return method, traverse_util.unflatten_dict(flat), saved.constants
+
+
+def _ready(
+  backbone: Backbone,
+  method: Any,
+  params: Tree,
+  constants: Tree,
+  placement: Placement | None,
+) -> tuple[PromptedT5, dict[str, Tree]]:
+  model = PromptedT5(T5(backbone.config), method)
+  if placement is None:
+    return model, jax.device_put(variables_of(params, constants))
+  params, constants = placement.put_params(params), placement.put_rest(constants)
+  return model, variables_of(params, constants)
+
+
+def command(prompt_file: pathlib.Path, model: str) -> str:
+  """The command that applies what was tuned to a line of the user's own."""
+  named = '' if model == EMBEDDED else f' --model {model}'
+  return f"prompt-jax infer --prompt_file {prompt_file}{named} 'a line of your own'"

@@ -1,0 +1,214 @@
+"""The parts of a T5 layer, with T5X's numerics and parameter names.
+
+T5 scales no attention logits by 1/sqrt(D) (it is folded into the initialisation of the query
+kernel), normalises by root mean square without a bias, and has no biases in its matrices.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from prompt_jax.models.attention.attend import KeysValues, attend
+from prompt_jax.models.attention.constraint import constrained
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.int8 import Matrix, kernel_parts
+
+Array = jax.Array
+
+_kernel_init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
+_relpos_init = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
+_ACTIVATIONS = {'gelu': nn.gelu, 'relu': nn.relu, 'linear': lambda x: x}
+# What a layer keeps for its backward pass by these names; all else (norms, activations, dropout,
+# and in bfloat16 the attention weights) is cheaper to compute again than to store and read.
+KEPT = ('projected', 'weights', 'residual', 'mlp_input')
+
+
+class RMSNorm(nn.Module):
+  """x / sqrt(mean(x^2) + 1e-6) * scale, computed in float32 (T5X `LayerNorm`)."""
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-6)
+    return y.astype(x.dtype) * scale.astype(x.dtype)
+
+
+def _matmul(x: Array, kernel: Matrix, dtype: jax.typing.DTypeLike) -> Array:
+  """[..., S, I] @ [I, O] in a dtype, the kernel cast to that of x; as one matrix where free.
+
+  On a CPU the kernel's gradient then needs no transposed copies, a quarter of the time of a step
+  that trains everything. 16 rows are whole tiles of a TPU, which would have to move others.
+  """
+  rows = x.reshape(-1, x.shape[-1]) if x.shape[-2] % 16 == 0 else x
+  matrix, scale = kernel_parts(kernel, x.dtype)
+  y = jnp.matmul(rows, matrix, preferred_element_type=dtype)
+  y = y if scale is None else (y * scale).astype(dtype)
+  return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+class Dense(nn.Module):
+  """x @ kernel; the kernel is cast to the dtype of x. `scale` multiplies its initial value."""
+
+  features: int
+  scale: float = 1.0
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    init = lambda *args: _kernel_init(*args) * self.scale
+    return _matmul(x, self.param('kernel', init, (x.shape[-1], self.features)), x.dtype)
+
+
+class LogitsDense(nn.Module):
+  """The untied output layer: float32 logits whatever the dtype of x."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    kernel = self.param('kernel', _kernel_init, (x.shape[-1], self.features))
+    return constrained(_matmul(x, kernel, jnp.float32), 'batch', 'length', 'vocab')
+
+
+def relative_buckets(
+  query: Array, key: Array, unbiased: Array | None, *, bidirectional: bool, cfg: T5Config
+) -> Array:
+  """Bucket of the distance from each query position to each key position.
+
+  Half of the buckets are exact distances, the other half logarithmic up to
+  `cfg.relpos_max_distance` (Raffel et al. 2020, section 2.1).
+
+  Args:
+    query: int32[..., Q] positions.
+    key: int32[..., K] positions.
+    unbiased: bool[..., K] keys without a bias: they get a bucket outside the table.
+    bidirectional: buckets for keys after the query too.
+    cfg: the architecture.
+
+  Returns:
+    int32[..., Q, K].
+  """
+  relative = key[..., None, :] - query[..., :, None]
+  count = cfg.relpos_buckets // 2 if bidirectional else cfg.relpos_buckets
+  offset = jnp.where(relative > 0, count, 0) if bidirectional else 0
+  distance = jnp.abs(relative) if bidirectional else jnp.maximum(-relative, 0)
+  exact = count // 2
+  # The epsilon keeps exact powers in their own bucket under float32 rounding, as in T5X.
+  ratio = jnp.log(distance.astype(jnp.float32) / exact + jnp.finfo(jnp.float32).eps)
+  ratio = ratio / jnp.log(cfg.relpos_max_distance / exact) * (count - exact)
+  large = jnp.minimum(exact + ratio.astype(jnp.int32), count - 1)
+  bucket = offset + jnp.where(distance < exact, distance, large)
+  if unbiased is None:
+    return bucket
+  return jnp.where(unbiased[..., None, :], cfg.relpos_buckets, bucket)
+
+
+class RelativeBias(nn.Module):
+  """A learned number per head and bucket, added to attention logits."""
+
+  cfg: T5Config
+
+  @nn.compact
+  def __call__(self, buckets: Array) -> Array:
+    """int32[..., Q, K] -> float32[B|1, N, Q, K]; a bucket outside the table gives 0."""
+    shape = (self.cfg.num_heads, self.cfg.relpos_buckets)
+    table = self.param('rel_embedding', _relpos_init, shape).astype(jnp.float32)
+    bias = jnp.take(table, buckets, axis=1, mode='fill', fill_value=0)  # [N, ..., Q, K]
+    return bias[None] if buckets.ndim == 2 else jnp.moveaxis(bias, 0, 1)
+
+
+class Attention(nn.Module):
+  """Multi-head attention. Project keys and values with `keys_values`, then call.
+
+  `may_fuse` where `T5Config.attention` decides; other attention is plain.
+  """
+
+  cfg: T5Config
+  deterministic: bool
+  may_fuse: bool = False
+
+  def setup(self):
+    joined = self.cfg.num_heads * self.cfg.head_dim
+    self.query = Dense(joined, scale=self.cfg.head_dim**-0.5)
+    self.key = Dense(joined)
+    self.value = Dense(joined)
+    self.out = Dense(self.cfg.emb_dim)
+    self.dropout = nn.Dropout(self.cfg.dropout_rate, broadcast_dims=(-2,))
+
+  def _heads(self, x: Array) -> Array:
+    # Named before the split: a last axis of D = 64 would be padded to 128 in a TPU's memory.
+    x = checkpoint_name(x, 'projected')
+    x = x.reshape(*x.shape[:-1], self.cfg.num_heads, self.cfg.head_dim)
+    return constrained(x, 'batch', 'length', 'heads', 'kv')
+
+  def keys_values(self, x: Array) -> KeysValues:
+    return self._heads(self.key(x)), self._heads(self.value(x))
+
+  def __call__(
+    self, x: Array, groups: Sequence[KeysValues], mask: Array, bias: Array | None
+  ) -> Array:
+    """Attends to all keys of all groups.
+
+    Args:
+      x: [B, Q, H].
+      groups: keys and values [B|1, K_i, N, D]; a batch axis of 1 is seen by all rows and never
+        repeated for them.
+      mask: bool[B|1, 1, Q|1, K], K the sum of K_i.
+      bias: [B|1, N, Q, K].
+
+    Returns:
+      [B, Q, H].
+    """
+    q, cfg, keep = self._heads(self.query(x)), self.cfg, None
+    if cfg.dropout_rate and not self.deterministic:
+      # The same keys are dropped for every query.
+      keys = sum(k.shape[1] for k, _ in groups)
+      ones = jnp.ones((q.shape[0], q.shape[2], 1, keys), q.dtype)
+      keep = self.dropout(ones, deterministic=False)
+    if self.may_fuse and cfg.attention != 'plain':
+      assert bias is not None  # of relative positions, as all self-attention has it
+      y = _in_kernel(q, groups, mask, bias, keep, cfg)
+    else:
+      y = attend(q, groups, mask, bias, keep, scores_dtype=cfg.scores_dtype, chunk=cfg.query_chunk)
+    y = constrained(y, 'batch', 'length', 'heads', 'kv')
+    return constrained(self.out(y.reshape(*y.shape[:2], -1)), 'batch', 'length', 'embed')
+
+
+def _in_kernel(
+  q: Array,
+  groups: Sequence[KeysValues],
+  mask: Array,
+  bias: Array,
+  keep: Array | None,
+  cfg: T5Config,
+) -> Array:
+  """`attend` by the kernel that `cfg` names; imported here, since Pallas takes half a second."""
+  if cfg.attention == 'fused':
+    from prompt_jax.models.attention.fused import attend_fused
+
+    return attend_fused(q, groups, mask, bias, keep, scores_dtype=cfg.scores_dtype)
+  from prompt_jax.models.attention.cudnn import attend_cudnn
+
+  return attend_cudnn(q, groups, mask, bias, keep)
+
+
+class Mlp(nn.Module):
+  """wo(act_0(wi_0 x) * act_1(wi_1 x)), or wo(relu(wi x)) in T5 1.0."""
+
+  cfg: T5Config
+  deterministic: bool
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    names = self.cfg.mlp_activations
+    h = jnp.ones((), x.dtype)
+    for i, activation in enumerate(names):
+      name = 'wi' if len(names) == 1 else f'wi_{i}'
+      y = constrained(Dense(self.cfg.mlp_dim, name=name)(x), 'batch', 'length', 'mlp')
+      h = h * _ACTIVATIONS[activation](checkpoint_name(y, 'mlp_input'))
+    dropout = nn.Dropout(self.cfg.dropout_rate, broadcast_dims=(-2,))
+    h = Dense(self.cfg.emb_dim, name='wo')(dropout(h, deterministic=self.deterministic))
+    return constrained(h, 'batch', 'length', 'embed')

@@ -1,0 +1,101 @@
+"""Deep prompts: rows of their own before every layer."""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from prompt_jax.errors import UserError
+from prompt_jax.injections import (
+  PLACEMENTS,
+  Context,
+  Dims,
+  Injection,
+  Injections,
+  LayerEdit,
+  Layout,
+  Placement,
+)
+from prompt_jax.prompts.base import PromptMethod, own_table
+from prompt_jax.prompts.methods.input.input_prompt import check_length
+from prompt_jax.prompts.tables import Plain
+
+Array = jax.Array
+MODES = ('replace', 'add')
+
+
+class DeepPrompt(PromptMethod):
+  """x_l[prompt rows] = P_l, or += P_l, before every layer l.
+
+  The idea of P-tuning v2 (Liu et al. 2022, arXiv:2110.07602); "replace" and "add" are those of
+  google-research/prompt-tuning's per-layer prompts, P_l a row of the residual stream that the
+  frozen layer projects to keys and values. For keys and values themselves, take `PrefixTuning`.
+
+  Parameters: a table [L, P, H] at `encoder` and at `decoder`, where each is on.
+
+  Attributes:
+    length: P, rows in each layer.
+    table: how the rows are parametrised; each stack gets its own copy.
+    placement: where the rows stand in the encoder's input.
+    sees_input: whether the encoder's prompt rows attend to the input.
+    mode: "replace" makes every layer start from its own rows; "add" adds them to what the layer
+      before made of the earlier rows.
+    encoder: whether the encoder gets a prompt.
+    decoder: whether the decoder gets one, before its start token.
+  """
+
+  length: int = 20
+  table: nn.Module = dataclasses.field(default_factory=Plain)
+  placement: Placement = 'before'
+  sees_input: bool = True
+  mode: Literal['replace', 'add'] = 'replace'
+  encoder: bool = True
+  decoder: bool = False
+
+  @nn.compact
+  def __call__(self, ctx: Context) -> Injections:
+    self._check()
+    encoder = decoder = Injection()
+    if self.encoder:
+      encoder = self._injection('encoder', ctx.encoder, self.placement, self.sees_input)
+    if self.decoder:
+      decoder = self._injection('decoder', ctx.decoder, 'before', True)
+    return Injections(encoder=encoder, decoder=decoder)
+
+  def _injection(self, name: str, dims: Dims, placement: Placement, sees_input: bool) -> Injection:
+    rows = own_table(self, self.table, name)((dims.L, self.length, dims.H))
+    # The first layer's rows enter as a prefix, which is what reserves their places.
+    later = rows.at[0].set(0) if self.mode == 'add' else rows
+    edit = LayerEdit(theta=later, fn=add_rows if self.mode == 'add' else replace_rows)
+    return Injection(prefix=rows[:1], hidden=edit, placement=placement, sees_input=sees_input)
+
+  def _check(self) -> None:
+    if not (self.encoder or self.decoder):
+      raise UserError('DeepPrompt is off in both stacks; turn on encoder, decoder or both.')
+    check_length(self)
+    for field, known in (('mode', MODES), ('placement', PLACEMENTS)):
+      if getattr(self, field) not in known:
+        raise UserError(
+          f'DeepPrompt.{field} is {getattr(self, field)!r}; known: {", ".join(known)}.'
+        )
+
+
+def replace_rows(rows: Array, x: Array, layout: Layout) -> Array:
+  """x [B, S, H] with row p of `rows` [P, H] wherever `layout.slot` says p."""
+  if layout.slot is None:
+    return x
+  return jnp.where((layout.slot >= 0)[..., None], _at_slots(rows, x, layout.slot), x)
+
+
+def add_rows(rows: Array, x: Array, layout: Layout) -> Array:
+  """x [B, S, H] plus row p of `rows` [P, H] wherever `layout.slot` says p."""
+  if layout.slot is None:
+    return x
+  return x + jnp.where((layout.slot >= 0)[..., None], _at_slots(rows, x, layout.slot), 0)
+
+
+def _at_slots(rows: Array, x: Array, slot: Array) -> Array:
+  """[B|1, S, H] the prompt row of each position; anything where there is none."""
+  return jnp.take(rows, jnp.maximum(slot, 0), axis=0).astype(x.dtype)

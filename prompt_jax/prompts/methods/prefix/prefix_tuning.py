@@ -1,0 +1,65 @@
+"""Prefix tuning: trained keys and values in front of those of every layer."""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import jax
+
+from prompt_jax.errors import UserError
+from prompt_jax.injections import Context, Dims, Injection, Injections
+from prompt_jax.prompts.base import PromptMethod, own_table
+from prompt_jax.prompts.methods.input.input_prompt import check_length
+from prompt_jax.prompts.tables import Mlp
+
+KV_BIASES = ('zero', 'shifted')
+
+
+class PrefixTuning(PromptMethod):
+  """softmax(q [K_l; K]^T) [V_l; V] in every layer l (Li and Liang 2021, arXiv:2101.00190).
+
+  The keys and values are the rows of a table, N * D wide, which need not be the model's width. With
+  `tables.Mlp` it is the paper's method, (K_l, V_l) = W2 tanh(W1 e); with `tables.Plain` and
+  `initializers.Zeros` the keys and values themselves are trained, from 0: every query then at
+  first gives the prefix the weight of neutral keys and reads nothing from it.
+
+  Parameters: a table at each of `encoder` and `decoder` (self attention) and `cross` that is on.
+
+  Attributes:
+    length: P, keys added to each attention.
+    table: how keys and values are parametrised; each attention gets its own copy.
+    encoder: whether the encoder's self attention gets a prefix.
+    decoder: whether the decoder's self attention does.
+    cross: whether cross attention does.
+    kv_bias: relative-position bias of the added keys: "zero", or "shifted", as if they stood at
+      -P..-1. Weights of one are useless with the other. Cross attention has no bias in T5.
+  """
+
+  length: int = 20
+  table: nn.Module = dataclasses.field(default_factory=Mlp)
+  encoder: bool = True
+  decoder: bool = True
+  cross: bool = True
+  kv_bias: Literal['zero', 'shifted'] = 'zero'
+
+  @nn.compact
+  def __call__(self, ctx: Context) -> Injections:
+    self._check()
+    return Injections(
+      encoder=self._injection('encoder', ctx.encoder) if self.encoder else Injection(),
+      decoder=self._injection('decoder', ctx.decoder) if self.decoder else Injection(),
+      cross=self._injection('cross', ctx.decoder) if self.cross else Injection(),
+    )
+
+  def _injection(self, name: str, dims: Dims) -> Injection:
+    layers, _, heads, width = dims
+    rows = own_table(self, self.table, name)((layers, 2, self.length, heads * width))
+    kv: jax.Array = rows.reshape(layers, 2, 1, self.length, heads, width)
+    return Injection(kv=kv, kv_bias=self.kv_bias)
+
+  def _check(self) -> None:
+    if not (self.encoder or self.decoder or self.cross):
+      raise UserError('PrefixTuning is off everywhere; turn on encoder, decoder or cross.')
+    check_length(self)
+    if self.kv_bias not in KV_BIASES:
+      raise UserError(f'PrefixTuning.kv_bias is {self.kv_bias!r}; known: {", ".join(KV_BIASES)}.')

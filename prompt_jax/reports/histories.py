@@ -1,0 +1,141 @@
+"""The training of one seed, from its folder: records, and what its prompt file says."""
+
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from prompt_jax.checkpoints.prompt_file import load_facts
+from prompt_jax.configuration import gin_text
+from prompt_jax.errors import UserError
+from prompt_jax.reports.runs import Course, Unread
+from prompt_jax.training.records import read_records
+
+RECORDS = 'metrics.jsonl'
+# The first that is there is read: the best prompt, else what there is while a run goes on.
+FILES = ('prompt', 'weights', 'last', 'initial')
+SEED = re.compile(r'(?:^|-)seed_(\d+)$')
+# Values of an evaluation's record that are no scores.
+ABOUT = ('step', 'kind', 'seconds')
+
+
+def course(
+  folder: pathlib.Path, seed: int, unread: list[Unread], ended: str | None = None
+) -> Course:
+  """What there is of one seed; files that cannot be read are added to `unread`."""
+  records = read_records(folder / RECORDS)
+  _count_damaged(folder / RECORDS, len(records), unread)
+  for stem in FILES:
+    path = folder / f'{stem}.safetensors'
+    if os.path.isfile(path) and (facts := of_file(path, unread)):
+      return Course(seed, folder, records, facts[0], facts[1], ended)
+  return Course(seed, folder, records, ended=ended)
+
+
+def of_file(path: pathlib.Path, unread: list[Unread]) -> tuple[dict[str, Any], int | None] | None:
+  """Metadata of a prompt file and how many numbers train; None, and told, if it is damaged."""
+  try:
+    kind, facts, numbers = load_facts(path)
+  except UserError as e:
+    unread.append(Unread(path, str(e)))
+    return None
+  return facts, _trained(kind, facts, numbers)
+
+
+def _count_damaged(path: pathlib.Path, good: int, unread: list[Unread]) -> None:
+  """Tells of lines that are no records, but for the last, which may be half written."""
+  if not path.is_file():
+    return
+  lines = [s for s in path.read_text('utf-8', errors='replace').splitlines() if s.strip()]
+  bad = len(lines) - good
+  if bad > 1:
+    unread.append(Unread(path, f'{bad} of {len(lines)} lines are no records and are left out'))
+
+
+def _trained(kind: str, facts: Mapping[str, Any], numbers: int) -> int | None:
+  """How many numbers train, where that is what the file holds; another pattern trains a part."""
+  patterns = facts.get('patterns')
+  whole = patterns == ['prompt/.*'] if kind == 'prompt' else patterns in (None, ['.*'])
+  return numbers if whole else None
+
+
+def settings_of(folder_settings: Mapping[str, str], courses: Iterable[Course]) -> dict[str, str]:
+  """The configuration of a folder, and where a prompt has one of its own, that."""
+  for c in courses:
+    if isinstance(c.facts.get('gin'), str):
+      return {**folder_settings, **gin_text.settings(c.facts['gin'])}
+  return dict(folder_settings)
+
+
+def selected(
+  courses: Sequence[Course], settings: Mapping[str, str]
+) -> tuple[str | None, tuple[float, ...]]:
+  """The validation score that selects, and its best value for each seed that has one."""
+  good = min if gin_text.value(settings, 'settings.Settings.mode') == 'min' else max
+  metric = gin_text.value(settings, 'METRIC')
+  best = []
+  for c in courses:
+    evaluated = c.of('eval')
+    if metric is None and evaluated:
+      metric = next((name for name in evaluated[0] if name not in ABOUT), None)
+    values = [r[metric] for r in evaluated if isinstance(r.get(metric), int | float)]
+    if values:
+      best.append(float(good(values)))
+  return metric if best else None, tuple(best)
+
+
+def seconds(courses: Sequence[Course]) -> float | None:
+  """Time of training and of evaluation, of all seeds together; None where it is not recorded.
+
+  The rate of each record is of steps that were compiled before, and counts for all its steps: the
+  time that compiling takes is left out. Prompts that train together share it by their examples.
+  """
+  total = 0.0
+  for c in courses:
+    last = 0
+    for r in c.of('train'):
+      if 'examples' not in r:
+        return None
+      if r.get('examples_per_second'):
+        total += (r['step'] - last) * r['examples'] / r['examples_per_second']
+      last = r['step']
+    total += sum(r.get('seconds', 0.0) for r in c.of('eval'))
+  return total or None
+
+
+def method_of(facts: Mapping[str, Any], settings: Mapping[str, str]) -> str | None:
+  """The method by the metadata of a prompt file, else by the configuration.
+
+  "InputPrompt", "InputPrompt, decoder" where it stands before both inputs, "InputPrompt, LowRank"
+  where its rows are not plain numbers; "model tuning" without a prompt.
+  """
+  prompt = gin_text.value(settings, 'PROMPT')  # '@input_prompt.InputPrompt()'
+  patterns = facts.get('patterns') or gin_text.value(settings, 'TRAINABLE') or ()
+  if facts.get('method_config'):
+    name = _described(facts['method_config'])
+  elif facts.get('method', 'none') != 'none':
+    name = str(facts['method'])
+  elif isinstance(prompt, str):
+    name = prompt.strip('@()').rpartition('.')[2]
+  else:
+    return 'model tuning' if list(patterns) == ['.*'] else 'some weights' if patterns else None
+  return name if list(patterns) in ([], ['prompt/.*']) else f'{name} and {", ".join(patterns)}'
+
+
+def _described(method: Any) -> str:
+  """See `checkpoints.method.describe`."""
+  words = [_class(method)]
+  fields = method.get('fields', {}) if isinstance(method, dict) else {}
+  if fields.get('decoder') is True:
+    words.append('decoder' if fields.get('encoder', True) else 'decoder only')
+  for field in fields.values():
+    if (
+      isinstance(field, dict) and '.tables.' in field.get('class', '') and _class(field) != 'Plain'
+    ):
+      words.append(_class(field))
+  return ', '.join(words)
+
+
+def _class(described: Any) -> str:
+  return str(described.get('class', '')).rpartition('.')[2] if isinstance(described, dict) else '-'

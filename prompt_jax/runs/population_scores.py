@@ -1,0 +1,84 @@
+"""The scores of a population: prompts of one model and task in one pass over the examples."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prompt_jax.evaluation.evaluator import Evaluator
+from prompt_jax.evaluation.prediction import Prediction
+from prompt_jax.evaluation.suite import Suite
+from prompt_jax.prompted import variables_of
+from prompt_jax.runs.candidates import Candidate
+from prompt_jax.runs.setup import evaluator_of
+from prompt_jax.stacking import alike
+from prompt_jax.training import partition
+
+Scored = tuple[dict[str, float], list[Prediction]]
+
+
+class Scores:
+  """Evaluates prompts of a population; compiles once for each model, task and number of prompts."""
+
+  def __init__(
+    self,
+    candidates: Sequence[Candidate],
+    patterns: Sequence[str],
+    batch_size: int,
+    at_once: int | None,
+  ):
+    """Args: the population, what trains in it, examples of a batch and prompts on one."""
+    self._candidates, self._patterns = candidates, patterns
+    self._evaluators: dict[Any, Evaluator | Suite] = {}
+    for c in candidates:
+      key = self._key(c)
+      if key not in self._evaluators:
+        self._evaluators[key] = evaluator_of(c.setup, c.setup.model, batch_size, at_once)
+
+  def of(self, members: Sequence[int], params: Sequence[Any], split: str) -> list[Scored]:
+    """Scores and predictions of some members on one split.
+
+    Args:
+      members: their numbers.
+      params: the parameters of each prompt.
+      split: "validation" or "test".
+    """
+    found: list[Any] = [None] * len(members)
+    chosen = [self._candidates[k] for k in members]
+    for group in alike(params, [self._key(c) for c in chosen]):
+      first = chosen[group[0]]
+      variables = [
+        variables_of(
+          {'backbone': first.setup.backbone.params, 'prompt': params[i]},
+          chosen[i].member.constants,
+        )
+        for i in group
+      ]
+      if first.setup.placement:
+        variables = first.setup.placement.put_rest(variables)
+      evaluator = self._evaluators[self._key(first)]
+      scored = evaluator.each(variables, first.setup.examples[split])
+      for i, one in zip(group, scored, strict=True):
+        found[i] = one
+    return found
+
+  def validation(
+    self, members: Sequence[int], trainables: Sequence[Any]
+  ) -> list[Mapping[str, float]]:
+    """Metrics of some members from the leaves that train; what `loop.train_together` asks for."""
+    params = []
+    for k, trainable in zip(members, trainables, strict=True):
+      own = partition.split({'prompt': self._candidates[k].member.prompt}, self._patterns)[1]
+      params.append(partition.merge(trainable, own)['prompt'])
+    return [scores for scores, _ in self.of(members, params, 'validation')]
+
+  def measure(
+    self, member: int, split: str, predictions: Sequence[Prediction]
+  ) -> Mapping[str, float]:
+    """Metrics of other predictions for the examples of a member's task."""
+    c = self._candidates[member]
+    return self._evaluators[self._key(c)].measure(c.setup.examples[split], predictions)
+
+  def _key(self, candidate: Candidate) -> Any:
+    # A name is not enough: settings may draw other examples of a task, or read another file.
+    task = candidate.setup.task
+    asked = tuple((s, n) for s, n in candidate.digests.items() if s != 'train')
+    return task.name, task.labels, asked, candidate.member.model

@@ -1,0 +1,183 @@
+"""`prompt-jax infer`: what was tuned, applied to texts."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_jax import loading
+from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.data.batches import evaluation_batches
+from prompt_jax.data.example import Example, Lengths, Task, encode
+from prompt_jax.data.local_file import local_inputs
+from prompt_jax.data.table import decode
+from prompt_jax.errors import UserError
+from prompt_jax.evaluation.evaluator import Evaluator, Method
+from prompt_jax.inference.decode import Variables, sample
+from prompt_jax.inference.score import Normalize
+from prompt_jax.loading import BaseModel
+from prompt_jax.runs.devices import Devices
+from prompt_jax.runs.evaluate import lengths_of
+from prompt_jax.runtime import processes
+from prompt_jax.sharding.placement import Placement
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+  """How text is written; see `inference.decode.sample`. Temperature 0 is greedy."""
+
+  temperature: float = 0.0
+  topk: int = 0
+  topp: float = 0.0
+  seed: int = 0
+
+  def __post_init__(self):
+    if not 0 <= self.seed < 2**32:
+      raise UserError(f'seed is {self.seed}; expected 0 to 2**32 - 1.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """The label or text for one input; probability among the labels, None for text."""
+
+  text: str
+  prediction: str
+  probability: float | None = None
+
+
+def infer(
+  texts: Sequence[str],
+  *,
+  base: BaseModel,
+  devices: Devices,
+  prompt_file: str | None,
+  file: str | None,
+  column: str | None,
+  output: str | None,
+  batch_size: int,
+  input_length: int | None,
+  target_length: int | None,
+  method: Method | None,
+  normalize: Normalize,
+  decoding: Decoding | None,
+) -> None:
+  """Answers each text and prints or writes the answers in order.
+
+  Args:
+    texts: none to read `file` or standard input, in the first of several processes.
+    base: the model.
+    devices: where to compute.
+    prompt_file: a prompt or tuned weights; None for the bare model.
+    file: a file of texts.
+    column: its column or columns, for a table.
+    output: a JSON Lines file; None prints.
+    batch_size: texts at once.
+    input_length: most tokens of an input; None as in training.
+    target_length: most tokens of an answer; None as in training.
+    method: see `Evaluator`; None ranks the labels that the prompt was tuned on, if any.
+    normalize: see `Evaluator`.
+    decoding: how text is written, in place of a label; None for greedily.
+  """
+  placement = devices.start()
+  texts = processes.from_first(lambda: _texts(texts, file, column))
+  (ready,) = loading.load_all(base, [] if prompt_file is None else [prompt_file], placement)
+  lengths = lengths_of(ready, input_length, target_length)
+  words = ready.backbone.vocabulary
+  none = np.asarray([words.eos_id], np.int32)
+  examples = [
+    Example(encode(t, words, lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
+  ]
+  labels = ready.metadata.get('labels')
+  if method is None:
+    method = 'rank' if labels and decoding is None else 'generate'
+  if method != 'generate':
+    if decoding is not None:
+      raise UserError(f'--decoding is of written text, and --method {method} gives a label.')
+    task = Task('infer', {}, labels and tuple(labels), ('accuracy',))
+    evaluator = Evaluator(
+      ready.model,
+      words,
+      task,
+      max_target_length=lengths.targets,
+      method=method,
+      batch_size=batch_size,
+      normalize=normalize,
+      placement=placement,
+    )
+    _, predictions = evaluator(ready.variables, examples)
+    answers = [Answer(p.input, p.prediction, p.confidence) for p in predictions]
+  else:
+    if normalize != 'none':
+      raise UserError('--normalize is of ranked labels, and here text is written. Leave it out.')
+    how = decoding or Decoding()
+    answers = _write(ready, examples, how, lengths, batch_size, placement)
+  processes.from_first(lambda: _tell(answers, output))
+
+
+def _texts(texts: Sequence[str], file: str | None, column: str | None) -> list[str]:
+  """From the command line, a file, or standard input."""
+  if texts and file:
+    raise UserError('Give texts or --input FILE, not both.')
+  if file:
+    return [e.inputs for e in local_inputs(file, column)]
+  if not texts and not sys.stdin.isatty():
+    texts = decode(sys.stdin.buffer.read(), 'standard input').split('\n')
+  found = [t.strip() for t in texts if t.strip()]
+  if not found:
+    raise UserError('No texts: give them as arguments, with --input FILE, or on standard input.')
+  return found
+
+
+def _write(
+  ready: loading.Tuned,
+  examples: Sequence[Example],
+  decoding: Decoding,
+  lengths: Lengths,
+  batch_size: int,
+  placement: Placement | None,
+) -> list[Answer]:
+  """What the model writes for each text, the same on any mesh."""
+  vocabulary = ready.backbone.vocabulary
+
+  def write(variables: Variables, tokens: jax.Array, number: int) -> jax.Array:
+    written = sample(
+      ready.model,
+      variables,
+      tokens,
+      lengths.targets,
+      jax.random.fold_in(jax.random.key(decoding.seed), number),
+      temperature=decoding.temperature,
+      topk=decoding.topk,
+      topp=decoding.topp,
+      eos_id=vocabulary.eos_id,
+    )
+    return written.tokens
+
+  call = jax.jit(placement.within(write) if placement else write)
+  answers: dict[int, Answer] = {}
+  size = min(batch_size, len(examples))
+  for number, (batch, indices) in enumerate(evaluation_batches(examples, size)):
+    tokens: Any = batch.encoder_input_tokens
+    if placement:  # more rows, and not more texts: what is drawn for one depends on its batch
+      tokens = placement.put_rows(np.resize(tokens, (placement.filled(size), tokens.shape[1])))
+    found = call(ready.variables, tokens, number)
+    found = jax.device_get(placement.here(found) if placement else found)
+    for i, row in zip(indices.tolist(), found, strict=False):
+      answers[i] = Answer(examples[i].inputs_text, vocabulary.decode(row))
+  return [answers[i] for i in range(len(examples))]
+
+
+def _tell(answers: Sequence[Answer], output: str | None) -> None:
+  if output is None:
+    for a in answers:
+      share = '' if a.probability is None else f'\t{a.probability:.3f}\t{a.text}'
+      print(f'{a.prediction}{share}')
+    return
+  lines = [json.dumps(dataclasses.asdict(a), ensure_ascii=False) + '\n' for a in answers]
+  write_atomically(pathlib.Path(output), ''.join(lines).encode())
+  print(f'{len(answers)} answers: {output}')

@@ -1,0 +1,198 @@
+"""What training needs before it starts, for one run and for many prompts at once."""
+
+import dataclasses
+import math
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+from rich.console import Console
+
+from prompt_jax.checkpoints.backbone import Backbone
+from prompt_jax.checkpoints.method import describe
+from prompt_jax.checkpoints.source import whole_path
+from prompt_jax.configuration import config
+from prompt_jax.data.example import Example, Lengths, Task
+from prompt_jax.errors import UserError, unknown
+from prompt_jax.evaluation import suite
+from prompt_jax.evaluation.evaluator import Evaluator
+from prompt_jax.evaluation.tensorboard import EventFile
+from prompt_jax.injections import prefix_length
+from prompt_jax.loading import BaseModel
+from prompt_jax.models.t5.int8 import Int8, wide
+from prompt_jax.models.t5.t5 import T5
+from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompts.initialise import initialise_prompt
+from prompt_jax.prompts.initializers import ClassLabels
+from prompt_jax.runs import task_prompts
+from prompt_jax.sharding.placement import Placement
+from prompt_jax.training.records import read_records
+from prompt_jax.training.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """What every seed of a run shares: the model, its method, and the examples of a task."""
+
+  backbone: Backbone
+  model: PromptedT5
+  task: Task
+  lengths: Lengths
+  examples: dict[str, Sequence[Example]]
+  model_name: str
+  vocabulary: str | None
+  console: Console
+  placement: Placement | None = None
+
+
+def set_up(
+  base: BaseModel,
+  placement: Placement | None,
+  task: Task,
+  prompt: nn.Module | None,
+  lengths: Lengths,
+  dropout: float,
+  console: Console,
+) -> Setup:
+  """Reads the model and the examples, before anything is computed."""
+  backbone = base.load(placement, dropout)
+  name, vocabulary = whole_path(base.name), base.vocabulary and whole_path(base.vocabulary)
+  bare = PromptedT5(T5(backbone.config))
+  setup = Setup(backbone, bare, task, lengths, {}, name, vocabulary, console, placement)
+  return with_method(with_task(setup, task), prompt)
+
+
+def with_task(setup: Setup, task: Task) -> Setup:
+  """The set-up with the examples of a task.
+
+  Raises:
+    UserError: none to train on, or a bad file.
+  """
+  backbone, console = setup.backbone, setup.console
+  loaded = {s: task.load(s, backbone.vocabulary, setup.lengths) for s in task.splits}
+  if 'train' not in loaded:
+    raise UserError(
+      f'The task {task.name!r} has no examples to train on; give --data FILE as well.'
+    )
+  # The public test splits of GLUE and SuperGLUE have no labels: the validation split is the score.
+  examples = {s: found for s, found in loaded.items() if s == 'train' or task.judges(found)}
+  sizes = ', '.join(f'{len(found)} {name}' for name, found in examples.items())
+  console.print(f'Model {backbone.name} · task {task.name}: {sizes} examples', highlight=False)
+  for name in loaded.keys() - examples.keys():
+    console.print(f'The {name} split has no labels and is not used', highlight=False)
+  return dataclasses.replace(setup, task=task, examples=examples)
+
+
+def with_method(setup: Setup, prompt: nn.Module | None) -> Setup:
+  """The set-up with a prompt method, which learns the labels of the task."""
+  prompt = task_prompts.for_tasks(prompt, setup.task)
+  if prompt is not None and setup.task.labels:
+    prompt = with_labels(prompt, setup.task.labels)
+  return dataclasses.replace(setup, model=PromptedT5(T5(setup.backbone.config), prompt))
+
+
+def fresh_prompt(setup: Setup, seed: int) -> tuple[Any, Any]:
+  """The parameters and constants of a fresh prompt."""
+  embedding = setup.backbone.params['token_embedder']['embedding']
+  if setup.placement:
+    embedding = setup.placement.here(embedding)
+  vocabulary = setup.backbone.vocabulary
+  return initialise_prompt(setup.model, jax.random.key(seed), wide(embedding), vocabulary)
+
+
+def with_labels(module: Any, labels: Sequence[str]) -> Any:
+  """`module` with the task's labels in every ClassLabels initialiser that was given none."""
+  changes = {}
+  for field in dataclasses.fields(module):
+    value = None if field.name == 'parent' else getattr(module, field.name)
+    if isinstance(value, ClassLabels) and not value.labels:
+      changes[field.name] = dataclasses.replace(value, labels=tuple(labels))
+    elif isinstance(value, nn.Module):
+      changes[field.name] = with_labels(value, labels)
+  return module.clone(**changes)
+
+
+def metadata_of(setup: Setup, settings: Settings) -> dict[str, Any]:
+  """What the prompt file says about itself, besides step, seed and score."""
+  method, backbone = setup.model.prompt, setup.backbone
+  return {
+    'base_model': backbone.name,
+    'model': setup.model_name,
+    'vocabulary_file': setup.vocabulary,
+    'fingerprint': backbone.fingerprint,
+    'parameters': parameters_of(backbone.params),
+    'width': backbone.config.emb_dim,
+    'vocabulary': backbone.vocabulary.sha256,
+    'method': 'none' if method is None else type(method).__name__,
+    'method_config': describe(method),
+    'gin': config.used(),
+    'length': getattr(method, 'length', 0),
+    'patterns': list(settings.patterns),
+    'task': setup.task.name,
+    'tasks': [part.name for part in setup.task.parts or (setup.task,)],
+    'labels': setup.task.labels and list(setup.task.labels),
+    'words': setup.task.words,
+    'input_length': setup.lengths.inputs,
+    'target_length': setup.lengths.targets,
+  }
+
+
+def parameters_of(backbone: Any) -> int:
+  """How many weights a model has, however they are stored."""
+  leaves = jax.tree.leaves(backbone, is_leaf=lambda leaf: isinstance(leaf, Int8))
+  return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def check_positions(setup: Setup, params: dict[str, Any], constants: Any, most: int) -> None:
+  """Refuses a prompt whose rows do not fit among the encoder's tokens."""
+  tokens = jax.ShapeDtypeStruct((1, setup.lengths.inputs), 'int32')
+  variables = variables_of(params, constants)
+  injections = jax.eval_shape(
+    lambda v, t: setup.model.apply(v, t, t[:, 0], method='injections'), variables, tokens
+  )
+  rows = prefix_length(injections.encoder)
+  if rows + setup.lengths.inputs > most:
+    raise UserError(
+      f'The prompt has {rows} rows and inputs may have {setup.lengths.inputs} tokens: together '
+      f'more than {most} positions. Lower --length or --input_length, or raise the limit with '
+      f'--gin.MAX_POSITIONS={rows + setup.lengths.inputs}.'
+    )
+
+
+def evaluator_of(
+  setup: Setup, model: PromptedT5, batch_size: int, at_once: int | None = None
+) -> Evaluator | suite.Suite:
+  """What measures a model on the task; `at_once` prompts together, see `Evaluator.each`."""
+  return suite.evaluator(
+    model,
+    setup.backbone.vocabulary,
+    setup.task,
+    max_target_length=setup.lengths.targets,
+    batch_size=batch_size,
+    task_ids=task_prompts.numbers(model.prompt, setup.task),
+    at_once=at_once,
+    placement=setup.placement,
+  )
+
+
+def metric_of(setup: Setup, settings: Settings) -> str | None:
+  """The validation score that selects the best step; none without validation examples."""
+  if 'validation' not in setup.examples:
+    return None
+  known = suite.scores_of(setup.task)
+  # The scores of a measure of the task's own are known only once they are there.
+  if settings.metric and setup.task.score is None and settings.metric not in known:
+    raise unknown(f'score of {setup.task.name!r} to select by (METRIC)', settings.metric, known)
+  return settings.metric or known[0]
+
+
+def write_events(folder: pathlib.Path) -> None:
+  """The records of a run once more, for TensorBoard."""
+  shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
+  events = EventFile(folder / 'tensorboard')
+  for record in read_records(folder / 'metrics.jsonl'):
+    scalars = {k: v for k, v in record.items() if k not in ('step', 'kind')}
+    events.add(record['step'], {f'{record["kind"]}/{k}': v for k, v in scalars.items()})

@@ -1,0 +1,144 @@
+"""Several prompts of one model, evaluated in one pass: each, and what they say together."""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from prompt_jax import loading
+from prompt_jax.data.example import Example, Lengths, Task
+from prompt_jax.errors import UserError
+from prompt_jax.evaluation import suite
+from prompt_jax.evaluation.ensemble import average, vote
+from prompt_jax.evaluation.evaluator import Advance, Evaluator
+from prompt_jax.evaluation.metrics import Scores
+from prompt_jax.evaluation.prediction import Prediction
+from prompt_jax.runs.evaluation_table import System
+from prompt_jax.stacking import alike
+
+# Whatever evaluates a task, and what it found: scores and predictions.
+Judge = Evaluator | suite.Suite
+Scored = tuple[Scores, list[Prediction]]
+VOTE, AVERAGE = 'majority vote', 'mean probability'
+FILES = {VOTE: 'vote', AVERAGE: 'average'}
+
+
+def task_of_all(
+  choose: Callable[[Mapping[str, Any]], Task],
+  loaded: Sequence[loading.Tuned],
+  files: Sequence[str],
+) -> Task:
+  """The task that all prompts are asked.
+
+  Args:
+    choose: from what a prompt file says of itself to the task; a file's labels are those that the
+      prompt was tuned on.
+    loaded: the prompts.
+    files: where they come from.
+
+  Raises:
+    UserError: prompts that would answer in different words.
+  """
+  task = choose(loaded[0].metadata)
+  said = lambda ready: tuple(ready.metadata.get(key) for key in ('labels', 'words'))
+  for file, ready in zip(files[1:], loaded[1:], strict=False):
+    if said(ready) == said(loaded[0]):
+      continue
+    try:
+      other = choose(ready.metadata)
+    except UserError:  # its labels are not those of the file
+      other = None
+    if other is None or (other.labels, other.words) != (task.labels, task.words):
+      raise UserError(
+        f'{file} was tuned on the labels {ready.metadata.get("labels")}, and {files[0]} on '
+        f'{loaded[0].metadata.get("labels")}: on this file they answer in different words. '
+        'Evaluate them apart.'
+      )
+  return task
+
+
+def names(files: Sequence[str]) -> list[str]:
+  """Short names that tell files apart: without the folders that all of them share."""
+  if len(files) < 2:
+    return list(files)
+  shared = os.path.commonpath([os.path.dirname(os.path.abspath(f)) for f in files])
+  return [pathlib.Path(os.path.abspath(f)).relative_to(shared).as_posix() for f in files]
+
+
+def longest(given: Sequence[Lengths]) -> Lengths:
+  """The longest of what prompts were trained with, so that all read the same."""
+  return Lengths(max(n.inputs for n in given), max(n.targets for n in given))
+
+
+def groups(
+  loaded: Sequence[loading.Tuned], task_ids: Sequence[dict[str, int] | None]
+) -> list[list[int]]:
+  """Which prompts are of one method and shape, and so can share every batch."""
+  own = [{**r.variables, 'params': r.variables['params'].get('prompt')} for r in loaded]
+  ids = [None if found is None else tuple(found.items()) for found in task_ids]
+  return alike(own, [(r.model, i) for r, i in zip(loaded, ids, strict=True)])
+
+
+def evaluate(
+  loaded: Sequence[loading.Tuned],
+  groups: Sequence[Sequence[int]],
+  task: Task,
+  task_ids: Sequence[dict[str, int] | None],
+  examples: Sequence[Example],
+  advance: Advance,
+  **options: Any,
+) -> tuple[Judge, list[Scored]]:
+  """Scores and predictions of each prompt; those of a group share every batch.
+
+  Args:
+    loaded: at least one, on the same backbone.
+    groups: of them, by number.
+    task: what is measured.
+    task_ids: of each prompt, see `Evaluator`.
+    examples: of the task.
+    advance: told of each batch, once for a group.
+    options: further ones of `Evaluator`.
+
+  Returns:
+    An evaluator of the task, and what each prompt has reached.
+  """
+  judges: list[Judge] = []
+  scored: dict[int, Scored] = {}
+  for group in groups:
+    judge = suite.evaluator(
+      loaded[group[0]].model,
+      loaded[0].backbone.vocabulary,
+      task,
+      task_ids=task_ids[group[0]],
+      **options,
+    )
+    found = judge.each([loaded[k].variables for k in group], examples, advance)
+    scored |= dict(zip(group, found, strict=True))
+    judges.append(judge)
+  return judges[0], [scored[k] for k in range(len(loaded))]
+
+
+def together(
+  judge: Judge, examples: Sequence[Example], scored: Sequence[Scored]
+) -> dict[str, Scored]:
+  """The majority vote of several prompts and, of ranked labels, their mean probability."""
+  members = [predictions for _, predictions in scored]
+  found = {VOTE: vote(members)}
+  if judge.ranks:
+    found[AVERAGE] = average(members)
+  return {name: (judge.measure(examples, chosen), chosen) for name, chosen in found.items()}
+
+
+def mean_and_best(systems: Sequence[System], task: Task) -> list[System]:
+  """The mean of the prompts' scores, and the one that is best by the score that selects.
+
+  Nothing where no target is known.
+  """
+  if not all(s.scores for s in systems):
+    return []
+  named = suite.scores_of(task)[0]
+  # A measure of the task's own has names of its own.
+  key = named if named in systems[0].scores else next(iter(systems[0].scores))
+  best = max(systems, key=lambda s: s.scores[key])
+  mean = {name: sum(s.scores[name] for s in systems) / len(systems) for name in best.scores}
+  return [System('mean', mean, {}, {}), System(f'best: {best.name}', best.scores, {}, {})]

@@ -1,0 +1,174 @@
+"""The training step of a run of a sweep, as a plan compiles it."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from prompt_jax.checkpoints.source import find
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.prompts.initialise import without_initializers
+from prompt_jax.runtime.default_device import default_dtype
+from prompt_jax.runtime.device import choose
+from prompt_jax.scale import here
+from prompt_jax.scale import plan as slices_of_tpus
+from prompt_jax.scale.plan import Plan
+from prompt_jax.scale.program import Work
+from prompt_jax.sharding.placement import Placement
+from prompt_jax.stacking import parts_for_caches, suited
+
+
+@dataclasses.dataclass(frozen=True)
+class CellStep:
+  """What one step of a run computes, as far as its settings tell; the device decides the rest.
+
+  Attributes:
+    config: the architecture, with its memory settings and dropout.
+    method: the prompt's, whose first values are of no account; None for the bare model.
+    patterns: what trains.
+    optimizer: of it.
+    prompts: that train together, one in a run of `train`.
+    at_once: most of them computed together; None for what suits.
+    batch: rows of each prompt.
+    inputs: most tokens of an input; packed rows are planned for as if they were not packed.
+    targets: most tokens of a target.
+    microbatches: None for what suits.
+    dtype: None for what suits.
+    weights: "int8", or None for `dtype`.
+    device: see `runtime.device`.
+    mesh: None for one device, or for those of all processes.
+    layout: of the mesh.
+    slices: of the mesh.
+  """
+
+  config: T5Config
+  method: nn.Module | None
+  patterns: tuple[str, ...]
+  optimizer: optax.GradientTransformation
+  prompts: int
+  at_once: int | None
+  batch: int
+  inputs: int
+  targets: int
+  microbatches: int | None
+  dtype: str | None
+  weights: str | None
+  device: str
+  mesh: Sequence[int] | None
+  layout: str
+  slices: int | None
+
+  @property
+  def program(self) -> str:
+    """Equal for steps that compile to the same program, but for the numbers in it."""
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    # Of the optimiser, what it keeps of a matrix: a learning rate is a number.
+    some = {'prompt': {'table': jax.ShapeDtypeStruct((256, 256), jnp.float32)}}
+    fields['optimizer'] = jax.eval_shape(self.optimizer.init, some)
+    return repr(fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+  """A step on some devices.
+
+  Attributes:
+    work: one part of it: `rounds` of them follow each other, where prompts train in turn.
+    place: its mesh.
+    plan: of the part.
+    seconds: of the whole step: of TPU slices an estimate, here a floor; None where it does not fit.
+  """
+
+  work: Work
+  place: Placement
+  plan: Plan
+  seconds: float | None
+
+
+def step_of(given: Mapping[str, Any], prompts: int) -> CellStep:
+  """The step of a command.
+
+  Args:
+    given: the arguments of `train`, or of `population` with its first "prompt" and "optimizer".
+    prompts: that it trains.
+  """
+  base, devices, settings = given['base'], given['devices'], given['settings']
+  lengths = given['lengths'] if 'most' not in given else given['most']
+  config, _ = find(base.name, base.vocabulary).model()
+  return CellStep(
+    config=base.configured(config, given['dropout']),
+    method=None if given['prompt'] is None else without_initializers(given['prompt']),
+    patterns=settings.patterns,
+    optimizer=given['optimizer'],
+    prompts=prompts,
+    at_once=given.get('at_once'),
+    batch=given['batch_size'],
+    inputs=lengths.inputs,
+    targets=lengths.targets,
+    microbatches=settings.microbatches,
+    dtype=base.dtype,
+    weights=base.weights,
+    device=devices.device,
+    mesh=devices.mesh,
+    layout=devices.layout,
+    slices=devices.slices,
+  )
+
+
+def compiled(step: CellStep, topology: str, slices: int = 1) -> Compiled:
+  """Compiles a step.
+
+  Args:
+    step: of a run.
+    topology: a name of `scale.chips.SLICES`, or `here.HERE`.
+    slices: so many of them.
+
+  Raises:
+    UserError: something does not divide, or there are no such devices.
+  """
+  if topology == here.HERE:
+    devices = jax.devices(choose(step.device).platform)
+  else:
+    devices = slices_of_tpus.devices(topology, slices)
+  place = here.placement(step.mesh, step.layout, step.slices, devices)
+  work, rounds = _work(step, devices[0].platform, place.mesh.size)
+  if topology == here.HERE:
+    plan = here.plan(work, place)
+    seconds = plan.ideal_seconds if plan.fits else None
+  else:
+    plan = slices_of_tpus.plan(work, topology, place)
+    seconds = plan.estimate_seconds
+  return Compiled(work, place, plan, None if seconds is None else rounds * seconds)
+
+
+def _work(step: CellStep, platform: str, devices: int) -> tuple[Work, int]:
+  """What is computed at a time, and how often in one step.
+
+  Prompts that are computed together are planned as one prompt with the rows of all.
+  """
+  alone = step.mesh is None and devices == 1
+  at_once = step.at_once or step.prompts
+  if step.at_once is None and alone and platform == 'cpu':
+    at_once = suited(step.prompts, step.batch, step.inputs)
+  at_once = min(at_once, step.prompts)
+  micro = step.microbatches or 1
+  if step.microbatches is None and alone and platform == 'cpu':
+    micro = parts_for_caches(step.batch, step.inputs)
+  dtype = step.dtype or default_dtype(platform)
+  work = Work(
+    config=dataclasses.replace(step.config, dtype=dtype),
+    method=step.method,  # type: ignore[arg-type]
+    weights=step.weights or dtype,
+    batch=at_once * step.batch,
+    inputs=step.inputs,
+    targets=step.targets,
+    microbatches=micro,
+    patterns=step.patterns,
+    optimizer=step.optimizer,
+  )
+  return work, math.ceil(step.prompts / at_once)

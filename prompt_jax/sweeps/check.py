@@ -1,0 +1,145 @@
+"""What is wrong with a cell, and how large it is, before any of them runs."""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.cli import arguments
+from prompt_jax.cli import population as population_verb
+from prompt_jax.cli import train as train_verb
+from prompt_jax.configuration import config
+from prompt_jax.errors import UserError
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.int8 import scaled_axis
+from prompt_jax.prompts.base import placeholder
+from prompt_jax.prompts.initialise import without_initializers
+from prompt_jax.runs import cells, population, task_choice, task_prompts, train
+from prompt_jax.runs.candidates import Parts
+from prompt_jax.sweeps.cell_step import step_of
+from prompt_jax.sweeps.cells import TOGETHER, Job
+from prompt_jax.training.losses import Loss
+from prompt_jax.training.partition import count, split
+from prompt_jax.training.settings import Settings
+
+BYTES = {'float32': 4, 'bfloat16': 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+  """Of a model and what trains on it.
+
+  Attributes:
+    trainable: numbers that train.
+    parameters: of the model.
+    weights: bytes that the model takes by dtype, or in the one that the cell says.
+  """
+
+  trainable: int
+  parameters: int
+  weights: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+  """What is known of a command before it runs.
+
+  Attributes:
+    size: of its first cell.
+    steps: that it trains.
+    program: equal for commands whose steps compile to the same, see `cell_step`.
+  """
+
+  size: Size
+  steps: int
+  program: str
+
+
+def checked(job: Job) -> Checked:
+  """Reads the configuration of a command and makes all that needs no data.
+
+  Raises:
+    UserError: with the cell's name: an unknown name or macro, a value of another kind, no model.
+  """
+  try:
+    given = made(job)
+    step = step_of(given, len(job.cells))
+    return Checked(_size(given, step.config), given['settings'].steps, step.program)
+  except UserError as e:
+    raise UserError(f'Cell {job.name}: {e}') from e
+
+
+def made(job: Job) -> dict[str, Any]:
+  """The arguments of a command; of a population also "prompt", the longest, and "optimizer".
+
+  Raises:
+    UserError: see `checked`.
+  """
+  args = arguments.parse([job.verb, *job.flags])
+  if job.verb == 'train':
+    train_verb.load(args)
+    given = config.built(train.train)
+    return {**given, 'prompt': task_prompts.for_tasks(given['prompt'], given['task'])}
+  population_verb.load(args)
+  given = config.built(population.population)
+  task = given['choose_task']()
+  longest = {'PROMPT_LENGTH': max(given['lengths'])} if given['lengths'] else {}
+  with cells.applied(longest):
+    parts = given['choose_parts']()
+  prompt = task_prompts.for_tasks(parts.prompt, task)
+  return {**given, 'prompt': prompt, 'optimizer': parts.optimizer}
+
+
+def together_axes(jobs: Sequence[Job], axes: Sequence[str]) -> Collection[str]:
+  """The axes of a sweep in which prompts of one population may differ.
+
+  Args:
+    jobs: every `train` of the sweep.
+    axes: of the sweep.
+  """
+  varies = set(TOGETHER)
+  job = next((j for j in jobs if '--train=all' not in j.flags), None)
+  if job is None:
+    return varies
+  flags = [flag for flag in job.flags if not flag.startswith('--seed=')]
+  try:
+    population_verb.load(arguments.parse(['population', *flags]))
+  except UserError as e:
+    raise UserError(f'Cell {job.name}, as one of a population: {e}') from e
+  for name in axes:
+    if name.isupper() or '.' in name:
+      try:
+        cells.check_names({name: ()}, [Parts, task_choice.choose], [Settings, Loss])
+      except UserError:
+        continue
+      varies.add(name)
+  return varies
+
+
+def _size(given: dict[str, Any], cfg: T5Config) -> Size:
+  shapes = {p: jax.ShapeDtypeStruct(s, jnp.float32) for p, s in expected_shapes(cfg).items()}
+  params: dict[str, Any] = {'backbone': traverse_util.unflatten_dict(shapes, sep='/')}
+  if given['prompt'] is not None:
+    # First values may need the words of a task; their shapes do not.
+    method = without_initializers(given['prompt'])
+    context = placeholder(cfg.encoder_dims, cfg.decoder_dims)
+    made = jax.eval_shape(method.init, jax.random.key(0), context)
+    params['prompt'] = made.get('params', {})
+  trainable, _ = split(params, given['settings'].patterns)
+  sizes = {path: int(np.prod(shape.shape)) for path, shape in shapes.items()}
+  return Size(count(trainable), sum(sizes.values()), _weights(sizes, given))
+
+
+def _weights(sizes: dict[str, int], given: dict[str, Any]) -> dict[str, int]:
+  total = sum(sizes.values())
+  base = given['base']
+  if base.weights == 'int8':
+    matrices = sum(n for path, n in sizes.items() if scaled_axis(path) is not None)
+    return {'int8': matrices + 4 * (total - matrices)}
+  dtypes = [base.dtype] if base.dtype else list(BYTES)
+  return {dtype: BYTES[dtype] * total for dtype in dtypes if dtype in BYTES}

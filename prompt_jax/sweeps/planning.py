@@ -1,0 +1,254 @@
+"""Whether the runs of a sweep fit, and how long they take, before the first of them starts."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from prompt_jax.errors import UserError, unknown
+from prompt_jax.scale import plan as slices_of_tpus
+from prompt_jax.scale.chips import SLICES
+from prompt_jax.scale.here import HERE
+from prompt_jax.sweeps.cells import Job
+from prompt_jax.sweeps.check import Checked
+from prompt_jax.sweeps.state import State
+from prompt_jax.sweeps.tables import spoken
+
+GIB = 2**30
+TOO_LARGE = ('refuse', 'skip', 'run')  # what to do with runs that do not fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+  """The plan of a run's training step, all of one device.
+
+  Attributes:
+    device: its kind.
+    step: rows x most tokens of an input + of a target.
+    how: storage of weights, mesh and layout, parts of a batch.
+    fits: by the compiler's memory.
+    needed: bytes.
+    limit: bytes that there are.
+    seconds: of a step; a floor on this machine, an estimate elsewhere; None where it does not fit.
+  """
+
+  device: str
+  step: str
+  how: str
+  fits: bool
+  needed: int
+  limit: int
+  seconds: float | None
+
+
+def where(topology: str | None, cluster: str, xpk: Mapping[str, Any]) -> tuple[str | None, int]:
+  """What to plan for, and how many of them: a name of `SLICES`, `HERE`, or None for machines that
+  nothing is known of.
+
+  Raises:
+    UserError: an unknown slice, or its compiler is not installed.
+  """
+  slices = xpk.get('num-slices', 1) if cluster == 'xpk' else 1
+  if topology is None and cluster == 'xpk':
+    kind = str(xpk.get('tpu-type', xpk.get('device-type'))).replace('v5litepod-', 'v5e-')
+    topology = kind if kind in SLICES else None
+  if topology is None:
+    return (HERE if cluster == 'local' else None), 1
+  if topology != HERE:
+    if topology not in SLICES:
+      raise unknown('topology', topology, [HERE, *SLICES])
+    try:
+      slices_of_tpus.check_compiler()
+    except UserError as e:
+      raise UserError(f'{e} --gin.PLAN=False starts without a plan.') from e
+  return topology, slices
+
+
+def left(jobs: Sequence[Job], states: Mapping[str, State]) -> list[Job]:
+  """What is not done, and not handed to a cluster: what a plan can still stop."""
+  return [job for job in jobs if states[job.name].what not in ('done', 'submitted')]
+
+
+def plans(
+  jobs: Sequence[Job],
+  known: Mapping[str, Checked],
+  topology: str,
+  slices: int,
+  console: Console,
+) -> dict[str, Figures]:
+  """The plan of each job by name; jobs of one program share it.
+
+  Args:
+    jobs: to plan.
+    known: by name of a job.
+    topology: see `where`.
+    slices: so many of them.
+    console: where to tell how far it is.
+
+  Raises:
+    UserError: a step that cannot be compiled, with the run's name.
+  """
+  first = {known[job.name].program: job for job in reversed(jobs)}
+  todo = [job for job in jobs if first[known[job.name].program] is job]
+  found: dict[str, Figures] = {}
+  with console.status('') as status:
+    told = _compiled(todo, topology, slices)
+    for number, job in enumerate(todo, 1):
+      status.update(f'Compiling the training step of {number} of {len(todo)}: {job.name}')
+      figures = next(told)
+      if 'error' in figures:
+        raise UserError(f'Cell {job.name}: {figures["error"]}')
+      found[known[job.name].program] = Figures(**figures)
+  return {job.name: found[known[job.name].program] for job in jobs}
+
+
+def _compiled(jobs: Sequence[Job], topology: str, slices: int) -> Iterator[dict[str, Any]]:
+  """What `sweep_compile` says of each job, as it says it."""
+  asked = [
+    {'name': j.name, 'verb': j.verb, 'flags': j.flags, 'prompts': len(j.cells)} for j in jobs
+  ]
+  # The compiler of slices needs no TPU, and must not take one that is here from the runs.
+  env = {**os.environ, **({} if topology == HERE else {'JAX_PLATFORMS': 'cpu'})}
+  words = [sys.executable, '-m', 'prompt_jax.sweeps.compile']
+  with tempfile.TemporaryFile('w+') as question, tempfile.TemporaryFile('w+') as noise:
+    json.dump({'topology': topology, 'slices': slices, 'jobs': asked}, question)
+    question.seek(0)
+    process = subprocess.Popen(
+      words, stdin=question, stdout=subprocess.PIPE, stderr=noise, text=True, env=env
+    )
+    assert process.stdout is not None
+    try:
+      for job in jobs:
+        line = process.stdout.readline()
+        if not line:
+          raise UserError(f'Cell {job.name} could not be planned: {_last_line(process, noise)}')
+        figures = json.loads(line)
+        assert figures.pop('name') == job.name
+        yield figures
+    finally:
+      process.kill()  # of no use any more, if it is not at its end
+      process.communicate()
+
+
+def _last_line(process: subprocess.Popen, noise: Any) -> str:
+  code = process.wait()
+  noise.seek(0)
+  lines = [line.strip() for line in noise if line.strip()]
+  said = lines[-1] if lines else 'it said nothing'
+  return (
+    f'the process that compiles ended with code {code}: {said}. --gin.PLAN=False starts without a '
+    'plan.'
+  )
+
+
+def show(
+  jobs: Sequence[Job],
+  plan: Mapping[str, Figures],
+  known: Mapping[str, Checked],
+  topology: str,
+  console: Console,
+) -> None:
+  """Prints a line for each step that is different, and the time of all.
+
+  Args:
+    jobs: that were planned.
+    plan: of `plans`.
+    known: by name of a job.
+    topology: see `where`.
+    console: where to print.
+  """
+  here = topology == HERE
+  place = f'this machine ({plan[jobs[0].name].device})' if here else topology
+  table = Table(title=f'training steps on {place}, by its compiler', title_justify='left')
+  table.add_column('run: rows x tokens of input + target', overflow='fold')
+  for name in ('runs', 'fits', 'GiB', 's/step', 'a run'):
+    table.add_column(name, justify='right', no_wrap=True)
+  groups: dict[Any, list[Job]] = {}
+  for job in jobs:
+    groups.setdefault((known[job.name].program, known[job.name].steps), []).append(job)
+  total, large = 0.0, 0
+  for (_, steps), members in groups.items():
+    figures = plan[members[0].name]
+    table.add_row(*_row(members, figures, steps, here))
+    total += len(members) * steps * (figures.seconds or 0.0)
+    large += 0 if figures.fits else len(members)
+  console.print(table, markup=False)
+  kind = (
+    'at least: a floor, by the FLOPs that a step cannot do without and the rate of one matrix '
+    'product measured here'
+    if here
+    else "by the compiler's estimate, which was compared with no TPU"
+  )
+  rest = f', without the {large} that do not fit' if large else ''
+  console.print(
+    f'Training takes {spoken(total)} in all{rest}, {kind}. Rows are of full length; evaluation, '
+    'compiling and reading are not in it.',
+    highlight=False,
+    soft_wrap=True,
+  )
+
+
+def _row(jobs: Sequence[Job], figures: Figures, steps: int, here: bool) -> list[str]:
+  """The line of jobs that compile to one program and are as long."""
+  labels = [{n: str(v) for n, v in cell.label.items()} for job in jobs for cell in job.cells]
+  same = [n for n in labels[0] if len({label[n] for label in labels}) == 1]
+  what = ', '.join([*(f'{name} {labels[0][name]}' for name in same), f'{steps} steps'])
+  sign, seconds = '>= ' if here else '', figures.seconds
+  return [
+    f'{what}: {figures.step}; {figures.how}',
+    str(len(jobs)),
+    'yes' if figures.fits else 'NO',
+    f'{figures.needed / GIB:.1f} of {figures.limit / GIB:.1f}',
+    '-' if seconds is None else f'{sign}{_of_step(seconds)}',
+    '-' if seconds is None else f'{sign}{spoken(steps * seconds)}',
+  ]
+
+
+def _of_step(seconds: float) -> str:
+  """ "0.00027", "0.32", "12", "171" """
+  return f'{seconds:.2g}' if seconds < 10 else f'{seconds:.0f}'
+
+
+def fitting(
+  jobs: Sequence[Job], plan: Mapping[str, Figures], too_large: str, topology: str, console: Console
+) -> list[Job]:
+  """The jobs that are to be run.
+
+  Args:
+    jobs: of the sweep.
+    plan: of those that were planned, see `plans`.
+    too_large: one of `TOO_LARGE`.
+    topology: see `where`.
+    console: where to tell what is left out.
+
+  Raises:
+    UserError: some do not fit, and are neither to be left out nor to be run all the same.
+  """
+  large = [job for job in jobs if job.name in plan and not plan[job.name].fits]
+  if not large or too_large == 'run':
+    return list(jobs)
+  lines = [
+    f'  {job.name}: {plan[job.name].needed / GIB:.1f} of {plan[job.name].limit / GIB:.1f} GiB'
+    for job in large
+  ]
+  what = f'{len(large)} of {len(jobs)} runs do not fit'
+  if too_large == 'skip':
+    text = '\n'.join([f'{what} and are left out:', *lines])
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    return [job for job in jobs if job not in large]
+  search = 'prompt-jax plan --model MODEL --topology v5e-16 --search looks for what fits TPUs.'
+  if topology != HERE:
+    search = f'prompt-jax plan --model MODEL --topology {topology} --search looks for what fits.'
+  raise UserError(
+    '\n'.join([f'{what}, and nothing was started:', *lines])
+    + "\nMICROBATCHES (parts of a batch), WEIGHTS = 'int8', a MESH with LAYOUT = 'tensor' or a "
+    f'smaller BATCH_SIZE need less memory; {search} --too_large skip leaves these runs out, and '
+    '--too_large run starts them all the same.'
+  )

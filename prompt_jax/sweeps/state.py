@@ -1,0 +1,100 @@
+"""What became of the cells of a sweep: a small record in the folder of each command."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.errors import UserError
+from prompt_jax.sweeps.cells import Cell, Job
+
+# Scores in percent, and how many numbers were trained where that is known.
+Scored = tuple[Mapping[str, float], int | None]
+
+RECORD = 'sweep.json'
+LOG = 'log.txt'
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+  """Where a command stands.
+
+  Attributes:
+    what: "new", "running" (or it was killed), "submitted", "done" or "failed".
+    flags: that it was begun with.
+    seconds: that its attempts took, as far as they ended.
+    resumed: whether it took several, so that `seconds` says little about others.
+    last_line: of what a failed one printed.
+    batch: number of its job on a cluster.
+  """
+
+  what: str = 'new'
+  flags: tuple[str, ...] = ()
+  seconds: float = 0.0
+  resumed: bool = False
+  last_line: str = ''
+  batch: str | None = None
+
+
+def read(output: pathlib.Path, job: Job) -> State:
+  """The state of a command.
+
+  Raises:
+    UserError: its folder holds one of other flags, or the record is damaged.
+  """
+  path = output / job.name / RECORD
+  if not path.is_file():
+    return State()
+  try:
+    found = json.loads(path.read_text(encoding='utf-8'))
+    state = State(**{**found, 'flags': tuple(found['flags'])})
+  except (ValueError, TypeError, KeyError):
+    raise UserError(f'The file {path} is damaged; remove it to run its cell again.') from None
+  if state.flags != job.flags:
+    before, now = (
+      sorted(set(state.flags) - set(job.flags)),
+      sorted(set(job.flags) - set(state.flags)),
+    )
+    raise UserError(
+      f'Cell {job.name} was begun with {" ".join(before) or "less"}, and now has '
+      f'{" ".join(now) or "less"}. Give what it was begun with, or another OUTPUT.'
+    )
+  return state
+
+
+def write(output: pathlib.Path, job: Job, state: State) -> None:
+  """Keeps the state of a command."""
+  record = dataclasses.asdict(state)
+  write_atomically(output / job.name / RECORD, (json.dumps(record, indent=2) + '\n').encode())
+
+
+def scores(output: pathlib.Path, job: Job) -> dict[str, Scored]:
+  """What was measured of each cell, by its name, of a command that is done.
+
+  A run without examples to measure has none.
+  """
+  found: dict[str, Scored] = {}
+  for path in sorted((output / job.name).glob('results*.json')):
+    results = json.loads(path.read_text(encoding='utf-8'))
+    if job.verb == 'train':
+      tuned = list(results['systems'].values())[-1]
+      return {job.cells[0].name: (tuned['scores'][0], tuned['trained'])}
+    for prompt in results['prompts']:
+      cell = _cell(job, prompt)
+      if cell is not None and prompt['scores']:
+        found[cell.name] = (prompt['scores'], None)
+  return found
+
+
+def _cell(job: Job, prompt: Mapping[str, Any]) -> Cell | None:
+  """The cell that a prompt of a population is."""
+  macros = {'learning_rate': 'LEARNING_RATE', 'length': 'PROMPT_LENGTH'}
+  plain = lambda v: v if isinstance(v, int | float | str) else repr(v)
+  for cell in job.cells:
+    setting = {macros.get(n, n): plain(v) for n, v in cell.setting.items()}
+    same = all(setting.get(n) == v for n, v in prompt['setting'].items())
+    if same and cell.seed == prompt['seed']:
+      return cell
+  return None

@@ -42,7 +42,7 @@ class Name(NamedTuple):
 
 def is_hub(name: object) -> bool:
   """Whether a name of data is one of the hub."""
-  return str(name).startswith(PREFIX)
+  return isinstance(name, str | os.PathLike) and str(name).startswith(PREFIX)
 
 
 def parse(name: str) -> Name:
@@ -97,11 +97,24 @@ def hub_table(name: str, usual: str | None = None) -> Table:
     there = list(map(str, splits))
     one = found._replace(split=there[0])
     fail(name, None, f'it has the splits {", ".join(there)}; add one: {one}')
-  # Pictures and sound would be decoded row by row.
-  unread = [c for c, f in splits[split].features.items() if hasattr(f, 'decode_example')]
-  rows = splits[split].remove_columns(unread)
-  named = {c: f.names for c, f in rows.features.items() if hasattr(f, 'names')}
   path = pathlib.Path(str(found._replace(split=split)))
+  return dataset_table(splits[split], path)
+
+
+def dataset_table(dataset: Any, path: pathlib.Path) -> Table:
+  """All rows of a `datasets.Dataset`; labels that are numbers have their names, None where hidden.
+
+  Args:
+    dataset: the rows, numbered from 1.
+    path: where they are from, in messages.
+
+  Raises:
+    UserError: no rows.
+  """
+  # Pictures and sound would be decoded row by row.
+  unread = [c for c, f in dataset.features.items() if hasattr(f, 'decode_example')]
+  rows = dataset.remove_columns(unread)
+  named = {c: f.names for c, f in rows.features.items() if hasattr(f, 'names')}
   if not len(rows):
     fail(path, None, 'it has no rows; a task needs at least one example')
 

@@ -1,4 +1,4 @@
-"""A user's own TSV, CSV or JSONL file as a task: text and label, or inputs and targets."""
+"""A user's own file or rows in memory as a task: text and label, or inputs and targets."""
 
 import dataclasses
 import functools
@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from prompt_jax.data import hub
 from prompt_jax.data.example import Task, TextExample, text_task
+from prompt_jax.data.in_memory import is_in_memory, memory_table, splits_in_memory
 from prompt_jax.data.split import held_out
 from prompt_jax.data.table import Row, Table, fail, read_table, read_text
 from prompt_jax.errors import UserError, unknown
@@ -33,10 +34,10 @@ class Columns(NamedTuple):
 
 
 def local_task(
-  train: str | None = None,
+  train: Any = None,
   *,
-  validation: str | None = None,
-  test: str | None = None,
+  validation: Any = None,
+  test: Any = None,
   text: str | Sequence[str] | None = None,
   label: str | None = None,
   inputs: str | Sequence[str] | None = None,
@@ -48,7 +49,7 @@ def local_task(
   seed: int = 0,
   held_out_fraction: float = 0.1,
 ) -> Task:
-  """A task from files of one's own.
+  """A task from files of one's own, or from rows in memory.
 
   Without `validation` a tenth of `train`, stratified by label, becomes the validation split, and
   without `test` another tenth the test split (see `split.held_out`); equal inputs never fall into
@@ -57,7 +58,8 @@ def local_task(
 
   Args:
     train: training examples (.tsv, .csv, .jsonl, each also .gz), with a line of column names; or a
-      data set of the hub (`hub.Name`), which brings its other splits where none are given.
+      data set of the hub (`hub.Name`), which brings its other splits where none are given; or rows
+      in memory, see `in_memory.memory_table` (a `datasets.DatasetDict` brings its other splits).
     validation: examples to select a prompt by.
     test: examples for the final score.
     text: column or columns of the text to be labelled; None to guess from the usual names.
@@ -67,7 +69,7 @@ def local_task(
     labels: all labels, in the order of their indices; None for those of the first file, sorted.
     words: label -> the word or words the model writes for it; None to write labels as they stand.
     metrics: names of metrics; None for accuracy and macro F1, or exact match and BLEU for text.
-    name: of the task; None for the first file's.
+    name: of the task; None for the first file's, "rows" in memory.
     seed: of the draw of the held-out examples.
     held_out_fraction: share of each part that is drawn from `train`.
 
@@ -75,10 +77,12 @@ def local_task(
     UserError: names file, line and remedy of whatever is wrong with a file.
   """
   files = {'train': train, 'validation': validation, 'test': test}
-  given = {split: file for split, file in files.items() if file}
+  given = {split: data for split, data in files.items() if is_in_memory(data) or data}
   if not given:
     raise UserError('No data file given; a task needs at least one.')
-  more = hub.splits_of(train) if train and hub.is_hub(train) and not hub.parse(train).split else {}
+  more = hub.splits_of(train) if hub.is_hub(train) and not hub.parse(train).split else {}
+  if parts := splits_in_memory(train):
+    given = parts | {split: data for split, data in given.items() if split != 'train'}
   tables = {split: _table(file, split) for split, file in (given | more | given).items()}
   columns = choose_columns(next(iter(tables.values())), text, label, inputs, targets)
   # Splits of the hub whose labels are not public.
@@ -94,13 +98,13 @@ def local_task(
   if columns.kind == 'label':
     spoken = _words(labels or _labels(first, columns), words or {})
   splits = {s: _examples(table, columns, spoken) for s, table in tables.items()}
-  if train and 'validation' not in splits:
-    parts = ('validation',) if 'test' in splits else ('validation', 'test')
-    splits |= _draw(first.path, splits['train'], parts, held_out_fraction, seed)
+  if 'train' in splits and 'validation' not in splits:
+    drawn = ('validation',) if 'test' in splits else ('validation', 'test')
+    splits |= _draw(first.path, splits['train'], drawn, held_out_fraction, seed)
   if metrics is None:
     metrics = ('exact_match', 'bleu') if spoken is None else ('accuracy', 'f1_macro')
   task = text_task(
-    name or _title(first.path),
+    name or ('rows' if is_in_memory(next(iter(given.values()))) else _title(first.path)),
     {split: functools.partial(list, rows) for split, rows in splits.items()},
     None if spoken is None else tuple(spoken.values()),
     metrics,
@@ -109,8 +113,10 @@ def local_task(
   return dataclasses.replace(task, words=spoken if words else None)
 
 
-def _table(file: str, split: str | None = None) -> Table:
-  return hub.hub_table(file, split) if hub.is_hub(file) else read_table(file)
+def _table(data: Any, split: str | None = None) -> Table:
+  if is_in_memory(data):
+    return memory_table(data, split or 'input')
+  return hub.hub_table(data, split) if hub.is_hub(data) else read_table(data)
 
 
 def _filled(table: Table, columns: Sequence[str]) -> Table:

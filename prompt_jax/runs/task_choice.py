@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from prompt_jax.data.example import Task
+from prompt_jax.data.in_memory import is_in_memory
 from prompt_jax.data.local_file import local_task
 from prompt_jax.data.mixture import Mixing, mixture
 from prompt_jax.data.recorded import replay
@@ -72,14 +73,14 @@ def choose(
     _refuse(f'--task {" ".join(names)}', {'data': data, **files, **columns})
     found = [wrapped(find(name, folder, modules, bad_rows)) for name in names]
     return found[0] if len(found) == 1 else mixture(found, mixing or Mixing())
-  _refuse('a file of your own', {'folder': folder, 'module': modules})
+  _refuse('a file of your own', {'folder': folder, 'module': ', '.join(modules)})
   if bad_rows == 'skip':
     raise UserError("BAD_ROWS = 'skip' is for data sets in a --folder; leave it out for a file.")
-  if not (data or validation or test):
+  if data is None and validation is None and test is None:
     raise UserError(
       'Nothing to work on: give --task NAME (prompt-jax tasks lists them) or --data FILE.'
     )
-  if data and data.endswith('.npz'):
+  if isinstance(data, str) and data.endswith('.npz'):
     _refuse('recorded examples', {**files, **columns})
     return wrapped(replay(data))
   own = local_task(
@@ -91,6 +92,6 @@ def choose(
 
 def _refuse(what: str, given: Mapping[str, object]) -> None:
   """Refuses flags that would have no effect beside `what`."""
-  flags = [f'--{name}' for name, value in given.items() if value]
+  flags = [f'--{name}' for name, value in given.items() if is_in_memory(value) or value]
   if flags:
     raise UserError(f'{", ".join(flags)} cannot be combined with {what}. Leave one of them out.')

@@ -76,7 +76,7 @@ class BaseModel:
     """
     if placement is not None:
       _, leaves = find(self.name, self.vocabulary).model()
-      placement.check({path: leaf.shape for path, leaf in leaves.items()}, rows)
+      placement.check_divides({path: leaf.shape for path, leaf in leaves.items()}, rows)
 
   def load(self, placement: Placement | None, dropout: float = 0.0) -> Backbone:
     """The model, on the mesh where there is one; `dropout` is its probability of it.
@@ -167,7 +167,7 @@ def load_all(base: BaseModel, files: Sequence[str], placement: Placement | None)
   twice = [f for f, n in collections.Counter(map(os.path.abspath, files)).items() if n > 1]
   if twice:
     raise UserError(f'{twice[0]} is given twice; a prompt counts once.')
-  read = processes.from_first(lambda: [_read(file) for file in files])
+  read = processes.broadcast(lambda: [_read(file) for file in files])
   whole = [file for file, found in zip(files, read, strict=True) if found.kind == 'weights']
   if whole and len(files) > 1:
     raise UserError(
@@ -203,7 +203,7 @@ def attach(
   Raises:
     UserError: the file is missing or damaged, or was made for another model.
   """
-  read = processes.from_first(lambda: _read(prompt_file))
+  read = processes.broadcast(lambda: _read(prompt_file))
   return _attached(backbone, prompt_file, *read, placement)
 
 
@@ -285,7 +285,7 @@ def _ready(
   model = PromptedT5(T5(backbone.config), method)
   if placement is None:
     return model, jax.device_put(variables_of(params, constants))
-  params, constants = placement.put_params(params), placement.put_rest(constants)
+  params, constants = placement.put_params(params), placement.replicate(constants)
   return model, variables_of(params, constants)
 
 

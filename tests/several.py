@@ -104,7 +104,7 @@ def meet(log, where, folder, seconds, error=None, after=0):
   watch.BEAT, watch.SILENCE, watch.SAVING = 0.5, 3, 2
   processes.GRACE = 2
   try:
-    with processes.joined(*where):
+    with processes.distributed(*where):
       (folder / str(where[2])).touch()
       time.sleep(seconds)
       if isinstance(error, int):

@@ -12,11 +12,11 @@ from tests.several import free_port
 
 PROGRAM = """
 import sys, time
-from prompt_jax import processes
+from prompt_jax.runtime import processes
 port, number, body = sys.argv[1:]
 processes.JOINING = 8
 try:
-  with processes.joined('127.0.0.1:' + port, 2, int(number)):
+  with processes.distributed('127.0.0.1:' + port, 2, int(number)):
     exec(body)
 except KeyboardInterrupt:
   sys.exit('left in order')

@@ -110,11 +110,11 @@ def test_one_that_is_alone_has_time_to_finish_a_state(server, tmp_path):
 def test_one_task_of_slurm_is_one_process(monkeypatch):
   monkeypatch.setenv('SLURM_STEP_NODELIST', 'host')
   monkeypatch.setenv('SLURM_NTASKS', '1')
-  with processes.joined(None, None, None):
-    processes.refuse_several('convert')
+  with processes.distributed(None, None, None):
+    processes.refuse_multiple('convert')
   monkeypatch.setenv('SLURM_NTASKS', '2')
   with pytest.raises(UserError, match='convert works in one process, and srun started 2'):
-    processes.refuse_several('convert')
+    processes.refuse_multiple('convert')
 
 
 def test_one_that_is_through_is_told_of_a_loss_too(server, tmp_path):

@@ -62,7 +62,7 @@ class RunStates:
     )
     logging.getLogger('absl').addFilter(_not_from_orbax)
     self._manager: ocp.CheckpointManager | None = None  # of the first process
-    processes.from_first(lambda: self._open(policy))
+    processes.broadcast(lambda: self._open(policy))
 
   def _open(self, policy: checkpoint_managers.PreservationPolicy) -> None:
     alone = ocp.options.MultiprocessingOptions()
@@ -99,7 +99,7 @@ class RunStates:
 
   def steps(self) -> list[int]:
     """Steps of the complete states, ascending."""
-    return processes.from_first(lambda: sorted(self._first.all_steps()))
+    return processes.broadcast(lambda: sorted(self._first.all_steps()))
 
   def save(self, step: int, arrays: Arrays, info: dict[str, Any], metric: float | None) -> None:
     """Begins to save; returns before the bytes are on disk.
@@ -143,7 +143,7 @@ class RunStates:
     Raises:
       UserError: the state is damaged.
     """
-    return processes.from_first(lambda: self._read(step))
+    return processes.broadcast(lambda: self._read(step))
 
   def _read(self, step: int) -> tuple[Arrays, dict[str, Any]]:
     try:

@@ -8,5 +8,5 @@ from prompt_jax.runtime import processes
 
 
 def run(args: argparse.Namespace) -> None:
-  processes.refuse_several('convert')
+  processes.refuse_multiple('convert')
   config.load(args, convert)(args.source, args.dest)

@@ -9,5 +9,5 @@ from prompt_jax.runtime import processes
 
 def run(args: argparse.Namespace) -> None:
   bound = config.load(args, evaluate)
-  with processes.joined(args.coordinator, args.processes, args.process):
+  with processes.distributed(args.coordinator, args.processes, args.process):
     bound()

@@ -10,5 +10,5 @@ from prompt_jax.runtime import processes
 def run(args: argparse.Namespace) -> None:
   includes = [('decoding', args.decoding)] if args.decoding else []
   bound = config.load(args, infer, includes)
-  with processes.joined(args.coordinator, args.processes, args.process):
+  with processes.distributed(args.coordinator, args.processes, args.process):
     bound(args.texts)

@@ -15,7 +15,7 @@ ONE_OR_SEVERAL = {'learning_rate': 'learning_rates', 'length': 'lengths', 'init'
 
 def run(args: argparse.Namespace) -> None:
   bound = load(args)
-  with processes.joined(args.coordinator, args.processes, args.process):
+  with processes.distributed(args.coordinator, args.processes, args.process):
     bound()
 
 

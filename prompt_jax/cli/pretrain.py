@@ -8,5 +8,5 @@ from prompt_jax.runtime import processes
 
 
 def run(args: argparse.Namespace) -> None:
-  processes.refuse_several('pretrain')
+  processes.refuse_multiple('pretrain')
   config.load(args, pretrain)()

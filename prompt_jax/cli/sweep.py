@@ -10,7 +10,7 @@ from prompt_jax.sweeps.sweep import sweep
 
 
 def run(args: argparse.Namespace) -> None:
-  processes.refuse_several('sweep')
+  processes.refuse_multiple('sweep')
   if args.file is not None:
     args.gin_file.insert(0, args.file)
   if not args.gin_file:

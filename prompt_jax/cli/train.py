@@ -12,7 +12,7 @@ from prompt_jax.runtime import processes
 
 def run(args: argparse.Namespace) -> None:
   bound = load(args)
-  with processes.joined(args.coordinator, args.processes, args.process):
+  with processes.distributed(args.coordinator, args.processes, args.process):
     bound()
 
 

@@ -224,7 +224,7 @@ def tokenize_together(
   if several == 1:
     return tokenize(examples, vocabulary, lengths, task)
   bounds = [len(examples) * i // several for i in range(several + 1)]
-  begin, end = bounds[processes.number() :][:2]
+  begin, end = bounds[processes.index() :][:2]
   checksum = 0
   for e in examples:
     checksum = zlib.crc32(repr((e.inputs, e.targets)).encode(), checksum)
@@ -238,7 +238,7 @@ def tokenize_together(
     rows = [(np.concatenate([nothing, *side]), np.array([*map(len, side)])) for side in sides]
     return checksum, [x for row in rows for x in row]
 
-  shares = processes.from_each(share)
+  shares = processes.allgather(share)
   if len({checksum for checksum, _ in shares}) > 1:
     raise UserError(
       f'The processes of this run have read different examples of {task!r}. Give every host the '

@@ -106,7 +106,7 @@ class Evaluator:
       most = len(own) if placement else suited(len(own), *tokens.shape)
       return mapped(run, own, at_once or most)
 
-    self._call = jax.jit(placement.within(each) if placement else each)
+    self._call = jax.jit(placement.with_mesh(each) if placement else each)
 
   @property
   def ranks(self) -> bool:
@@ -164,7 +164,7 @@ class Evaluator:
     for indices, tokens, ids in self._batches(examples):
       found = self._call(backbone, own, tokens, ids)
       if self._placement:  # rows of other processes too
-        found = self._placement.here(found)
+        found = self._placement.to_local(found)
       found = jax.device_get(found)
       for of_prompt, at in zip(found, found_at, strict=True):
         columns = {'rank': (of_prompt,), 'generate': of_prompt[:2]}.get(self.method, of_prompt)
@@ -233,7 +233,7 @@ class Evaluator:
     size = min(self._batch_size, len(examples))
     put: Callable[[Any], Any] = jax.device_put
     if self._placement:
-      put, size = self._placement.put_rows, self._placement.filled(size)
+      put, size = self._placement.put_rows, self._placement.pad_to_multiple(size)
     order = np.argsort([len(e.inputs) for e in examples], kind='stable')
     # One batch of all is not full, that of the shortest rows.
     ends = range(len(order), 0, -size)

@@ -61,7 +61,7 @@ def evaluate(
   console = Console(quiet=not processes.is_first())
   folder = pathlib.Path(output) if output else None
   placement = devices.start()
-  processes.from_first(lambda: _check(folder, resamples))
+  processes.broadcast(lambda: _check(folder, resamples))
   files = [prompt_file] if isinstance(prompt_file, str) else list(prompt_file or ())
   loaded = loading.load_all(base, files, placement)
   task = several.task_of_all(lambda m: choose_task(**_labels_of(m)), loaded, files)
@@ -88,7 +88,7 @@ def evaluate(
   found = dict(zip(names, scored, strict=True))
   joint = several.together(judge, examples, scored) if len(files) > 1 else {}
   # One of several processes is enough for the rest, and the others wait for it.
-  processes.from_first(
+  processes.broadcast(
     lambda: _conclude(judge, found, joint, task, split, examples, files, resamples, folder, console)
   )
 

@@ -90,7 +90,7 @@ def population(
   _check_tasks(found, tasks, halving)
   folder = pathlib.Path(output or f'runs/{"-".join(tasks)}')
   may_change = ('STEPS', 'AT_ONCE', 'MESH', 'LAYOUT', 'SLICES')
-  processes.from_first(lambda: config.record(folder, may_change))
+  processes.broadcast(lambda: config.record(folder, may_change))
   scores = Scores(found, settings.patterns, batch_size, at_once)
   results = loop.train_together(
     members=[c.member for c in found],

@@ -56,7 +56,7 @@ def conclude(
     members = [k for k, c in enumerate(population) if c.setup.task.name == task]
     measured = _measured(population, results, members, scores, batch_size)
     # One of several processes is enough for the rest, and the others wait for it.
-    processes.from_first(
+    processes.broadcast(
       functools.partial(_write, population, results, members, measured, scores, folder)
     )
 
@@ -113,7 +113,7 @@ def _measured(
     found = [k for k in members if results[k].file.is_file()]
     return {k: load_prompt(results[k].file).params for k in found}
 
-  params = processes.from_first(kept)
+  params = processes.broadcast(kept)
   judged = list(params)
   scored = dict(zip(judged, scores.of(judged, list(params.values()), split), strict=True))
   bare = PromptedT5(T5(setup.backbone.config))

@@ -53,7 +53,7 @@ class Scores:
         for i in group
       ]
       if first.setup.placement:
-        variables = first.setup.placement.put_rest(variables)
+        variables = first.setup.placement.replicate(variables)
       evaluator = self._evaluators[self._key(first)]
       scored = evaluator.each(variables, first.setup.examples[split])
       for i, one in zip(group, scored, strict=True):

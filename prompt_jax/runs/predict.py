@@ -84,7 +84,7 @@ def infer(
     decoding: how text is written, in place of a label; None for greedily.
   """
   placement = devices.start()
-  texts = processes.from_first(lambda: _texts(texts, file, column))
+  texts = processes.broadcast(lambda: _texts(texts, file, column))
   (ready,) = loading.load_all(base, [] if prompt_file is None else [prompt_file], placement)
   lengths = lengths_of(ready, input_length, target_length)
   words = ready.backbone.vocabulary
@@ -116,7 +116,7 @@ def infer(
       raise UserError('--normalize is of ranked labels, and here text is written. Leave it out.')
     how = decoding or Decoding()
     answers = _write(ready, examples, how, lengths, batch_size, placement)
-  processes.from_first(lambda: _tell(answers, output))
+  processes.broadcast(lambda: _tell(answers, output))
 
 
 def _texts(texts: Sequence[str], file: str | None, column: str | None) -> list[str]:
@@ -158,15 +158,17 @@ def _write(
     )
     return written.tokens
 
-  call = jax.jit(placement.within(write) if placement else write)
+  call = jax.jit(placement.with_mesh(write) if placement else write)
   answers: dict[int, Answer] = {}
   size = min(batch_size, len(examples))
   for number, (batch, indices) in enumerate(evaluation_batches(examples, size)):
     tokens: Any = batch.encoder_input_tokens
     if placement:  # more rows, and not more texts: what is drawn for one depends on its batch
-      tokens = placement.put_rows(np.resize(tokens, (placement.filled(size), tokens.shape[1])))
+      tokens = placement.put_rows(
+        np.resize(tokens, (placement.pad_to_multiple(size), tokens.shape[1]))
+      )
     found = call(ready.variables, tokens, number)
-    found = jax.device_get(placement.here(found) if placement else found)
+    found = jax.device_get(placement.to_local(found) if placement else found)
     for i, row in zip(indices.tolist(), found, strict=False):
       answers[i] = Answer(examples[i].inputs_text, vocabulary.decode(row))
   return [answers[i] for i in range(len(examples))]

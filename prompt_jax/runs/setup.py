@@ -98,7 +98,7 @@ def fresh_prompt(setup: Setup, seed: int) -> tuple[Any, Any]:
   """The parameters and constants of a fresh prompt."""
   embedding = setup.backbone.params['token_embedder']['embedding']
   if setup.placement:
-    embedding = setup.placement.here(embedding)
+    embedding = setup.placement.to_local(embedding)
   vocabulary = setup.backbone.vocabulary
   return initialise_prompt(setup.model, jax.random.key(seed), wide(embedding), vocabulary)
 

@@ -92,7 +92,7 @@ def train(
     )
   settings = on_mesh(settings, placement, base, batch_size, packing.on)
   may_change = ('STEPS', 'MESH', 'LAYOUT', 'SLICES')
-  processes.from_first(lambda: config.record(folder, may_change))
+  processes.broadcast(lambda: config.record(folder, may_change))
   setup = set_up(base, placement, task, prompt, lengths, dropout, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)
 
@@ -205,7 +205,7 @@ def _validation(
     return None
   _, frozen = split(params, settings.patterns)
   if setup.placement:
-    frozen, constants = setup.placement.put_rest((frozen, constants))
+    frozen, constants = setup.placement.replicate((frozen, constants))
 
   def evaluate(trainable: Any) -> dict[str, float]:
     variables = variables_of(merge(trainable, frozen), constants)
@@ -227,7 +227,7 @@ def _report(
   if which is not None:
     measured = _measured(setup, evaluator, results, setup.examples[which], batch_size)
   # One of several processes is enough for the rest, and the others wait for it.
-  processes.from_first(lambda: _tell(setup, results, which, measured, folder))
+  processes.broadcast(lambda: _tell(setup, results, which, measured, folder))
 
 
 def _tell(

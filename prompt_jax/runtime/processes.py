@@ -64,7 +64,9 @@ LOST = re.compile(r'connection|unavailable|heartbeat|deadline_exceeded', re.IGNO
 
 
 @contextlib.contextmanager
-def joined(coordinator: str | None, processes: int | None, process: int | None) -> Iterator[None]:
+def distributed(
+  coordinator: str | None, processes: int | None, process: int | None
+) -> Iterator[None]:
   """Joins the processes of a run for as long as it is entered; before any device is touched.
 
   Without arguments, where `srun` started several tasks and on the hosts of a TPU pod, JAX finds the
@@ -111,7 +113,7 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
-def number() -> int:
+def index() -> int:
   """Of this process, from 0."""
   return jax.process_index()
 
@@ -121,7 +123,7 @@ def count() -> int:
   return jax.process_count()
 
 
-def from_first(make: Callable[[], T]) -> T:
+def broadcast(make: Callable[[], T]) -> T:
   """What `make` returns in the first process, which alone calls it, in all of them.
 
   All processes must call this in the same order. It waits for them.
@@ -140,7 +142,7 @@ def from_first(make: Callable[[], T]) -> T:
   return _value(multihost_utils.broadcast_one_to_all(sent))
 
 
-def from_each(make: Callable[[], T]) -> list[T]:
+def allgather(make: Callable[[], T]) -> list[T]:
   """What `make` returns in each process, in the order of their numbers, in all of them.
 
   All processes must call this in the same order. It waits for them.
@@ -159,12 +161,12 @@ def from_each(make: Callable[[], T]) -> list[T]:
   return [_value(row[:size]) for row, size in zip(rows, sizes, strict=True)]
 
 
-def post(name: str, value: str) -> None:
+def set_value(name: str, value: str) -> None:
   """Leaves a note for all processes in the place of an older one of that name."""
   _client().key_value_set(name, value, allow_overwrite=True)
 
 
-def posted(name: str) -> str | None:
+def get_value(name: str) -> str | None:
   """What was left under that name; None if nothing was. It asks the first process."""
   try:
     return _client().key_value_try_get(name)
@@ -174,7 +176,7 @@ def posted(name: str) -> str | None:
     raise
 
 
-def refuse_several(verb: str) -> None:
+def refuse_multiple(verb: str) -> None:
   """Raises UserError where srun started several processes for a verb that works in one.
 
   Touches no device: what the verb starts may need them.

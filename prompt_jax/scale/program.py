@@ -101,7 +101,7 @@ def lowered(work: Work, place: Placement) -> Any:
   Raises:
     UserError: the model or the batch does not divide over the mesh; a method that needs words.
   """
-  place.check(expected_shapes(work.config), work.rows)
+  place.check_divides(expected_shapes(work.config), work.rows)
   model = PromptedT5(T5(work.config), work.method)
   params, constants = abstract_variables(work)
   tokens = jax.ShapeDtypeStruct((work.batch, work.inputs), jnp.int32)
@@ -111,12 +111,16 @@ def lowered(work: Work, place: Placement) -> Any:
     labels = jax.ShapeDtypeStruct((work.labels, work.targets), jnp.int32)
     call: Callable[..., Any] = functools.partial(rank, model)
     arguments: tuple[Any, ...] = (variables_of(params, constants), tokens, labels)
-    shardings: tuple[Any, ...] = (_of_variables(place, arguments[0]), place.rows, place.whole)
+    shardings: tuple[Any, ...] = (
+      _of_variables(place, arguments[0]),
+      place.row_sharding,
+      place.replicated,
+    )
   else:
     call = functools.partial(greedy, model, max_len=work.targets)
     arguments = (variables_of(params, constants), tokens)
-    shardings = (_of_variables(place, arguments[0]), place.rows)
-  return jax.jit(place.within(call)).lower(*_placed(arguments, shardings))
+    shardings = (_of_variables(place, arguments[0]), place.row_sharding)
+  return jax.jit(place.with_mesh(call)).lower(*_placed(arguments, shardings))
 
 
 def _lowered_train_step(
@@ -141,8 +145,8 @@ def _lowered_train_step(
     dropout=work.config.dropout_rate > 0,
   )
   arguments = (state, frozen, collection, batch)
-  shardings = (place.whole, place.of(frozen), place.whole, place.rows)
-  return jax.jit(place.within(step), donate_argnums=0).lower(*_placed(arguments, shardings))
+  shardings = (place.replicated, place.shardings(frozen), place.replicated, place.row_sharding)
+  return jax.jit(place.with_mesh(step), donate_argnums=0).lower(*_placed(arguments, shardings))
 
 
 def all_trains(work: Work) -> bool:
@@ -205,7 +209,7 @@ def _stored(path: str, shape: tuple[int, ...], weights: str, dtype: str) -> Any:
 
 
 def _of_variables(place: Placement, variables: Tree) -> Tree:
-  return {'params': place.of(variables['params']), 'constants': place.whole}
+  return {'params': place.shardings(variables['params']), 'constants': place.replicated}
 
 
 def _placed(arguments: tuple[Any, ...], shardings: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -170,7 +170,7 @@ def meshes(devices: int) -> Iterator[tuple[str, MeshSize]]:
 def divides(work: Work, setting: Setting) -> bool:
   """Whether the model and the rows of a step divide over the mesh."""
   try:
-    layouts.check(setting.layout, setting.mesh, work.rows, _dimensions(work.config))
+    layouts.check_divides(setting.layout, setting.mesh, work.rows, _dimensions(work.config))
   except UserError:
     return False
   return True
@@ -187,7 +187,7 @@ def weight_bytes(work: Work, setting: Setting) -> int:
   """Bytes of the frozen weights on one device."""
   place = placement(setting.topology, setting.mesh, setting.layout, setting.slices)
   params = {'backbone': abstract_variables(setting.of(work))[0]['backbone']}
-  shardings = place.of(params)
+  shardings = place.shardings(params)
   pairs = zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True)
   return sum(math.prod(s.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize for x, s in pairs)
 

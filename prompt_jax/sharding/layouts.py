@@ -83,7 +83,7 @@ def without(axes: Sequence[str], rules: Rules) -> Rules:
   return tuple((name, names) for name, names in left if names)
 
 
-def check(
+def check_divides(
   layout: str, size: MeshSize, rows: int | None, dimensions: Mapping[str, Sequence[int]]
 ) -> None:
   """Refuses a mesh over which something does not divide.

@@ -14,7 +14,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.sharding import layouts
 from prompt_jax.sharding.axes import Axes, axes_of
 from prompt_jax.sharding.layouts import MeshSize, Rules
-from prompt_jax.sharding.slices import arranged, told
+from prompt_jax.sharding.slices import count_slices, device_grid
 
 BACKBONE = 'backbone/'
 
@@ -43,30 +43,30 @@ class Placement:
     return MeshSize(self.mesh.shape['data'], self.mesh.shape['model'])
 
   @property
-  def whole(self) -> NamedSharding:
+  def replicated(self) -> NamedSharding:
     """The same on every device."""
     return NamedSharding(self.mesh, PartitionSpec())
 
   @property
-  def rows(self) -> NamedSharding:
+  def row_sharding(self) -> NamedSharding:
     """Of a batch, whose arrays all begin with B."""
     return NamedSharding(self.mesh, PartitionSpec(dict(self.rules)['batch']))
 
   @property
   def _shared(self) -> bool:
     """Whether other processes hold devices of the mesh."""
-    return not self.whole.is_fully_addressable
+    return not self.replicated.is_fully_addressable
 
   @property
   def row_parts(self) -> int:
     """Into how many parts a batch is cut."""
     return layouts.parts('batch', self.rules, self.size)
 
-  def filled(self, rows: int) -> int:
+  def pad_to_multiple(self, rows: int) -> int:
     """The next number of rows that divides over the mesh."""
     return -(-rows // self.row_parts) * self.row_parts
 
-  def check(self, shapes: Mapping[str, tuple[int, ...]], rows: int | None) -> None:
+  def check_divides(self, shapes: Mapping[str, tuple[int, ...]], rows: int | None) -> None:
     """Refuses a model or a batch that does not divide over the mesh.
 
     Args:
@@ -77,7 +77,7 @@ class Placement:
       UserError: with the nearest mesh that works.
     """
     dimensions = layouts.dimensions_of(axes_of(list(shapes)), shapes)
-    layouts.check(self.layout, self.size, rows, dimensions)
+    layouts.check_divides(self.layout, self.size, rows, dimensions)
 
   def backbone_leaf(self, path: str, shape: tuple[int, ...]) -> NamedSharding:
     """Of one leaf of the backbone, by path "encoder/layers/mlp/wo/kernel".
@@ -111,35 +111,35 @@ class Placement:
 
   def put_rows(self, batch: Any) -> Any:
     """A batch, each device its own rows of it."""
-    return self.put(batch, self.rows)
+    return self.put(batch, self.row_sharding)
 
-  def put_rest(self, tree: Any) -> Any:
+  def replicate(self, tree: Any) -> Any:
     """What does not lie on the mesh yet, whole on every device."""
-    return jax.tree.map(lambda x: x if self._holds(x) else self.put(x, self.whole), tree)
+    return jax.tree.map(lambda x: x if self._holds(x) else self.put(x, self.replicated), tree)
 
   def put_params(self, tree: Any) -> Any:
     """A tree {"backbone": ..., "prompt": ...}, each leaf as the layout says; but for what lies on
     the mesh already."""
     put = lambda x, sharding: x if self._holds(x) else self.put(x, sharding)
-    return jax.tree.map(put, tree, self.of(tree))
+    return jax.tree.map(put, tree, self.shardings(tree))
 
-  def here(self, tree: Any) -> Any:
+  def to_local(self, tree: Any) -> Any:
     """Arrays of the mesh, whole on one device of this process."""
-    whole = jax.jit(_same, out_shardings=self.whole)(tree)
+    whole = jax.jit(_same, out_shardings=self.replicated)(tree)
     return jax.tree.map(lambda x: x.addressable_data(0), whole)
 
-  def of(self, tree: Any) -> Any:
+  def shardings(self, tree: Any) -> Any:
     """Shardings of a tree {"backbone": ..., "prompt": ...} of arrays or shapes."""
 
     def leaf(path: tuple[Any, ...], x: Any) -> NamedSharding:
       name = '/'.join(str(k.key) for k in path if isinstance(k, jax.tree_util.DictKey))
       if not name.startswith(BACKBONE):
-        return self.whole
+        return self.replicated
       return self.backbone_leaf(name.removeprefix(BACKBONE), np.shape(x))
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
-  def within(self, function: Callable[..., Any]) -> Callable[..., Any]:
+  def with_mesh(self, function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` traced with this mesh and layout, so that it cuts its intermediate values too."""
 
     @functools.wraps(function)
@@ -155,8 +155,8 @@ class Placement:
   def vmap(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """`jax.vmap(function)` of prompts: cut over devices, and the rows of each over the others.
 
-    For use in a function that is traced by `within`. Which devices: `layouts.prompt_axes`, down to
-    none where the prompts do not divide, so that any number of them will do.
+    For use in a function that is traced by `with_mesh`. Which devices: `layouts.prompt_axes`, down
+    to none where the prompts do not divide, so that any number of them will do.
 
     Args:
       function: of the arrays of one prompt. What it returns is whole on every device.
@@ -172,7 +172,7 @@ class Placement:
 
       with nn.logical_axis_rules(layouts.without(axes, self.rules)):
         found = jax.vmap(function, spmd_axis_name=axes or None)(jax.tree.map(cut, stacked))
-      return jax.lax.with_sharding_constraint(found, self.whole)
+      return jax.lax.with_sharding_constraint(found, self.replicated)
 
     return call
 
@@ -217,7 +217,7 @@ def make(
       where there are several processes for all of them along "data".
     layout: a name of `layouts.LAYOUTS`.
     devices: those there are, of all processes.
-    slices: that a slower network joins, see `slices.arranged`; None for as many as TPUs tell.
+    slices: that a slower network joins, see `slices.device_grid`; None for as many as TPUs tell.
 
   Raises:
     UserError: an unknown layout, or one that needs a mesh; no size of a mesh; more devices than
@@ -251,7 +251,7 @@ def make(
       'Give a mesh of all of them, so that none is idle.'
     )
   devices = devices[:count]
-  grid = arranged(wanted, devices, told(devices) if slices is None else slices)
+  grid = device_grid(wanted, devices, count_slices(devices) if slices is None else slices)
   axes = AxisType.Auto, AxisType.Auto
   return Placement(Mesh(grid, ('data', 'model'), axes), layout)
 

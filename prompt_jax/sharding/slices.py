@@ -16,7 +16,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.sharding.layouts import MeshSize
 
 
-def told(devices: Sequence[jax.Device]) -> int:
+def count_slices(devices: Sequence[jax.Device]) -> int:
   """Of how many slices TPU devices say that they are; 1 for devices of another kind.
 
   Elsewhere hosts may be joined by links as fast as those within, so the user decides.
@@ -24,7 +24,7 @@ def told(devices: Sequence[jax.Device]) -> int:
   return len({_slice_of(d) for d in devices if d.platform == 'tpu'}) or 1
 
 
-def arranged(size: MeshSize, devices: Sequence[jax.Device], slices: int) -> np.ndarray:
+def device_grid(size: MeshSize, devices: Sequence[jax.Device], slices: int) -> np.ndarray:
   """The devices as a mesh whose "data" axis has one slice after the other.
 
   Args:
@@ -46,7 +46,7 @@ def arranged(size: MeshSize, devices: Sequence[jax.Device], slices: int) -> np.n
       f'into {slices} slices: "model" never crosses slices. Give a mesh with a multiple of '
       f'{slices} along data, such as {MeshSize(least, size.model)}.'
     )
-  if slices == 1 and told(devices) == 1:
+  if slices == 1 and count_slices(devices) == 1:
     return mesh_utils.create_device_mesh(size, devices, allow_split_physical_axes=True)
   by_process = len({_slice_of(d) for d in devices}) == 1
   members = collections.Counter(d.process_index if by_process else _slice_of(d) for d in devices)

@@ -56,13 +56,13 @@ class Interrupt:
     time, and none can be further.
     """
     if self._came and not self._told:
-      processes.post(WANTED, 'yes')
+      processes.set_value(WANTED, 'yes')
       self._told = True
-    if processes.is_first() and self._last_step is None and processes.posted(WANTED):
+    if processes.is_first() and self._last_step is None and processes.get_value(WANTED):
       self._last_step = step + 2
-      processes.post(LAST_STEP, str(self._last_step))
+      processes.set_value(LAST_STEP, str(self._last_step))
     if not processes.is_first():
-      posted = processes.posted(LAST_STEP)
+      posted = processes.get_value(LAST_STEP)
       self._last_step = None if posted is None else int(posted)
     return self._last_step
 

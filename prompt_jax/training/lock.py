@@ -23,7 +23,7 @@ class Lock:
     Raises:
       UserError: another run holds it, or the folder cannot be written.
     """
-    processes.from_first(self._hold)
+    processes.broadcast(self._hold)
     return self
 
   def _hold(self) -> None:

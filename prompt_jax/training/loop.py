@@ -170,7 +170,7 @@ def train_together(
     Output(folder / m.name, trainable, rest, constants, {**m.metadata, 'seed': m.seed})
     for m, trainable, rest, constants in zip(members, fresh, own, collections, strict=True)
   ]
-  put = placement.put_rest if placement else jax.device_put
+  put = placement.replicate if placement else jax.device_put
   frozen, own, collections = put((frozen, own, collections))
   begun = [
     Standing(create_state(trainable, m.tx, m.seed), constants)
@@ -191,7 +191,7 @@ def train_together(
     point = restore(run, begun, streams)
     if placement:
       for s in point.standings:
-        s.state, s.constants = placement.put((s.state, s.constants), placement.whole)
+        s.state, s.constants = placement.put((s.state, s.constants), placement.replicated)
     _loop(run, point, streams, interrupt)
     results = _finish(run, point)
     if interrupt.signal:  # it came after the last step
@@ -255,7 +255,7 @@ def _jitted(
   if placement is None:
     return jax.jit(pure, **options)
   # What a step returns is small, and whole on every device.
-  return jax.jit(placement.within(pure), out_shardings=placement.whole, **options)
+  return jax.jit(placement.with_mesh(pure), out_shardings=placement.replicated, **options)
 
 
 def _counts(trainables: Sequence[Tree], of_one: int) -> str:
@@ -360,7 +360,7 @@ def _finished(run: Run, point: Point, k: int) -> Result:
   if ended is None or ended.why != 'diverged':
     chosen = standing.selection.step is not None
     output.write(output.last if chosen else output.best, trainable, facts)
-  records = processes.from_first(lambda: read_records(folder / 'metrics.jsonl'))
+  records = processes.broadcast(lambda: read_records(folder / 'metrics.jsonl'))
   if processes.is_first():
     plot_curve(records, folder / 'curve.png', m.metric)
   evaluated = [r for r in records if r['kind'] == 'eval']

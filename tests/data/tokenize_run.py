@@ -28,7 +28,7 @@ def tokenize_one_of_several(log, where, file, texts):
   alone = example.encode
   example.encode = lambda text, *rest: encoded.append(text) or alone(text, *rest)
   try:
-    with processes.joined(*where):
+    with processes.distributed(*where):
       began = time.perf_counter()
       found = load(texts)
       print(f'{time.perf_counter() - began:.1f} s', flush=True)

@@ -117,10 +117,10 @@ def results(model: PromptedT5, place: placement.Placement | None, batch: Batch):
   step = functools.partial(train_step, model=model, tx=tx, loss=Loss(), microbatches=2)
   decode = functools.partial(greedy, model, max_len=5)
   if place:
-    frozen = jax.device_put(frozen, place.of(frozen))
-    state = jax.device_put(state, place.whole)
-    batch = jax.device_put(batch, place.rows)
-    step, decode = place.within(step), place.within(decode)
+    frozen = jax.device_put(frozen, place.shardings(frozen))
+    state = jax.device_put(state, place.replicated)
+    batch = jax.device_put(batch, place.row_sharding)
+    step, decode = place.with_mesh(step), place.with_mesh(decode)
   after, metrics = jax.jit(step)(state, frozen, {}, batch)
   gradient = jax.tree.map(
     lambda a, b: np.asarray(a - b), trainable, jax.device_get(after.trainable)

@@ -60,9 +60,9 @@ def compiled(methods, place, **options):
   )
   jitted = jax.jit(step)
   if place:
-    frozen = jax.device_put(frozen, place.of(frozen))
-    states, batches = place.put(states, place.whole), place.put_rows(batches)
-    jitted = jax.jit(place.within(step), out_shardings=place.whole)
+    frozen = jax.device_put(frozen, place.shardings(frozen))
+    states, batches = place.put(states, place.replicated), place.put_rows(batches)
+    jitted = jax.jit(place.with_mesh(step), out_shardings=place.replicated)
   arguments = states, frozen, nothing, nothing, batches
   return jitted.lower(*arguments).compile(), arguments
 

@@ -91,7 +91,7 @@ def test_kernels_are_cut_as_the_layout_says_and_vectors_and_scales_are_not(layou
   norm = 'encoder/layers/pre_mlp_layer_norm/scale'
   assert place.backbone_leaf(norm, (2, 32)).spec == P()
   tree = {'prompt': {'encoder': {'prompt': jax.numpy.ones((4, 32))}}}
-  assert place.of(tree)['prompt']['encoder']['prompt'].spec == P()
+  assert place.shardings(tree)['prompt']['encoder']['prompt'].spec == P()
 
 
 def test_intermediate_values_are_cut_as_the_layout_says_and_without_a_warning():
@@ -100,7 +100,7 @@ def test_intermediate_values_are_cut_as_the_layout_says_and_without_a_warning():
   x = jax.numpy.ones((4, 6, 8))
   with warnings.catch_warnings():
     warnings.simplefilter('error')
-    program = jax.make_jaxpr(jax.jit(place.within(width)))(x)
+    program = jax.make_jaxpr(jax.jit(place.with_mesh(width)))(x)
   found = [e for e in program.eqns[0].params['jaxpr'].eqns if e.primitive.name != 'mul']
   assert [e.params['sharding'].spec for e in found] == [P('data', None, 'model')]
   assert 'sharding' not in str(jax.make_jaxpr(jax.jit(width))(x))
@@ -118,20 +118,20 @@ def test_a_sequence_is_cut_between_the_blocks_only():
 def test_heads_that_do_not_divide_are_refused_with_the_nearest_mesh():
   message = r"'tensor' on the mesh 2x4 .* cuts 6 attention heads into 4 .* works is 4x2\."
   with pytest.raises(UserError, match=message):
-    layouts.check('tensor', MeshSize(2, 4), 32, dimensions(SMALL))
-  layouts.check('tensor', MeshSize(4, 2), 32, dimensions(SMALL))
+    layouts.check_divides('tensor', MeshSize(2, 4), 32, dimensions(SMALL))
+  layouts.check_divides('tensor', MeshSize(4, 2), 32, dimensions(SMALL))
 
 
 def test_an_odd_vocabulary_is_refused_where_it_is_cut():
   odd = {**dimensions(SMALL), 'vocab': [32101]}
   with pytest.raises(UserError, match=r'a vocabulary of 32101 into 2 parts.* works is 2x1\.'):
-    layouts.check('tensor', MeshSize(1, 2), 32, odd)
-  layouts.check('data', MeshSize(8, 1), 32, odd)
+    layouts.check_divides('tensor', MeshSize(1, 2), 32, odd)
+  layouts.check_divides('data', MeshSize(8, 1), 32, odd)
 
 
 def test_a_batch_smaller_than_the_mesh_is_refused():
   with pytest.raises(UserError, match=r'cuts 4 rows at a time into 8 .* works is 4x1\. Or give'):
-    layouts.check('data', MeshSize(8, 1), 4, dimensions(SMALL))
+    layouts.check_divides('data', MeshSize(8, 1), 4, dimensions(SMALL))
 
 
 @pytest.mark.parametrize(

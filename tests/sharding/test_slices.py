@@ -9,7 +9,7 @@ import pytest
 from prompt_jax.errors import UserError
 from prompt_jax.sharding import placement
 from prompt_jax.sharding.layouts import MeshSize
-from prompt_jax.sharding.slices import arranged, told
+from prompt_jax.sharding.slices import count_slices, device_grid
 
 
 def devices(count=8, platform='cpu', **of_each):
@@ -28,33 +28,33 @@ def ids(mesh):
 
 def test_slices_follow_one_another_along_data_and_model_stays_within_one():
   # Odd numbers are of slice 0.
-  found = arranged(MeshSize(4, 2), devices(slice_index=lambda i: 1 - i % 2), 2)
+  found = device_grid(MeshSize(4, 2), devices(slice_index=lambda i: 1 - i % 2), 2)
   assert ids(found) == [[1, 3], [5, 7], [0, 2], [4, 6]]
 
 
 @pytest.mark.parametrize('more', [{}, {'slice_index': lambda i: 0}], ids=['absent', 'all the same'])
 def test_a_process_is_a_slice_where_devices_do_not_tell(more):
-  found = arranged(MeshSize(4, 2), devices(process_index=lambda i: i % 2, **more), 2)
+  found = device_grid(MeshSize(4, 2), devices(process_index=lambda i: i % 2, **more), 2)
   assert ids(found) == [[0, 2], [4, 6], [1, 3], [5, 7]]
 
 
 def test_without_slices_devices_stand_in_their_order_whatever_gpus_tell():
   given = devices(platform='gpu', slice_index=lambda i: i // 4)
-  assert ids(arranged(MeshSize(2, 4), given, 1)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
-  assert ids(arranged(MeshSize(1, 8), given, 1)) == [list(range(8))]
+  assert ids(device_grid(MeshSize(2, 4), given, 1)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+  assert ids(device_grid(MeshSize(1, 8), given, 1)) == [list(range(8))]
 
 
 def test_tpus_of_two_slices_are_not_taken_for_one():
   given = devices(platform='tpu', slice_index=lambda i: i // 4)
   with pytest.raises(UserError, match=r'1 slices are asked for.* of 2 slices. Give --slices 2\.'):
-    arranged(MeshSize(2, 4), given, 1)
+    device_grid(MeshSize(2, 4), given, 1)
 
 
 def test_only_tpus_tell_that_they_are_of_several_slices():
   halves = lambda i: i // 4
-  assert told(devices(platform='tpu', slice_index=halves)) == 2
-  assert told(devices(platform='gpu', slice_index=halves)) == 1
-  assert told(devices()) == 1
+  assert count_slices(devices(platform='tpu', slice_index=halves)) == 2
+  assert count_slices(devices(platform='gpu', slice_index=halves)) == 1
+  assert count_slices(devices()) == 1
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_only_tpus_tell_that_they_are_of_several_slices():
 def test_slices_that_are_not_there_are_refused(size, slices, message):
   given = devices(slice_index=lambda i: i // 4, process_index=lambda i: i)
   with pytest.raises(UserError, match=message):
-    arranged(MeshSize(*size), given, slices)
+    device_grid(MeshSize(*size), given, slices)
 
 
 def test_processes_of_another_number_and_unequal_slices_are_refused():
   with pytest.raises(UserError, match=r'the devices are of 8 process\(es\), and do not say'):
-    arranged(MeshSize(4, 2), devices(process_index=lambda i: i), 2)
+    device_grid(MeshSize(4, 2), devices(process_index=lambda i: i), 2)
   with pytest.raises(UserError, match='takes 6 and 2 devices of the slices; expected as many'):
-    arranged(MeshSize(4, 2), devices(slice_index=lambda i: i // 6), 2)
+    device_grid(MeshSize(4, 2), devices(slice_index=lambda i: i // 6), 2)
 
 
 @pytest.mark.parametrize('slices', [0, 1.5, True, '2'])

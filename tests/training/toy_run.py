@@ -177,7 +177,7 @@ def run_one_of_several(log, where, folder, options, environment, run=toy_train):
   print_to(log)
   os.environ.update(environment)
   try:
-    with processes.joined(*where):
+    with processes.distributed(*where):
       console = Console(quiet=not processes.is_first())
       # A process as a slice of its own: CPUs do not tell.
       place = placement.make(None, 'data', jax.devices(), jax.process_count())

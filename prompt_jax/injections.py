@@ -18,6 +18,8 @@ Placement = Literal['before', 'after_bos', 'before_eos', 'after_eos']
 PLACEMENTS: tuple[Placement, ...] = ('before', 'after_bos', 'before_eos', 'after_eos')
 # Where the first prompt row stands if that is the same for all examples.
 _FIRST = {'before': 0, 'after_bos': 1}
+# Folded into the key of a step for its method; far from the numbers of microbatches.
+_PROMPT_STREAM = 0x70726F6D
 
 
 class Dims(NamedTuple):
@@ -42,7 +44,7 @@ class Context:
     pooled: [B, H] mean of the frozen encoder's states; only if the method depends on "pooled".
     encoder: sizes of the encoder (static).
     decoder: sizes of the decoder (static).
-    deterministic: no dropout, no sampling (static).
+    train: whether the method trains (static); only then may it draw, by `make_rng('prompt')`.
   """
 
   tokens: Array
@@ -52,7 +54,7 @@ class Context:
   pooled: Array | None = None
   encoder: Dims = struct.field(pytree_node=False, default=Dims(0, 0, 0, 0))
   decoder: Dims = struct.field(pytree_node=False, default=Dims(0, 0, 0, 0))
-  deterministic: bool = struct.field(pytree_node=False, default=True)
+  train: bool = struct.field(pytree_node=False, default=False)
 
 
 @struct.dataclass
@@ -130,6 +132,17 @@ class Injections:
   decoder: Injection = struct.field(default_factory=Injection)
   cross: Injection = struct.field(default_factory=Injection)
   aux_loss: Array | float = 0.0
+
+
+def random_streams(key: Array, dropout: bool) -> dict[str, Array]:
+  """What a training step's `apply` draws from: "prompt", and "dropout" of the backbone if it is on.
+
+  Args:
+    key: of the step; the backbone draws from it, the method from one of its own.
+    dropout: whether the backbone drops out.
+  """
+  streams = {'prompt': jax.random.fold_in(key, _PROMPT_STREAM)}
+  return {**streams, 'dropout': key} if dropout else streams
 
 
 def prefix_length(injection: Injection) -> int:

@@ -78,14 +78,21 @@ class PromptedT5(nn.Module):
   backbone: T5
   prompt: nn.Module | None = None
 
-  def __call__(self, batch: Batch, deterministic: bool = True) -> tuple[Array, Array]:
+  def __call__(
+    self, batch: Batch, deterministic: bool = True, train: bool = False
+  ) -> tuple[Array, Array]:
     """Teacher forcing.
+
+    Args:
+      batch: B rows.
+      deterministic: no dropout in the backbone; otherwise it draws from the stream "dropout".
+      train: whether the method trains, which may then draw from the stream "prompt".
 
     Returns:
       float32[B, U, V] logits of the target positions (in packed rows, of all positions),
       float32[] auxiliary loss.
     """
-    injections = self.injections(batch.encoder_input_tokens, batch.task_id, deterministic)
+    injections = self.injections(batch.encoder_input_tokens, batch.task_id, train)
     encoded = self._encode(batch, injections, deterministic)
     layout = Layout(
       mask=jnp.ones(batch.decoder_input_tokens.shape, bool),
@@ -98,7 +105,7 @@ class PromptedT5(nn.Module):
     return logits, jnp.asarray(injections.aux_loss, jnp.float32)
 
   def injections(
-    self, tokens: Array, task_id: Array | None = None, deterministic: bool = True
+    self, tokens: Array, task_id: Array | None = None, train: bool = False
   ) -> Injections:
     """What the method adds for these inputs (int32[B, T]); nothing for the bare model."""
     if self.prompt is None:
@@ -120,7 +127,7 @@ class PromptedT5(nn.Module):
         pooled=pooled,
         encoder=cfg.encoder_dims,
         decoder=cfg.decoder_dims,
-        deterministic=deterministic,
+        train=train,
       )
     )
 
@@ -133,7 +140,7 @@ class PromptedT5(nn.Module):
   ) -> Encoded:
     """int32[B, T] -> states. `injections` replaces what the method would add."""
     if injections is None:
-      injections = self.injections(encoder_input_tokens, task_id, deterministic)
+      injections = self.injections(encoder_input_tokens, task_id)
     empty = jnp.zeros((0, 0), jnp.int32)
     batch = Batch(encoder_input_tokens, empty, empty, empty)
     return self._encode(batch, injections, deterministic)

@@ -35,7 +35,13 @@ ALLOWED: dict[str, set[str]] = {
   'training.losses': set(),
   'training.schedules': set(),
   'training.optim': {'training.partition', 'training.schedules'},
-  'training.step': {'batch', 'stacking', 'training.losses', 'training.partition'},
+  'training.step': {
+    'batch',
+    'injections',
+    'stacking',
+    'training.losses',
+    'training.partition',
+  },
   'training.population': {
     'batch',
     'sharding',
@@ -44,7 +50,16 @@ ALLOWED: dict[str, set[str]] = {
     'training.partition',
     'training.step',
   },
-  'training': {'batch', 'checkpoints', 'data', 'prompted', 'runtime', 'sharding', 'training'},
+  'training': {
+    'batch',
+    'checkpoints',
+    'data',
+    'injections',
+    'prompted',
+    'runtime',
+    'sharding',
+    'training',
+  },
   'data': {'batch', 'data', 'runtime'},
   'inference': {'prompted', 'batch', 'data.vocabulary', 'injections'},
   'evaluation': {

@@ -12,6 +12,7 @@ from t5x import decoding, losses, models, optimizers
 
 from prompt_jax.batch import Batch
 from prompt_jax.errors import UserError
+from prompt_jax.injections import random_streams
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
@@ -179,7 +180,8 @@ class PromptedModel(models.BaseTransformerModel):
       self.variables(params),
       Batch(**fields),
       deterministic=dropout_rng is None,
-      rngs=None if dropout_rng is None else {'dropout': dropout_rng},
+      train=dropout_rng is not None,
+      rngs=None if dropout_rng is None else random_streams(dropout_rng, dropout=True),
     )
 
   def score_batch(

@@ -14,6 +14,7 @@ from flax import struct
 
 from prompt_jax.batch import Batch
 from prompt_jax.errors import UserError
+from prompt_jax.injections import random_streams
 from prompt_jax.stacking import parts_for_caches
 from prompt_jax.training.losses import (
   Loss,
@@ -74,15 +75,16 @@ def train_step(
     frozen: the other side of `partition.split`.
     constants: non-trainable state of the prompt method, collection "constants".
     batch: B rows.
-    model: called as `model.apply(variables, batch, deterministic=...)`, which returns
-      (logits float32[B, U, V], aux_loss float32[]).
+    model: called as `model.apply(variables, batch, deterministic=..., train=True)` with the random
+      stream "prompt", and "dropout" if there is dropout; it returns (logits float32[B, U, V],
+      aux_loss float32[]).
     tx: the optimiser.
     loss: see `losses.Loss`. The auxiliary loss of the model is added to it.
     microbatches: M equal parts of the batch are run one after the other, so only one part's
       activations are held at a time; None for `parts_for_caches`. The sum of gradients is that of
       the whole batch, whatever the loss normalisation (the auxiliary loss is averaged over the
       parts).
-    dropout: whether the model drops out.
+    dropout: whether the backbone drops out; the prompt method draws from a stream of its own.
 
   Returns:
     The state after the step and float32[] metrics: "loss" (what is minimised), "cross_entropy",
@@ -134,7 +136,8 @@ def loss_gradient(
       {'params': merge(trainable, frozen), 'constants': constants},
       part,
       deterministic=not dropout,
-      rngs={'dropout': key} if dropout else None,
+      train=True,
+      rngs=random_streams(key, dropout),
     )
     with jax.named_scope('loss'):
       value, sums = loss_and_sums(

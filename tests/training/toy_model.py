@@ -33,7 +33,7 @@ class ToyModel(nn.Module):
     self.backbone = Backbone()
     self.prompt = Prompt()
 
-  def __call__(self, batch, deterministic=True):
+  def __call__(self, batch, deterministic=True, train=False):
     prompt = self.prompt()
     logits = self.backbone(batch.encoder_input_tokens, prompt, deterministic)
     return logits, 0.01 * jnp.mean(prompt**2)

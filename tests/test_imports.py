@@ -144,6 +144,9 @@ ALLOWED: dict[str, set[str]] = {
     'training',
   },
   'configuration.gin_text': set(),
+  'configuration.flag_types': set(),
+  'configuration.other_names': set(),
+  'configuration.run_files': {'configuration.flag_types'},
   'configuration': {'checkpoints.prompt_file', 'cli.arguments'},
   'cli': {
     'checkpoints',
@@ -288,7 +291,7 @@ def test_help_is_immediate():
     'print(sum(os.times()[:2]), end=" ")\n'
     'print(sorted({m.split(".")[0] for m in sys.modules} & {"tensorflow", "seqio", "jax", "gin"}))'
   ).split(' ', 1)
-  assert float(seconds) < 0.5
+  assert float(seconds) < 0.3  # about 0.15 where nothing else runs
   assert heavy == '[]'
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from gin import config as gin_config
 
-import prompt_jax
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.cli import arguments
 from prompt_jax.configuration import gin_text, plain_values
+from prompt_jax.configuration.run_files import folder, names
 from prompt_jax.errors import UserError, unknown
 
 # Saved states of a run, of one of several seeds, and of a stage of pretraining.
@@ -33,19 +33,6 @@ GIN_ADDS = '\n  In call to configurable'
 MACRO = re.compile(r'^([A-Za-z_]\w*)\s*=', re.MULTILINE)
 # `thing.parameter =`, or `thing:` before an indented block of parameters.
 BINDING = re.compile(r'^((?:\w+/)*[A-Za-z_][\w.]*)(?:\.\w+\s*=|:\s*$)', re.MULTILINE)
-
-
-def folder() -> pathlib.Path:
-  """The package's gin files: prompt_jax/gin where installed, gin/ beside it in a checkout."""
-  package = pathlib.Path(prompt_jax.__file__).parent
-  installed = package / 'gin'
-  return installed if installed.is_dir() else package.parent / 'gin'
-
-
-def names(subfolder: str) -> list[str]:
-  """What can be named there: names('prompts') -> ['adept', 'input', ...]."""
-  root = folder() / subfolder
-  return sorted(p.relative_to(root).with_suffix('').as_posix() for p in root.rglob('*.gin'))
 
 
 def load(
@@ -70,7 +57,7 @@ def load(
   _file(f'runs/{args.verb}.gin', searched)
   files = [_file(name, searched) for name in args.gin_file]
   _include(includes, searched)
-  flags = arguments.shortcuts(args)
+  flags = arguments.given(args)
   for flag, value in flags:
     _parse(f'{flag.macro} = {value!r}', f'--{flag.name}')
   for name, value in args.gin:

@@ -1,18 +1,45 @@
-"""Parsing of the command line: shortcuts, gin settings, and what a mistake says."""
+"""Parsing of the command line: settings as flags, gin settings, and what a mistake says."""
 
 import shlex
 
 import pytest
 
-from prompt_jax.cli import arguments, shortcuts
+from prompt_jax.cli import arguments
+from prompt_jax.cli.usage import EXAMPLES, VERBS
+from prompt_jax.configuration.run_files import settings_of
 from prompt_jax.errors import UserError
 from prompt_jax.main import main
 
 
-def test_shortcuts_become_macros():
-  args = arguments.parse(['train', '--steps', '30', '--batch-size=4', '--seeds', '0,2,5'])
-  given = {flag.macro: value for flag, value in arguments.shortcuts(args)}
-  assert given == {'STEPS': 30, 'BATCH_SIZE': 4, 'SEEDS': [0, 2, 5]}
+def given(*argv: str) -> dict[str, object]:
+  return {s.macro: value for s, value in arguments.given(arguments.parse(list(argv)))}
+
+
+@pytest.mark.parametrize(
+  ('argv', 'macros'),
+  [
+    ('train --steps 30 --batch-size=4 --seeds 0,2,5',
+     {'STEPS': 30, 'BATCH_SIZE': 4, 'SEEDS': [0, 2, 5]}),
+    ('train --patience 3 --eval_every 0 --save-every=7 --dtype bfloat16 --pack',
+     {'PATIENCE': 3, 'EVAL_EVERY': 0, 'SAVE_EVERY': 7, 'DTYPE': 'bfloat16', 'PACK': True}),
+    ('train --length 5', {'PROMPT_LENGTH': 5}),
+    ('train --prompt_length 5', {'PROMPT_LENGTH': 5}),
+    ('train --task a', {'TASK': 'a'}),
+    ('train --task a b --task c', {'TASK': ['a', 'b', 'c']}),
+    ('train --module a', {'MODULES': ['a']}),
+    ('train --module a --modules b', {'MODULES': ['a', 'b']}),
+    ('train --train x.* --train y', {'TRAINABLE': ['x.*', 'y']}),
+    ("train --mixing_rates {'a':2}", {'MIXING_RATES': {'a': 2}}),
+    ('train --mesh 4x2 --learning_rate 1e-3', {'MESH': (4, 2), 'LEARNING_RATE': 0.001}),
+    ('plan --batch 3 --input_length 5', {'BATCH_SIZE': 3, 'INPUT_LENGTH': 5}),
+    ('plan --topology v5e-1,here', {'TOPOLOGY': ['v5e-1', 'here']}),
+    ('sweep --no-plan --learning_rates 0.3,1', {'PLAN': False, 'LEARNING_RATES': [0.3, 1.0]}),
+    ('infer --max_new_tokens 9', {'TARGET_LENGTH': 9}),
+    ('eval --prompt_file a b', {'PROMPT_FILE': ['a', 'b']}),
+  ],
+)  # fmt: skip
+def test_flags_become_macros(argv, macros):
+  assert given(*argv.split()) == macros
 
 
 def test_gin_settings_keep_their_order_and_their_equals_signs():
@@ -45,7 +72,18 @@ def test_seeds_have_32_bits():
     (['trian'], ["'trian'", "'train'"]),
     (['train', '--stesp', '3'], ["'--stesp'", "'--steps'", 'Did you mean']),
     (['train', '--steps', 'many'], ['--steps', "'many'"]),
-    (['train', '--steps', '0'], ['at least 1']),
+    (['train', '--steps', '0'], ['--steps', "'0'", 'at least 1']),
+    (['train', '--eval_every', '-1'], ['--eval_every', "'-1'", 'at least 0']),
+    (['train', '--dropout', 'some'], ['--dropout', "'some'", 'number']),
+    (['train', '--mixing_rates', '3'], ['--mixing_rates', "'3'", "{'"]),
+    (['train', '--lr', '0.3'], ["'--lr'", "'--learning_rate'"]),
+    (['train', '--epochs=3'], ["'--epochs'", "'--steps'", 'N / --batch_size']),
+    (['train', '--num_train_epochs', '3'], ["'--num_train_epochs'", "'--steps'"]),
+    (['population', '--output-dir', 'x'], ["'--output_dir'", "'--output'"]),
+    (['train', '--num_virtual_tokens', '3'], ["'--num_virtual_tokens'", "'--length'"]),
+    (['infer', '--max_tokens', '3'], ["'--max_tokens'", "'--max_new_tokens'"]),
+    (['eval', '--epochs', '3'], ["'--epochs'", 'prompt-jax eval --help']),
+    (['population', '--train', 'all'], ["'--train'"]),
     (['train', '--seeds', '1;2'], ["'1;2'", '0,1,2']),
     (['train', '--seeds', '0,4294967296'], ["'4294967296'", 'from 0 to 4294967295']),
     (['train', '--seed', '99999999999999999999'], ['from 0 to 4294967295']),
@@ -68,7 +106,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(argv, words, capsys):
     assert word in err
 
 
-@pytest.mark.parametrize('verb', arguments.VERBS)
+@pytest.mark.parametrize('verb', VERBS)
 def test_every_verb_has_help_with_examples(verb, capsys):
   with pytest.raises(SystemExit) as done:
     main([verb, '--help'])
@@ -76,23 +114,17 @@ def test_every_verb_has_help_with_examples(verb, capsys):
   out = capsys.readouterr().out
   assert f'prompt-jax {verb}' in out
   assert 'examples:' in out
-  for flag in shortcuts.SHORTCUTS[verb]:
-    assert f'--{flag.name}' in out
+  for name in settings_of(verb):
+    assert f'--{name}' in out or f'--no_{name}' in out
 
 
 def test_examples_in_the_help_parse():
-  for verb, text in arguments.EXAMPLES.items():
+  for verb, text in EXAMPLES.items():
     for line in text.splitlines():
       command = shlex.split(line.split('    (')[0].split('|')[-1])
       if command:
         args = arguments.parse(command[1:])
         assert args.verb in {verb, 'train'}
-
-
-def test_no_two_flags_set_one_macro():
-  for verb, flags in shortcuts.SHORTCUTS.items():
-    macros = [f.macro for f in flags]
-    assert len(macros) == len(set(macros)), verb
 
 
 def test_abbreviations_are_refused():

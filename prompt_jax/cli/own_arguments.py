@@ -1,0 +1,210 @@
+"""Arguments that are not settings of a run file.
+
+Gin files that are chosen by name, positional arguments, and those of the verbs without a run file.
+"""
+
+import argparse
+from typing import Any
+
+from prompt_jax.configuration.flag_types import listed, whole, whole_or_zero
+from prompt_jax.configuration.run_files import is_configured, names
+
+FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
+PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
+# Flags that read a gin file by its name: the heading below which they stand, by verb.
+_PROMPT = (
+  ('prompt', 'METHOD', 'prompt method (default: input)', 'prompts'),
+  ('init', 'NAME', 'initializer of the prompt', 'inits'),
+)
+_FILES = {
+  ('train', 'Prompt'): _PROMPT,
+  ('population', 'Prompt'): _PROMPT,
+  ('plan', 'Prompt'): _PROMPT[:1],
+  ('infer', 'Answers'): (('decoding', 'NAME', 'how text is generated', 'decoding'),),
+}
+_POSITIONAL = {
+  'sweep': '[FILE]', 'infer': '[TEXT ...]', 'convert': 'SOURCE DEST', 'compare': 'A B',
+  'report': 'FOLDER ...', 'tasks': '[check] [NAME]', 'inspect': 'FILE', 'import': 'SOURCE DEST',
+  'export': 'PROMPT_FILE DEST',
+}  # fmt: skip
+_MODEL = 'the model that the prompt was trained on; default: the one that the file names'
+_VOCABULARY = "a SentencePiece model, or 'bytes', for a model without one (T5X)"
+
+
+def usage(verb: str) -> str:
+  """The first line of the help."""
+  return ' '.join(['prompt-jax', verb, _POSITIONAL.get(verb, ''), '[options]']).replace('  ', ' ')
+
+
+def add_files(verb: str, section: str, group: Any) -> None:
+  """Adds the flags of a section that read a gin file by its name."""
+  for flag, metavar, what, folder in _FILES.get((verb, section), ()):
+    known = ', '.join(names(folder))
+    group.add_argument(f'--{flag}', metavar=metavar, help=f'{what}, of gin/{folder}: {known}')
+
+
+def add_to(verb: str, parser: argparse.ArgumentParser) -> None:
+  """Adds the other arguments of a verb that are not settings."""
+  if verb in _VERBS:
+    _VERBS[verb](parser)
+  if verb in ('train', 'population', 'eval', 'infer'):
+    _processes(parser)
+  if is_configured(verb):
+    _gin(parser)
+
+
+def _gin(parser: argparse.ArgumentParser) -> None:
+  """The arguments of every verb with a run file."""
+  group = parser.add_argument_group('Configuration (docs/configuration.md)')
+  add = group.add_argument
+  add('--gin_file', action='append', default=[], metavar='FILE', help='a gin file; repeatable')
+  add('--gin_search_paths', default='', metavar='DIR,DIR', help='folders to look for it in')
+  add(
+    '--gin.NAME=VALUE',
+    dest='_',
+    action='store_const',
+    const=None,
+    help='set a macro (--gin.STEPS=100) or a binding (--gin.InputPrompt.length=20)',
+  )
+
+
+def _processes(parser: argparse.ArgumentParser) -> None:
+  """Where the processes of a run meet; what differs between them is no setting of the run."""
+  group = parser.add_argument_group('Several processes (detected on a TPU pod and under srun)')
+  add = group.add_argument
+  add('--coordinator', metavar='HOST:PORT', help='address of the first process')
+  add('--processes', type=whole, metavar='N', help='number of processes')
+  add('--process', type=whole_or_zero, metavar='I', help='number of this process, from 0')
+
+
+def _sweep(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('file', nargs='?', metavar='FILE', help='a gin file: see gin/runs/sweep.gin')
+
+
+def _plan(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--model', metavar='NAME', help='a file of gin/models, such as t5_1_1/xxl, or a model folder'
+  )
+
+
+def _infer(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    'texts', nargs='*', metavar='TEXT', help='texts; without any, --input or standard input'
+  )
+
+
+def _convert(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    'source', metavar='SOURCE', help='a model folder (ours or of Hugging Face), or a T5X checkpoint'
+  )
+  parser.add_argument('dest', metavar='DEST', help='a folder that does not exist yet')
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add('a', metavar='A', help='an output folder of train or eval, or a file of predictions')
+  add('b', metavar='B', help='another one, for the same examples')
+  add('--metric', nargs='+', metavar='NAME', help="metrics; default: the task's")
+  add('--vocabulary', metavar='FILE', help='a SentencePiece model, for sp_rouge')
+  add(
+    '--examples', type=whole_or_zero, default=0, metavar='N',
+    help='show so many examples that only one system gets right (default: 0)',
+  )  # fmt: skip
+  add(
+    '--resamples', type=whole, default=1000, metavar='N',
+    help='resamples of the paired bootstrap (default: 1000)',
+  )  # fmt: skip
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  names = listed(str)
+  add('folders', nargs='+', metavar='FOLDER', help='folders of runs, at any depth')
+  add('--output', metavar='DIR', help='write report.html, report.md, runs.csv and plots there')
+  add(
+    '--columns', type=names, metavar='NAME,NAME',
+    help='columns to show: facts, scores, or settings such as STEPS',
+  )  # fmt: skip
+  add('--sort', metavar='NAME', help='order by a column; --sort=-accuracy: highest first')
+  add(
+    '--group_by', type=names, metavar='NAME,NAME',
+    help='one row for the runs that agree in these columns',
+  )  # fmt: skip
+
+
+def _tasks(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add('name', nargs='*', metavar='NAME', help='task to show; "check NAME" checks its data')
+  add('--filter', metavar='WORD', help='list the tasks with this word in name, kind or language')
+  add(
+    '--examples', type=whole, default=3, metavar='N',
+    help='examples of each split to show (default: 3)',
+  )  # fmt: skip
+  add(
+    '--sample', type=whole, default=1000, metavar='N',
+    help='examples of each split to check (default: 1000)',
+  )  # fmt: skip
+  add('--folder', metavar='DIR', help='folder that contains the folders of data sets')
+  add(
+    '--module', action='append', default=[], metavar='NAME',
+    help='a Python module that registers seqio tasks; repeatable',
+  )  # fmt: skip
+  add('--record', metavar='FILE', help='write the tokenized examples to an .npz file')
+  add(
+    '--model', default='embedded', metavar='NAME',
+    help='model whose vocabulary is used (default: embedded)',
+  )  # fmt: skip
+  add('--vocabulary', metavar='FILE', help='a SentencePiece model or "bytes" instead')
+  for name, most, what in (('input_length', 128, 'an input'), ('target_length', 64, 'a target')):
+    add(
+      f'--{name}', type=whole, default=most, metavar='N',
+      help=f'most tokens of {what} (default: {most})',
+    )  # fmt: skip
+
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add('file', metavar='FILE', help='a prompt file; or a model, to list its arrays')
+  add('--model', metavar='NAME', help=_MODEL)
+  add('--vocabulary', metavar='FILE', help=_VOCABULARY)
+  add('--plots', metavar='DIR', help='also write PNG plots there')
+
+
+def _import(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add('source', metavar='SOURCE', help='an .npy file, a T5X checkpoint, or a PEFT folder')
+  add('destination', metavar='DEST', help='the prompt file to write')
+  add(
+    '--model', default='embedded', metavar='NAME',
+    help='the model that the prompt was trained on (default: embedded)',
+  )  # fmt: skip
+  add('--vocabulary', metavar='FILE', help=_VOCABULARY)
+  add('--labels', metavar='A,B', help='labels to rank; default: generate text')
+  add(
+    '--placement', choices=PLACEMENTS,
+    help='where the prompt rows are placed; default: before the input',
+  )  # fmt: skip
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add('file', metavar='PROMPT_FILE', help='a prompt file')
+  add('destination', metavar='DEST', help='the file or folder to write')
+  add('--to', choices=FORMATS, required=True, help='format to write')
+  add('--model', metavar='NAME', help=_MODEL)
+  add('--vocabulary', metavar='FILE', help=_VOCABULARY)
+  add('--base_model', metavar='NAME', help='name of the model for PEFT; default: the recorded one')
+
+
+_VERBS = {
+  'sweep': _sweep,
+  'plan': _plan,
+  'infer': _infer,
+  'convert': _convert,
+  'compare': _compare,
+  'report': _report,
+  'tasks': _tasks,
+  'inspect': _inspect,
+  'import': _import,
+  'export': _export,
+}

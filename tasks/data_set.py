@@ -16,10 +16,10 @@ from prompt_jax.data.example import Task, TextExample, text_task
 from prompt_jax.data.split import held_out
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.tasks import readers
-from prompt_jax.tasks.formats import Format, Row
+from prompt_jax.tasks.formats import Format, RowValues
 
 SPLITS = ('train', 'validation', 'test')
-Bad = Literal['refuse', 'skip']
+BadRows = Literal['refuse', 'skip']
 # Columns that number the examples of a file.
 IDS = ('id', 'idx')
 
@@ -59,7 +59,7 @@ class DataSet:
   read: readers.Reader = readers.table
   columns: Mapping[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
   words: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  keep: Callable[[Row, str], bool] | None = None
+  keep: Callable[[RowValues, str], bool] | None = None
   together: str | None = None
   get: str = ''
   tfds: str = ''
@@ -77,8 +77,8 @@ def listed(names: str) -> tuple[str, ...]:
   return tuple(names.split())
 
 
-def local_task(
-  name: str, found: DataSet, folder: str, taskless: bool = False, bad: Bad = 'refuse'
+def folder_task(
+  name: str, found: DataSet, folder: str, taskless: bool = False, bad: BadRows = 'refuse'
 ) -> Task:
   """A data set in a folder as a task.
 
@@ -127,7 +127,7 @@ def local_task(
   return dataclasses.replace(task, right=form.right)
 
 
-def rows_of(name: str, found: DataSet, folder: str) -> dict[str, 'Rows']:
+def rows_of(name: str, found: DataSet, folder: str) -> dict[str, 'RowReader']:
   """The rows of each split before they become examples: {split: what reads them}."""
   base, _, variant = name.partition('.')
   place = pathlib.Path(folder) / (found.place or base)
@@ -145,10 +145,10 @@ def check_variant(base: str, found: DataSet, variant: str) -> None:
     raise UserError(f'{base} needs one of {", ".join(found.variants)}: {base}.{found.variants[0]}')
 
 
-Rows = Callable[[], Iterator[readers.Row]]
+RowReader = Callable[[], Iterator[readers.LocatedRow]]
 
 
-def _source(place: pathlib.Path, found: DataSet, split: str, variant: str) -> Rows | None:
+def _source(place: pathlib.Path, found: DataSet, split: str, variant: str) -> RowReader | None:
   """What reads the rows of a split; None where there is no file."""
   patterns = found.files.get(split, ())
   for pattern in (patterns,) if isinstance(patterns, str) else patterns:
@@ -165,17 +165,17 @@ def _source(place: pathlib.Path, found: DataSet, split: str, variant: str) -> Ro
 
 def published(
   path: pathlib.Path, found: DataSet, split: str, variant: str
-) -> Iterator[readers.Row]:
+) -> Iterator[readers.LocatedRow]:
   """The rows of a published file under our names of columns and labels."""
   for row in found.read(path, split):
     values = renamed(row.values, found.columns)
     if isinstance(values.get('label'), str):
       values['label'] = found.words.get(values['label'], values['label'])
     if found.keep is None or found.keep(values, variant):
-      yield readers.Row(row.where, values)
+      yield readers.LocatedRow(row.where, values)
 
 
-def renamed(row: Row, columns: Mapping[str, str | tuple[str, ...]]) -> dict[str, Any]:
+def renamed(row: RowValues, columns: Mapping[str, str | tuple[str, ...]]) -> dict[str, Any]:
   """The row with the columns of `columns` under our names."""
   values = dict(row)
   for ours, theirs in columns.items():
@@ -187,7 +187,7 @@ def renamed(row: Row, columns: Mapping[str, str | tuple[str, ...]]) -> dict[str,
 
 
 def read_examples(
-  rows: Rows, form: Format, taskless: bool, bad: Bad = 'refuse'
+  rows: RowReader, form: Format, taskless: bool, bad: BadRows = 'refuse'
 ) -> list[TextExample]:
   """The examples of the rows.
 
@@ -220,7 +220,7 @@ def read_examples(
   return done
 
 
-def _check_id(row: readers.Row, seen: dict[Any, str]) -> None:
+def _check_id(row: readers.LocatedRow, seen: dict[Any, str]) -> None:
   found = [row.values[name] for name in IDS if isinstance(row.values.get(name), str | int)]
   key = tuple(found)
   if key and key in seen:
@@ -228,11 +228,11 @@ def _check_id(row: readers.Row, seen: dict[Any, str]) -> None:
   seen[key] = row.where
 
 
-def _gathered(rows: Rows, column: str) -> Rows:
-  """Rows that agree in `column` as one, with the references of all."""
+def _gathered(rows: RowReader, column: str) -> RowReader:
+  """RowReader that agree in `column` as one, with the references of all."""
 
-  def gathered() -> Iterator[readers.Row]:
-    groups: dict[str, list[readers.Row]] = collections.defaultdict(list)
+  def gathered() -> Iterator[readers.LocatedRow]:
+    groups: dict[str, list[readers.LocatedRow]] = collections.defaultdict(list)
     for row in rows():
       groups[str(row.values.get(column))].append(row)
     for group in groups.values():
@@ -241,7 +241,7 @@ def _gathered(rows: Rows, column: str) -> Rows:
       for row in group:
         more = row.values['references']
         texts += [more] if isinstance(more, str) else more
-      yield readers.Row(first.where, {**first.values, 'references': texts})
+      yield readers.LocatedRow(first.where, {**first.values, 'references': texts})
 
   return gathered
 
@@ -259,7 +259,7 @@ def _absent(name: str, found: DataSet, place: pathlib.Path, variant: str) -> Use
   )
 
 
-def _with_labels(form: Format, rows: Rows) -> Format:
+def _with_labels(form: Format, rows: RowReader) -> Format:
   """Labels that are read from the training file, where there are too many for a table."""
   labels = {str(row.values.get('label', '')).replace('_', ' ') for row in rows()}
   return dataclasses.replace(form, labels=tuple(sorted(labels)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from prompt_jax.data.example import Task
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.tasks import catalogue, denoising, docstrings, glue, super_glue, tfds, transfer
-from prompt_jax.tasks.data_set import Bad, local_task
+from prompt_jax.tasks.data_set import BadRows, folder_task
 
 EMBEDDED = {
   'docstrings_iid': docstrings.docstrings_iid,
@@ -31,7 +31,7 @@ def names() -> list[str]:
 
 
 def find(
-  name: str, folder: str | None = None, modules: Sequence[str] = (), bad: Bad = 'refuse'
+  name: str, folder: str | None = None, modules: Sequence[str] = (), bad: BadRows = 'refuse'
 ) -> Task:
   """The task of that name.
 
@@ -60,7 +60,7 @@ def find(
     return denoising.denoising_task(base, folder)
   found = catalogue.SETS.get(stem)
   if folder is not None and found is not None:
-    return local_task(base, found, folder, taskless, bad)
+    return folder_task(base, found, folder, taskless, bad)
   for prefix, make in SUITES.items():
     if base.startswith(prefix):
       return make(base.removeprefix(prefix), taskless)

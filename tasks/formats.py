@@ -16,7 +16,7 @@ import numpy as np
 
 from prompt_jax.data.example import UNKNOWN, Example, TextExample
 
-Row = Mapping[str, Any]
+RowValues = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Format:
   template: str
   labels: tuple[str, ...] | None
   metrics: tuple[str, ...]
-  write: Callable[[Row, 'Format'], Iterable[TextExample]]
+  write: Callable[[RowValues, 'Format'], Iterable[TextExample]]
   fields: tuple[str, ...] = ()
   right: Callable[[Example, str], bool] | None = None
 
-  def examples(self, row: Row, taskless: bool = False) -> list[TextExample]:
+  def examples(self, row: RowValues, taskless: bool = False) -> list[TextExample]:
     """The examples of a row.
 
     Args:
@@ -79,7 +79,7 @@ def label_index(label: Any, labels: Sequence[str]) -> int | None:
   return None if label == -1 else int(label)
 
 
-def classify(row: Row, form: Format) -> Iterable[TextExample]:
+def classify(row: RowValues, form: Format) -> Iterable[TextExample]:
   """Inputs after the template, the label's word as target."""
   assert form.labels is not None
   label = label_index(row['label'], form.labels)
@@ -87,14 +87,14 @@ def classify(row: Row, form: Format) -> Iterable[TextExample]:
   yield TextExample(form.template.format_map(row), targets, label, {'idx': row.get('idx')})
 
 
-def classify_spaced(row: Row, form: Format) -> Iterable[TextExample]:
+def classify_spaced(row: RowValues, form: Format) -> Iterable[TextExample]:
   """As `classify`, for labels whose words the data set joins with underscores."""
   label = row['label']
   spaced = label.replace('_', ' ') if isinstance(label, str) else label
   return classify({**row, 'label': spaced}, form)
 
 
-def multirc(row: Row, form: Format) -> Iterable[TextExample]:
+def multirc(row: RowValues, form: Format) -> Iterable[TextExample]:
   """As `classify`, without HTML tags; the answers to one question form a group."""
   for example in classify(row, form):
     text = re.sub('</?b>', '', example.inputs.replace('<br>', ' '))
@@ -102,14 +102,14 @@ def multirc(row: Row, form: Format) -> Iterable[TextExample]:
     yield dataclasses.replace(example, inputs=text, fields={'group': group})
 
 
-def similarity(row: Row, form: Format) -> Iterable[TextExample]:
+def similarity(row: RowValues, form: Format) -> Iterable[TextExample]:
   """STS-B: the score rounded to a fifth, as text; float32 decides the ties, as in T5."""
   score = np.round(np.float32(row['label']) * np.float32(5)) / np.float32(5)
   targets = UNKNOWN if score < 0 else f'{score:.1f}'
   yield TextExample(form.template.format_map(row), targets, None, {'idx': row.get('idx')})
 
 
-def record(row: Row, form: Format) -> Iterable[TextExample]:
+def record(row: RowValues, form: Format) -> Iterable[TextExample]:
   """ReCoRD: an example for each right answer; all of them belong to one group."""
   passage = re.sub(r'([.?!"\'])\n@highlight\n', r'\1 ', row['passage'])
   passage = passage.replace('\n@highlight\n', '. ')
@@ -121,7 +121,7 @@ def record(row: Row, form: Format) -> Iterable[TextExample]:
     yield TextExample(inputs, answer, None, fields)
 
 
-def pronoun(row: Row, form: Format) -> Iterable[TextExample]:
+def pronoun(row: RowValues, form: Format) -> Iterable[TextExample]:
   """WSC: the pronoun between stars; the target is the candidate, whether right or not."""
   words = row['text'].split(' ')
   word = row['span2_text']
@@ -136,7 +136,7 @@ def pronoun(row: Row, form: Format) -> Iterable[TextExample]:
   yield TextExample(inputs, targets, None, fields)
 
 
-def right_pronoun(row: Row, form: Format) -> Iterable[TextExample]:
+def right_pronoun(row: RowValues, form: Format) -> Iterable[TextExample]:
   """As `pronoun`, but only rows whose candidate is right: what there is to learn from."""
   return pronoun(row, form) if row['label'] == 1 else ()
 
@@ -163,7 +163,7 @@ def judges_candidate(example: Example, prediction: str) -> bool:
   return names_referent(prediction, example.targets_text) == bool(example.fields['right'])
 
 
-def answer(row: Row, form: Format) -> Iterable[TextExample]:
+def answer(row: RowValues, form: Format) -> Iterable[TextExample]:
   """Extractive question answering: the first answer is the target, any of them is right."""
   answers = list(row['answers'])
   yield TextExample(form.template.format_map(row), answers[0], None, {'answers': answers})
@@ -183,7 +183,7 @@ def _apart(match: re.Match[str]) -> str:
   return mark if unicodedata.category(mark).startswith('M') else f' {mark} '
 
 
-def span(row: Row, form: Format) -> Iterable[TextExample]:
+def span(row: RowValues, form: Format) -> Iterable[TextExample]:
   """Extractive question answering with T5's spaces around punctuation, in the answers as well."""
   answers = [padded(a) for a in _texts(row['answers'])]
   inputs = form.template.format_map({**row, 'question': padded(row['question']),
@@ -196,7 +196,7 @@ def _texts(answers: Any) -> list[str]:
   return list(answers['text'] if isinstance(answers, Mapping) else answers)
 
 
-def reference(row: Row, form: Format) -> Iterable[TextExample]:
+def reference(row: RowValues, form: Format) -> Iterable[TextExample]:
   """Generation with references: the first is the target, all of them are compared with."""
   references = row['references']
   references = [references] if isinstance(references, str) else list(references)
@@ -212,7 +212,7 @@ def triples(found: str | Sequence[Any]) -> str:
   return ' && '.join(t if isinstance(t, str) else ' | '.join(t) for t in found)
 
 
-def entities(row: Row, form: Format) -> Iterable[TextExample]:
+def entities(row: RowValues, form: Format) -> Iterable[TextExample]:
   """Names of a sentence as text, "PER: Ada $$ LOC: Bonn" (mT5); "none" where there are none."""
   found: list[list[str]] = []
   for token, tag in zip(row['tokens'], row['tags'], strict=True):
@@ -228,7 +228,7 @@ def entities(row: Row, form: Format) -> Iterable[TextExample]:
   yield TextExample(inputs, ' $$ '.join(names) or 'none', None, {})
 
 
-def candidate(row: Row, form: Format) -> Iterable[TextExample]:
+def candidate(row: RowValues, form: Format) -> Iterable[TextExample]:
   """Definite pronouns in the simple form of WSC: the pronoun between stars, the right candidate."""
   word = row['pronoun']
   marked, count = re.subn(rf'\b{re.escape(word)}\b', f'*{word}*', row['sentence'], count=1)
@@ -239,7 +239,7 @@ def candidate(row: Row, form: Format) -> Iterable[TextExample]:
   yield TextExample(inputs, targets, None, {'idx': row.get('idx')})
 
 
-def question(row: Row, form: Format) -> Iterable[TextExample]:
+def question(row: RowValues, form: Format) -> Iterable[TextExample]:
   """Question generation: the question is the target."""
   yield TextExample(form.template.format_map(row), row['question'])
 

@@ -65,7 +65,7 @@ def _transfer(name: str, trained: str, measured: str, columns: dict[str, Any]) -
   )
 
 
-def multirc(path: pathlib.Path, split: str) -> Iterator[readers.Row]:
+def multirc(path: pathlib.Path, split: str) -> Iterator[readers.LocatedRow]:
   """A paragraph with its questions and their answers a line -> a row an answer."""
   for row in readers.table(path, split):
     passage = _nested(row, 'passage')
@@ -73,17 +73,19 @@ def multirc(path: pathlib.Path, split: str) -> Iterator[readers.Row]:
       for answer in question['answers']:
         idx = {'paragraph': row.values['idx'], 'question': question['idx'], 'answer': answer['idx']}
         values = {'paragraph': passage['text'], 'question': question['question'], 'idx': idx}
-        yield readers.Row(row.where, {**values, 'answer': answer['text'], 'label': answer['label']})
+        yield readers.LocatedRow(
+          row.where, {**values, 'answer': answer['text'], 'label': answer['label']}
+        )
 
 
-def record(path: pathlib.Path, split: str) -> Iterator[readers.Row]:
+def record(path: pathlib.Path, split: str) -> Iterator[readers.LocatedRow]:
   """A passage, where its names stand, and its questions a line -> a row a question."""
   for row in readers.table(path, split):
     passage = _nested(row, 'passage')
     text = passage['text']
     names = {text[e['start'] : e['end'] + 1] for e in passage['entities']}
     for question in row.values['qas']:
-      yield readers.Row(
+      yield readers.LocatedRow(
         row.where,
         {
           'passage': text,
@@ -95,14 +97,14 @@ def record(path: pathlib.Path, split: str) -> Iterator[readers.Row]:
       )
 
 
-def wsc(path: pathlib.Path, split: str) -> Iterator[readers.Row]:
+def wsc(path: pathlib.Path, split: str) -> Iterator[readers.LocatedRow]:
   """The spans stand in an object of their own."""
   for row in readers.table(path, split):
     label = {'label': int(row.values.get('label', -1))}
-    yield readers.Row(row.where, {**row.values, **_nested(row, 'target'), **label})
+    yield readers.LocatedRow(row.where, {**row.values, **_nested(row, 'target'), **label})
 
 
-def _nested(row: readers.Row, name: str) -> dict[str, Any]:
+def _nested(row: readers.LocatedRow, name: str) -> dict[str, Any]:
   found = row.values.get(name)
   if not isinstance(found, dict):
     raise UserError(f'{row.where}: {name!r} is no object; expected the format of SuperGLUE')

@@ -17,36 +17,36 @@ from prompt_jax.data.table import decode, fail, read_table, read_text
 from prompt_jax.errors import UserError
 
 
-class Row(NamedTuple):
+class LocatedRow(NamedTuple):
   """A row and where it stands: "train.tsv:12", "dev.json, question 57"."""
 
   where: str
   values: dict[str, Any]
 
 
-Reader = Callable[[pathlib.Path, str], Iterator[Row]]
+Reader = Callable[[pathlib.Path, str], Iterator[LocatedRow]]
 
 
-def table(path: pathlib.Path, split: str) -> Iterator[Row]:
+def table(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
   """TSV or CSV with a line of column names, or JSON Lines; each also gzipped."""
   for row in read_table(path).rows:
-    yield Row(f'{path}:{row.line}', row.values)
+    yield LocatedRow(f'{path}:{row.line}', row.values)
 
 
 def tsv(*columns: str) -> Reader:
   """TSV without a line of column names."""
 
-  def read(path: pathlib.Path, split: str) -> Iterator[Row]:
+  def read(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
     for number, line in _lines(path):
       fields = line.split('\t')
       if len(fields) != len(columns):
         fail(path, number, f'{len(fields)} fields; expected {", ".join(columns)}')
-      yield Row(f'{path}:{number}', dict(zip(columns, fields, strict=True)))
+      yield LocatedRow(f'{path}:{number}', dict(zip(columns, fields, strict=True)))
 
   return read
 
 
-def json_array(path: pathlib.Path, split: str) -> Iterator[Row]:
+def json_array(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
   """One JSON array of objects."""
   found = _json(path)
   if not isinstance(found, list):
@@ -55,10 +55,10 @@ def json_array(path: pathlib.Path, split: str) -> Iterator[Row]:
     where = f'{path}, entry {number}'
     if not isinstance(values, dict):
       raise UserError(f'{where}: a JSON {type(values).__name__}, expected an object')
-    yield Row(where, values)
+    yield LocatedRow(where, values)
 
 
-def squad(path: pathlib.Path, split: str) -> Iterator[Row]:
+def squad(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
   """SQuAD 1.1: articles of paragraphs of questions. Columns id, question, context, answers."""
   try:
     for article in _json(path)['data']:
@@ -66,12 +66,12 @@ def squad(path: pathlib.Path, split: str) -> Iterator[Row]:
         for qa in paragraph['qas']:
           answers = [a['text'] for a in qa['answers']]
           values = {'id': qa['id'], 'question': qa['question'], 'context': paragraph['context']}
-          yield Row(f'{path}, question {qa["id"]}', {**values, 'answers': answers})
+          yield LocatedRow(f'{path}, question {qa["id"]}', {**values, 'answers': answers})
   except (KeyError, TypeError) as error:
     fail(path, None, f'not in the format of SQuAD 1.1 ({error!r})')
 
 
-def mrqa(path: pathlib.Path, split: str) -> Iterator[Row]:
+def mrqa(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
   """MRQA 2019: a line of JSON each paragraph, after one that names the data set."""
   for row in read_table(path).rows:
     if 'header' in row.values:
@@ -79,12 +79,12 @@ def mrqa(path: pathlib.Path, split: str) -> Iterator[Row]:
     try:
       for qa in row.values['qas']:
         values = {'id': qa['qid'], 'question': qa['question'], 'answers': qa['answers']}
-        yield Row(f'{path}:{row.line}', {**values, 'context': row.values['context']})
+        yield LocatedRow(f'{path}:{row.line}', {**values, 'context': row.values['context']})
     except (KeyError, TypeError) as error:
       fail(path, row.line, f'not in the format of MRQA ({error!r})')
 
 
-def wikiann(path: pathlib.Path, split: str) -> Iterator[Row]:
+def wikiann(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
   """A token and its IOB2 tag a line ("de:Berlin\\tB-LOC"), an empty line after each sentence."""
   tokens: list[str] = []
   tags: list[str] = []
@@ -98,11 +98,11 @@ def wikiann(path: pathlib.Path, split: str) -> Iterator[Row]:
       tags.append(tag)
     else:
       if tokens:
-        yield Row(f'{path}:{start}', {'tokens': tokens, 'tags': tags})
+        yield LocatedRow(f'{path}:{start}', {'tokens': tokens, 'tags': tags})
       tokens, tags, start = [], [], number + 1
 
 
-def webnlg(path: pathlib.Path, split: str) -> Iterator[Row]:
+def webnlg(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
   """WebNLG's XML, a file or a folder of them; in training an example for each text."""
   files = sorted(path.rglob('*.xml')) if path.is_dir() else [path]
   for file in files:
@@ -116,10 +116,10 @@ def webnlg(path: pathlib.Path, split: str) -> Iterator[Row]:
       texts = [e.text.strip() for e in entry.iterfind('lex') if e.text and e.get('lang') != 'ru']
       where = f'{file}, entry {entry.get("eid")} of {entry.get("category")}'
       for references in texts if split == 'train' else [texts]:
-        yield Row(where, {'triples': triples, 'references': references})
+        yield LocatedRow(where, {'triples': triples, 'references': references})
 
 
-def dart(path: pathlib.Path, split: str) -> Iterator[Row]:
+def dart(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
   """DART: sets of triples and their texts; in training an example for each text."""
   for row in json_array(path, split):
     try:
@@ -128,18 +128,18 @@ def dart(path: pathlib.Path, split: str) -> Iterator[Row]:
     except (KeyError, TypeError) as error:
       raise UserError(f'{row.where}: not in the format of DART ({error!r})') from error
     for references in texts if split == 'train' else [texts]:
-      yield Row(row.where, {'triples': triples, 'references': references})
+      yield LocatedRow(row.where, {'triples': triples, 'references': references})
 
 
-def dialogsum(path: pathlib.Path, split: str) -> Iterator[Row]:
+def dialogsum(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
   """DialogSum: one summary, or summary1, summary2, summary3 in the test split."""
   for row in table(path, split):
     names = ('summary', 'summary1', 'summary2', 'summary3')
     texts = [row.values[name] for name in names if name in row.values]
-    yield Row(row.where, {**row.values, 'references': texts})
+    yield LocatedRow(row.where, {**row.values, 'references': texts})
 
 
-def pronouns(path: pathlib.Path, split: str) -> Iterator[Row]:
+def pronouns(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
   """Definite pronouns: sentence, pronoun, "candidate,candidate" and the right one, a line each."""
   block: list[str] = []
   for number, line in _lines(path):
@@ -151,13 +151,13 @@ def pronouns(path: pathlib.Path, split: str) -> Iterator[Row]:
       if len(options) != 2 or right not in options:
         fail(path, first, f'the answer {right!r} is not one of two candidates {candidates!r}')
       values = {'sentence': sentence, 'pronoun': pronoun, 'candidates': options}
-      yield Row(f'{path}:{first}', {**values, 'label': options.index(right)})
+      yield LocatedRow(f'{path}:{first}', {**values, 'label': options.index(right)})
       block = []
   if block:
     fail(path, None, 'the last sentence lacks some of its four lines')
 
 
-def parallel(path: pathlib.Path, split: str) -> Iterator[Row]:
+def parallel(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
   """A text a line, and what belongs to it in the same line of the file of targets.
 
   The path is "train.en>train.de": both names, in one folder.
@@ -169,10 +169,10 @@ def parallel(path: pathlib.Path, split: str) -> Iterator[Row]:
     fail(target, None, f'{len(texts[1])} lines, but {source} has {len(texts[0])}')
   for number, (one, two) in enumerate(zip(*texts, strict=True), 1):
     if one.strip() and two.strip():
-      yield Row(f'{source}:{number}', {'source': one.strip(), 'references': two.strip()})
+      yield LocatedRow(f'{source}:{number}', {'source': one.strip(), 'references': two.strip()})
 
 
-def xsum(path: pathlib.Path, split: str) -> Iterator[Row]:
+def xsum(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
   """XSum: ids of the splits in one JSON file, a .summary file each in bbc-summary-data."""
   ids = _json(path)
   if not isinstance(ids, dict) or split not in ids:
@@ -185,10 +185,12 @@ def xsum(path: pathlib.Path, split: str) -> Iterator[Row]:
     if not {'FIRST-SENTENCE', 'RESTBODY'} <= parts.keys():
       fail(file, None, 'no [SN]FIRST-SENTENCE[SN] or [SN]RESTBODY[SN]')
     document = ' '.join(parts['RESTBODY'].split())
-    yield Row(str(file), {'document': document, 'references': parts['FIRST-SENTENCE'].strip()})
+    yield LocatedRow(
+      str(file), {'document': document, 'references': parts['FIRST-SENTENCE'].strip()}
+    )
 
 
-def stories(path: pathlib.Path, split: str) -> Iterator[Row]:
+def stories(path: pathlib.Path, split: str) -> Iterator[LocatedRow]:
   """CNN/DailyMail: a list of addresses; each story is named by the SHA-1 of its address."""
   for number, url in _lines(path):
     name = f'{hashlib.sha1(url.strip().encode()).hexdigest()}.story'
@@ -200,7 +202,7 @@ def stories(path: pathlib.Path, split: str) -> Iterator[Row]:
     document = ' '.join(article.split())
     points = '\n'.join(' '.join(h.split()) for h in highlights)
     if document and points:  # some hundred stories are empty
-      yield Row(str(file), {'document': document, 'references': points})
+      yield LocatedRow(str(file), {'document': document, 'references': points})
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:

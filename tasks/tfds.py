@@ -20,7 +20,7 @@ from prompt_jax.data.example import Example, Lengths, Loader, Task, TextExample
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.tasks.data_set import DataSet, check_variant, renamed
-from prompt_jax.tasks.formats import Format, Row
+from prompt_jax.tasks.formats import Format, RowValues
 
 if TYPE_CHECKING:
   import seqio
@@ -69,7 +69,7 @@ def data_set_task(name: str, found: DataSet, taskless: bool) -> Task:
   base, _, variant = name.partition('.')
   check_variant(base, found, variant)
 
-  def write(row: Row, form: Format) -> Iterable[TextExample]:
+  def write(row: RowValues, form: Format) -> Iterable[TextExample]:
     return found.form.examples(renamed(row, found.tfds_columns))
 
   form = dataclasses.replace(found.form, write=write)

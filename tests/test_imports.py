@@ -112,7 +112,7 @@ ALLOWED: dict[str, set[str]] = {
     'runtime',
     'training',
   },
-  'export': {'checkpoints', 'evaluation.report', 'injections', 'loading', 'prompts.base'},
+  'export': {'checkpoints', 'evaluation.predictions', 'injections', 'loading', 'prompts.base'},
   'runs': {
     'checkpoints',
     'configuration.config',

@@ -12,7 +12,7 @@ from prompt_jax.data.example import Lengths, Task
 from prompt_jax.data.recorded import record
 from prompt_jax.data.vocabulary import ByteVocabulary, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.runs.check_task import check
+from prompt_jax.runs.check_task import check_task
 from prompt_jax.tasks import catalogue, data_set, denoising, find, transfer
 
 # In bytes; long enough that nothing of what is shown was cut.
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     record(args.record, task, list(task.splits), words, lengths)
     console.print(f'Recorded {", ".join(task.splits)} of {task.name} in {args.record}')
   elif checked:
-    check(task, _vocabulary(args), lengths, args.sample, console)
+    check_task(task, _vocabulary(args), lengths, args.sample, console)
   else:
     _show(names[0], task, args, console)
 
@@ -97,7 +97,7 @@ def _show(name: str, task: Task, args: argparse.Namespace, console: Console) -> 
       console.print(f'  {text}\n    -> {example.targets_text}', markup=False, soft_wrap=True)
 
 
-def _rows(name: str, folder: str | None) -> dict[str, data_set.Rows]:
+def _rows(name: str, folder: str | None) -> dict[str, data_set.RowReader]:
   """What a data set in a folder holds before preprocessing; nothing for other sources."""
   found = catalogue.SETS.get(name.partition('.')[0])
   if folder is None or found is None or transfer.is_transfer(name):

@@ -19,7 +19,7 @@ from prompt_jax.data.vocabulary import EOS_ID
 from prompt_jax.errors import UserError
 
 
-class Rows(NamedTuple):
+class BatchRows(NamedTuple):
   """What one batch holds: the bucket whose widths it has, and which examples."""
 
   bucket: int
@@ -68,7 +68,7 @@ class BatchStream:
     self.digest = digest(self.examples)
     if self.quota:
       self.digest = zlib.crc32(repr(sorted(self.quota.items())).encode(), self.digest)
-    self._epoch: tuple[int, list[Rows]] | None = None
+    self._epoch: tuple[int, list[BatchRows]] | None = None
 
   @property
   def epoch_size(self) -> int:
@@ -105,24 +105,24 @@ class BatchStream:
     rows = self.rows(number)
     return make_batch(self.examples, rows, self.shapes, self.batch_size, self.task_ids)
 
-  def coming(self, count: int) -> list[Batch]:
+  def upcoming_shapes(self, count: int) -> list[Batch]:
     """A batch of each shape among the next `count`, in the order in which they come."""
     numbers = range(self.number, self.number + min(count, self.batches_per_epoch))
     buckets = dict.fromkeys(self.rows(number).bucket for number in numbers)
     nothing = np.zeros(0, np.int64)
     return [
-      make_batch(self.examples, Rows(b, nothing), self.shapes, self.batch_size, self.task_ids)
+      make_batch(self.examples, BatchRows(b, nothing), self.shapes, self.batch_size, self.task_ids)
       for b in buckets
     ]
 
-  def rows(self, number: int) -> Rows:
+  def rows(self, number: int) -> BatchRows:
     """Which examples batch `number` holds."""
     epoch, within = divmod(number, self.batches_per_epoch)
     if self._epoch is None or self._epoch[0] != epoch:
       self._epoch = (epoch, self._plan(epoch))
     return self._epoch[1][within]
 
-  def _plan(self, epoch: int) -> list[Rows]:
+  def _plan(self, epoch: int) -> list[BatchRows]:
     rng = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
     if self.quota is None or self._tasks is None:
       order = rng.permutation(len(self.examples))
@@ -166,7 +166,7 @@ def evaluation_batches(
     yield make_batch(examples, rows, shapes, batch_size, task_ids), rows.examples
 
 
-def cut(order: np.ndarray, member: np.ndarray, batch_size: int) -> list[Rows]:
+def cut(order: np.ndarray, member: np.ndarray, batch_size: int) -> list[BatchRows]:
   """Batches of one bucket each, in the order given; what is left over of a bucket goes on into the
   next longer one, so that only the last batch is ever short."""
   batches = []
@@ -174,16 +174,16 @@ def cut(order: np.ndarray, member: np.ndarray, batch_size: int) -> list[Rows]:
   for bucket in range(int(member.max()) + 1):
     waiting = np.concatenate([left, order[member[order] == bucket]])
     whole = len(waiting) - len(waiting) % batch_size
-    batches += [Rows(bucket, part) for part in waiting[:whole].reshape(-1, batch_size)]
+    batches += [BatchRows(bucket, part) for part in waiting[:whole].reshape(-1, batch_size)]
     left = waiting[whole:]
   if len(left):
-    batches.append(Rows(int(member[left].max()), left))
+    batches.append(BatchRows(int(member[left].max()), left))
   return batches
 
 
 def make_batch(
   examples: Sequence[Example],
-  rows: Rows,
+  rows: BatchRows,
   shapes: Buckets,
   batch_size: int,
   task_ids: Mapping[str, int] | None = None,

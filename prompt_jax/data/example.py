@@ -121,7 +121,7 @@ class Task:
       encode_labels(self.labels, vocabulary, lengths.targets)
     return examples
 
-  def judges(self, examples: Sequence[Example]) -> bool:
+  def has_answers(self, examples: Sequence[Example]) -> bool:
     """Whether the answer to any of the examples is known."""
     if self.labels is None:
       return any(e.targets_text != UNKNOWN for e in examples)

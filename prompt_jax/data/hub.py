@@ -10,7 +10,7 @@ import sys
 import warnings
 from typing import Any, NamedTuple
 
-from prompt_jax.data.table import Row, Table, fail
+from prompt_jax.data.table import Table, TableRow, fail
 from prompt_jax.errors import UserError
 
 PREFIX = 'hf:'
@@ -122,7 +122,7 @@ def dataset_table(dataset: Any, path: pathlib.Path) -> Table:
     return {c: _label(named[c], v) if c in named else v for c, v in row.items()}
 
   # Numbered from 1, as the lines of a file.
-  return Table(path, tuple(rows.features), [Row(i, values(r)) for i, r in enumerate(rows, 1)])
+  return Table(path, tuple(rows.features), [TableRow(i, values(r)) for i, r in enumerate(rows, 1)])
 
 
 def _label(names: list[str], number: int | None) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from prompt_jax.data import hub
-from prompt_jax.data.table import Row, Table, fail
+from prompt_jax.data.table import Table, TableRow, fail
 
 PAIR = ('text', 'label')  # the columns of rows that have no names
 
@@ -59,7 +59,7 @@ def memory_table(data: Any, split: str) -> Table:
   return Table(path, columns, rows)
 
 
-def _of_columns(path: pathlib.Path, data: Mapping[str, Sequence[Any]]) -> list[Row]:
+def _of_columns(path: pathlib.Path, data: Mapping[str, Sequence[Any]]) -> list[TableRow]:
   lengths = {name: len(values) for name, values in data.items()}
   if len(set(lengths.values())) > 1:
     sizes = ', '.join(f'{name} {n}' for name, n in lengths.items())
@@ -69,7 +69,7 @@ def _of_columns(path: pathlib.Path, data: Mapping[str, Sequence[Any]]) -> list[R
   return [_row(i, dict(zip(names, v, strict=True))) for i, v in enumerate(values, 1)]
 
 
-def _of_rows(path: pathlib.Path, data: Any) -> list[Row]:
+def _of_rows(path: pathlib.Path, data: Any) -> list[TableRow]:
   if not isinstance(data, Iterable):
     fail(path, None, f'{type(data).__name__} is no data: give a list of rows, or a file by name')
   found = []
@@ -83,6 +83,6 @@ def _of_rows(path: pathlib.Path, data: Any) -> list[Row]:
   return found
 
 
-def _row(number: int, values: Mapping[str, Any]) -> Row:
+def _row(number: int, values: Mapping[str, Any]) -> TableRow:
   plain = {str(k): v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
-  return Row(number, plain)
+  return TableRow(number, plain)

@@ -12,7 +12,7 @@ from prompt_jax.data import hub
 from prompt_jax.data.example import Task, TextExample, text_task
 from prompt_jax.data.in_memory import is_in_memory, memory_table, splits_in_memory
 from prompt_jax.data.split import held_out
-from prompt_jax.data.table import Row, Table, fail, read_table, read_text
+from prompt_jax.data.table import Table, TableRow, fail, read_table, read_text
 from prompt_jax.errors import UserError, unknown
 
 # Usual names of columns; the first of each wins, the others must be alone.
@@ -22,7 +22,7 @@ INPUT_NAMES = ('inputs', 'input', 'source', 'question')
 TARGET_NAMES = ('targets', 'target', 'output', 'answer', 'summary', 'completion')
 
 
-class Columns(NamedTuple):
+class ColumnChoice(NamedTuple):
   """Which columns are read; several inputs are joined as T5 does ("premise: ... hypothesis: ...").
 
   `kind` is 'label' where the targets are a closed set of labels, 'text' where they are free.
@@ -180,7 +180,7 @@ def choose_columns(
   label: str | None = None,
   inputs: str | Sequence[str] | None = None,
   targets: str | None = None,
-) -> Columns:
+) -> ColumnChoice:
   """The columns given, and for those not given the ones with usual names.
 
   Raises:
@@ -204,9 +204,11 @@ def choose_columns(
       )
   if text_to_text:
     source = _several(inputs) or (_guess(table, INPUT_NAMES + TEXT_NAMES, 'inputs', 'inputs'),)
-    return Columns(source, targets or _guess(table, TARGET_NAMES, 'targets', 'targets'), 'text')
+    return ColumnChoice(
+      source, targets or _guess(table, TARGET_NAMES, 'targets', 'targets'), 'text'
+    )
   source = _several(text) or (_guess(table, TEXT_NAMES, 'text', 'text'),)
-  return Columns(source, label or _guess(table, LABEL_NAMES, 'label', 'label'), 'label')
+  return ColumnChoice(source, label or _guess(table, LABEL_NAMES, 'label', 'label'), 'label')
 
 
 def _several(columns: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -244,7 +246,7 @@ def _need(table: Table, columns: Sequence[str]) -> None:
       fail(table.path, 1, f'{error} Every file of a task needs the same columns.')
 
 
-def _value(table: Table, row: Row, column: str) -> str:
+def _value(table: Table, row: TableRow, column: str) -> str:
   """The text of one cell; numbers and truth values of JSON as JSON writes them."""
   if column not in row.values:
     fail(table.path, row.line, f'no {column!r}; every row needs it')
@@ -266,13 +268,13 @@ def _value(table: Table, row: Row, column: str) -> str:
   return written
 
 
-def _join(table: Table, row: Row, columns: Sequence[str]) -> str:
+def _join(table: Table, row: TableRow, columns: Sequence[str]) -> str:
   if len(columns) == 1:
     return _value(table, row, columns[0])
   return ' '.join(f'{column}: {_value(table, row, column)}' for column in columns)
 
 
-def _labels(table: Table, columns: Columns) -> tuple[str, ...]:
+def _labels(table: Table, columns: ColumnChoice) -> tuple[str, ...]:
   """The labels of the training file in alphabetical order, checked for being labels at all."""
   values = [_value(table, row, columns.targets) for row in table.rows]
   labels = tuple(sorted(set(values)))
@@ -300,7 +302,7 @@ def _words(labels: Sequence[str], words: Mapping[str, str]) -> dict[str, str]:
 
 
 def _examples(
-  table: Table, columns: Columns, spoken: Mapping[str, str] | None
+  table: Table, columns: ColumnChoice, spoken: Mapping[str, str] | None
 ) -> list[TextExample]:
   """The rows as examples; `spoken` is label -> word in the order of the label indices."""
   index = {label: i for i, label in enumerate(spoken or {})}

@@ -157,7 +157,7 @@ def mixture(tasks: Sequence[Task], mixing: Mixing) -> Task:
       for task in tasks:
         if split in task.splits:
           examples = task.load(split, vocabulary, lengths)
-          found += examples if split == 'train' or task.judges(examples) else []
+          found += examples if split == 'train' or task.has_answers(examples) else []
       return found
 
     return load
@@ -184,7 +184,7 @@ def measured(tasks: Sequence[Task]) -> Loader:
       for split in ('test', 'validation'):
         if split in task.splits:
           examples = task.load(split, vocabulary, lengths)
-          if task.judges(examples):
+          if task.has_answers(examples):
             found += examples
             break
     return found

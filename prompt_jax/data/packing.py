@@ -282,8 +282,8 @@ def make_packed(
   A decoder row has, for each example, its reserved positions and the targets shifted right by one;
   the targets are those of its last positions.
   """
-  inputs = _Rows(packed.rows, shape.inputs)
-  targets = _Rows(packed.rows, shape.targets)
+  inputs = _StackRows(packed.rows, shape.inputs)
+  targets = _StackRows(packed.rows, shape.targets)
   wanted, weights = np.zeros_like(targets.tokens), np.zeros(targets.tokens.shape, np.float32)
   most = shape.inputs // (encoder.rows + 1)  # examples of a row: each has a token at least
   tasks = None if task_ids is None else np.zeros((packed.rows, most), np.int32)
@@ -312,7 +312,7 @@ def make_packed(
   return Batch(**arrays)
 
 
-class _Rows:
+class _StackRows:
   """The rows of one stack while they are filled."""
 
   def __init__(self, rows: int, length: int):

@@ -42,7 +42,7 @@ def few_shot(task: Task, shots: int, seed: int = 0) -> Task:
     for split in ('test', 'validation'):
       if split in task.splits:
         examples = task.load(split, vocabulary, lengths)
-        if task.judges(examples):
+        if task.has_answers(examples):
           return examples
     raise UserError(f'The task {task.name!r} has no examples to measure few shots on.')
 

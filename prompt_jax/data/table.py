@@ -27,7 +27,7 @@ FORMATS = {
 LONGEST = 10_000_000
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
   """One row and the line it begins on, counted from 1."""
 
   line: int
@@ -39,7 +39,7 @@ class Table(NamedTuple):
 
   path: pathlib.Path
   columns: tuple[str, ...]
-  rows: list[Row]
+  rows: list[TableRow]
 
 
 def fail(path: pathlib.Path | str, line: int | None, message: str) -> NoReturn:
@@ -154,7 +154,7 @@ def _header(path: pathlib.Path, header: tuple[int, list[str]] | None) -> tuple[s
 
 def _filled(
   path: pathlib.Path, columns: tuple[str, ...], lines: Iterable[tuple[int, list[str]]]
-) -> Iterator[Row]:
+) -> Iterator[TableRow]:
   for line, fields in lines:
     if len(fields) != len(columns):
       fail(
@@ -164,10 +164,10 @@ def _filled(
         f'({", ".join(columns)}); a text with separators or line breaks needs quotes in CSV and '
         'cannot stand in TSV: use CSV or JSONL',
       )
-    yield Row(line, dict(zip(columns, fields, strict=True)))
+    yield TableRow(line, dict(zip(columns, fields, strict=True)))
 
 
-def _json_rows(path: pathlib.Path, text: str) -> Iterator[Row]:
+def _json_rows(path: pathlib.Path, text: str) -> Iterator[TableRow]:
   for number, line in enumerate(text.split('\n'), 1):
     if not line.strip():
       continue
@@ -193,7 +193,7 @@ def _json_rows(path: pathlib.Path, text: str) -> Iterator[Row]:
       fail(path, number, f'bad JSON ({error}); write a long number as text, in quotes')
     if not isinstance(values, dict):
       fail(path, number, f'a JSON {type(values).__name__}, expected one object a line')
-    yield Row(number, values)
+    yield TableRow(number, values)
 
 
 class _TwiceError(Exception):

@@ -8,9 +8,9 @@ import numpy as np
 from prompt_jax.data.example import Task, same_text
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import resampled
+from prompt_jax.evaluation import bootstrap
 from prompt_jax.evaluation.evaluator import label_of
-from prompt_jax.evaluation.prediction import Prediction
+from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.evaluation.suite import summarise
 
 # Metrics that are had from whether each prediction is right, whatever else a task compares.
@@ -93,7 +93,7 @@ def differences(
   first: Sequence[Prediction],
   second: Sequence[Prediction],
   facts: Mapping[str, Mapping[str, Any]],
-  resamples: int = resampled.RESAMPLES,
+  resamples: int = bootstrap.RESAMPLES,
   seed: int = 0,
   vocabulary: Vocabulary | None = None,
 ) -> dict[str, Difference]:
@@ -119,7 +119,7 @@ def differences(
     for side, found in zip(scores, (a, b), strict=True):
       once = found.of(np.ones((1, found.units)))
       side[name] = {key: float(value[0]) for key, value in once.items()}
-    spread[name] = resampled.distribution(resampled.difference(a, b), resamples, [seed, at])
+    spread[name] = bootstrap.distribution(bootstrap.difference(a, b), resamples, [seed, at])
   if len(parts) == 1:
     (ours, theirs), (drawn,) = (next(iter(s.values())) for s in scores), spread.values()
   else:
@@ -127,7 +127,7 @@ def differences(
     drawn = summarise(spread) if all(spread.values()) else {}
   return {
     key: Difference(
-      ours[key], theirs[key], resampled.interval(drawn[key]) if key in drawn else None
+      ours[key], theirs[key], bootstrap.interval(drawn[key]) if key in drawn else None
     )
     for key in ours
   }
@@ -174,7 +174,7 @@ def tasks(predictions: Sequence[Prediction]) -> dict[str, list[int]]:
 
 def _statistic(
   predictions: Sequence[Prediction], about: Mapping[str, Any], vocabulary: Vocabulary | None
-) -> resampled.Resampled:
+) -> bootstrap.Resampled:
   """The scores of one task's predictions, of resamples."""
   if any(p.correct is None for p in predictions):
     raise UserError(
@@ -184,21 +184,21 @@ def _statistic(
   names, labels = about.get('metrics') or ['accuracy'], about.get('labels')
   groups = [p.group for p in predictions]
 
-  def compared(name: str) -> resampled.Resampled:
+  def compared(name: str) -> bootstrap.Resampled:
     if name in OF_HITS:
       correct = [p.correct for p in predictions]
-      return resampled.statistic([name], [True] * len(correct), correct, groups)
+      return bootstrap.statistic([name], [True] * len(correct), correct, groups)
     if name in OF_LABELS and labels is not None:
       indices = [[label_of(x, labels) for x in (p.target, p.prediction)] for p in predictions]
       targets, values = map(list, zip(*indices, strict=True))
-      return resampled.statistic([name], targets, values, groups, len(labels))
+      return bootstrap.statistic([name], targets, values, groups, len(labels))
     texts = [same_text(p.prediction) for p in predictions]
     answers = [p.answers or same_text(p.target) for p in predictions]
-    return resampled.statistic([name], answers, texts, groups, vocabulary=vocabulary)
+    return bootstrap.statistic([name], answers, texts, groups, vocabulary=vocabulary)
 
   found = [compared(name) for name in names]
   of = lambda draws: {key: value for part in found for key, value in part.of(draws).items()}
-  return resampled.Resampled(of, found[0].units)
+  return bootstrap.Resampled(of, found[0].units)
 
 
 def _short(value: Any, most: int = 60) -> str:

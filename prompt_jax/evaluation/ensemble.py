@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prompt_jax.evaluation.calibration import probabilities
-from prompt_jax.evaluation.prediction import Prediction
+from prompt_jax.evaluation.predictions import Prediction
 
 
 def vote(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:

@@ -14,8 +14,8 @@ from prompt_jax.data.buckets import choose_buckets
 from prompt_jax.data.example import UNKNOWN, Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import calibration, metrics, resampled, text_metrics
-from prompt_jax.evaluation.prediction import Prediction
+from prompt_jax.evaluation import bootstrap, calibration, metrics, text_metrics
+from prompt_jax.evaluation.predictions import Advance, Prediction
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.sharding.placement import Placement
@@ -23,8 +23,6 @@ from prompt_jax.stacking import in_parts, mapped, parts_for_caches, suited
 
 Method = Literal['rank', 'constrained', 'generate']
 METHODS: tuple[Method, ...] = ('rank', 'constrained', 'generate')
-# Called after each batch with the number of examples in it.
-Advance = Callable[[int], None]
 # Seconds that intervals of a measure of the user's may take.
 PATIENCE = 60
 
@@ -187,7 +185,7 @@ class Evaluator:
     self,
     examples: Sequence[Example],
     predictions: Sequence[Prediction],
-    resamples: int = resampled.RESAMPLES,
+    resamples: int = bootstrap.RESAMPLES,
     seed: int | Sequence[int] = 0,
   ) -> dict[str, np.ndarray]:
     """{score: float64[resamples]} of resamples of the examples; {} where there is no score."""
@@ -207,11 +205,11 @@ class Evaluator:
           stacklevel=2,
         )
         return {}
-      return resampled.distribution(resampled.of_measure(of, len(examples)), resamples, seed)
+      return bootstrap.distribution(bootstrap.of_measure(of, len(examples)), resamples, seed)
     compared = self._compared(examples, predictions)
     if compared is None:
       return {}
-    return resampled.distribution(resampled.statistic(*compared), resamples, seed)
+    return bootstrap.distribution(bootstrap.statistic(*compared), resamples, seed)
 
   def calibration(
     self, examples: Sequence[Example], predictions: Sequence[Prediction]

@@ -10,10 +10,10 @@ from prompt_jax.data.example import Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import metrics, published
+from prompt_jax.evaluation.bootstrap import RESAMPLES
 from prompt_jax.evaluation.calibration import Calibration
-from prompt_jax.evaluation.evaluator import Advance, Evaluator
-from prompt_jax.evaluation.prediction import Prediction
-from prompt_jax.evaluation.resampled import RESAMPLES
+from prompt_jax.evaluation.evaluator import Evaluator
+from prompt_jax.evaluation.predictions import Advance, Prediction
 from prompt_jax.inference import decode
 from prompt_jax.prompted import PromptedT5
 

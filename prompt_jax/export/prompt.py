@@ -12,7 +12,7 @@ from prompt_jax.checkpoints.prompt_formats.merged_t5x import merged, write_merge
 from prompt_jax.checkpoints.prompt_formats.npy import numpy_checkpoint_path, write_npy
 from prompt_jax.checkpoints.prompt_formats.peft import write_peft
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation.report import progress
+from prompt_jax.evaluation.predictions import progress_bar
 from prompt_jax.injections import Placement
 from prompt_jax.prompts.base import PromptMethod, materialise
 
@@ -105,7 +105,7 @@ def _merge(
   ready: loading.Tuned, prompt: Rows, place: pathlib.Path, step: int, console: Console
 ) -> None:
   arrays = merged(ready.backbone.params, prompt.values)
-  with progress(len(arrays), 'arrays', console) as advance:
+  with progress_bar(len(arrays), 'arrays', console) as advance:
     write_merged(place, arrays, step, advance)
 
 

@@ -13,8 +13,8 @@ from prompt_jax.data.table import fail, read_table
 from prompt_jax.data.vocabulary import Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import comparison, metrics
-from prompt_jax.evaluation.prediction import Prediction
-from prompt_jax.evaluation.resampled import LEVEL
+from prompt_jax.evaluation.bootstrap import LEVEL
+from prompt_jax.evaluation.predictions import Prediction
 
 FILE = 'predictions.jsonl'
 FIELDS = {field.name for field in dataclasses.fields(Prediction)}

@@ -11,7 +11,7 @@ from prompt_jax.checkpoints import convert as forms
 from prompt_jax.checkpoints.formats.huggingface import config_to_huggingface
 from prompt_jax.checkpoints.source import find
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.evaluation.report import progress
+from prompt_jax.evaluation.predictions import progress_bar
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.runtime.device import choose as choose_device
 
@@ -60,7 +60,7 @@ def convert(
   shutil.rmtree(partial, ignore_errors=True)
   try:
     title = f'{found.form} to {forms.FORMS[to]}'
-    with progress(2 * len(model.leaves), title, console) as advance:
+    with progress_bar(2 * len(model.leaves), title, console) as advance:
       sums = forms.write(partial, to, model, advance)
       written = forms.reopen(partial, to, model)
       forms.compare_values(written, sums, advance)

@@ -12,10 +12,10 @@ from prompt_jax.configuration import config
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
+from prompt_jax.evaluation.bootstrap import LEVEL
 from prompt_jax.evaluation.comparison import described
 from prompt_jax.evaluation.evaluator import Method
-from prompt_jax.evaluation.report import progress, write_predictions
-from prompt_jax.evaluation.resampled import LEVEL
+from prompt_jax.evaluation.predictions import progress_bar, write_predictions
 from prompt_jax.inference.score import Normalize
 from prompt_jax.loading import BaseModel
 from prompt_jax.runs import evaluation_table, score_table, several
@@ -69,7 +69,7 @@ def evaluate(
   split, examples = _split(task, split, loaded[0].backbone.vocabulary, lengths, output)
   task_ids = [_task_ids(ready, task) for ready in loaded]
   groups = several.groups(loaded, task_ids)
-  with progress(len(examples) * len(groups), f'{task.name} {split}', console) as advance:
+  with progress_bar(len(examples) * len(groups), f'{task.name} {split}', console) as advance:
     judge, scored = several.evaluate(
       loaded,
       groups,
@@ -144,9 +144,9 @@ def _write(
   resamples: int,
 ) -> None:
   """results.json, and the predictions of every prompt and of all together."""
-  score_table.write(
+  score_table.write_scores(
     folder / 'results.json',
-    [score_table.Row(s.name, [s.scores]) for s in systems],
+    [score_table.SystemScores(s.name, [s.scores]) for s in systems],
     task=task.name,
     split=split,
     prompts=list(files),
@@ -185,7 +185,7 @@ def _split(
     raise unknown(f'split of {task.name!r}', named, task.splits)
   for split in [named] if named else [s for s in ('test', 'validation') if s in task.splits]:
     examples = task.load(split, vocabulary, lengths)
-    if task.judges(examples) or (named and output):
+    if task.has_answers(examples) or (named and output):
       return split, examples
   if named:
     raise UserError(

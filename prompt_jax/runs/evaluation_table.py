@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from prompt_jax.data.example import Example, Task
+from prompt_jax.evaluation.bootstrap import interval
 from prompt_jax.evaluation.calibration import Calibration
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.metrics import Scores
-from prompt_jax.evaluation.prediction import Prediction
-from prompt_jax.evaluation.resampled import interval
+from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.evaluation.suite import Suite
 
 

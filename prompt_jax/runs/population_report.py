@@ -10,7 +10,7 @@ from prompt_jax import loading
 from prompt_jax.checkpoints.prompt_file import load_prompt, write_atomically
 from prompt_jax.evaluation.comparison import described
 from prompt_jax.evaluation.ensemble import vote
-from prompt_jax.evaluation.report import write_predictions
+from prompt_jax.evaluation.predictions import write_predictions
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.runs import cells, score_table
@@ -136,27 +136,27 @@ def _report(
   for k, (_, predictions) in scored.items():
     write_predictions(results[k].folder / 'predictions.jsonl', predictions)
   examples = setup.examples[measured.split]
-  table: list[score_table.Row] = []
+  table: list[score_table.SystemScores] = []
   # Settings with other examples to train on have no baseline in common.
   if len({population[k].digests['train'] for k in members}) == 1:
     table += score_table.baselines(setup.examples['train'], examples, setup.task)
-  table.append(score_table.Row('the model, untuned', [measured.untuned], 0))
+  table.append(score_table.SystemScores('the model, untuned', [measured.untuned], 0))
   table += _by_setting(population, results, scored)
   voters = [k for k in scored if not _dropped(results[k])]
   if len(voters) > 1:
     voted = vote([scored[k][1] for k in voters])
-    row = score_table.Row(
+    row = score_table.SystemScores(
       f'majority vote of {len(voters)}', [scores.measure(voters[0], measured.split, voted)]
     )
     table.append(row)
     write_predictions(path.with_name(path.name.replace('results', 'vote') + 'l'), voted)
   facts = [_facts(population[k], results[k], scored.get(k)) for k in members]
   tasks = described(setup.task)
-  score_table.write(
+  score_table.write_scores(
     path, table, task=setup.task.name, split=measured.split, prompts=facts, tasks=tasks
   )
   title = f'{setup.task.name}, {len(examples)} {measured.split} examples, in percent'
-  score_table.show(table, title, setup.console, setup.task.parts)
+  score_table.print_scores(table, title, setup.console, setup.task.parts)
 
 
 def _dropped(result: Result) -> bool:
@@ -166,13 +166,15 @@ def _dropped(result: Result) -> bool:
 
 def _by_setting(
   population: Sequence[Candidate], results: Sequence[Result], scored: dict[int, Scored]
-) -> list[score_table.Row]:
+) -> list[score_table.SystemScores]:
   """One row for each setting, with the scores of its seeds; and what became of those that ended."""
   rows: dict[str, list[int]] = {}
   for k in scored:
     rows.setdefault(cells.title(population[k].cell) or 'tuned prompt', []).append(k)
   return [
-    score_table.Row(name, [scored[k][0] for k in members], count(results[members[0]].trainable))
+    score_table.SystemScores(
+      name, [scored[k][0] for k in members], count(results[members[0]].trainable)
+    )
     for name, members in rows.items()
   ]
 

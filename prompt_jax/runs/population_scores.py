@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompt_jax.evaluation.evaluator import Evaluator
-from prompt_jax.evaluation.prediction import Prediction
+from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.evaluation.suite import Suite
 from prompt_jax.prompted import variables_of
 from prompt_jax.runs.candidates import Candidate

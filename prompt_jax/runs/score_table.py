@@ -18,7 +18,7 @@ MAJORITY = 'majority class'
 WORDS = 'TF-IDF + logistic regression'
 
 
-class Row(NamedTuple):
+class SystemScores(NamedTuple):
   """One system and its scores, in percent; several dicts for several seeds."""
 
   name: str
@@ -26,7 +26,7 @@ class Row(NamedTuple):
   trained: int | None = None  # parameters
 
 
-def baselines(train: Sequence[Example], test: Sequence[Example], task: Task) -> list[Row]:
+def baselines(train: Sequence[Example], test: Sequence[Example], task: Task) -> list[SystemScores]:
   """What needs no model of ours; none for a task without labels.
 
   Of several tasks each is learned from its own examples, or those of the one trained on.
@@ -41,7 +41,7 @@ def baselines(train: Sequence[Example], test: Sequence[Example], task: Task) -> 
       each[MAJORITY][part.name] = _majority(learned, asked)
       each[WORDS][part.name] = _words(learned, asked)
     found = {name: _summary(scores, task) for name, scores in each.items()}
-  return [Row(name, [scores]) for name, scores in found.items() if scores]
+  return [SystemScores(name, [scores]) for name, scores in found.items() if scores]
 
 
 def _summary(scores: Mapping[str, Mapping[str, float]], task: Task) -> dict[str, float]:
@@ -66,13 +66,15 @@ def _labelled(train: Sequence[Example], test: Sequence[Example]) -> bool:
   return bool(train and test) and not any(e.label is None for e in (*train, *test))
 
 
-def show(rows: Sequence[Row], title: str, console: Console, parts: Sequence[Task] = ()) -> None:
+def print_scores(
+  rows: Sequence[SystemScores], title: str, console: Console, parts: Sequence[Task] = ()
+) -> None:
   """Prints one line a system and one column a score; "-" where a system has none.
 
   Of several tasks (`parts`) there are many scores: then one line a score, one column a system.
   """
   if parts:
-    _show_parts(rows, title, console)
+    _print_parts(rows, title, console)
     return
   names = list(dict.fromkeys(name for row in rows for s in row.scores for name in s))
   table = Table(title=title, title_justify='left', title_style='bold')
@@ -87,7 +89,7 @@ def show(rows: Sequence[Row], title: str, console: Console, parts: Sequence[Task
   console.print(table)
 
 
-def _show_parts(rows: Sequence[Row], title: str, console: Console) -> None:
+def _print_parts(rows: Sequence[SystemScores], title: str, console: Console) -> None:
   table = Table(title=title, title_justify='left', title_style='bold')
   table.add_column('task/score', no_wrap=True)  # a cropped name is none
   summaries = [summarize(row.scores) for row in rows]
@@ -104,7 +106,7 @@ def _cell(value: MeanStd | None) -> str:
   return f'{value.mean:.1f}' if value.n == 1 else f'{value.mean:.1f} ± {value.std:.1f}'
 
 
-def write(path: pathlib.Path, rows: Sequence[Row], **facts: Any) -> None:
+def write_scores(path: pathlib.Path, rows: Sequence[SystemScores], **facts: Any) -> None:
   """The same as JSON: {"systems": {name: {"scores": [...], "trained": n}}, ...}."""
   systems = {r.name: {'scores': [dict(s) for s in r.scores], 'trained': r.trained} for r in rows}
   write_atomically(path, (json.dumps({**facts, 'systems': systems}, indent=2) + '\n').encode())

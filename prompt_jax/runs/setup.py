@@ -78,7 +78,7 @@ def with_task(setup: Setup, task: Task) -> Setup:
       f'The task {task.name!r} has no examples to train on; give --data FILE as well.'
     )
   # The public test splits of GLUE and SuperGLUE have no labels: the validation split is the score.
-  examples = {s: found for s, found in loaded.items() if s == 'train' or task.judges(found)}
+  examples = {s: found for s, found in loaded.items() if s == 'train' or task.has_answers(found)}
   sizes = ', '.join(f'{len(found)} {name}' for name, found in examples.items())
   console.print(f'Model {backbone.name} · task {task.name}: {sizes} examples', highlight=False)
   for name in loaded.keys() - examples.keys():

@@ -12,7 +12,7 @@ from prompt_jax.evaluation import suite
 from prompt_jax.evaluation.ensemble import average, vote
 from prompt_jax.evaluation.evaluator import Advance, Evaluator
 from prompt_jax.evaluation.metrics import Scores
-from prompt_jax.evaluation.prediction import Prediction
+from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.runs.evaluation_table import System
 from prompt_jax.stacking import alike
 

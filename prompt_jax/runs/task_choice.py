@@ -9,7 +9,7 @@ from prompt_jax.data.mixture import Mixing, mixture
 from prompt_jax.data.recorded import replay
 from prompt_jax.data.subset import few_shot, noisy_labels
 from prompt_jax.errors import UserError
-from prompt_jax.tasks.data_set import Bad
+from prompt_jax.tasks.data_set import BadRows
 from prompt_jax.tasks.find import find
 
 
@@ -27,7 +27,7 @@ def choose(
   metrics: Sequence[str] | None = None,
   folder: str | None = None,
   modules: Sequence[str] = (),
-  bad_rows: Bad = 'refuse',
+  bad_rows: BadRows = 'refuse',
   mixing: Mixing | None = None,
   shots: int | None = None,
   label_noise: float = 0.0,

@@ -18,7 +18,7 @@ from prompt_jax.data.mixture import quotas
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.comparison import described
 from prompt_jax.evaluation.evaluator import Evaluator
-from prompt_jax.evaluation.report import write_predictions
+from prompt_jax.evaluation.predictions import write_predictions
 from prompt_jax.evaluation.suite import Suite
 from prompt_jax.loading import BaseModel
 from prompt_jax.models.t5.t5 import T5
@@ -244,15 +244,15 @@ def _tell(
     untuned, scores = measured
     examples = setup.examples[which]
     table = score_table.baselines(setup.examples['train'], examples, setup.task)
-    table.append(score_table.Row('the model, untuned', [untuned], 0))
+    table.append(score_table.SystemScores('the model, untuned', [untuned], 0))
     what = 'tuned prompt' if kind == 'prompt' else 'tuned weights'
-    table.append(score_table.Row(what, scores, count(results[0].trainable)))
+    table.append(score_table.SystemScores(what, scores, count(results[0].trainable)))
     tasks = described(setup.task)
-    score_table.write(
+    score_table.write_scores(
       folder / 'results.json', table, task=setup.task.name, split=which, tasks=tasks
     )
     title = f'{setup.task.name}, {len(examples)} {which} examples, in percent'
-    score_table.show(table, title, console, setup.task.parts)
+    score_table.print_scores(table, title, console, setup.task.parts)
   console.print(f'{best.stem.capitalize()} file: {best}', soft_wrap=True, highlight=False)
   for result in results:
     if prompts := task_prompts.write(result.file, setup.task.parts, setup.backbone.config):

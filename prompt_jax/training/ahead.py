@@ -15,7 +15,7 @@ from prompt_jax.batch import Batch
 class Foreseen(Protocol):
   """A stream that knows the shapes of its next batches."""
 
-  def coming(self, count: int) -> list[Batch]:
+  def upcoming_shapes(self, count: int) -> list[Batch]:
     """A batch of each shape among the next `count`, in the order in which they come."""
     ...
 

@@ -15,7 +15,7 @@ def foreseen(run: Run, point: Point, streams: Streams, put: Callable[[Any], Any]
   """The calls of a step that are to be compiled: one for each shape of the batches to come."""
   if processes.count() > 1:  # they would not begin in the same order
     return []
-  batches = streams.coming(run.settings.steps - point.step)
+  batches = streams.upcoming_shapes(run.settings.steps - point.step)
   return [_call(run, point, put(batch)) for batch in batches]
 
 

@@ -25,11 +25,11 @@ class Streams:
     for name, stream in self._streams.items():
       stream.restore(position[name])
 
-  def coming(self, count: int) -> list[tuple[Batch, ...]]:
+  def upcoming_shapes(self, count: int) -> list[tuple[Batch, ...]]:
     """Batches of the shapes among the next `count`; none where the streams do not all know them,
     or differ in them."""
     streams = self._streams.values()
-    known = [s.coming(count) for s in streams if isinstance(s, Foreseen)]
+    known = [s.upcoming_shapes(count) for s in streams if isinstance(s, Foreseen)]
     shapes = {tuple(tuple(map(np.shape, jax.tree.leaves(b))) for b in of) for of in known}
     return list(zip(*known, strict=True)) if len(known) == len(streams) and len(shapes) == 1 else []
 

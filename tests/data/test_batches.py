@@ -60,7 +60,7 @@ def test_the_shapes_to_come_are_those_that_come(examples, data):
   stream.number = data.draw(strategies.integers(0, 2 * stream.batches_per_epoch))
   count = data.draw(strategies.integers(0, stream.batches_per_epoch))
   shapes = lambda batch: (batch.encoder_input_tokens.shape, batch.decoder_target_tokens.shape)
-  said = [shapes(batch) for batch in stream.coming(count)]
+  said = [shapes(batch) for batch in stream.upcoming_shapes(count)]
   came = [shapes(stream.batch(stream.number + i)) for i in range(count)]
   assert list(dict.fromkeys(said)) == list(dict.fromkeys(came))
 

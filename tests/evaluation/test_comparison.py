@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prompt_jax.data.example import Task
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import comparison
-from prompt_jax.evaluation.prediction import Prediction
+from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.evaluation.text_metrics import squad
 
 HITS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=25)

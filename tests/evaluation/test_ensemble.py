@@ -3,7 +3,7 @@
 import pytest
 
 from prompt_jax.evaluation.ensemble import vote
-from prompt_jax.evaluation.prediction import Prediction
+from prompt_jax.evaluation.predictions import Prediction
 
 
 def said(*answers):

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from prompt_jax.data.example import Lengths, TextExample, text_task
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import calibration, evaluator, report
-from prompt_jax.evaluation.prediction import Prediction
+from prompt_jax.evaluation import calibration, evaluator, predictions
+from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
@@ -196,7 +196,7 @@ def test_predictions_are_json_lines(tmp_path):
     Prediction('two\nlines', '?', 'no', None, {'log_prob': -0.5}),
   ]
   path = tmp_path / 'new' / 'predictions.jsonl'
-  report.write_predictions(path, rows)
+  predictions.write_predictions(path, rows)
   read = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
   assert [Prediction(**row) for row in read] == rows
   assert set(read[0]) == {'input', 'target', 'prediction', 'correct', 'scores', 'confidence'}
@@ -206,14 +206,14 @@ def test_predictions_are_json_lines(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='file'):
-    report.write_predictions(tmp_path / 'file' / 'x.jsonl', [])
+    predictions.write_predictions(tmp_path / 'file' / 'x.jsonl', [])
 
 
 def test_progress_shows_count_and_rate_on_a_terminal_only():
   for terminal in (True, False):
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=100)
-    with report.progress(40, 'test', console) as advance:
+    with predictions.progress_bar(40, 'test', console) as advance:
       advance(10)
       advance(30)
     assert ('40/40' in out.getvalue()) == terminal
@@ -322,14 +322,14 @@ def test_prompts_are_evaluated_together_as_alone(prompts, labels, at_once):
   found = together.each(variables, examples, done.append)
   assert sum(done) == len(examples)  # one pass for all
   answers = set()
-  for v, (scores, predictions) in zip(variables, found, strict=True):
+  for v, (scores, given) in zip(variables, found, strict=True):
     want_scores, want = alone(v, examples)
-    assert scores == want_scores == together.measure(examples, predictions)
-    for one, other in zip(predictions, want, strict=True):
+    assert scores == want_scores == together.measure(examples, given)
+    for one, other in zip(given, want, strict=True):
       assert (one.prediction, one.correct) == (other.prediction, other.correct)
       assert list(one.scores) == list(other.scores)
       np.testing.assert_allclose(list(one.scores.values()), list(other.scores.values()), atol=3e-4)
-    answers.add(tuple(tuple(p.scores.values()) for p in predictions))
+    answers.add(tuple(tuple(p.scores.values()) for p in given))
   assert len(answers) == 3
 
 

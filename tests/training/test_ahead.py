@@ -16,7 +16,7 @@ class Foreseen(ToyStream):
 
   shapes = (8, 4)
 
-  def coming(self, count):
+  def upcoming_shapes(self, count):
     return [toy_batch(rows) for rows in self.shapes[:count]]
 
   def __iter__(self):
@@ -86,8 +86,8 @@ def _unforeseen():
 
 def test_streams_foresee_what_all_of_them_do():
   one, other = Foreseen(), Foreseen()
-  both = Streams({'a': one, 'b': other}).coming(9)
+  both = Streams({'a': one, 'b': other}).upcoming_shapes(9)
   assert [[len(b.encoder_input_tokens) for b in batches] for batches in both] == [[8, 8], [4, 4]]
   other.shapes = (4, 8)
-  assert Streams({'a': one, 'b': other}).coming(9) == []
-  assert Streams({'a': one, 'b': ToyStream()}).coming(9) == []
+  assert Streams({'a': one, 'b': other}).upcoming_shapes(9) == []
+  assert Streams({'a': one, 'b': ToyStream()}).upcoming_shapes(9) == []

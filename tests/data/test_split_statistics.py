@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from prompt_jax.data.check import describe, sample
 from prompt_jax.data.example import Lengths, TextExample, tokenize
+from prompt_jax.data.split_statistics import sample, split_statistics
 from prompt_jax.testing import tiny
 
 WORDS = tiny.Vocabulary()
@@ -17,18 +17,18 @@ def made(*texts, label=0):
 
 def test_facts_counted_by_hand():
   examples = made('a' * 3, 'a' * 7, 'a' * 8, 'a' * 3, 'b?')
-  facts = describe(examples, WORDS, Lengths(8, 4), train={'b?', 'c'})
+  facts = split_statistics(examples, WORDS, Lengths(8, 4), train={'b?', 'c'})
   assert facts.examples == 5
   assert facts.inputs == (3, 4, 9, 9, 9)
   assert facts.targets == (4, 4, 4, 4, 4)
   assert facts.cut_inputs == pytest.approx(1 / 5)
   assert facts.cut_targets == 0
-  assert describe(examples, WORDS, Lengths(8, 3)).cut_targets == 1
+  assert split_statistics(examples, WORDS, Lengths(8, 3)).cut_targets == 1
   assert facts.unknown == pytest.approx(1 / (3 + 7 + 8 + 3 + 2 + 5 * 3))
   assert facts.labels == {'yes': 5}
   assert facts.repeated == 1
   assert facts.seen == 1
-  assert describe(made('a', label=None), WORDS, Lengths(8, 8)).labels == {}
+  assert split_statistics(made('a', label=None), WORDS, Lengths(8, 8)).labels == {}
 
 
 def test_a_sample_is_drawn_in_order_and_the_same_each_time():

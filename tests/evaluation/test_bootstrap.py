@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import metrics, resampled
+from prompt_jax.evaluation import bootstrap, metrics
 from prompt_jax.testing import tiny
 
 WORDS = ('red', 'blue', 'a', 'cat.', 'PER: Ada', '$$', 'LOC: Bonn', '')
@@ -49,7 +49,7 @@ def test_a_resample_scores_as_the_list_of_what_was_drawn(name, constant):
     groups = [i // 3 for i in range(count)] if name in metrics.GROUPED else None
     labels = 4 if name in metrics.OVER_LABELS else None
     words = tiny.Vocabulary() if name in metrics.OVER_VOCABULARY else None
-    got = resampled.statistic([name], targets, predictions, groups, labels, words)
+    got = bootstrap.statistic([name], targets, predictions, groups, labels, words)
     assert got.units == (len(set(groups)) if groups else count)
     draws = np.array([rng.multinomial(got.units, [1 / got.units] * got.units) for _ in range(6)])
     draws[0] = 1  # the examples as they are
@@ -68,7 +68,7 @@ def test_a_resample_scores_as_the_list_of_what_was_drawn(name, constant):
 
 def test_several_metrics_and_groups_as_units():
   t, p, groups = [1, 0, 1, 1], [1, 0, 1, 0], ['a', 'a', 'b', 'b']
-  got = resampled.statistic(['f1', 'group_exact_match'], t, p, groups)
+  got = bootstrap.statistic(['f1', 'group_exact_match'], t, p, groups)
   scores = got.of(np.array([[1.0, 1.0], [2.0, 0.0]]))
   np.testing.assert_allclose(scores['exact_match'], [50, 100])
   np.testing.assert_allclose(scores['f1'], [80, 100])
@@ -79,22 +79,22 @@ def test_several_metrics_and_groups_as_units():
     (['acuracy'], "'accuracy'"),
   ):
     with pytest.raises(UserError, match=says):
-      resampled.statistic(names, t, p)
+      bootstrap.statistic(names, t, p)
   with pytest.raises(UserError, match='use f1_macro'):
-    resampled.statistic(['f1'], [0, 1, 2], [0, 1, 2])
+    bootstrap.statistic(['f1'], [0, 1, 2], [0, 1, 2])
 
 
 def test_any_measure_can_be_resampled():
   values = [3.0, 5.0, 10.0]
-  got = resampled.of_measure(lambda chosen: {'m': float(np.median([values[i] for i in chosen]))}, 3)
+  got = bootstrap.of_measure(lambda chosen: {'m': float(np.median([values[i] for i in chosen]))}, 3)
   np.testing.assert_allclose(got.of(np.array([[1.0, 1, 1], [0, 1, 2], [3, 0, 0]]))['m'], [5, 10, 3])
 
 
 def test_the_interval_is_that_of_scipy_and_covers_as_often_as_it_says():
   rng = np.random.default_rng(0)
   hits = (rng.random(200) < 0.8).astype(int)
-  found = resampled.distribution(resampled.statistic(['accuracy'], [1] * 200, hits.tolist()), 4000)
-  low, high = resampled.interval(found['accuracy'])
+  found = bootstrap.distribution(bootstrap.statistic(['accuracy'], [1] * 200, hits.tolist()), 4000)
+  low, high = bootstrap.interval(found['accuracy'])
   theirs = scipy.stats.bootstrap(
     (100.0 * hits,), np.mean, n_resamples=4000, method='percentile', rng=rng
   ).confidence_interval
@@ -103,19 +103,19 @@ def test_the_interval_is_that_of_scipy_and_covers_as_often_as_it_says():
   covered = 0
   for seed in range(200):
     sample = (np.random.default_rng(seed).random(150) < 0.7).astype(int).tolist()
-    one = resampled.statistic(['accuracy'], [1] * 150, sample)
-    low, high = resampled.interval(resampled.distribution(one, 300)['accuracy'])
+    one = bootstrap.statistic(['accuracy'], [1] * 150, sample)
+    low, high = bootstrap.interval(bootstrap.distribution(one, 300)['accuracy'])
     covered += low <= 70 <= high
   assert 0.90 <= covered / 200 <= 0.99
 
 
 def test_the_same_seed_draws_the_same_and_one_unit_says_nothing():
-  one = resampled.statistic(['accuracy'], [1, 1, 1], [1, 0, 1])
-  first, again = (resampled.distribution(one, 50, seed=3)['accuracy'] for _ in range(2))
+  one = bootstrap.statistic(['accuracy'], [1, 1, 1], [1, 0, 1])
+  first, again = (bootstrap.distribution(one, 50, seed=3)['accuracy'] for _ in range(2))
   np.testing.assert_array_equal(first, again)
-  assert (first != resampled.distribution(one, 50, seed=4)['accuracy']).any()
-  alone = resampled.statistic(['accuracy'], [1], [1])
-  assert resampled.distribution(alone) == resampled.distribution(one, 0) == {}
+  assert (first != bootstrap.distribution(one, 50, seed=4)['accuracy']).any()
+  alone = bootstrap.statistic(['accuracy'], [1], [1])
+  assert bootstrap.distribution(alone) == bootstrap.distribution(one, 0) == {}
 
 
 @settings(deadline=None, max_examples=20)
@@ -123,10 +123,10 @@ def test_the_same_seed_draws_the_same_and_one_unit_says_nothing():
 def test_a_difference_is_of_the_same_draws(count, seed):
   rng = np.random.default_rng(seed)
   t = [1] * count
-  a, b = (resampled.statistic(['accuracy'], t, rng.integers(0, 2, count).tolist()) for _ in 'ab')
-  found = resampled.distribution(resampled.difference(a, b), 30, seed)
-  apart = [resampled.distribution(x, 30, seed)['accuracy'] for x in (a, b)]
+  a, b = (bootstrap.statistic(['accuracy'], t, rng.integers(0, 2, count).tolist()) for _ in 'ab')
+  found = bootstrap.distribution(bootstrap.difference(a, b), 30, seed)
+  apart = [bootstrap.distribution(x, 30, seed)['accuracy'] for x in (a, b)]
   np.testing.assert_allclose(found['accuracy'], apart[1] - apart[0], atol=1e-9)
-  assert not resampled.distribution(resampled.difference(a, a), 30, seed)['accuracy'].any()
+  assert not bootstrap.distribution(bootstrap.difference(a, a), 30, seed)['accuracy'].any()
   with pytest.raises(ValueError, match='no pairs'):
-    resampled.difference(a, resampled.statistic(['accuracy'], [1], [1]))
+    bootstrap.difference(a, bootstrap.statistic(['accuracy'], [1], [1]))

@@ -1,4 +1,4 @@
-"""What a split of a task looks like to a model: lengths, what is cut, labels, unknown tokens."""
+"""Statistics of a split as a model sees it: lengths, truncation, labels, unknown tokens."""
 
 import collections
 from collections.abc import Collection, Sequence
@@ -12,20 +12,20 @@ from prompt_jax.data.vocabulary import Vocabulary
 PERCENTILES = (5, 50, 95, 99, 100)
 
 
-class Facts(NamedTuple):
-  """Of some examples of one split.
+class SplitStatistics(NamedTuple):
+  """Statistics of some examples of one split.
 
   Attributes:
     examples: their number.
-    inputs: tokens of the inputs before they are cut, end of sequence included: one number for
-      each of PERCENTILES.
+    inputs: lengths of the inputs in tokens before truncation, end of sequence included: one
+      number for each of PERCENTILES.
     targets: the same of the targets.
-    cut_inputs: share of the examples whose inputs are longer than they may be, 0 to 1.
+    cut_inputs: share of the examples whose inputs are truncated, 0 to 1.
     cut_targets: the same of the targets.
     unknown: share of the tokens of inputs and targets that the vocabulary cannot write.
     labels: label -> number of examples; those without a known label are not counted.
-    repeated: examples whose inputs stand in the split before.
-    seen: examples whose inputs stand in the training split as well.
+    repeated: examples whose inputs occur earlier in the split.
+    seen: examples whose inputs are also in the training split.
   """
 
   examples: int
@@ -40,23 +40,23 @@ class Facts(NamedTuple):
 
 
 def sample(examples: Sequence[Example], most: int, seed: int = 0) -> list[Example]:
-  """At most so many examples drawn at random, in their order."""
+  """At most `most` examples drawn at random, in their original order."""
   if len(examples) <= most:
     return list(examples)
   rng = np.random.Generator(np.random.Philox(key=[seed, len(examples)]))
   return [examples[i] for i in sorted(rng.permutation(len(examples))[:most])]
 
 
-def describe(
+def split_statistics(
   examples: Sequence[Example],
   vocabulary: Vocabulary,
   lengths: Lengths,
   train: Collection[str] = (),
-) -> Facts:
-  """The facts of examples, at least one.
+) -> SplitStatistics:
+  """The statistics of some examples.
 
   Args:
-    examples: of one split.
+    examples: of one split, at least one.
     vocabulary: the model's.
     lengths: the most tokens, end of sequence included.
     train: the inputs of the training split, to be looked for here.
@@ -67,7 +67,7 @@ def describe(
   tokens = sum(len(ids) for ids in (*inputs, *targets))
   unknown = sum(ids.count(vocabulary.unk_id) for ids in (*inputs, *targets))
   labelled = collections.Counter(e.targets_text for e in examples if e.label is not None)
-  return Facts(
+  return SplitStatistics(
     examples=len(examples),
     inputs=_percentiles(sizes[0]),
     targets=_percentiles(sizes[1]),

@@ -1,0 +1,85 @@
+"""What a model answers, the file it is written to, and the progress bar while it is computed."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from prompt_jax.checkpoints.prompt_file import write_atomically
+
+# Fields of a prediction that only some tasks have; left out of the file where they are None.
+OPTIONAL = ('confidence', 'task', 'answers', 'group')
+# Called after each batch with the number of examples in it.
+Advance = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """What the model made of one example.
+
+  Attributes:
+    input: the text.
+    target: the correct text.
+    prediction: the label's word ("rank", "constrained"), or the decoded text ("generate").
+    correct: whether it is correct, as the metrics compare; None where the target is not known.
+    scores: log-probabilities in nats: of each label by its word ("rank"; per token if normalised),
+      or {"log_prob"} of the decoded tokens.
+    confidence: the prediction's probability among the labels: softmax of the scores ("rank"), or
+      of the tokens that decoding could choose from ("constrained"); None for free text.
+    task: which of several tasks the example is from; None where there is only one.
+    answers: all correct texts, where there are several; else None.
+    group: key of examples that are scored together; None without groups.
+  """
+
+  input: str
+  target: str
+  prediction: str
+  correct: bool | None
+  scores: dict[str, float]
+  confidence: float | None = None
+  task: str | None = None
+  answers: list[str] | None = None
+  group: Any = None
+
+
+def write_predictions(path: str | os.PathLike, predictions: Sequence[Prediction]) -> None:
+  """Writes one JSON object a line: the fields of each prediction. Whole or not at all.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
+  found = (dataclasses.asdict(p) for p in predictions)
+  rows = ({k: v for k, v in row.items() if k not in OPTIONAL or v is not None} for row in found)
+  lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+  write_atomically(path, ''.join(f'{line}\n' for line in lines).encode())
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, title: str, console: Console) -> Iterator[Advance]:
+  """A bar with examples per second and the time left; nothing where there is no terminal."""
+  if not console.is_terminal:
+    yield lambda count: None
+    return
+  from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+  from rich.progress import Progress as Bar
+
+  columns = (
+    TextColumn('{task.description}'),
+    BarColumn(bar_width=None),
+    MofNCompleteColumn(),
+    TextColumn('{task.fields[rate]}'),
+    TimeRemainingColumn(),
+  )
+  with Bar(*columns, console=console, transient=True) as bar:
+    task = bar.add_task(title, total=total, rate='')
+
+    def advance(count: int) -> None:
+      bar.advance(task, count)
+      speed = bar.tasks[0].speed
+      bar.update(task, rate=f'{speed:.1f}/s' if speed else '')
+
+    yield advance

@@ -36,6 +36,7 @@ from prompt_jax.training.losses import Loss, token_losses
 from prompt_jax.training.partition import count, merge, split
 from prompt_jax.training.population import population_step
 from prompt_jax.training.step import create_state, loss_gradient, train_step, updated
+from tests.shared import facts
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'gin' / 'prompts'
 FILES = {path.stem: (path.stem, ()) for path in sorted(FOLDER.glob('*.gin'))}
@@ -281,7 +282,7 @@ def test_materialised_is_the_method_or_is_refused(name):
   method, prompt = c.model.prompt, c.params['prompt']
   sizes = {'encoder': CONFIG.encoder_dims, 'decoder': CONFIG.decoder_dims}
   if method.depends_on:
-    with pytest.raises(UserError, match=f'reads {min(method.depends_on)}'):
+    with pytest.raises(UserError, match=facts(min(method.depends_on))):
       materialise(method, prompt, c.constants, **sizes)
     return
   fixed = materialise(method, prompt, c.constants.get('prompt', {}), **sizes)
@@ -378,7 +379,7 @@ def test_packed_rows_are_rows_of_their_own_or_are_refused(name):
   c, examples = case(name), some_examples()
   refused = c.model.prompt.depends_on - {'task_id'}
   if refused:
-    with pytest.raises(UserError, match=f'reads {min(refused)} of each input'):
+    with pytest.raises(UserError, match=facts(min(refused))):
       slots(c.model, c.variables)
     return
   asks = 'task_id' in c.model.prompt.depends_on

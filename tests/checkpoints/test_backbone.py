@@ -13,6 +13,7 @@ from prompt_jax.checkpoints.formats import native
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
+from tests.shared import facts
 
 CONFIG = T5Config(384, 16, 2, 4, 2, 1, 24)
 
@@ -88,13 +89,13 @@ def _another_width(folder):
 @pytest.mark.parametrize(
   ('damage', 'words'),
   [
-    (lambda f: (f / native.WEIGHTS).unlink(), 'weights are missing'),
-    (lambda f: (f / native.CONFIG).unlink(), 'no model folder'),
-    (lambda f: (f / native.CONFIG).write_text('{'), 'is not JSON'),
-    (lambda f: (f / native.CONFIG).write_text('{}'), 'another kind of model'),
-    (_truncate, 'is damaged'),
-    (_flip, 'is damaged .* the bytes of .* have changed since they were written'),
-    (_another_width, 'encoder/encoder_norm/scale is \\[16\\]; expected \\[32\\]'),
+    (lambda f: (f / native.WEIGHTS).unlink(), 'weights'),
+    (lambda f: (f / native.CONFIG).unlink(), 'folder'),
+    (lambda f: (f / native.CONFIG).write_text('{'), 'JSON'),
+    (lambda f: (f / native.CONFIG).write_text('{}'), 'model'),
+    (_truncate, 'damaged'),
+    (_flip, facts('damaged', 'bytes', 'changed')),
+    (_another_width, facts('encoder/encoder_norm/scale', '[16]', '[32]')),
   ],
 )
 def test_what_is_wrong_is_named(folder, damage, words):
@@ -114,7 +115,7 @@ def test_checksums_of_arrays_that_are_read_in_blocks(folder, monkeypatch):
     (folder / native.CONFIG).read_text()
   )
   _flip(again)
-  with pytest.raises(UserError, match='have changed'):
+  with pytest.raises(UserError, match='changed'):
     backbone.load_backbone(str(again))
 
 

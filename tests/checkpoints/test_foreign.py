@@ -7,6 +7,7 @@ import pytest
 from prompt_jax.checkpoints.prompt_formats.foreign import DecoderKeysValues, Rows, plain
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Injection, Injections, LayerEdit
+from tests.shared import facts
 
 PREFIX = jnp.arange(12.0).reshape(1, 3, 4)
 KV = jnp.arange(48.0).reshape(2, 2, 1, 3, 2, 2)
@@ -29,18 +30,18 @@ def test_keys_and_values_of_the_decoder():
 @pytest.mark.parametrize(
   ('injections', 'reason'),
   [
-    (Injections(), 'adds nothing'),
+    (Injections(), 'nothing'),
     (Injections(encoder=Injection(prefix=PREFIX, sees_input=False)), 'sees_input=False'),
-    (Injections(encoder=Injection(prefix=PREFIX, delta=PREFIX)), 'moves token embeddings'),
-    (Injections(encoder=Injection(prefix=PREFIX, hidden=EDIT)), 'edits every layer of the encoder'),
-    (Injections(decoder=Injection(hidden=EDIT)), 'edits every layer of the decoder'),
-    (Injections(decoder=Injection(prefix=PREFIX)), "before the decoder's input"),
-    (Injections(encoder=Injection(kv=KV)), 'self attention of the encoder'),
+    (Injections(encoder=Injection(prefix=PREFIX, delta=PREFIX)), 'embeddings'),
+    (Injections(encoder=Injection(prefix=PREFIX, hidden=EDIT)), facts('every layer', 'encoder')),
+    (Injections(decoder=Injection(hidden=EDIT)), facts('every layer', 'decoder')),
+    (Injections(decoder=Injection(prefix=PREFIX)), facts('rows', 'decoder')),
+    (Injections(encoder=Injection(kv=KV)), facts('self attention', 'encoder')),
     (Injections(cross=Injection(kv=KV)), 'cross attention'),
     (Injections(decoder=Injection(kv=KV)), "kv_bias='zero'"),
     (
       Injections(encoder=Injection(prefix=PREFIX), decoder=Injection(kv=KV, kv_bias='shifted')),
-      'both rows and keys',
+      facts('rows', 'keys'),
     ),
   ],
 )

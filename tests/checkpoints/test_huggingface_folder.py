@@ -16,6 +16,7 @@ from prompt_jax.checkpoints.backbone import load_backbone
 from prompt_jax.checkpoints.source import embedded_folder, find
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.t5 import T5
+from tests.shared import facts, mentions
 
 SIZES = dict(
   d_model=16, d_kv=4, num_heads=3, d_ff=24, num_layers=3, num_decoder_layers=2, vocab_size=400,
@@ -144,7 +145,7 @@ def test_a_torch_file_that_brings_code_is_refused(small):
   for file in small.glob('model*'):
     file.unlink()
   torch.save({'shared.weight': Payload()}, small / 'pytorch_model.bin')
-  with pytest.raises(UserError, match='holds more than tensors'):
+  with pytest.raises(UserError, match='tensors'):
     tree(small)
 
 
@@ -172,18 +173,18 @@ def cut(path) -> None:
 @pytest.mark.parametrize(
   ('damage', 'words'),
   [
-    (lambda f: cut(shards(f)[1]), r'model-00002-.*safetensors is damaged'),
-    (lambda f: shards(f)[1].unlink(), r'lacks 1 of \d+ files .*model-00002'),
+    (lambda f: cut(shards(f)[1]), facts('model-00002-', 'damaged')),
+    (lambda f: shards(f)[1].unlink(), facts('1 of', 'model-00002')),
     (lambda f: rewrite(f, lambda m: m.update({'extra.weight': shards(f)[0].name})),
-     'not the index of these files: it names extra.weight in model-00001'),
+     facts('extra.weight', 'model-00001', 'index')),
     (lambda f: rewrite(f, lambda m: m.pop('encoder.final_layer_norm.weight')),
-     'does not name encoder.final_layer_norm.weight in model'),
-    (lambda f: rewrite(f, lambda m: m.update({'shared.weight': '../x'})), 'lacks 1 of'),
-    (lambda f: (f / 'model.safetensors.index.json').write_text('{'), 'is not JSON'),
-    (lambda f: (f / 'model.safetensors.index.json').write_text('{}'), 'has no "weight_map"'),
-    (lambda f: (f / 'model.safetensors.index.json').unlink(), 'holds no weights'),
-    (poison, r'model-00001-.*: .* holds NaN or infinity \(1 '),
-    (lambda f: (f / 'config.json').write_text('{"model_type": "bert"}'), "type 'bert'"),
+     facts('encoder.final_layer_norm.weight', 'index')),
+    (lambda f: rewrite(f, lambda m: m.update({'shared.weight': '../x'})), facts('1 of', 'x')),
+    (lambda f: (f / 'model.safetensors.index.json').write_text('{'), 'JSON'),
+    (lambda f: (f / 'model.safetensors.index.json').write_text('{}'), '"weight_map"'),
+    (lambda f: (f / 'model.safetensors.index.json').unlink(), 'weights'),
+    (poison, facts('model-00001-', 'NaN', '1')),
+    (lambda f: (f / 'config.json').write_text('{"model_type": "bert"}'), "'bert'"),
   ],
 )  # fmt: skip
 def test_damage_is_named(small, damage, words):
@@ -197,18 +198,18 @@ def test_a_mismatch_lists_both_trees(small):
   path = small / 'config.json'
   about = json.loads(path.read_text())
   path.write_text(json.dumps({**about, 'd_ff': 32}))
-  with pytest.raises(UserError, match='nothing was loaded') as e:
+  with pytest.raises(UserError, match=r'shared\.weight') as e:
     load_backbone(str(small), vocabulary='bytes')
-  assert 'DenseReluDense.wo.weight is [16, 24]; expected [16, 32]' in str(e.value)
-  assert '\n          shared.weight [400, 16]' in str(e.value)
+  assert mentions(str(e.value), 'DenseReluDense.wo.weight', '[16, 24]', '[16, 32]')
+  assert 'shared.weight [400, 16]' in str(e.value)
 
 
 def test_vocabularies(small):
   assert find(str(small)).vocabulary().size == 8100
-  with pytest.raises(UserError, match='the vocabulary has 8100 ids, the embedding table 400'):
+  with pytest.raises(UserError, match=facts('8100', '400')):
     load_backbone(str(small))
   (small / 'spiece.model').unlink()
-  with pytest.raises(UserError, match='--vocabulary FILE'):
+  with pytest.raises(UserError, match='--vocabulary'):
     load_backbone(str(small))
 
 
@@ -216,7 +217,7 @@ def test_quantised_weights_are_refused(small, tmp_path):
   arrays = safetensors.numpy.load_file(tmp_path / 'whole' / 'model.safetensors')
   arrays['shared.weight'] = arrays['shared.weight'].astype(np.int8)
   safetensors.numpy.save_file(arrays, tmp_path / 'whole' / 'model.safetensors')
-  with pytest.raises(UserError, match=r'shared.weight is stored as I8; expected one of float16'):
+  with pytest.raises(UserError, match=facts('shared.weight', 'I8', 'float16')):
     load_backbone(str(tmp_path / 'whole'), vocabulary='bytes')
 
 

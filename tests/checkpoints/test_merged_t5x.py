@@ -75,7 +75,7 @@ def test_large_arrays_are_cut_into_chunks_that_divide_them(tmp_path, monkeypatch
 
 def test_a_folder_that_cannot_be_written(tmp_path):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match=r'Cannot write the checkpoint .*file/checkpoint_0'):
+  with pytest.raises(UserError, match='file/checkpoint_0'):
     write_merged(tmp_path / 'file' / 'checkpoint_0', {('a',): ROWS}, 0)
 
 

@@ -16,7 +16,7 @@ from prompt_jax.checkpoints.prompt_formats.npy import (
   write_npy,
 )
 from prompt_jax.errors import UserError
-from tests.shared import shared
+from tests.shared import facts, shared
 
 ROWS = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
 
@@ -45,11 +45,11 @@ def test_a_run_of_the_reference_gives_its_last_step(tmp_path):
 def test_other_folders_are_none_or_told(tmp_path):
   assert find_numpy_checkpoint(tmp_path) is None
   (tmp_path / 'numpy_checkpoints').mkdir()
-  with pytest.raises(UserError, match='holds no checkpoint_STEP'):
+  with pytest.raises(UserError, match='checkpoint_STEP'):
     find_numpy_checkpoint(tmp_path)
   layer = tmp_path / 'numpy_checkpoints' / 'checkpoint_3' / 'encoder.layers_0.prompt.prompt.prompt'
   write_npy(layer, Rows(ROWS))
-  with pytest.raises(UserError, match=r'holds encoder\.layers_0\..* every layer'):
+  with pytest.raises(UserError, match=facts('encoder.layers_0.', 'every layer')):
     find_numpy_checkpoint(tmp_path)
 
 
@@ -58,7 +58,7 @@ def test_a_damaged_file_is_told(tmp_path, cut):
   path = tmp_path / 'p.npy'
   np.save(path, ROWS)
   path.write_bytes(path.read_bytes()[:cut])
-  with pytest.raises(UserError, match=r"p\.npy' is damaged .*Copy it again"):
+  with pytest.raises(UserError, match=facts("p.npy'", 'damaged')):
     read_npy(path)
 
 
@@ -67,19 +67,19 @@ def test_what_is_no_prompt_is_told(tmp_path):
   bad = ROWS.copy()
   bad[2, 1] = np.nan
   for value, match in (
-    (ROWS[0], r'shape \[6\]; expected \[any, any\]'),
-    (ROWS[:0], r'shape \[0, 6\]; expected'),
-    (np.ones((2, 2), np.int32), 'holds int32'),
-    (np.array([['a']]), 'holds <U1'),
-    (np.array([[None]]), 'damaged or no .npy'),
-    (bad, r'not finite: 1 values, the first at \[2, 1\]'),
+    (ROWS[0], facts('[6]', '[any, any]')),
+    (ROWS[:0], facts('[0, 6]')),
+    (np.ones((2, 2), np.int32), 'int32'),
+    (np.array([['a']]), '<U1'),
+    (np.array([[None]]), facts('damaged', '.npy')),
+    (bad, facts('finite', '1', '[2, 1]')),
   ):
     np.save(path, value)
     with pytest.raises(UserError, match=match):
       read_npy(path)
   with open(path, 'wb') as file:
     np.savez(file, a=ROWS, b=ROWS)
-  with pytest.raises(UserError, match=r'several arrays \(a, b\)'):
+  with pytest.raises(UserError, match=r'\(a, b\)'):
     read_npy(path)
 
 

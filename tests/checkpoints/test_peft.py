@@ -13,6 +13,7 @@ import safetensors.numpy
 from prompt_jax.checkpoints.prompt_formats.foreign import DecoderKeysValues, Rows
 from prompt_jax.checkpoints.prompt_formats.peft import read_peft, write_peft
 from prompt_jax.errors import UserError
+from tests.shared import facts
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(3, 8)).astype(np.float32)
@@ -56,13 +57,13 @@ def test_an_even_decoder_only_where_layers_share_their_keys(tmp_path):
   shared_keys = np.concatenate([half, half])
   write_peft(tmp_path / 'shared', DecoderKeysValues(shared_keys), **sizes)
   np.testing.assert_array_equal(read_peft(tmp_path / 'shared').prompt.values, shared_keys)
-  with pytest.raises(UserError, match=r'layers l and l \+ 2 .* same keys and values'):
+  with pytest.raises(UserError, match=facts('layers', 'l + 2', 'keys and values')):
     write_peft(tmp_path / 'own', DecoderKeysValues(np.concatenate([half, half + 1])), **sizes)
   assert not (tmp_path / 'own').exists()
 
 
 def test_rows_that_peft_cannot_place(tmp_path):
-  with pytest.raises(UserError, match="'before_eos'; PEFT puts rows before the input only"):
+  with pytest.raises(UserError, match=facts("'before_eos'", 'PEFT')):
     write_peft(tmp_path / 'new', Rows(ROWS, 'before_eos'), **SIZES)
 
 
@@ -84,17 +85,20 @@ def test_half_precision_becomes_float32_exactly(tmp_path):
 @pytest.mark.parametrize(
   ('changes', 'match'),
   [
-    ({'peft_type': 'LORA'}, "peft_type 'LORA'; only PROMPT_TUNING"),
+    ({'peft_type': 'LORA'}, facts("peft_type 'LORA'", 'PROMPT_TUNING')),
     ({'peft_type': 'MULTITASK_PROMPT_TUNING'}, 'MULTITASK_PROMPT_TUNING'),
     ({'task_type': 'CAUSAL_LM'}, "task_type 'CAUSAL_LM'"),
     ({'num_virtual_tokens': None}, 'num_virtual_tokens None'),
     ({'num_virtual_tokens': 0}, 'num_virtual_tokens 0'),
-    ({'num_virtual_tokens': 4}, r'shape \[6, 8\]; expected \[8, 8\]'),
-    ({'num_transformer_submodules': 1}, r'shape \[6, 8\]; expected \[3, 8\]'),
-    ({'token_dim': 16}, r'shape \[6, 8\]; expected \[6, 16\]'),
-    ({'peft_type': 'PREFIX_TUNING'}, r'shape \[6, 8\]; expected \[3, 32\]'),
-    ({'peft_type': 'PREFIX_TUNING', 'num_transformer_submodules': 1}, 'Train it with 2'),
-    ({'peft_type': 'PREFIX_TUNING', 'num_attention_heads': 3}, 'not for 3 heads'),
+    ({'num_virtual_tokens': 4}, facts('[6, 8]', '[8, 8]')),
+    ({'num_transformer_submodules': 1}, facts('[6, 8]', '[3, 8]')),
+    ({'token_dim': 16}, facts('[6, 8]', '[6, 16]')),
+    ({'peft_type': 'PREFIX_TUNING'}, facts('[6, 8]', '[3, 32]')),
+    (
+      {'peft_type': 'PREFIX_TUNING', 'num_transformer_submodules': 1},
+      facts('num_transformer_submodules', '2'),
+    ),
+    ({'peft_type': 'PREFIX_TUNING', 'num_attention_heads': 3}, facts('num_attention_heads', '3')),
     ({'peft_type': 'PREFIX_TUNING', 'num_layers': None}, 'num_layers None'),
   ],
 )
@@ -107,26 +111,26 @@ def test_a_configuration_that_is_no_prompt_of_a_t5(tmp_path, changes, match):
 
 def test_files_that_are_missing_or_damaged(tmp_path):
   weights, config = tmp_path / 'adapter_model.safetensors', tmp_path / 'adapter_config.json'
-  with pytest.raises(UserError, match=r'Cannot read .*adapter_config\.json'):
+  with pytest.raises(UserError, match=r'adapter_config\.json'):
     read_peft(tmp_path)
   matrix = np.concatenate([ROWS, ROWS])
   folder(tmp_path, matrix)
   whole = weights.read_bytes()
   for cut in (0, 5, 60, -1):
     weights.write_bytes(whole[:cut])
-    with pytest.raises(UserError, match=r'adapter_model\.safetensors.* is damaged'):
+    with pytest.raises(UserError, match=facts('adapter_model.safetensors', 'damaged')):
       read_peft(tmp_path)
   weights.unlink()
   (tmp_path / 'adapter_model.bin').write_bytes(b'')
-  with pytest.raises(UserError, match=r'adapter_model\.bin is there.* safe_serialization=True'):
+  with pytest.raises(UserError, match=facts('adapter_model.bin', 'safe_serialization=True')):
     read_peft(tmp_path)
   safetensors.numpy.save_file({'lora_A.weight': matrix}, weights)
-  with pytest.raises(UserError, match=r"holds lora_A\.weight; expected 'prompt_embeddings'"):
+  with pytest.raises(UserError, match=facts('lora_A.weight', "'prompt_embeddings'")):
     read_peft(tmp_path)
   matrix[1, 2] = np.inf
-  with pytest.raises(UserError, match=r'not finite: 1 values, the first at \[1, 2\]'):
+  with pytest.raises(UserError, match=facts('finite', '1', '[1, 2]')):
     read_peft(folder(tmp_path, matrix))
-  for text, match in (('{', 'is not JSON'), ('[]', 'no JSON object')):
+  for text, match in (('{', 'JSON'), ('[]', 'JSON object')):
     config.write_text(text)
     with pytest.raises(UserError, match=match):
       read_peft(tmp_path)

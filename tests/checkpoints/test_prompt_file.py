@@ -17,6 +17,7 @@ from prompt_jax.checkpoints.prompt_file import (
   save_prompt,
 )
 from prompt_jax.errors import UserError
+from tests.shared import facts
 
 METADATA = {
   'base_model': 't5_1_1_small',
@@ -63,7 +64,7 @@ def test_the_facts_of_a_file_are_read_without_its_arrays(tmp_path):
   path.write_bytes(whole[:-1])
   with pytest.raises(UserError, match='damaged'):
     load_facts(path)
-  with pytest.raises(UserError, match='No prompt file'):
+  with pytest.raises(UserError, match='prompt file'):
     load_facts(tmp_path / 'q.safetensors')
 
 
@@ -76,15 +77,15 @@ def test_equal_prompts_are_equal_bytes(tmp_path):
 
 def test_metadata_must_name_the_model(tmp_path):
   lacking = {k: v for k, v in METADATA.items() if k != 'fingerprint'}
-  with pytest.raises(ValueError, match='lacks fingerprint'):
+  with pytest.raises(ValueError, match='fingerprint'):
     save_prompt(tmp_path / 'p', Prompt({}, {}, lacking))
 
 
 def test_a_missing_file_names_its_neighbours(tmp_path):
   save_prompt(tmp_path / 'boolq.safetensors', prompt())
-  with pytest.raises(UserError, match=r'That folder has: boolq\.safetensors'):
+  with pytest.raises(UserError, match=r'boolq\.safetensors'):
     load_prompt(tmp_path / 'boolk.safetensors')
-  with pytest.raises(UserError, match=r"folder '.*absent' does not exist"):
+  with pytest.raises(UserError, match="absent'"):
     load_prompt(tmp_path / 'absent' / 'p.safetensors')
 
 
@@ -93,7 +94,7 @@ def test_a_damaged_file_is_told(tmp_path, cut):
   path = tmp_path / 'p.safetensors'
   save_prompt(path, prompt())
   path.write_bytes(path.read_bytes()[:cut])
-  with pytest.raises(UserError, match='damaged or no safetensors file'):
+  with pytest.raises(UserError, match=facts('damaged', 'safetensors')):
     load_prompt(path)
 
 
@@ -106,18 +107,18 @@ def test_other_safetensors_files_are_told(tmp_path):
   path = tmp_path / 'p.safetensors'
   good = {'version': 1, 'kind': 'prompt', **METADATA}
   for header, match in (
-    (None, 'not one of prompt_jax'),
-    ({'format': 'pt'}, 'not one of prompt_jax'),
-    ({'prompt_jax': '{'}, 'cannot be read'),
-    ({'prompt_jax': '[]'}, 'cannot be read'),
-    ({'prompt_jax': json.dumps({**good, 'version': 9})}, 'version 9; this prompt_jax reads'),
-    ({'prompt_jax': json.dumps({**good, 'kind': 'weights'})}, "holds 'weights'"),
-    ({'prompt_jax': json.dumps({'version': 1, 'kind': 'prompt'})}, 'lack base_model'),
+    (None, 'prompt_jax'),
+    ({'format': 'pt'}, 'prompt_jax'),
+    ({'prompt_jax': '{'}, 'read'),
+    ({'prompt_jax': '[]'}, 'read'),
+    ({'prompt_jax': json.dumps({**good, 'version': 9})}, 'version 9'),
+    ({'prompt_jax': json.dumps({**good, 'kind': 'weights'})}, "'weights'"),
+    ({'prompt_jax': json.dumps({'version': 1, 'kind': 'prompt'})}, 'base_model'),
   ):
     with pytest.raises(UserError, match=match):
       load_prompt(_with_header(path, header))
   safetensors.numpy.save_file({'x': np.ones(1)}, path, {'prompt_jax': json.dumps(good)})
-  with pytest.raises(UserError, match="a tensor 'x'"):
+  with pytest.raises(UserError, match="'x'"):
     load_prompt(path)
 
 
@@ -125,7 +126,7 @@ def test_another_model_is_refused_with_both_fingerprints_and_widths():
   same = {'base_model': 'other name', 'fingerprint': METADATA['fingerprint'], 'width': 4}
   check_model(prompt(), **same)  # The weights decide, not their name.
   other = {'base_model': 't5_1_1_base', 'fingerprint': 'bbbb', 'width': 8}
-  with pytest.raises(UserError, match=r'aaaa000011112222.*bbbb.*widths differ as well: 4 and 8'):
+  with pytest.raises(UserError, match=facts('aaaa000011112222', 'bbbb', '4', '8', 'width')):
     check_model(prompt(), **other, path='x.safetensors')
   with pytest.raises(UserError, match=r'(?!.*widths).*bbbb'):
     check_model(prompt(), **{**other, 'width': 4})
@@ -133,7 +134,7 @@ def test_another_model_is_refused_with_both_fingerprints_and_widths():
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
   (tmp_path / 'out').write_text('')
-  with pytest.raises(UserError, match=rf"folder '{tmp_path}/out'"):
+  with pytest.raises(UserError, match=facts(f'{tmp_path}/out')):
     save_prompt(tmp_path / 'out' / 'p.safetensors', prompt())
 
 

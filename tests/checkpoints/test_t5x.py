@@ -25,7 +25,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.testing.tiny import random_params
-from tests.shared import shared
+from tests.shared import facts, shared
 
 FORMS = {
   'test_t5_tiny.checkpoint_0.gz': 'one msgpack file',
@@ -156,16 +156,16 @@ def largest(folder: pathlib.Path) -> pathlib.Path:
 @pytest.mark.parametrize(
   ('name', 'damage', 'words'),
   [
-    ('legacy_2026', lambda f: cut(f / WO / '0.0'), 'layers_1/mlp/wo/kernel is missing or damaged'),
-    ('legacy_2026', lambda f: (f / WO / '0.0').unlink(), 'kernel lacks 1 of 1 chunks, such as 0'),
-    ('legacy_2026', lambda f: (f / WO / '.zarray').unlink(), 'layers_1/mlp/wo/kernel is missing'),
-    ('legacy_2026', lambda f: (f / WO / '.zarray').write_text('{'), 'wo/kernel is missing or dam'),
-    ('legacy_2026', lambda f: cut(f / 'checkpoint'), 'is damaged or no msgpack file'),
-    ('legacy_2026', lambda f: (f / 'checkpoint').unlink(), 'no checkpoint of T5X'),
-    ('orbax_2026', lambda f: cut(f / 'state/_METADATA'), "_METADATA is not one of Orbax's"),
-    ('orbax_2026', lambda f: (f / 'state/manifest.ocdbt').unlink(), 'is missing or damaged'),
-    ('orbax_2026', lambda f: cut(largest(f)), 'is missing or damaged'),
-    ('orbax_2026', lambda f: largest(f).unlink(), 'is missing or damaged'),
+    ('legacy_2026', lambda f: cut(f / WO / '0.0'), facts('layers_1/mlp/wo/kernel', 'damaged')),
+    ('legacy_2026', lambda f: (f / WO / '0.0').unlink(), facts('kernel', '1 of 1', 'chunks')),
+    ('legacy_2026', lambda f: (f / WO / '.zarray').unlink(), 'layers_1/mlp/wo/kernel'),
+    ('legacy_2026', lambda f: (f / WO / '.zarray').write_text('{'), facts('wo/kernel', 'damaged')),
+    ('legacy_2026', lambda f: cut(f / 'checkpoint'), facts('damaged', 'msgpack')),
+    ('legacy_2026', lambda f: (f / 'checkpoint').unlink(), 'T5X'),
+    ('orbax_2026', lambda f: cut(f / 'state/_METADATA'), facts('_METADATA', 'Orbax')),
+    ('orbax_2026', lambda f: (f / 'state/manifest.ocdbt').unlink(), 'damaged'),
+    ('orbax_2026', lambda f: cut(largest(f)), 'damaged'),
+    ('orbax_2026', lambda f: largest(f).unlink(), 'damaged'),
   ],
 )  # fmt: skip
 def test_damage_is_named_at_once(name, damage, words, tmp_path):
@@ -184,7 +184,7 @@ def test_weights_that_are_not_finite_are_named(value, tmp_path):
   folder = unpack('legacy_2026_tiny_checkpoint_3.tar.gz', tmp_path)
   spec = {'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': f'{folder / WO}/'}}
   ts.open(spec).result()[1, 2].write(value).result()
-  with pytest.raises(UserError, match=r'layers_1/mlp/wo/kernel holds NaN or infinity \(1 '):
+  with pytest.raises(UserError, match=facts('layers_1/mlp/wo/kernel', 'NaN', '1')):
     load(folder)
 
 
@@ -192,7 +192,7 @@ def test_an_inlined_array_that_is_not_finite(tmp_path):
   params = random_params(CONFIGS['t5'])
   params['decoder']['layers']['mlp']['wi']['kernel'][1, 0, 0] = np.nan
   path = write(tmp_path / 'checkpoint', {'optimizer': {'target': unstack_layers(params)}})
-  with pytest.raises(UserError, match=r'decoder/layers_1/mlp/wi/kernel holds NaN'):
+  with pytest.raises(UserError, match=facts('decoder/layers_1/mlp/wi/kernel', 'NaN')):
     load(path)
 
 
@@ -200,25 +200,25 @@ def test_a_folder_outside_the_checkpoint_is_not_read(tmp_path):
   target = unstack_layers(random_params(CONFIGS['t5']))
   spec = {'driver': 'zarr', 'kvstore': {'driver': 'gfile', 'path': '../elsewhere'}}
   target['token_embedder']['embedding'] = spec
-  with pytest.raises(UserError, match='names no folder of an array'):
+  with pytest.raises(UserError, match=facts('folder', 'array')):
     load(write(tmp_path / 'checkpoint', {'optimizer': {'target': target}}))
 
 
 def test_faults_are_named(tmp_path):
   path = tmp_path / 'checkpoint'
-  with pytest.raises(UserError, match='is no checkpoint of T5X'):
+  with pytest.raises(UserError, match='T5X'):
     load(path)
-  with pytest.raises(UserError, match='is no checkpoint of T5X'):
+  with pytest.raises(UserError, match='T5X'):
     load(tmp_path)
   (tmp_path / 'model.ckpt-100.index').write_text('')
   with pytest.raises(UserError, match='Mesh TensorFlow'):
     load(tmp_path / 'model.ckpt-100')
   path.write_bytes(b'\x81 not msgpack')
-  with pytest.raises(UserError, match='no msgpack file'):
+  with pytest.raises(UserError, match='msgpack'):
     load(path)
-  with pytest.raises(UserError, match=r"holds \['model'\]; expected"):
+  with pytest.raises(UserError, match=r"\['model'\]"):
     load(write(path, {'model': {}}))
-  with pytest.raises(UserError, match='no address that can be read'):
+  with pytest.raises(UserError, match='address'):
     load('nowhere://bucket/checkpoint_1')
 
 
@@ -229,21 +229,21 @@ def leaves(target: dict) -> dict:
 
 def test_trees_that_are_not_a_t5():
   target = unstack_layers(random_params(CONFIGS['t5_1_1']))
-  with pytest.raises(UserError, match='no matrix at token_embedder/embedding'):
+  with pytest.raises(UserError, match='token_embedder/embedding'):
     from_t5x(leaves({k: v for k, v in target.items() if k != 'token_embedder'}), 'here')
   encoder = {**target['encoder'], 'adapter': {'kernel': np.zeros((2, 8), np.float32)}}
-  with pytest.raises(UserError, match=r'unknown encoder/adapter/kernel \[2, 8\]'):
+  with pytest.raises(UserError, match=facts('encoder/adapter/kernel', '[2, 8]')):
     from_t5x(leaves({**target, 'encoder': encoder}), 'here')
   decoder = {k: v for k, v in target['decoder'].items() if k != 'decoder_norm'}
-  with pytest.raises(UserError, match='missing decoder/decoder_norm/scale') as e:
+  with pytest.raises(UserError, match='decoder/decoder_norm/scale') as e:
     from_t5x(leaves({**target, 'decoder': decoder}), 'here')
   # Both trees, what agrees without a mark.
-  assert '\n          encoder/encoder_norm/scale [8]' in str(e.value)
+  assert 'encoder/encoder_norm/scale [8]' in str(e.value)
   encoder = {k: v for k, v in target['encoder'].items() if k != 'layers_1'}
-  with pytest.raises(UserError, match='lacks encoder/layers_1/attention/key/kernel'):
+  with pytest.raises(UserError, match='encoder/layers_1/attention/key/kernel'):
     from_t5x(leaves({**target, 'encoder': encoder}), 'here')
   other = T5Config(40, 8, 3, 4, 3, 2, 16)
-  with pytest.raises(UserError, match=r'mlp/wo/kernel is \[3, 12, 8\]; expected \[3, 16, 8\]'):
+  with pytest.raises(UserError, match=facts('mlp/wo/kernel', '[3, 12, 8]', '[3, 16, 8]')):
     from_t5x(leaves(target), 'here', other)
 
 
@@ -251,15 +251,15 @@ def test_trees_that_are_not_a_t5():
 def test_a_checkpoint_with_a_prompt_is_not_taken_for_the_model(path):
   target = traverse_util.flatten_dict(unstack_layers(random_params(CONFIGS['t5_1_1'])), sep='/')
   target[path] = np.zeros((2, 8), np.float32)
-  with pytest.raises(UserError, match=rf'holds a prompt beside the model: {path} \[2, 8\]') as e:
+  with pytest.raises(UserError, match=facts(path, '[2, 8]', 'prompt')) as e:
     from_t5x(leaves(traverse_util.unflatten_dict(target, sep='/')), 'run/checkpoint_7')
-  assert 'prompt-jax import run/checkpoint_7 PROMPT.safetensors --model' in str(e.value)
+  assert 'prompt-jax import run/checkpoint_7' in str(e.value)
   assert '\n' not in str(e.value)
 
 
 def test_metadata_of_other_programs(tmp_path):
   (tmp_path / '_METADATA').write_text(json.dumps({'tree_metadata': [1]}))
-  with pytest.raises(UserError, match="not one of Orbax's"):
+  with pytest.raises(UserError, match='Orbax'):
     load(tmp_path)
 
 

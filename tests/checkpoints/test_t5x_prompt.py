@@ -13,6 +13,7 @@ from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
 from prompt_jax.testing.tiny import random_params
 from tests.checkpoints.t5x_forms import FORMS, STEP, one_file
+from tests.shared import facts
 
 ROWS = np.random.default_rng(1).normal(size=(5, 8)).astype(np.float32)
 NAME = 'encoder/prompt/prompt/prompt'
@@ -65,10 +66,10 @@ def test_of_an_orbax_database_only_the_prompt_is_opened(tmp_path, monkeypatch):
 @pytest.mark.parametrize('form', FORMS)
 def test_a_model_without_a_prompt(form, tmp_path):
   FORMS[form](tmp_path / 'checkpoint_7', tree())
-  with pytest.raises(UserError, match='holds a model and no prompt') as e:
+  with pytest.raises(UserError, match='prompt') as e:
     read_t5x(str(tmp_path))
-  assert 'decoder/decoder_norm/scale [8], ' in str(e.value)
-  assert f'would be at {NAME}' in str(e.value)
+  assert 'decoder/decoder_norm/scale [8]' in str(e.value)
+  assert NAME in str(e.value)
   assert '\n' not in str(e.value)
 
 
@@ -76,11 +77,11 @@ def test_a_model_without_a_prompt(form, tmp_path):
   ('prompts', 'words'),
   [
     # The trainer inside T5X has another method's parameters here, and no place for its settings.
-    ({'prompt/encoder/prompt': (2, 3, 4)}, 'prompts/checkpoint_7.safetensors beside'),
+    ({'prompt/encoder/prompt': (2, 3, 4)}, r'prompts/checkpoint_7\.safetensors'),
     # Rows of the encoder are not the whole of a prompt that has some of the decoder.
-    ({NAME: (5, 8), 'prompt/decoder/prompt': (5, 8)}, r'prompt/decoder/prompt \[5, 8\]. Its run'),
-    ({'encoder/layers_0/prompt/prompt/prompt': (5, 8)}, 'of every layer'),
-    ({'encoder/prompt/prompt/shared_prompt': (5, 8)}, 'of several tasks'),
+    ({NAME: (5, 8), 'prompt/decoder/prompt': (5, 8)}, facts('prompt/decoder/prompt', '[5, 8]')),
+    ({'encoder/layers_0/prompt/prompt/prompt': (5, 8)}, 'every layer'),
+    ({'encoder/prompt/prompt/shared_prompt': (5, 8)}, 'tasks'),
   ],
 )
 def test_other_prompts_are_named(prompts, words, tmp_path):
@@ -96,14 +97,14 @@ def test_other_prompts_are_named(prompts, words, tmp_path):
 def test_damage(tmp_path):
   folder = tmp_path / 'checkpoint_7'
   FORMS['msgpack and zarr'](folder, tree(**{NAME: np.full((5, 8), np.nan, np.float32)}))
-  with pytest.raises(UserError, match=r'prompt/prompt holds NaN'):
+  with pytest.raises(UserError, match=facts('prompt/prompt', 'NaN')):
     read_t5x(str(folder))
   (folder / 'target.encoder.prompt.prompt.prompt/0.0').unlink()
-  with pytest.raises(UserError, match='lacks 1 of 1 chunks'):
+  with pytest.raises(UserError, match=facts('1 of 1', 'chunks')):
     read_t5x(str(folder))
   one_file(tmp_path / 'wide/checkpoint_7', tree(**{NAME: np.ones((2, 3, 4), np.float32)}))
-  with pytest.raises(UserError, match=r'shape \[2, 3, 4\]; expected \[any, any\]'):
+  with pytest.raises(UserError, match=facts('[2, 3, 4]', '[any, any]')):
     read_t5x(str(tmp_path / 'wide'))
   (tmp_path / 'checkpoint').write_bytes(serialization.msgpack_serialize({'model': {}}))
-  with pytest.raises(UserError, match=r"holds \['model'\]; expected"):
+  with pytest.raises(UserError, match=r"\['model'\]"):
     read_t5x(str(tmp_path / 'checkpoint'))

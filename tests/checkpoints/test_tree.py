@@ -8,6 +8,7 @@ from flax import traverse_util
 from prompt_jax.checkpoints.leaf import of_array
 from prompt_jax.checkpoints.tree import stack_leaves, unstack_layers
 from prompt_jax.errors import UserError
+from tests.shared import facts
 
 
 def stack(tree: dict) -> dict:
@@ -46,15 +47,15 @@ def test_dtype_is_kept():
 def test_faults_are_named():
   tree = layers(3)
   del tree['encoder']['layers_1']
-  with pytest.raises(UserError, match=r'here lacks encoder/layers_1/mlp/wo/kernel, encoder/lay'):
+  with pytest.raises(UserError, match=facts('encoder/layers_1/mlp/wo/kernel', 'encoder/lay')):
     stack(tree)
   tree = layers(2)
   tree['encoder']['layers_1']['mlp']['wo']['kernel'] = np.zeros((3, 3))
-  with pytest.raises(UserError, match=r'layers/mlp/wo/kernel has shapes .*\(3, 2\), \(3, 3\)'):
+  with pytest.raises(UserError, match=facts('layers/mlp/wo/kernel', '(3, 2)', '(3, 3)')):
     stack(tree)
   tree = layers(2)
   tree['encoder']['layers_1']['bias'] = np.zeros(2)
-  with pytest.raises(UserError, match='lacks encoder/layers_0/bias: other layers'):
+  with pytest.raises(UserError, match='encoder/layers_0/bias'):
     stack(tree)
-  with pytest.raises(UserError, match=r'leading axes \[2, 3\]'):
+  with pytest.raises(UserError, match=r'\[2, 3\]'):
     unstack_layers({'layers': {'x': np.zeros(2), 'y': np.zeros(3)}})

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from prompt_jax.checkpoints.prompt_file import load_prompt, save_prompt
 from prompt_jax.main import main
+from tests.shared import mentions
 
 
 def read(path: pathlib.Path):
@@ -109,7 +111,7 @@ def test_the_table_shows_intervals_unless_none_are_asked_for(trained, reviews, c
   command = ['eval', '--prompt_file', str(trained / 'seed_0/prompt.safetensors'), '--data', reviews]
   assert main([*command, '--gin.RESAMPLES=50']) == 0
   shown = ' '.join(capsys.readouterr().out.split())
-  assert '95 % intervals of 50 resamples' in shown
+  assert mentions(shown, '95 %', '50')
   assert ' to ' in shown
   assert main([*command, '--gin.RESAMPLES=0']) == 0
   assert 'resamples' not in capsys.readouterr().out
@@ -130,24 +132,24 @@ def test_prompts_that_do_not_go_together_are_refused(trained, longer, reviews, t
     assert main(['eval', '--data', reviews, '--prompt_file', *argv]) == 2
     return capsys.readouterr().err
 
-  assert 'given twice' in says(prompts[0], prompts[0])
+  assert 'twice' in says(prompts[0], prompts[0])
   foreign = altered(prompts[1], tmp_path / 'foreign', fingerprint='0' * 64)
   err = says(prompts[0], foreign)
   assert 'model' in err
   assert foreign in err
   other = altered(prompts[1], tmp_path / 'other', labels=['poor', 'fine'])
-  assert 'different words' in says(prompts[0], other)
+  assert 'words' in says(prompts[0], other)
 
 
 def test_compare_of_runs_goes_seed_by_seed(trained, longer, reviews, tmp_path, capsys):
   assert main(['compare', str(trained), str(trained), '--resamples=20']) == 0
   out = capsys.readouterr().out
-  assert 'seed_0: ' in out
-  assert 'seed_1: ' in out
+  assert 'seed_0' in out
+  assert 'seed_1' in out
   assert '+0.0 to +0.0' in out
   assert 'p = 1' in out
   assert main(['compare', str(trained), str(longer)]) == 2
-  assert 'same seeds' in capsys.readouterr().err
+  assert 'seeds' in capsys.readouterr().err
 
 
 def test_compare_tells_scores_and_examples(three, tmp_path, capsys):
@@ -161,7 +163,7 @@ def test_compare_tells_scores_and_examples(three, tmp_path, capsys):
   assert main([*command, '--examples=5']) == 0
   out = capsys.readouterr().out
   right = sum(p['correct'] for p in first)
-  assert f'both {right - 2}, A alone 2, B alone 0, neither {60 - right}' in out
+  assert re.search(rf'\b{right - 2}\D+2\D+0\D+{60 - right}\b', out)  # both, one alone, neither
   assert 'p = 0.5' in out
   assert f'{100 * right / 60:.1f}' in out
   assert f'{-100 * 2 / 60:+.1f}' in out
@@ -171,7 +173,7 @@ def test_compare_tells_scores_and_examples(three, tmp_path, capsys):
   assert 'A right' not in out
   assert ' f1 ' in out
   assert main([*command, '--metric', 'sp_rouge']) == 2
-  assert 'give --vocabulary' in capsys.readouterr().err
+  assert '--vocabulary' in capsys.readouterr().err
   assert main([*command, '--metric', 'blue']) == 2
   assert "'bleu'" in capsys.readouterr().err
 
@@ -187,17 +189,17 @@ def test_compare_refuses_what_cannot_be_compared(three, tmp_path, capsys):
     return capsys.readouterr().err
 
   lines = [json.dumps(p) for p in rows]
-  assert '60 predictions and B 59' in says(*lines[:-1])
+  assert mentions(says(*lines[:-1]), '60', '59')
   changed = json.dumps({**rows[1], 'target': 'else'})
-  assert 'Example 2 differs: its target' in says(lines[0], changed, *lines[2:])
-  assert ":2: no 'correct'" in says(
-    lines[0], json.dumps({'input': 'a', 'target': 'b', 'prediction': 'c'})
+  assert mentions(says(lines[0], changed, *lines[2:]), '2', 'target')
+  assert mentions(
+    says(lines[0], json.dumps({'input': 'a', 'target': 'b', 'prediction': 'c'})), ':2', "'correct'"
   )
   assert 'turned.jsonl:1' not in says('{"inp')
   empty = tmp_path / 'empty'
   empty.mkdir()
   assert main(['compare', first, str(empty)]) == 2
-  assert 'No predictions.jsonl' in capsys.readouterr().err
+  assert 'predictions.jsonl' in capsys.readouterr().err
   shutil.rmtree(empty)
   assert main(['compare', first, str(empty)]) == 2
-  assert f'There is no {empty}' in capsys.readouterr().err
+  assert str(empty) in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 
 from prompt_jax.errors import UserError
 from prompt_jax.runtime import compilation_cache
+from tests.shared import facts, mentions
 
 # The verb, and how many programs came out of the cache and went into it.
 COUNTING = textwrap.dedent("""
@@ -88,13 +89,13 @@ def test_the_cache_can_be_elsewhere_or_off_and_jax_is_heard(tmp_path):
 def test_a_folder_that_cannot_be_written_is_a_notice(tmp_path):
   (tmp_path / 'user').write_text('a file')
   error = process(SMALL, tmp_path, 'auto').stderr
-  assert 'UserWarning: Compiled programs cannot be kept for the next run' in error
+  assert mentions(error, 'UserWarning', 'compil')
   assert str(tmp_path / 'user') in error
-  assert '--compilation_cache DIR' in error
+  assert '--compilation_cache' in error
 
 
 def test_an_address_is_refused():
-  with pytest.raises(UserError, match=r'gs://bucket/x is an address.*JAX_COMPILATION_CACHE_DIR'):
+  with pytest.raises(UserError, match=facts('gs://bucket/x', 'JAX_COMPILATION_CACHE_DIR')):
     compilation_cache.use('gs://bucket/x', jax.devices()[0])
 
 

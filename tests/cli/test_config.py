@@ -9,6 +9,7 @@ from prompt_jax.cli import arguments
 from prompt_jax.configuration import config
 from prompt_jax.errors import UserError
 from prompt_jax.runs import train
+from tests.shared import facts, mentions
 
 NONE = ['--data', 'x.tsv']  # read only when the task is made
 
@@ -75,13 +76,13 @@ def test_an_include_is_not_taken_from_the_working_directory(tmp_path, monkeypatc
 @pytest.mark.parametrize(
   ('argv', 'words'),
   [
-    (['--gin.STESP=3'], ["'STESP'", "'STEPS'", 'Did you mean']),
+    (['--gin.STESP=3'], ["'STESP'", "'STEPS'"]),
     (['--gin.adafactor.decy=0.7'], ["'decy'", "'decay'"]),
     (['--gin.adafctor.decay=0.7'], ["'adafctor'", "'adafactor'"]),
     (['--gin.adamw.b1=0.8'], ['adamw']),
     (['--gin.MODEL=embedded'], ['quotes', '"embedded"']),
-    (['--gin_file=models/t5_1_1/smal.gin'], ['models/t5_1_1/small.gin', 'Did you mean']),
-    (['--gin_file=no_such.gin'], ['no_such.gin', 'working directory']),
+    (['--gin_file=models/t5_1_1/smal.gin'], ['models/t5_1_1/small.gin']),
+    (['--gin_file=no_such.gin'], ['no_such.gin', 'directory']),
   ],
 )
 def test_a_mistake_names_what_is_near(argv, words):
@@ -100,36 +101,36 @@ def test_a_file_that_is_not_there_is_not_taken_for_one_with_another_name():
 @pytest.mark.parametrize(
   ('argv', 'message'),
   [
-    (['--gin.BATCH_SIZE="abc"'], "BATCH_SIZE is 'abc'; expected a whole number."),
-    (['--gin.BATCH_SIZE=%STEPS', '--gin.STEPS=True'], 'STEPS is True; expected a whole number.'),
-    (['--gin.STEPS=1.5'], 'STEPS is 1.5; expected a whole number.'),
-    (['--gin.PATIENCE=2.5'], 'PATIENCE is 2.5; expected a whole number or None.'),
-    (['--gin.DROPOUT=True'], 'DROPOUT is True; expected a number.'),
-    (['--gin.adafactor.factored=1'], 'adafactor.factored is 1; expected True or False.'),
-    (['--gin.MODEL=1'], 'MODEL is 1; expected a text in quotes or None.'),
-    (['--gin.LEARNING_RATE="x"'], "LEARNING_RATE is 'x'; expected a number."),
-    (['--gin.PROMPT_LEARNING_RATE=()'], 'PROMPT_LEARNING_RATE is (); expected a number.'),
-    (['--gin.SEEDS="abc"'], "SEEDS is 'abc'; expected a list of whole numbers or None."),
-    (['--gin.SEEDS=[0, 0.5]'], 'SEEDS is [0, 0.5]; expected a list of whole numbers or None.'),
-    (['--gin.SEEDS=3'], 'SEEDS is 3; expected a list of whole numbers or None.'),
-    (['--gin.MESH="4x1"'], "MESH is '4x1'; expected a list of whole numbers or None."),
-    (['--gin.MODULES="x"'], "MODULES is 'x'; expected a list of texts."),
-    (['--gin.TRAINABLE="prompt/.*"'], "TRAINABLE is 'prompt/.*'; expected a list of texts."),
-    (['--gin.TASK=[1]'], 'TASK is [1]; expected a text in quotes or a list of texts or None.'),
+    (['--gin.BATCH_SIZE="abc"'], ('BATCH_SIZE', "'abc'", 'whole number')),
+    (['--gin.BATCH_SIZE=%STEPS', '--gin.STEPS=True'], ('STEPS', 'True', 'whole number')),
+    (['--gin.STEPS=1.5'], ('STEPS', '1.5', 'whole number')),
+    (['--gin.PATIENCE=2.5'], ('PATIENCE', '2.5', 'whole number', 'None')),
+    (['--gin.DROPOUT=True'], ('DROPOUT', 'True', 'number')),
+    (['--gin.adafactor.factored=1'], ('adafactor.factored', '1', 'True', 'False')),
+    (['--gin.MODEL=1'], ('MODEL', '1', 'text', 'None')),
+    (['--gin.LEARNING_RATE="x"'], ('LEARNING_RATE', "'x'", 'number')),
+    (['--gin.PROMPT_LEARNING_RATE=()'], ('PROMPT_LEARNING_RATE', '()', 'number')),
+    (['--gin.SEEDS="abc"'], ('SEEDS', "'abc'", 'list', 'None')),
+    (['--gin.SEEDS=[0, 0.5]'], ('SEEDS', '[0, 0.5]', 'list', 'None')),
+    (['--gin.SEEDS=3'], ('SEEDS', '3', 'list', 'None')),
+    (['--gin.MESH="4x1"'], ('MESH', "'4x1'", 'list', 'None')),
+    (['--gin.MODULES="x"'], ('MODULES', "'x'", 'list')),
+    (['--gin.TRAINABLE="prompt/.*"'], ('TRAINABLE', "'prompt/.*'", 'list')),
+    (['--gin.TASK=[1]'], ('TASK', '[1]', 'text', 'list', 'None')),
     (
       ['--gin.MIXING_RATES=[1]'],
-      "MIXING_RATES is [1]; expected a mapping such as {'a': 1} or None",
+      ('MIXING_RATES', '[1]', "{'a': 1}", 'None'),
     ),
-    (['--gin.PROMPT_LENGTH="x"'], "PROMPT_LENGTH is 'x'; expected a whole number."),
-    (['--gin.Loss.label_smoothing="x"'], "Loss.label_smoothing is 'x'; expected a number."),
-    (['--gin.Loss.normalization=None'], 'Loss.normalization is None; expected a text in quotes or'),
-    (['--gin.STEPS=%MINE'], '%MINE is read, but no MINE is set.'),
+    (['--gin.PROMPT_LENGTH="x"'], ('PROMPT_LENGTH', "'x'", 'whole number')),
+    (['--gin.Loss.label_smoothing="x"'], ('Loss.label_smoothing', "'x'", 'number')),
+    (['--gin.Loss.normalization=None'], ('Loss.normalization', 'None', 'text')),
+    (['--gin.STEPS=%MINE'], ('MINE',)),
   ],
 )
 def test_a_value_of_another_type_is_refused(argv, message):
   with pytest.raises(UserError) as e:
     load(*argv)
-  assert message in str(e.value)
+  assert mentions(str(e.value), *message)
 
 
 def test_a_whole_number_is_a_number():
@@ -139,7 +140,7 @@ def test_a_whole_number_is_a_number():
 
 def test_a_binding_without_effect_is_refused():
   load('--gin.InputPrompt.length=5')
-  with pytest.raises(UserError, match='no effect'):
+  with pytest.raises(UserError, match=facts('InputPrompt', 'effect')):
     load('--gin.InputPrompt.length=5', includes=[('prompts', 'prefix')])
 
 
@@ -180,7 +181,7 @@ def test_a_folder_keeps_its_settings(tmp_path, monkeypatch):
   (tmp_path / 'state/5').mkdir(parents=True)
   config.record(tmp_path)
   monkeypatch.setattr(config, 'used', lambda: 'STEPS = 6\nNAMES = [1]\n')
-  with pytest.raises(UserError, match='STEPS: 5 before, 6 now') as e:
+  with pytest.raises(UserError, match=facts('STEPS', '5', '6')) as e:
     config.record(tmp_path)
   assert 'NAMES' not in str(e.value)
   config.record(tmp_path, may_change=('STEPS',))

@@ -19,7 +19,7 @@ from prompt_jax.main import main
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.testing.tiny import random_params
-from tests.shared import shared
+from tests.shared import mentions, shared
 
 ROWS = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
 
@@ -66,7 +66,7 @@ def test_an_imported_prompt_knows_its_model_and_works(npy, model, tmp_path, caps
   path = str(tmp_path / 'new' / 'prompt.safetensors')
   command = ['import', npy, path, '--model', model, '--labels=good, bad', '--placement=before_eos']
   assert main(command) == 0
-  assert f'--prompt_file {path} --model {model}' in capsys.readouterr().out
+  assert mentions(capsys.readouterr().out, '--prompt_file', path, '--model', model)
   prompt = load_prompt(path)
   assert prompt.params['encoder']['prompt'].tobytes() == ROWS.tobytes()
   assert prompt.metadata['labels'] == ['good', 'bad']
@@ -122,19 +122,19 @@ def test_released_prompts(name, tmp_path, capsys, mistake, model):
   assert '768' in out
   # A model of another width, at import; another model of the same width, when it is used.
   err = mistake('import', source, str(tmp_path / 'no.safetensors'), '--model', model)
-  assert f"{name}.npy' holds rows of width 768; the model 'bytes' is 32 wide" in err
+  assert mentions(err, f"{name}.npy'", '768', "'bytes'", '32')
   assert not (tmp_path / 'no.safetensors').exists()
   err = mistake('infer', '--prompt_file', path, '--model', other, 'text')
-  assert "was trained on 'base' (fingerprint" in err
-  assert "not on 'other'" in err
+  assert mentions(err, "'base'", 'fingerprint')
+  assert "'other'" in err
 
 
 def test_import_refuses(mistake, npy, model, imported, tmp_path):
   new = str(tmp_path / 'new.safetensors')
-  assert 'exists already' in mistake('import', npy, imported, '--model', model)
-  assert "no 'gone.npy'" in mistake('import', 'gone.npy', new)
-  assert 'no prompt that can be imported' in mistake('import', str(tmp_path), new)
-  assert 'no prompt that can be imported' in mistake('import', imported, new)
+  assert mentions(mistake('import', npy, imported, '--model', model), imported, 'exists')
+  assert "'gone.npy'" in mistake('import', 'gone.npy', new)
+  assert mentions(mistake('import', str(tmp_path), new), str(tmp_path), 'import')
+  assert mentions(mistake('import', imported, new), imported, 'import')
   broken = tmp_path / 'broken.npy'
   broken.write_bytes(pathlib.Path(npy).read_bytes()[:-1])
   assert 'broken.npy' in mistake('import', str(broken), new, '--model', model)
@@ -161,8 +161,8 @@ def test_keys_and_values_of_another_decoder(mistake, model, tmp_path):
   tensors = {'prompt_embeddings': np.ones((2, 3 * 2 * 16), np.float32)}
   safetensors.numpy.save_file(tensors, tmp_path / 'adapter_model.safetensors')
   err = mistake('import', str(tmp_path), str(tmp_path / 'new'), '--model', model)
-  assert '3 layers, 2 heads of width 8' in err
-  assert 'has 1, 2 and 8' in err
+  assert mentions(err, '3', '2', '8')
+  assert mentions(err, '1', '2', '8')
 
 
 def test_export_refuses(mistake, imported, model, tmp_path):
@@ -170,16 +170,16 @@ def test_export_refuses(mistake, imported, model, tmp_path):
   assert '--base_model' in mistake('export', imported, place, '--to=npy', '--base_model=t5')
   assert '--to' in mistake('export', imported, place)
   assert "'tf'" in mistake('export', imported, place, '--to=tf')
-  assert 'exists already' in mistake('export', imported, imported, '--to=npy')
-  assert 'exists already' in mistake('export', imported, str(tmp_path), '--to=peft')
-  assert 'Cannot write' in mistake('export', imported, 'x' * 300, '--to=npy')
+  assert mentions(mistake('export', imported, imported, '--to=npy'), imported, 'exists')
+  assert mentions(mistake('export', imported, str(tmp_path), '--to=peft'), str(tmp_path), 'exists')
+  assert 'x' * 300 in mistake('export', imported, 'x' * 300, '--to=npy')
   prompt = load_prompt(imported)
   method = InputPrompt(length=3, decoder=True)
   prompt.metadata['method_config'] = describe(method)
   prompt.params['decoder'] = prompt.params['encoder']
   both = str(tmp_path / 'both.safetensors')
   save_prompt(both, prompt)
-  assert "before the decoder's input" in mistake('export', both, place, '--to=peft')
+  assert 'decoder' in mistake('export', both, place, '--to=peft')
   assert not pathlib.Path(place).exists()
 
 

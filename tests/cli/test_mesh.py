@@ -7,6 +7,7 @@ import pytest
 
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.main import main
+from tests.shared import mentions
 
 FLAGS = ['--length=4', '--steps=2', '--seed=3']
 
@@ -62,23 +63,23 @@ def test_trained_weights_are_not_stored_in_int8(model, reviews, sizes, tmp_path,
   file = str(tmp_path / 'out/weights.safetensors')
   command = ['eval', f'--prompt_file={file}', f'--data={reviews}', "--gin.WEIGHTS='int8'"]
   assert main(command) == 2
-  assert 'weights that were trained, which stay as they are' in capsys.readouterr().err
+  assert mentions(capsys.readouterr().err, 'weights', 'train')
 
 
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (['--mesh=64x1'], 'mesh 64x1 needs 64 devices'),
-    (['--mesh=4'], "'4' is no mesh; write DATAxMODEL devices, as 4x2"),
-    (['--mesh=1x1', '--slices=2'], 'do not divide into 2 slices'),
-    (['--slices=2'], '2 slices need a mesh'),
-    (['--slices=0'], 'is not a whole number of at least 1'),
-    (['--layout=tensr'], "Unknown layout 'tensr'. Did you mean 'tensor'"),
-    (["--gin.WEIGHTS='int4'"], "WEIGHTS is 'int4'; expected None or int8"),
-    (["--gin.WEIGHTS='int8'", '--train=all'], 'Weights in int8 cannot be trained'),
+    (['--mesh=64x1'], ('64x1', '64')),
+    (['--mesh=4'], ("'4'", '4x2')),
+    (['--mesh=1x1', '--slices=2'], ('2', 'slices')),
+    (['--slices=2'], ('slices', 'mesh')),
+    (['--slices=0'], ('1', 'whole number')),
+    (['--layout=tensr'], ("'tensr'", "'tensor'")),
+    (["--gin.WEIGHTS='int4'"], ("'int4'", 'None', 'int8')),
+    (["--gin.WEIGHTS='int8'", '--train=all'], ('int8', 'train')),
   ],
 )
 def test_what_cannot_be_is_refused(model, reviews, tmp_path, capsys, flags, message):
   command = ['train', f'--data={reviews}', f'--model={model}', f'--output={tmp_path / "out"}']
   assert main([*command, *flags]) == 2
-  assert message in capsys.readouterr().err
+  assert mentions(capsys.readouterr().err, *message)

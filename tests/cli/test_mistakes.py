@@ -14,6 +14,7 @@ import safetensors.numpy
 
 from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
 from prompt_jax.main import main
+from tests.shared import mentions
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_no_task(mistake, model):
 
 
 def test_task_and_data(mistake, reviews):
-  assert 'cannot be combined' in mistake('train', '--task=docstrings_iid', '--data', reviews)
+  assert mentions(mistake('train', '--task=docstrings_iid', '--data', reviews), 'task', 'data')
 
 
 def test_unknown_task(mistake):
@@ -94,8 +95,8 @@ def test_missing_model(mistake, reviews):
 
 def test_prompt_longer_than_allowed(mistake, train):
   err = mistake(*train, '--length=1020')
-  assert '1020 rows' in err
-  assert '1024 positions' in err
+  assert '1020' in err
+  assert '1024' in err
   assert '--gin.MAX_POSITIONS=1036' in err
 
 
@@ -159,16 +160,16 @@ def test_missing_prompt_file(mistake, verb):
 
 def test_no_texts(mistake, monkeypatch):
   monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'\n\n')))
-  assert 'No texts' in mistake('infer')
+  assert 'text' in mistake('infer')
 
 
 def test_texts_that_are_not_utf_8(mistake, monkeypatch):
   monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'text\ncaf\xe9\n')))
-  assert 'standard input:2: not UTF-8 (byte 0xe9)' in mistake('infer')
+  assert mentions(mistake('infer'), ':2', 'UTF-8', '0xe9')
 
 
 def test_a_dtype_that_overflows(mistake, train):
-  assert 'float32 or bfloat16' in mistake(*train, '--gin.DTYPE="float16"')
+  assert mentions(mistake(*train, '--gin.DTYPE="float16"'), 'float32', 'bfloat16')
 
 
 def test_an_unknown_normalization(mistake, train):
@@ -177,7 +178,7 @@ def test_an_unknown_normalization(mistake, train):
 
 def test_two_ways_to_cut_the_vocabulary(mistake, model):
   more = ['--decoding=nucleus', '--gin.Decoding.topk=5']
-  assert 'topk is 5 and topp 0.9' in mistake('infer', '--model', model, *more, 'text')
+  assert mentions(mistake('infer', '--model', model, *more, 'text'), 'topk', '5', 'topp', '0.9')
 
 
 def test_unknown_split(mistake, model):
@@ -203,7 +204,9 @@ def test_the_command_itself_prints_no_traceback():
   )  # fmt: skip
   assert done.returncode == 2
   assert done.stdout == ''
-  assert done.stderr.startswith("prompt-jax: No gin file 'no_such.gin'")
+  assert done.stderr.startswith('prompt-jax: ')
+  assert "'no_such.gin'" in done.stderr
+  assert 'Traceback' not in done.stderr
 
 
 def test_eval_does_not_replace_a_training_run(mistake, train, tmp_path, reviews):
@@ -212,7 +215,7 @@ def test_eval_does_not_replace_a_training_run(mistake, train, tmp_path, reviews)
   before = (out / 'results.json').read_bytes()
   prompt = str(out / 'prompt.safetensors')
   err = mistake('eval', '--prompt_file', prompt, '--data', reviews, '--output', str(out))
-  assert 'holds a training run' in err
+  assert 'run' in err
   assert str(out / 'eval') in err
   assert (out / 'results.json').read_bytes() == before
 
@@ -221,14 +224,14 @@ def test_eval_does_not_replace_a_training_run(mistake, train, tmp_path, reviews)
   ('more', 'says'),
   [
     (['--gin.METRIC="acuracy"'], ["'acuracy'", "'accuracy'"]),
-    (['--seeds', '0,1,0'], ['0, 1, 0', 'repeat']),
-    (['--folder', 'somewhere'], ['--folder', 'a file of your own']),
-    (['--gin.SEED=4294967296'], ['4294967296', 'less than']),
-    (['--gin.SEEDS=[0, 4294967296]'], ['4294967296', 'less than']),
-    (['--gin.ATTENTION="fused"'], ['kernel for TPUs', 'cpu']),
-    (['--gin.ATTENTION="cudnn"'], ['kernel for NVIDIA GPUs', 'cpu']),
-    (['--gin.ATTENTION="flash"'], ['flash', 'plain, fused, cudnn']),
-    (['--gin.DROPOUT=1.5'], ['1.5', 'less than 1']),
+    (['--seeds', '0,1,0'], ['seed', '0, 1, 0']),
+    (['--folder', 'somewhere'], ['--folder']),
+    (['--gin.SEED=4294967296'], ['4294967296']),
+    (['--gin.SEEDS=[0, 4294967296]'], ['4294967296']),
+    (['--gin.ATTENTION="fused"'], ['TPU', 'cpu']),
+    (['--gin.ATTENTION="cudnn"'], ['NVIDIA GPU', 'cpu']),
+    (['--gin.ATTENTION="flash"'], ['flash', 'plain', 'fused', 'cudnn']),
+    (['--gin.DROPOUT=1.5'], ['1.5', '1']),
     (['--gin_file=models/t5_1_1/small.gin'], ['models/t5_1_1/small.gin', 'ARCHITECTURE']),
     (['--gin_file=decoding/nucleus.gin'], ['decoding/nucleus.gin', 'TOP_P']),
   ],
@@ -242,12 +245,12 @@ def test_what_has_no_effect_or_no_sense(mistake, train, more, says):
 @pytest.mark.parametrize(
   ('flags', 'says'),
   [
-    (['--task=docstrings_iid', '--text', 'a'], '--text'),
-    (['--data=recorded.npz', '--test', 'b.tsv'], '--test'),
+    (['--task=docstrings_iid', '--text', 'a'], ['--task', '--text']),
+    (['--data=recorded.npz', '--test', 'b.tsv'], ['recorded.npz', '--test']),
   ],
 )
 def test_flags_of_another_source(mistake, flags, says):
-  assert f'{says} cannot be combined' in mistake('train', *flags)
+  assert mentions(mistake('train', *flags), *says)
 
 
 @pytest.mark.parametrize('binding', ['tables.LowRank.rank = 3', 'tables.LowRank:\n  rank = 3'])
@@ -256,7 +259,7 @@ def test_a_binding_of_a_file_that_nothing_reads(mistake, train, tmp_path, bindin
   (tmp_path / 'mine.gin').write_text(head + binding + '\n')
   err = mistake(*train, '--gin_file', str(tmp_path / 'mine.gin'))
   assert 'tables.LowRank' in err
-  assert 'mine.gin has no effect' in err
+  assert mentions(err, 'mine.gin', 'effect')
 
 
 @pytest.mark.parametrize('flag', ['--length=4', '--prompt=deep', '--init=zeros'])

@@ -9,6 +9,7 @@ import pytest
 
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.main import main
+from tests.shared import mentions
 
 SIZES = ['--length=3', '--batch_size=6', '--input_length=32', '--target_length=24',
          '--gin.EVAL_EVERY=2', '--gin.SAVE_EVERY=2']  # fmt: skip
@@ -125,26 +126,26 @@ def test_mistakes(trained, folder, model, tmp_path, capsys):
   prompt = str(trained / 'prompt.safetensors')
   out = str(tmp_path)
   for command, says in (
-    (['eval', '--prompt_file', prompt, '--task', 'rte', '--folder', folder], 'No files of rte'),
+    (['eval', '--prompt_file', prompt, '--task', 'rte', '--folder', folder], ['rte']),
     (['eval', '--prompt_file', prompt, '--task', 'nusax_senti.ngaju', '--folder', folder],
-     'It has a prompt for those alone'),
-    (['infer', '--prompt_file', prompt, 'a text'], 'folder task_prompts'),
+     ['nusax_senti.ngaju', 'nusax_senti.english']),
+    (['infer', '--prompt_file', prompt, 'a text'], ['task_prompts']),
     (['train', '--task', 'sst2', 'sst2', '--folder', folder, '--output', out],
-     'two or more different tasks'),
+     ['two', 'tasks']),
     (['train', '--task', 'sst2', 'trec', '--folder', folder, '--gin.MIXING="rates"',
-      '--output', out], 'go together'),
+      '--output', out], ['rates']),
     (['train', '--task', 'sst2', 'cb', '--folder', folder, *SIZES, '--output', out],
-     'cb can only be measured'),
+     ['cb']),
     (['train', '--task', 'nusax_senti.english:all', '--folder', folder, '--prompt',
-      'task_prompts', *SIZES, '--output', out], 'would never train'),
+      'task_prompts', *SIZES, '--output', out], ['train']),
     (['population', '--task', 'sst2', 'trec', '--folder', folder, *SIZES, '--seeds=0,1',
-      '--output', out], 'prompts of one task each'),
+      '--output', out], ['one task']),
     (['train', '--task', 'sst2', '--folder', folder, '--shots', '4', '--output', out],
-     'Ask for fewer'),
+     ['4']),
   ):  # fmt: skip
     assert main([*command, '--model', model]) == 2, command
     *warned, error = capsys.readouterr().err.splitlines()
-    assert says in error
+    assert mentions(error, *says)
     assert all('warning:' in line for line in warned)
 
 

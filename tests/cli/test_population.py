@@ -12,6 +12,7 @@ import pytest
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.main import main
 from tests.several import ROOT, XLA
+from tests.shared import mentions, resumed
 
 
 def flags(model, reviews, sizes, out, length=('--length=4',)) -> list[str]:
@@ -67,7 +68,7 @@ def test_the_same_command_again_changes_nothing(population, model, reviews, size
   before = (population / 'prompt.safetensors').read_bytes()
   command = ['population', *flags(model, reviews, sizes, population)]
   assert main([*command, '--seeds=0,1', '--learning_rates=0.3,3.0']) == 0
-  assert 'Going on after step 4' in capsys.readouterr().out
+  assert resumed(4) in capsys.readouterr().out
   assert (population / 'prompt.safetensors').read_bytes() == before
   assert main([*command, '--seeds=0,1', '--learning_rates=0.3,1.0']) == 2
   assert 'LEARNING_RATES' in capsys.readouterr().err
@@ -96,15 +97,15 @@ def test_a_mesh_of_two_devices_makes_the_same_prompts_and_one_device_goes_on(
     timeout=600,
   )
   assert done.returncode == 0, done.stdout + done.stderr
-  assert 'cuts 7 rows at a time into 2 parts' in done.stderr
-  assert 'nearest mesh that works is 1x1' in done.stderr
+  assert mentions(done.stderr, '7', '2')
+  assert '1x1' in done.stderr
   left = assert_part_of(population, tmp_path)
   # As if it had been killed after step 2.
   shutil.rmtree(tmp_path / 'state' / '4')
   for name in left:
     (tmp_path / name / 'last.safetensors').unlink()
   assert main(command) == 0
-  assert 'Going on after step 2' in capsys.readouterr().out
+  assert resumed(2) in capsys.readouterr().out
   assert assert_part_of(population, tmp_path) == left
 
 
@@ -163,24 +164,24 @@ def test_lengths_initialisers_and_other_settings_vary(model, reviews, sizes, tmp
 @pytest.mark.parametrize(
   ('more', 'words'),
   [
-    (['--seeds=0,0'], ['The seeds 0, 0 repeat']),
-    (['--learning_rates=1,1.0'], ['LEARNING_RATE repeat']),
-    (['--gin.GRID={"STEPS": [1, 2]}'], ['STEPS cannot vary', 'share one loop']),
-    (['--gin.GRID={"LEARNIG_RATE": [1.0]}'], ["'LEARNIG_RATE'", "Did you mean 'LEARNING_RATE'"]),
+    (['--seeds=0,0'], ['seeds', '0, 0']),
+    (['--learning_rates=1,1.0'], ['LEARNING_RATE']),
+    (['--gin.GRID={"STEPS": [1, 2]}'], ['STEPS']),
+    (['--gin.GRID={"LEARNIG_RATE": [1.0]}'], ["'LEARNIG_RATE'", "'LEARNING_RATE'"]),
     (['--gin.GRID={"adamw.b1": [0.9]}'], ["'adamw.b1'"]),
-    (['--gin.GRID={"LEARNING_RATE": 1.0}'], ['expected a list']),
-    (['--gin.GRID={"LEARNING_RATE": [1.0]}', '--learning_rates=1'], ['varies twice']),
-    (['--lengths=2,3'], ['--length is for all prompts, and --lengths gives each its own']),
+    (['--gin.GRID={"LEARNING_RATE": 1.0}'], ['list']),
+    (['--gin.GRID={"LEARNING_RATE": [1.0]}', '--learning_rates=1'], ['LEARNING_RATE', 'twice']),
+    (['--lengths=2,3'], ['--length', '--lengths']),
     (['--inits=clas_labels'], ["'clas_labels'", "'class_labels'"]),
-    (['--gin.LENGTHS=["3"]'], ["LENGTHS is ['3']; expected a list of whole numbers"]),
-    (['--gin.GRID={"LEARNING_RATE": ["a"]}'], ["LEARNING_RATE is 'a'; expected"]),
-    (['--gin.GRID=[1]'], ['GRID is [1]; expected a mapping']),
-    (['--halving=2,2'], ['The rungs 2, 2 repeat']),
-    (['--halving=3'], ['The rung 3', 'EVAL_EVERY (2)']),
-    (['--learning_rates=many'], ["'many' is not a list of numbers"]),
-    (['--gin.TRAINABLE=("backbone/.*",)'], ['share a model that stays as it is']),
-    (['--mesh=64x1'], ['mesh 64x1 needs 64 devices']),
-    (['--layout=2d'], ["layout '2d' needs a mesh"]),
+    (['--gin.LENGTHS=["3"]'], ['LENGTHS', "['3']", 'list']),
+    (['--gin.GRID={"LEARNING_RATE": ["a"]}'], ['LEARNING_RATE', "'a'"]),
+    (['--gin.GRID=[1]'], ['GRID', '[1]', 'mapping']),
+    (['--halving=2,2'], ['rung', '2, 2']),
+    (['--halving=3'], ['rung', '3', 'EVAL_EVERY', '2']),
+    (['--learning_rates=many'], ["'many'", 'list']),
+    (['--gin.TRAINABLE=("backbone/.*",)'], ['model']),
+    (['--mesh=64x1'], ['64x1', '64']),
+    (['--layout=2d'], ["'2d'", 'mesh']),
   ],
 )
 def test_a_mistake_is_one_line(more, words, model, reviews, sizes, tmp_path, capsys):
@@ -206,7 +207,7 @@ def test_each_prompt_is_judged_by_the_validation_examples_of_its_own_setting(
   command = ['population', *flags(model, reviews, sizes, out), '--steps=1', '--gin.EVAL_EVERY=1']
   grid = ['--seeds=0', f'--gin.GRID={{"VALIDATION": {files!r}}}', '--test', reviews]
   assert main([*command, *grid, '--halving=1']) == 2
-  assert 'different validation examples' in capsys.readouterr().err
+  assert 'validation' in capsys.readouterr().err
   assert main([*command, *grid]) == 0
   good, bad = (p['validation'] for p in json.loads((out / 'results.json').read_text())['prompts'])
   assert good + bad == 100
@@ -219,5 +220,5 @@ def test_files_of_one_name_are_not_one_task(model, sizes, tmp_path, capsys):
   command = ['population', *flags(model, files[0], sizes, tmp_path / 'out'), '--seeds=0']
   assert main([*command, f'--gin.GRID={{"DATA": {files!r}}}']) == 2
   error = capsys.readouterr().err
-  assert "'train' are measured on other examples" in error
+  assert mentions(error, "'train'", 'examples')
   assert 'other names' in error

@@ -10,6 +10,7 @@ import pytest
 
 from prompt_jax.main import main
 from prompt_jax.sweeps import planning
+from tests.shared import mentions
 
 needs_libtpu = pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed'
@@ -59,7 +60,7 @@ def test_each_program_is_compiled_once_and_what_is_done_is_not(planned, compiler
   # 8 rows, 8 seconds a step, 7200 steps: 16 hours each of 8 runs.
   assert '8.0 of 16.0' in shown
   assert '>= 16.0 h' in shown
-  assert 'Training takes 128.0 h in all, at least' in shown
+  assert '128.0 h' in shown
 
   compiler.clear()
   for seed in (0, 1):
@@ -71,7 +72,7 @@ def test_each_program_is_compiled_once_and_what_is_done_is_not(planned, compiler
       (folder / 'sweep.json').write_text(json.dumps({'what': 'done', 'flags': flags}))
   assert main(['sweep', file, '--dry-run']) == 0
   assert [name for name, *_ in compiler] == [cell('input', 0.3, 0)]
-  assert 'Training takes 64.0 h in all' in capsys.readouterr().out
+  assert '64.0 h' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -93,8 +94,8 @@ def test_runs_that_do_not_fit_are_refused_left_out_or_run(planned, compiler, tmp
   assert main(['sweep', file]) == 2
   shown, err = capsys.readouterr()
   assert 'NO' in shown
-  assert '2 of 2 runs do not fit, and nothing was started' in err
-  assert 'model_bytes-length_4-seed_1: 32.0 of 16.0 GiB' in err
+  assert '2 of 2' in err
+  assert mentions(err, 'model_bytes-length_4-seed_1', '32.0', '16.0 GiB')
   for words in ('MICROBATCHES', 'int8', 'prompt-jax plan', '--search', '--too_large skip'):
     assert words in err
   assert not (tmp_path / 'out').exists()
@@ -102,7 +103,7 @@ def test_runs_that_do_not_fit_are_refused_left_out_or_run(planned, compiler, tmp
   assert len(commands(capsys.readouterr().out)) == 2
   assert main(['sweep', file, '--too_large=skip', '--dry-run']) == 0
   shown = capsys.readouterr().out
-  assert '2 of 2 runs do not fit and are left out' in shown
+  assert '2 of 2' in shown
   assert not commands(shown)
 
 
@@ -121,9 +122,9 @@ def test_the_plan_is_of_where_the_runs_go(planned, compiler, monkeypatch, capsys
   file = planned(f'LENGTHS = [4]\n{xpk}')
   assert main(['sweep', file, '--cluster=xpk', '--dry-run']) == 0
   assert main(['sweep', file, '--cluster=slurm', '--dry-run']) == 0
-  assert 'No plan: --topology v5e-16' in capsys.readouterr().out
+  assert '--topology v5e-16' in capsys.readouterr().out
   assert main(['sweep', file, '--topology=v6e-8', '--dry-run']) == 0
-  assert 'estimate, which was compared with no TPU' in capsys.readouterr().out
+  assert mentions(capsys.readouterr().out, 'estimate', 'TPU')
   assert main(['sweep', file, '--gin.PLAN=False', '--dry-run']) == 0
   assert main(['sweep', file, '--cluster=xpk', '--topology=v6e-8', '--dry-run']) == 0
   # Slices of XPK are of workloads, not of runs elsewhere.
@@ -133,15 +134,15 @@ def test_the_plan_is_of_where_the_runs_go(planned, compiler, monkeypatch, capsys
 @pytest.mark.parametrize(
   ('flags', 'says'),
   [
-    (['--topology=v5e-5'], "Unknown topology 'v5e-5'"),
-    (['--topology=v5e-16'], "pip install 'prompt_jax[tpu]' --gin.PLAN=False starts without"),
-    (['--too_large=drop'], "'drop'"),
+    (['--topology=v5e-5'], ("'v5e-5'",)),
+    (['--topology=v5e-16'], ("pip install 'prompt_jax[tpu]'", '--gin.PLAN=False')),
+    (['--too_large=drop'], ("'drop'",)),
   ],
 )
 def test_mistakes_of_a_plan(planned, compiler, monkeypatch, capsys, flags, says):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   assert main(['sweep', planned('LENGTHS = [4]'), *flags]) == 2
-  assert says in capsys.readouterr().err
+  assert mentions(capsys.readouterr().err, *says)
 
 
 def test_a_process_that_dies_is_told(planned, monkeypatch, tmp_path, capsys):
@@ -152,7 +153,7 @@ def test_a_process_that_dies_is_told(planned, monkeypatch, tmp_path, capsys):
   monkeypatch.setattr(sys, 'executable', str(program))
   assert main(['sweep', file]) == 2
   err = capsys.readouterr().err
-  assert 'Cell model_bytes-length_4-seed_0 could not be planned' in err
+  assert 'model_bytes-length_4-seed_0' in err
   assert 'code 9: no room' in err
 
 
@@ -163,7 +164,7 @@ def test_this_machine_compiles_what_will_run(planned, tmp_path, capsys, together
   file = planned(lists, without=['BATCH_SIZE'])
   assert main(['sweep', file, *together]) == 2
   shown, err = capsys.readouterr()
-  assert 'training steps on this machine (cpu)' in shown
+  assert mentions(shown, 'training', 'cpu')
   assert f'{HUGE}' in err
   assert 'BATCH_SIZE_8' not in err
   assert not (tmp_path / 'out').exists()
@@ -172,7 +173,7 @@ def test_this_machine_compiles_what_will_run(planned, tmp_path, capsys, together
 def test_what_cannot_be_compiled_is_an_error_of_its_cell(planned, capsys):
   assert main(['sweep', planned("GRID = {'MICROBATCHES': [1, 3]}")]) == 2
   err = capsys.readouterr().err
-  assert 'Cell model_bytes-MICROBATCHES_3-seed_0: A batch of 8 rows does not divide' in err
+  assert mentions(err, 'model_bytes-MICROBATCHES_3-seed_0', '8')
 
 
 @needs_libtpu
@@ -180,7 +181,7 @@ def test_a_slice_is_planned_by_its_own_compiler(planned, capsys):
   file = planned("GRID = {'WEIGHTS': [None, 'int8']}\nTOPOLOGY = 'v5e-16'", BATCH_SIZE=16)
   assert main(['sweep', file, '--dry-run']) == 0
   shown = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
-  assert 'training steps on v5e-16' in shown
+  assert mentions(shown, 'training', 'v5e-16')
   assert 'of 15.8' in shown
   # Several hosts: all devices, as the run itself takes them; and bfloat16, as on any TPU.
   assert 'bfloat16, 16x1 data' in shown

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from prompt_jax.main import main
+from tests.shared import mentions
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 XPK = "XPK = {'cluster': 'mine', 'zone': 'z', 'tpu-type': 'v5litepod-16', 'spot': True}"
@@ -97,8 +98,8 @@ def test_xpk_gets_a_workload_for_each_run_once_and_results_are_gathered(
   capsys.readouterr()
   assert main(flags) == 2
   shown, err = capsys.readouterr()
-  assert f'{cells[1]}: waiting, workload {names[1]}' in shown
-  assert f'{cells[2]}: workload {names[2]}: jobset failed due to' in err
+  assert mentions(shown, cells[1], names[1], 'waiting')
+  assert mentions(err, cells[2], names[2], 'jobset failed due to')
   with open(out / 'sweep.csv', newline='') as file:
     assert [row['length'] for row in csv.DictReader(file)] == ['4']
   assert len(gke.created()) == 3  # what failed is told before it is tried again
@@ -106,8 +107,8 @@ def test_xpk_gets_a_workload_for_each_run_once_and_results_are_gathered(
   gke.lists({names[1]: (4, 'Admitted', 'The workload is admitted')})
   assert main(flags) == 0
   shown = capsys.readouterr().out
-  assert '3 cells: 1 done, 1 failed, 1 submitted, 2 to run' in shown
-  assert f'{cells[1]}: running, workload {names[1]}' in shown
+  assert mentions(shown, '3 cells', '1 done', '1 failed', '1 submitted', '2 to run')
+  assert mentions(shown, cells[1], names[1], 'running')
   again = gke.created()[3:]
   assert [call[-1].split()[-1] for call in again] == [f'--output={out}/{cells[2]}']
   # The cluster keeps workloads that ended, and would refuse a second one of that name.
@@ -120,7 +121,7 @@ def test_xpk_is_not_believed_when_the_results_went_elsewhere(sweep, gke, tmp_pat
   name = gke.created()[0][2].removeprefix('--workload=')
   gke.lists({name: (4, 'Finished', 'jobset completed successfully')})
   assert main(flags) == 2
-  assert f'finished and left nothing in {tmp_path}/out/model_bytes' in capsys.readouterr().err
+  assert f'{tmp_path}/out/model_bytes' in capsys.readouterr().err
 
 
 def test_a_workload_that_is_gone_is_told_before_another_is_created(sweep, gke, capsys):
@@ -128,7 +129,7 @@ def test_a_workload_that_is_gone_is_told_before_another_is_created(sweep, gke, c
   assert main(flags) == 0
   name = gke.created()[0][2].removeprefix('--workload=')
   assert main(flags) == 2
-  assert f'the cluster knows no workload {name}' in capsys.readouterr().err
+  assert name in capsys.readouterr().err
   assert len(gke.created()) == 1
   assert main(flags) == 0
   assert len(gke.created()) == 2
@@ -141,7 +142,7 @@ def test_a_dry_run_without_xpk_says_that_nobody_was_asked(sweep, gke, monkeypatc
   capsys.readouterr()
   assert main([*flags, '--dry-run']) == 0
   shown = capsys.readouterr().out
-  assert 'xpk is not here to be asked what became of 1 workloads' in shown
+  assert mentions(shown, 'xpk', '1')
   assert 'xpk workload create' not in shown
 
 
@@ -159,16 +160,16 @@ def test_a_workload_that_xpk_refuses_is_not_taken_for_submitted(sweep, gke, tmp_
 @pytest.mark.parametrize(
   ('lists', 'says'),
   [
-    ('XPK = {}', 'XPK names no cluster'),
-    ("XPK = {'cluster': 'c'}", "one of 'tpu-type' and 'device-type'"),
-    ("XPK = {'cluster': 'c', 'device-type': 'h100-80gb-8'}", "device-type is 'h100-80gb-8'"),
-    ("XPK = {'cluster': 'c', 'tpu-type': 'v5litepod-4', 'num-slices': '2'}", "num-slices is '2'"),
-    ("XPK = {'cluster': 'c', 'tpu-type': 't', 'command': 'x'}", "each run's own"),
-    (f"{XPK}\nOUTPUT = 'runs/mine'", "OUTPUT is 'runs/mine'; expected an absolute path"),
-    ("XPK = {'cluster': 'c', 'tpu-type': 't', 'script-dir': '/'}", 'no checkout of it'),
+    ('XPK = {}', ('XPK', 'cluster')),
+    ("XPK = {'cluster': 'c'}", ("'tpu-type'", "'device-type'")),
+    ("XPK = {'cluster': 'c', 'device-type': 'h100-80gb-8'}", ('device-type', "'h100-80gb-8'")),
+    ("XPK = {'cluster': 'c', 'tpu-type': 'v5litepod-4', 'num-slices': '2'}", ('num-slices', "'2'")),
+    ("XPK = {'cluster': 'c', 'tpu-type': 't', 'command': 'x'}", ("'command'",)),
+    (f"{XPK}\nOUTPUT = 'runs/mine'", ('OUTPUT', "'runs/mine'", 'absolute')),
+    ("XPK = {'cluster': 'c', 'tpu-type': 't', 'script-dir': '/'}", ("'/'", 'prompt_jax')),
     (
       "XPK = {'cluster': 'c', 'tpu-type': 't', 'docker-image': 'a', 'base-docker-image': 'b'}",
-      'Give one of them',
+      ('docker-image', 'base-docker-image'),
     ),
   ],
 )
@@ -177,7 +178,7 @@ def test_options_with_which_no_workload_can_run_are_refused(
 ):
   monkeypatch.chdir(tmp_path)
   assert main(['sweep', sweep(lists), '--cluster=xpk']) == 2
-  assert says in capsys.readouterr().err
+  assert mentions(capsys.readouterr().err, *says)
   assert not gke.created()
 
 

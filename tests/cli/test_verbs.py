@@ -12,6 +12,7 @@ from prompt_jax.checkpoints.backbone import load_backbone
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.main import main
 from tests.cli.conftest import GOOD
+from tests.shared import mentions, resumed
 
 
 def flags(model, reviews, sizes) -> list[str]:
@@ -64,7 +65,7 @@ def test_the_same_command_again_changes_nothing(trained, model, reviews, sizes, 
   before = (trained / 'prompt.safetensors').read_bytes()
   command = ['train', *flags(model, reviews, sizes), '--steps=4', '--output', str(trained)]
   assert main(command) == 0
-  assert 'Going on after step 4' in capsys.readouterr().out
+  assert resumed(4) in capsys.readouterr().out
   assert (trained / 'prompt.safetensors').read_bytes() == before
 
 
@@ -72,7 +73,7 @@ def test_other_settings_in_the_same_folder_are_refused(trained, model, reviews, 
   command = [*flags(model, reviews, sizes), '--steps=4', '--output', str(trained)]
   assert main(['train', *command, '--learning_rate=0.1']) == 2
   err = capsys.readouterr().err
-  assert 'LEARNING_RATE: %PROMPT_LEARNING_RATE before, 0.1 now' in err
+  assert mentions(err, 'LEARNING_RATE', '%PROMPT_LEARNING_RATE', '0.1')
 
 
 def test_eval_gives_the_score_of_the_training_run(trained, reviews, tmp_path):
@@ -135,13 +136,13 @@ def test_labels_can_be_decoded_and_normalised(trained, reviews, tmp_path, capsys
     assert b['scores'] == pytest.approx(want, abs=1e-5)
   capsys.readouterr()
   for more, says in (
-    (['--method=constrained', '--decoding=greedy'], 'gives a label'),
-    (['--method=constrained', '--normalize=tokens'], 'of the method rank'),
-    (['--decoding=greedy', '--normalize=tokens'], 'of ranked labels'),
-    (['--method=guess'], 'rank, constrained, generate'),
+    (['--method=constrained', '--decoding=greedy'], ['constrained', 'decoding']),
+    (['--method=constrained', '--normalize=tokens'], ['normali', 'rank']),
+    (['--decoding=greedy', '--normalize=tokens'], ['normali', 'rank']),
+    (['--method=guess'], ['rank', 'constrained', 'generate']),
   ):
     assert main(['infer', *prompt, *more, 'it was good']) == 2
-    assert says in capsys.readouterr().err
+    assert mentions(capsys.readouterr().err, *says)
   assert main(['infer', *prompt, '--method=constrained', 'it was good']) == 0
   label, share, _ = capsys.readouterr().out.split('\t')
   assert label in ('good', 'bad')
@@ -258,8 +259,8 @@ def test_a_test_split_without_labels_is_not_the_score(model, sizes, tmp_path, ca
   assert 'accuracy' in found['systems']['tuned prompt']['scores'][0]
   prompt = ['--prompt_file', str(out / 'prompt.safetensors')]
   assert main(['eval', *task, *prompt]) == 0
-  assert 'validation examples' in capsys.readouterr().out
+  assert 'validation' in capsys.readouterr().out
   assert main(['eval', *task, *prompt, '--split', 'test']) == 2
-  assert 'has no labels' in capsys.readouterr().err
+  assert 'labels' in capsys.readouterr().err
   assert main(['eval', *task, *prompt, '--split', 'test', '--output', str(out / 'test')]) == 0
   assert len((out / 'test' / 'predictions.jsonl').read_text().splitlines()) == 24

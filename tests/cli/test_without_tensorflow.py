@@ -11,6 +11,7 @@ from prompt_jax.data.local_file import local_task
 from prompt_jax.data.recorded import record, replay
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.main import main
+from tests.shared import mentions
 
 # None in sys.modules is Python's way to say that a module is not there.
 WITHOUT = textwrap.dedent("""
@@ -41,7 +42,7 @@ def test_a_task_is_recorded_from_the_command_line(model, tmp_path, capsys):
   file = tmp_path / 'd.npz'
   command = ['tasks', 'docstrings_iid', '--record', str(file), '--model', model]
   assert main([*command, '--input_length=32']) == 0
-  assert 'Recorded train, validation, test of docstrings_iid' in capsys.readouterr().out
+  assert mentions(capsys.readouterr().out, 'train', 'validation', 'test', 'docstrings_iid')
   again = replay(file)
   examples = again.load('test', ByteVocabulary(), Lengths(32, 64))
   assert len(examples) > 100

@@ -11,6 +11,7 @@ from prompt_jax.data.batches import BatchStream, evaluation_batches
 from prompt_jax.data.example import Lengths, TextExample, tokenize
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
+from tests.shared import facts
 
 
 def made_up(sizes, cut=Lengths(24, 6)):
@@ -169,11 +170,11 @@ def test_no_more_than_one_short_batch():
 def test_other_data_or_settings_cannot_be_resumed():
   examples = made_up(range(20))
   position = BatchStream(examples, 4).position
-  with pytest.raises(UserError, match='batch_size was 4 and is now 5'):
+  with pytest.raises(UserError, match=facts('batch_size', '4', '5')):
     BatchStream(examples, 5).restore(position)
-  with pytest.raises(UserError, match='seed was 0 and is now 1'):
+  with pytest.raises(UserError, match=facts('seed', '0', '1')):
     BatchStream(examples, 4, seed=1).restore(position)
-  with pytest.raises(UserError, match='the examples differ'):
+  with pytest.raises(UserError, match='examples'):
     BatchStream(examples[::-1], 4).restore(position)
 
 
@@ -190,16 +191,16 @@ def test_task_ids():
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
-    ({'batch_size': 0}, 'batch size is 0'),
-    ({'batch_size': 4, 'seed': -1}, 'seed is -1'),
-    ({'batch_size': 4, 'last': 'drop'}, '3 examples do not fill one batch of 4'),
-    ({'batch_size': 2, 'last': 'keep'}, "expected 'pad' or 'drop'"),
+    ({'batch_size': 0}, facts('batch size', '0')),
+    ({'batch_size': 4, 'seed': -1}, facts('seed', '-1')),
+    ({'batch_size': 4, 'last': 'drop'}, facts('3', '4')),
+    ({'batch_size': 2, 'last': 'keep'}, facts("'pad'", "'drop'")),
   ],
 )
 def test_bad_settings(settings, message):
   with pytest.raises(UserError, match=message):
     BatchStream(made_up(range(3)), **settings)
-  with pytest.raises(UserError, match='no examples'):
+  with pytest.raises(UserError, match='examples'):
     BatchStream([], 4)
 
 
@@ -224,5 +225,5 @@ def test_evaluation_sees_every_example_once(examples, batch_size, buckets):
 
 
 def test_evaluation_needs_examples():
-  with pytest.raises(UserError, match='no examples'):
+  with pytest.raises(UserError, match='examples'):
     next(evaluation_batches([], 4))

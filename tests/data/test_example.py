@@ -9,6 +9,7 @@ from prompt_jax.data import example as lib
 from prompt_jax.data.example import Lengths, TextExample
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
+from tests.shared import facts
 
 BYTES = ByteVocabulary()
 
@@ -33,22 +34,22 @@ def test_tokenize_keeps_what_reports_need():
 
 
 def test_an_empty_target_names_its_row():
-  with pytest.raises(UserError, match=r'x\.tsv:3: the target .* has no tokens'):
+  with pytest.raises(UserError, match=facts('x.tsv:3', 'target', 'tokens')):
     lib.tokenize([TextExample('abc', '', source='x.tsv:3')], BYTES, Lengths(3, 8), 'mine')
-  with pytest.raises(UserError, match='mine, example 1'):
+  with pytest.raises(UserError, match=facts('mine', '1')):
     lib.tokenize([TextExample('abc', '')], BYTES, Lengths(3, 8), 'mine')
 
 
 def test_lengths_leave_room_for_a_token():
-  with pytest.raises(UserError, match='length of targets is 1'):
+  with pytest.raises(UserError, match=facts('targets', '1')):
     lib.tokenize([], BYTES, Lengths(3, 1), 'mine')
 
 
 @pytest.mark.parametrize(
   ('labels', 'message'),
   [
-    (('yes', ''), 'has no tokens'),
-    (('yes', 'a long answer'), 'raise the target length'),
+    (('yes', ''), 'tokens'),
+    (('yes', 'a long answer'), 'length'),
     (('yes', 'yes'), 'same tokens'),
   ],
 )
@@ -66,12 +67,12 @@ def test_a_task_loads_its_splits():
   examples = make_task().load('train', BYTES, Lengths(8, 8))
   assert [e.targets_text for e in examples] == ['yes', 'no']
   assert [e.label for e in examples] == [0, 1]
-  with pytest.raises(UserError, match=r"split of task 'mine'.*Did you mean 'train'"):
+  with pytest.raises(UserError, match=facts('split', "'mine'", "'train'")):
     make_task().load('trian', BYTES, Lengths(8, 8))
 
 
 def test_a_task_refuses_labels_the_vocabulary_cannot_write():
-  with pytest.raises(UserError, match='has no tokens'):
+  with pytest.raises(UserError, match='tokens'):
     make_task(('yes', '')).load('train', BYTES, Lengths(8, 8))
 
 
@@ -79,5 +80,5 @@ def test_label_tokens_are_padded_rows():
   rows = make_task().label_tokens(BYTES, 8)
   assert rows.dtype == np.int32
   assert rows.tolist() == [[124, 104, 118, 1], [113, 114, 1, 0]]
-  with pytest.raises(UserError, match='no labels'):
+  with pytest.raises(UserError, match='labels'):
     make_task(None).label_tokens(BYTES, 8)

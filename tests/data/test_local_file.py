@@ -10,6 +10,7 @@ from prompt_jax.data.local_file import choose_columns, local_inputs, local_task
 from prompt_jax.data.table import read_table
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
+from tests.shared import facts
 
 BYTES = ByteVocabulary()
 LENGTHS = Lengths(64, 32)
@@ -61,7 +62,7 @@ def test_labels_given_keep_their_order(tmp_path):
   assert [(e.label, e.targets_text) for e in task.load('test', BYTES, LENGTHS)] == [
     (0, 'great')
   ] * 2
-  with pytest.raises(UserError, match=r"test\.tsv:2: Unknown label 'good'.*Known: no, yes"):
+  with pytest.raises(UserError, match=facts('test.tsv:2', "'good'", 'no, yes')):
     local_task(test=test, labels=('yes', 'no'))
 
 
@@ -112,16 +113,16 @@ def test_columns(tmp_path, header, given, expected):
   [
     (
       'I liked it\tpositive\nx\ty\n',
-      r"a\.tsv:1: columns 'I liked it', 'positive': none has a usual",
+      facts('a.tsv:1', "'I liked it'", "'positive'"),
     ),
-    ('text\tscore\nx\ty\n', r'a\.tsv:1: .*usual name for the label .*label=NAME'),
-    ('review\tcomment\tlabel\nx\ty\tz\n', r'review or comment may be the text; say text=NAME'),
-    ('text\tlabel\tanswer\nx\ty\tz\n', r'fit both text/label and inputs/targets'),
-    ('text\tlabel\nx\ta\n \tb\n', r"a\.tsv:3: 'text' is empty"),
-    ('text\tlabel\nx\ta\ny\t\n', r"a\.tsv:3: 'label' is empty"),
-    ('text\tlabel\nx\ta\ny\ta\n', r"every row has the label 'a'"),
-    ('text\tlabel\nx\ta\ny\tb\n', r'2 rows with 2 different inputs are too few'),
-    ('text\tlabel\n' + ''.join(f't{i}\tl{i}\n' for i in range(20)), r'all 20 values .*free text'),
+    ('text\tscore\nx\ty\n', facts('a.tsv:1', 'label=NAME')),
+    ('review\tcomment\tlabel\nx\ty\tz\n', facts('review', 'comment', 'text=NAME')),
+    ('text\tlabel\tanswer\nx\ty\tz\n', facts('text/label', 'inputs/targets')),
+    ('text\tlabel\nx\ta\n \tb\n', facts('a.tsv:3', "'text'", 'empty')),
+    ('text\tlabel\nx\ta\ny\t\n', facts('a.tsv:3', "'label'", 'empty')),
+    ('text\tlabel\nx\ta\ny\ta\n', "label 'a'"),
+    ('text\tlabel\nx\ta\ny\tb\n', facts('2 rows', '2')),
+    ('text\tlabel\n' + ''.join(f't{i}\tl{i}\n' for i in range(20)), '20'),
   ],
 )
 def test_faults(tmp_path, content, message):
@@ -131,33 +132,33 @@ def test_faults(tmp_path, content, message):
 
 def test_faults_of_other_files(tmp_path):
   train = write(tmp_path, 'train.tsv', reviews())
-  with pytest.raises(UserError, match=r"dev\.tsv:3: Unknown label 'godo'. Did you mean 'good'"):
+  with pytest.raises(UserError, match=facts('dev.tsv:3', "'godo'", "'good'")):
     local_task(train, validation=write(tmp_path, 'dev.tsv', 'sentence\tlabel\na\tgood\nb\tgodo'))
-  with pytest.raises(UserError, match=r"dev\.tsv:1: Unknown column 'sentence'.*Known: label, text"):
+  with pytest.raises(UserError, match=facts('dev.tsv:1', "'sentence'", 'label, text')):
     local_task(train, validation=write(tmp_path, 'dev.tsv', 'text\tlabel\na\tgood\n'))
-  with pytest.raises(UserError, match=r"a\.jsonl:2: no 'label'"):
+  with pytest.raises(UserError, match=facts('a.jsonl:2', "'label'")):
     local_task(write(tmp_path, 'a.jsonl', '{"text": "a", "label": "b"}\n{"text": "a"}\n'))
-  with pytest.raises(UserError, match=r"a\.jsonl:1: 'text' is a JSON list"):
+  with pytest.raises(UserError, match=facts('a.jsonl:1', "'text'", 'list')):
     local_task(
       write(tmp_path, 'a.jsonl', '{"text": ["a"], "label": "b"}\n{"text": "a", "label": "c"}')
     )
-  with pytest.raises(UserError, match='No data file'):
+  with pytest.raises(UserError, match='data'):
     local_task()
-  with pytest.raises(UserError, match='not some of both'):
+  with pytest.raises(UserError, match='text'):
     local_task(train, text='sentence', targets='label')
-  with pytest.raises(UserError, match="Unknown label in words 'goood'"):
+  with pytest.raises(UserError, match=facts('words', "'goood'")):
     local_task(train, words={'goood': 'great'})
-  with pytest.raises(UserError, match=r'held_out_fraction is 0\.5'):
+  with pytest.raises(UserError, match=facts('held_out_fraction', '0.5')):
     local_task(train, held_out_fraction=0.5)
 
 
 def test_a_label_without_tokens_is_refused_when_loaded(tmp_path, vocabulary):
   # A zero-width space is a character, but the vocabulary's normalisation removes it.
   path = write(tmp_path, 'a.tsv', 'text\tlabel\nx\tgood\ny\t\u200b\n')
-  with pytest.raises(UserError, match=r'a\.tsv:3: the target .* has no tokens'):
+  with pytest.raises(UserError, match=facts('a.tsv:3', 'target', 'tokens')):
     local_task(test=path).load('test', vocabulary, LENGTHS)
   unseen = local_task(test=path, labels=['good', '\u200b'])
-  with pytest.raises(UserError, match=r'a\.tsv:3: the target .* has no tokens'):
+  with pytest.raises(UserError, match=facts('a.tsv:3', 'target', 'tokens')):
     unseen.load('test', vocabulary, LENGTHS)
 
 
@@ -167,9 +168,9 @@ def test_inputs_alone(tmp_path):
   rows = local_inputs(write(tmp_path, 'a.jsonl', '{"inputs": "one", "id": 7}'))
   assert rows[0].inputs == 'one'
   assert rows[0].fields['id'] == 7
-  with pytest.raises(UserError, match='holds no text'):
+  with pytest.raises(UserError, match='text'):
     local_inputs(write(tmp_path, 'b.txt', '\n'))
-  with pytest.raises(UserError, match=r"a\.tsv:1: columns 'x'"):
+  with pytest.raises(UserError, match=facts('a.tsv:1', "'x'")):
     local_inputs(write(tmp_path, 'a.tsv', 'x\ny\n'))
 
 

@@ -14,6 +14,7 @@ from prompt_jax.data.example import UNKNOWN, Lengths, TextExample, text_task
 from prompt_jax.data.mixture import Mixing, mixture, order, quotas, shares
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
+from tests.shared import facts
 
 SIZES = {'a': 900, 'b': 90, 'c': 10}
 LENGTHS = Lengths(20, 8)
@@ -35,22 +36,22 @@ def test_shares():
 
 def test_impossible_mixings_are_refused():
   for arguments, says in (
-    ({'how': 'some'}, 'proportional, equal, rates'),
-    ({'how': 'rates'}, 'go together'),
-    ({'rates': {'a': 1}}, 'go together'),
-    ({'how': 'equal', 'cap': 5}, "belong to the mixing 'proportional'"),
-    ({'how': 'equal', 'temperature': 2.0}, "belong to the mixing 'proportional'"),
-    ({'cap': 0}, 'at least 1 example'),
-    ({'temperature': 0.0}, 'above 0'),
-    ({'temperature': float('nan')}, 'above 0'),
+    ({'how': 'some'}, facts('proportional', 'equal', 'rates')),
+    ({'how': 'rates'}, 'rates'),
+    ({'rates': {'a': 1}}, 'rates'),
+    ({'how': 'equal', 'cap': 5}, facts('cap', "'proportional'")),
+    ({'how': 'equal', 'temperature': 2.0}, facts('temperature', "'proportional'")),
+    ({'cap': 0}, facts('cap', '1')),
+    ({'temperature': 0.0}, facts('temperature', '0')),
+    ({'temperature': float('nan')}, facts('temperature', '0')),
     ({'how': 'rates', 'rates': {'a': 0}}, 'positive'),
-    ({'how': 'rates', 'rates': {'a': '2'}}, "'2'; it must be a positive number"),
+    ({'how': 'rates', 'rates': {'a': '2'}}, facts("'2'", 'positive')),
   ):
     with pytest.raises(UserError, match=says):
       Mixing(**arguments)
-  with pytest.raises(UserError, match="Did you mean 'a'"):
+  with pytest.raises(UserError, match="'a'"):
     shares({'a': 1, 'b': 1}, Mixing('rates', rates={'a ': 1, 'b': 1}))
-  with pytest.raises(UserError, match='rates lack b'):
+  with pytest.raises(UserError, match=facts('rates', 'b')):
     shares({'a': 1, 'b': 1}, Mixing('rates', rates={'a': 1}))
 
 
@@ -147,7 +148,7 @@ def test_a_stream_of_a_mixture_restarts_anywhere_and_tells_tasks_apart():
   np.testing.assert_array_equal(
     next(iter(resumed)).encoder_input_tokens, batches[7].encoder_input_tokens
   )
-  with pytest.raises(UserError, match='the examples differ'):
+  with pytest.raises(UserError, match='examples'):
     stream(quota={'rte': 30, 'cb': 14}).restore(stream().position)
 
 
@@ -163,10 +164,10 @@ def test_the_parts_of_a_mixture():
   assert load('train') == {'rte': 6, 'free': 4}
   assert load('validation') == {'rte': 6}
   assert load('test') == {'rte': 6, 'free': 4}  # where there is no test split, validation
-  with pytest.raises(UserError, match=r'rte\+free is several tasks already'):
+  with pytest.raises(UserError, match=facts('rte+free', 'tasks')):
     mixture([both, task('b', 2)], Mixing())
   for tasks in ([words], [words, words]):
-    with pytest.raises(UserError, match='two or more different tasks'):
+    with pytest.raises(UserError, match=facts('two', 'tasks')):
       mixture(tasks, Mixing())
 
 

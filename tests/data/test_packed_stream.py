@@ -14,6 +14,7 @@ from prompt_jax.data.example import Lengths, TextExample, tokenize
 from prompt_jax.data.packing import PackedStream, Shape, Slots, pack
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
+from tests.shared import facts
 
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
 MOST = 24  # tokens of an input
@@ -211,7 +212,7 @@ def test_a_mixture_has_so_many_of_each_task_and_tells_whose_each_example_is():
   other = PackedStream(examples, 6, seed=1, quota=quota, **settings)
   assert other.shape == stream.shape
   assert other.packed(0).examples.tolist() != stream.packed(0).examples.tolist()
-  with pytest.raises(UserError, match='the examples differ'):
+  with pytest.raises(UserError, match='examples'):
     PackedStream(examples, 6, quota={'a': 31, 'b': 9}, **settings).restore(stream.position)
 
 
@@ -230,22 +231,22 @@ def test_other_data_or_settings_cannot_be_resumed():
     ('row_multiple', {'row_multiple': 2}, 1),
   ):
     other = PackedStream(examples, **{'batch_size': 4, 'row_length': 64, **given})
-    with pytest.raises(UserError, match=f'{name} was {was} and is now'):
+    with pytest.raises(UserError, match=facts(name, str(was))):
       other.restore(position)
-  with pytest.raises(UserError, match='the examples differ'):
+  with pytest.raises(UserError, match='examples'):
     PackedStream(examples[::-1], 4, row_length=64).restore(position)
-  with pytest.raises(UserError, match='it was packed where this one is not'):
+  with pytest.raises(UserError, match='packed'):
     BatchStream(examples, 4).restore(position)
 
 
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
-    ({'batch_size': 0}, 'batch size is 0'),
-    ({'batch_size': 4, 'seed': -1}, 'seed is -1'),
-    ({'batch_size': 4, 'look_ahead': -1}, 'look_ahead is -1'),
-    ({'batch_size': 4, 'row_length': 20}, 'takes 24 positions, 0 of them .* row has 20'),
-    ({'batch_size': 4, 'row_length': 24, 'encoder': Slots(3)}, '27 positions.*ROW_LENGTH=27'),
+    ({'batch_size': 0}, facts('batch size', '0')),
+    ({'batch_size': 4, 'seed': -1}, facts('seed', '-1')),
+    ({'batch_size': 4, 'look_ahead': -1}, facts('look_ahead', '-1')),
+    ({'batch_size': 4, 'row_length': 20}, facts('24 positions', '0', '20')),
+    ({'batch_size': 4, 'row_length': 24, 'encoder': Slots(3)}, facts('27 positions', '27')),
   ],
 )
 def test_bad_settings(settings, message):

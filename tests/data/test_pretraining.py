@@ -12,6 +12,7 @@ from prompt_jax.checkpoints.backbone import embedded_folder
 from prompt_jax.data.vocabulary import ByteVocabulary, load_vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.pretraining import span_corruption, text_stream, word_choice
+from tests.shared import facts
 
 SENTINEL, EOS = 999, 1
 
@@ -124,7 +125,7 @@ def test_a_share_of_the_rows_is_word_choice():
 
 
 def test_word_choice_needs_room():
-  with pytest.raises(UserError, match='36 or more'):
+  with pytest.raises(UserError, match='36'):
     _stream(objective='prefix_lm', inputs=30, content=CONTENT, choice_share=0.5)
 
 
@@ -184,7 +185,7 @@ def test_documents_end_with_eos(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('content', 'words'), [(b'', 'no text'), (b'ab\n\xff', r'text.txt:2: not UTF-8')]
+  ('content', 'words'), [(b'', 'text'), (b'ab\n\xff', facts('text.txt:2', 'UTF-8'))]
 )
 def test_bad_text_is_named(tmp_path, content, words):
   path = tmp_path / 'text.txt'
@@ -199,12 +200,12 @@ def test_a_broken_xz_file_is_named(tmp_path, raw):
   path.write_bytes(lzma.compress(b'text'))
   assert text_stream.read_documents(path) == ['text']
   path.write_bytes(raw)
-  with pytest.raises(UserError, match=r'text\.txt\.xz is not a whole xz file'):
+  with pytest.raises(UserError, match=facts('text.txt.xz', 'xz file')):
     text_stream.read_documents(path)
 
 
 def test_a_missing_text_is_named():
-  with pytest.raises(UserError, match='No text file xx'):
+  with pytest.raises(UserError, match='xx'):
     text_stream.read_documents('x' * 300)
 
 
@@ -223,7 +224,7 @@ def test_inputs_of_more_spans_than_sentinels_are_refused():
   make = functools.partial(
     text_stream.TextStream, tokens, batch_size=1, targets=8, first_sentinel=9999
   )
-  with pytest.raises(UserError, match=r'2048 tokens .* the 100 sentinels .* at most 1809'):
+  with pytest.raises(UserError, match=facts('2048', '100', '1809')):
     make(inputs=2048)
   assert make(inputs=1809).batch(0).encoder_input_tokens.min() >= 0
   assert make(inputs=2048, sentinels=125).inputs == 2048
@@ -231,5 +232,5 @@ def test_inputs_of_more_spans_than_sentinels_are_refused():
 
 
 def test_too_little_text_says_how_much_there_is():
-  with pytest.raises(UserError, match='800 tokens'):
+  with pytest.raises(UserError, match='800'):
     _stream(batch_size=400)

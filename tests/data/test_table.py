@@ -10,6 +10,7 @@ from hypothesis import strategies
 
 from prompt_jax.data.table import read_table
 from prompt_jax.errors import UserError
+from tests.shared import facts
 
 
 def write(folder, name, content):
@@ -55,26 +56,26 @@ def test_odd_line_separators_stay_in_a_text(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'content', 'message'),
   [
-    ('a.xml', 'x', r'a\.xml: unknown kind of file; known: \.tsv, \.csv'),
-    ('a.csv', '', r'a\.csv: the file is empty'),
-    ('a.tsv', '\n\n', r'a\.tsv: the file is empty'),
-    ('a.csv', 'text,label\n', r'a\.csv: the file has no rows'),
-    ('a.jsonl', '\n', r'a\.jsonl: the file has no rows'),
-    ('a.csv', 'text,label,text\nx,y,z\n', r"a\.csv:1: two columns are named 'text'"),
-    ('a.tsv', 'text\t\nx\ty\n', r'a\.tsv:1: column 2 has no name'),
-    ('a.tsv', 'text\tlabel\nx\ty\nx\ty\tz\n', r'a\.tsv:3: 3 fields, but .* 2 columns'),
-    ('a.csv', 'text,label\nx\n', r'a\.csv:2: 1 fields'),
-    ('a.csv', 'text,label\nx,y\n"x,y\n', r'a\.csv:3: bad CSV .*doubling quotes'),
-    ('a.jsonl', '{"text": "x"}\n{"text": x}\n', r'a\.jsonl:2: bad JSON .*column 10'),
-    ('a.json', '[\n', r'a\.json:1: bad JSON .*one object'),
-    ('a.jsonl', '[1]\n', r'a\.jsonl:1: a JSON list, expected one object a line'),
-    ('a.jsonl', '{"a": 1, "a": 2}\n', r"a\.jsonl:1: the name 'a' stands twice"),
-    ('a.jsonl', '{}\n{"text": "\\ud83d!"}\n', r'a\.jsonl:2: \\ud83d is half of a character'),
-    ('a.jsonl', '{"\\udc80": "x"}\n', r'a\.jsonl:1: \\udc80 is half of a character'),
-    ('a.jsonl', '{"label": ' + '9' * 5000 + '}\n', r'a\.jsonl:1: bad JSON .*in quotes'),
-    ('a.jsonl', '{}\n' + '[' * 9999 + ']' * 9999, r'a\.jsonl:2: JSON nested too deeply'),
-    ('a.tsv', b'text\tlabel\nx\ty\ncaf\xe9\tz\n', r'a\.tsv:3: not UTF-8 \(byte 0xe9\).*iconv'),
-    ('a.tsv', 'text\tlabel'.encode('utf-16'), r'a\.tsv:1: not UTF-8'),
+    ('a.xml', 'x', facts('a.xml', '.tsv', '.csv')),
+    ('a.csv', '', facts('a.csv', 'empty')),
+    ('a.tsv', '\n\n', facts('a.tsv', 'empty')),
+    ('a.csv', 'text,label\n', facts('a.csv', 'rows')),
+    ('a.jsonl', '\n', facts('a.jsonl', 'rows')),
+    ('a.csv', 'text,label,text\nx,y,z\n', facts('a.csv:1', "'text'")),
+    ('a.tsv', 'text\t\nx\ty\n', facts('a.tsv:1', 'column 2')),
+    ('a.tsv', 'text\tlabel\nx\ty\nx\ty\tz\n', facts('a.tsv:3', '3', '2')),
+    ('a.csv', 'text,label\nx\n', facts('a.csv:2', '1')),
+    ('a.csv', 'text,label\nx,y\n"x,y\n', facts('a.csv:3', 'CSV', 'quotes')),
+    ('a.jsonl', '{"text": "x"}\n{"text": x}\n', facts('a.jsonl:2', 'JSON', 'column 10')),
+    ('a.json', '[\n', facts('a.json:1', 'JSON')),
+    ('a.jsonl', '[1]\n', facts('a.jsonl:1', 'JSON', 'list')),
+    ('a.jsonl', '{"a": 1, "a": 2}\n', facts('a.jsonl:1', "'a'")),
+    ('a.jsonl', '{}\n{"text": "\\ud83d!"}\n', facts('a.jsonl:2', r'\ud83d')),
+    ('a.jsonl', '{"\\udc80": "x"}\n', facts('a.jsonl:1', r'\udc80')),
+    ('a.jsonl', '{"label": ' + '9' * 5000 + '}\n', facts('a.jsonl:1', 'JSON', 'quotes')),
+    ('a.jsonl', '{}\n' + '[' * 9999 + ']' * 9999, facts('a.jsonl:2', 'JSON', 'nested')),
+    ('a.tsv', b'text\tlabel\nx\ty\ncaf\xe9\tz\n', facts('a.tsv:3', 'UTF-8', '0xe9', 'iconv')),
+    ('a.tsv', 'text\tlabel'.encode('utf-16'), facts('a.tsv:1', 'UTF-8')),
   ],
 )
 def test_faults(tmp_path, name, content, message):
@@ -83,15 +84,15 @@ def test_faults(tmp_path, name, content, message):
 
 
 def test_bad_files(tmp_path):
-  with pytest.raises(UserError, match=r'no\.tsv: there is no such file'):
+  with pytest.raises(UserError, match=r'no\.tsv'):
     read_table(tmp_path / 'no.tsv')
   (tmp_path / 'a.tsv.gz').write_bytes(b'text\n')
-  with pytest.raises(UserError, match=r'not a whole gzip file'):
+  with pytest.raises(UserError, match='gzip'):
     read_table(tmp_path / 'a.tsv.gz')
   (tmp_path / 'a.tsv.gz').write_bytes(gzip.compress(b'text\nx\n')[:-9])
-  with pytest.raises(UserError, match=r'not a whole gzip file'):
+  with pytest.raises(UserError, match='gzip'):
     read_table(tmp_path / 'a.tsv.gz')
-  with pytest.raises(UserError, match='there is no such file'):
+  with pytest.raises(UserError, match='file'):
     read_table('x' * 300 + '.tsv')
 
 

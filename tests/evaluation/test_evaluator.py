@@ -20,6 +20,7 @@ from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.testing import tiny
+from tests.shared import facts
 
 LABELS = ('yes', 'not', 'may')  # as many tokens each, so that length does not decide
 WIDTH = 6
@@ -173,18 +174,18 @@ def test_examples_without_labels_are_predicted_but_not_measured(tuned, ranking):
 
 
 def test_refusals(tuned, ranking):
-  with pytest.raises(UserError, match='no examples'):
+  with pytest.raises(UserError, match='examples'):
     ranking(tuned[1], [])
   build = functools.partial(evaluator.Evaluator, tuned[0], VOCABULARY, max_target_length=WIDTH)
-  with pytest.raises(UserError, match='no labels to rank'):
+  with pytest.raises(UserError, match='labels'):
     build(_task(None), method='rank')
-  with pytest.raises(UserError, match='rank, constrained, generate'):
+  with pytest.raises(UserError, match=facts('rank', 'constrained', 'generate')):
     build(_task(LABELS), method='guess')
-  with pytest.raises(UserError, match='no labels to rank'):
+  with pytest.raises(UserError, match='labels'):
     build(_task(None), method='constrained')
-  with pytest.raises(UserError, match='of the method rank'):
+  with pytest.raises(UserError, match='rank'):
     build(_task(LABELS), method='constrained', normalize='tokens')
-  with pytest.raises(UserError, match='none or tokens'):
+  with pytest.raises(UserError, match=facts('none', 'tokens')):
     build(_task(LABELS), normalize='words')
   with pytest.raises(UserError, match='batch size'):
     build(_task(LABELS), batch_size=0)
@@ -275,7 +276,7 @@ def test_a_measure_of_the_tasks_own_is_resampled_if_it_is_quick(tuned, monkeypat
   assert drawn.shape == (50,)
   assert drawn.min() < scores['long'] < drawn.max()
   monkeypatch.setattr(evaluator, 'PATIENCE', 0)
-  with pytest.warns(UserWarning, match='No intervals of toy'):
+  with pytest.warns(UserWarning, match='toy'):
     assert run.distribution(examples, predictions, 50) == {}
 
 
@@ -337,5 +338,5 @@ def test_prompts_on_different_backbones_are_not_evaluated_together(prompts):
   model, (first, second, _) = prompts
   run = evaluator.Evaluator(model, VOCABULARY, _task(LABELS), max_target_length=WIDTH)
   moved = jax.tree.map(lambda x: x + 0, second)
-  with pytest.raises(ValueError, match='on the same backbone'):
+  with pytest.raises(ValueError, match='backbone'):
     run.each([first, moved], _examples(_task(LABELS)))

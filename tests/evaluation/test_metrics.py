@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import metrics, text_metrics
 from prompt_jax.testing import tiny
+from tests.shared import facts
 
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 3)), min_size=1, max_size=30)
 BINARY = st.lists(st.tuples(st.integers(0, 1), st.integers(-1, 1)), min_size=1, max_size=30)
@@ -54,7 +55,7 @@ def test_f1_macro_is_scikit_learns_over_all_labels_of_the_task():
   assert scores == {'f1_macro': pytest.approx(of_seen)}
   assert metrics.f1_macro(t, p, 4)['f1_macro'] == pytest.approx(of_seen * 3 / 4)
   assert metrics.f1_macro(t, [0, -1, 1, 1], 3)['f1_macro'] == pytest.approx(of_seen)
-  with pytest.raises(UserError, match="'f1_macro' is for tasks with labels"):
+  with pytest.raises(UserError, match=facts("'f1_macro'", 'labels')):
     metrics.compute(['f1_macro'], ['a'], ['a'])
 
 
@@ -112,16 +113,16 @@ def test_grouped_metrics():
   assert metrics.compute(names, t, p, groups) == {'accuracy': 75.0, 'exact_match': 50.0}
   scores = metrics.compute(['squad_by_group'], ['x', 'y', 'z'], ['x', 'no', 'no'], [7, 7, 8])
   assert scores == {'em': 50.0, 'f1': 50.0}
-  with pytest.raises(UserError, match="field 'group'"):
+  with pytest.raises(UserError, match="'group'"):
     metrics.compute(['group_exact_match'], t, p)
 
 
 def test_compute_names_what_it_does_not_know_and_refuses_nothing_to_measure():
-  with pytest.raises(UserError, match=r"'accuracy'.*Known: "):
+  with pytest.raises(UserError, match="'accuracy'"):
     metrics.compute(['acuracy'], [1], [1])
-  with pytest.raises(UserError, match='no examples'):
+  with pytest.raises(UserError, match='examples'):
     metrics.compute(['accuracy'], [], [])
-  with pytest.raises(UserError, match='tokens of a vocabulary'):
+  with pytest.raises(UserError, match='vocabulary'):
     metrics.compute(['sp_rouge'], ['a'], ['a'])
   with pytest.raises(ValueError, match='zip'):
     metrics.accuracy([1, 2], [1])

@@ -20,6 +20,7 @@ from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.methods.deep.deep_prompt import add_rows, replace_rows
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.testing import tiny
+from tests.shared import facts
 
 P, E, TARGETS = 3, 2, 4
 CONFIG = tiny.config()
@@ -181,5 +182,5 @@ def test_a_decoder_has_no_rows_apart():
     encoded = apply(x, injections=Injections(decoder=rows), method='encode')
     return apply(encoded, y, method='decode')
 
-  with pytest.raises(ValueError, match='sees_input must be True'):
+  with pytest.raises(ValueError, match=facts('sees_input', 'True')):
     jax.eval_shape(call)

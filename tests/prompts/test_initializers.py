@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prompt_jax.errors import UserError
 from prompt_jax.prompts import initializers as ini
 from prompt_jax.testing import tiny
+from tests.shared import facts
 
 H = 8
 VOCABULARY = tiny.Vocabulary()
@@ -95,9 +96,9 @@ def test_sampled_vocabulary_matches_jax_choice_as_the_reference_draws():
 
 
 def test_sampled_vocabulary_warns_of_a_large_population_and_refuses_an_empty_one():
-  with pytest.warns(UserWarning, match='5000.*40 ids'):
+  with pytest.warns(UserWarning, match=facts('5000', '40')):
     make(ini.SampledVocabulary(), 3, H)
-  with pytest.raises(UserError, match='first 3 ids are padding'):
+  with pytest.raises(UserError, match=facts('3', 'padding')):
     make(ini.SampledVocabulary(3), 3, H)
   with pytest.raises(UserError, match='at least 1'):
     ini.SampledVocabulary(0)
@@ -116,7 +117,7 @@ def test_class_labels_are_means_of_their_pieces_then_the_fallback():
 
 
 def test_class_labels_that_do_not_fit_are_named_in_a_warning():
-  with pytest.warns(UserWarning, match=r"2 rows for 3 class labels; leaving out 'c'"):
+  with pytest.warns(UserWarning, match=facts('2', '3', "'c'")):
     value = make(ini.ClassLabels(('a', 'b', 'c')), 2, H)
   np.testing.assert_array_equal(ids_of(value), [3, 4])
 
@@ -133,7 +134,7 @@ def test_text_gives_row_i_to_piece_i_and_tiles_on_request(text, p):
 
 
 def test_a_long_text_is_cut_with_a_warning():
-  with pytest.warns(UserWarning, match='2 rows for the 5 pieces.*last 3'):
+  with pytest.warns(UserWarning, match=facts('2', '5', '3')):
     value = make(ini.Text('hello'), 2, H)
   np.testing.assert_array_equal(value, TABLE[VOCABULARY.encode('he')])
 
@@ -159,12 +160,12 @@ def test_files_that_are_no_prompt_are_refused(tmp_path):
   np.savez(tmp_path / 'many.npz', a=np.zeros((3, H)), b=np.zeros((3, H)))
   (tmp_path / 'text.npy').write_text('0.1 0.2')
   for name, match in [
-    ('absent.npy', 'no file'),
-    ('short.npy', r'shape \(3, 8\).*short.npy has \(2, 8\)'),
-    ('words.npy', 'not numbers'),
-    ('nan.npy', r'not finite at \[0, 0\]'),
-    ('many.npz', r'several arrays \(a, b\)'),
-    ('text.npy', 'not a .npy array'),
+    ('absent.npy', 'absent.npy'),
+    ('short.npy', facts('short.npy', '(3, 8)', '(2, 8)')),
+    ('words.npy', 'numbers'),
+    ('nan.npy', facts('finite', '[0, 0]')),
+    ('many.npz', facts('(a, b)')),
+    ('text.npy', '.npy array'),
   ]:
     with pytest.raises(UserError, match=match):
       make(ini.FromFile(str(tmp_path / name)), 3, H)
@@ -180,9 +181,9 @@ READS_TABLE = (
 
 @pytest.mark.parametrize('init', READS_TABLE, ids=lambda i: type(i).__name__)
 def test_table_and_width_are_needed_and_bfloat16_is_read(init):
-  with pytest.raises(UserError, match='reads the embedding table'):
+  with pytest.raises(UserError, match='embedding table'):
     init(KEY, (3, H))
-  with pytest.raises(UserError, match='width 8, but these rows are 6'):
+  with pytest.raises(UserError, match=facts('8', '6')):
     make(init, 3, 6)
   half = make(init, 3, H, embedding=jax.numpy.asarray(TABLE, jax.numpy.bfloat16))
   assert half.dtype == np.float32
@@ -198,13 +199,13 @@ def test_without_labels_every_row_is_sampled():
 
 def test_words_need_a_vocabulary_and_pieces():
   for init in READS_TABLE[:3]:
-    with pytest.raises(UserError, match='needs the vocabulary'):
+    with pytest.raises(UserError, match='vocabulary'):
       make(init, 3, H, vocabulary=None)
-  with pytest.raises(UserError, match='has no pieces'):
+  with pytest.raises(UserError, match='pieces'):
     make(ini.Text(''), 3, H)
-  with pytest.raises(UserError, match='has no pieces'):
+  with pytest.raises(UserError, match='pieces'):
     make(ini.ClassLabels(('a', '')), 3, H)
-  with pytest.raises(UserError, match="got the text 'yes'"):
+  with pytest.raises(UserError, match="'yes'"):
     ini.ClassLabels('yes')
 
 

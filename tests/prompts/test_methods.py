@@ -19,6 +19,7 @@ from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.testing import tiny
+from tests.shared import facts
 
 P = 3
 CONFIG = tiny.config()
@@ -240,19 +241,19 @@ def test_deep_rows_that_are_a_texts_own_states_are_that_text(placement):
 @pytest.mark.parametrize(
   ('method', 'match'),
   [
-    (InputPrompt(0), 'InputPrompt.length is 0'),
-    (ADePT(-1), 'ADePT.length is -1'),
-    (ADePT(rank=0), 'ADePT.rank is 0'),
-    (DeepPrompt(0), 'DeepPrompt.length is 0'),
-    (PrefixTuning(0), 'PrefixTuning.length is 0'),
-    (InputPrompt(encoder=False), 'off in both'),
-    (DeepPrompt(encoder=False), 'off in both'),
-    (PrefixTuning(encoder=False, decoder=False, cross=False), 'off everywhere'),
-    (InputPrompt(placement='end'), "placement is 'end'; known: before, after_bos"),
-    (InputPrompt(decoder_placement='after_eos'), "decoder_placement is 'after_eos'"),
-    (DeepPrompt(placement='end'), "placement is 'end'"),
-    (DeepPrompt(mode='mix'), "mode is 'mix'; known: replace, add"),
-    (PrefixTuning(kv_bias='none'), "kv_bias is 'none'; known: zero, shifted"),
+    (InputPrompt(0), facts('InputPrompt.length', '0')),
+    (ADePT(-1), facts('ADePT.length', '-1')),
+    (ADePT(rank=0), facts('ADePT.rank', '0')),
+    (DeepPrompt(0), facts('DeepPrompt.length', '0')),
+    (PrefixTuning(0), facts('PrefixTuning.length', '0')),
+    (InputPrompt(encoder=False), facts('InputPrompt', 'both')),
+    (DeepPrompt(encoder=False), facts('DeepPrompt', 'both')),
+    (PrefixTuning(encoder=False, decoder=False, cross=False), facts('PrefixTuning', 'everywhere')),
+    (InputPrompt(placement='end'), facts('placement', "'end'", 'before', 'after_bos')),
+    (InputPrompt(decoder_placement='after_eos'), facts('decoder_placement', "'after_eos'")),
+    (DeepPrompt(placement='end'), facts('placement', "'end'")),
+    (DeepPrompt(mode='mix'), facts('mode', "'mix'", 'replace', 'add')),
+    (PrefixTuning(kv_bias='none'), facts('kv_bias', "'none'", 'zero', 'shifted')),
   ],
   ids=str,
 )
@@ -273,13 +274,13 @@ def test_task_prompts_puts_the_shared_rows_and_those_of_the_task():
   alone = TaskPrompts(tasks=4, length=P)
   found = alone.apply({'params': {'tasks': {'prompt': own}}}, ctx).encoder.prefix
   np.testing.assert_array_equal(found, own[ids])
-  with pytest.raises(UserError, match='one for each of 4 tasks'):
+  with pytest.raises(UserError, match='4 tasks'):
     method.apply({'params': params}, ctx.replace(task_id=None))
   for wrong, says in (
-    ({'tasks': 0}, 'tasks is 0'),
-    ({'length': 0}, 'length is 0'),
-    ({'shared': -1}, 'shared is -1'),
-    ({'placement': 'x'}, 'known: before'),
+    ({'tasks': 0}, facts('tasks', '0')),
+    ({'length': 0}, facts('length', '0')),
+    ({'shared': -1}, facts('shared', '-1')),
+    ({'placement': 'x'}, facts('placement', 'before')),
   ):
     with pytest.raises(UserError, match=says):
       inject(method.clone(**wrong), ctx)

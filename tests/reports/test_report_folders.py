@@ -7,6 +7,7 @@ import pytest
 from prompt_jax.errors import UserError
 from prompt_jax.reports.find import find
 from tests.reports import folders
+from tests.shared import facts
 
 
 def named(*places):
@@ -276,9 +277,9 @@ def test_references_of_several_runs_stand_once(tmp_path):
 def test_mistakes_say_what_was_looked_for(tmp_path):
   folders.run(tmp_path / 'runs')
   (tmp_path / 'empty').mkdir()
-  with pytest.raises(UserError, match=r"No folder '.*rums'.*has: empty, runs"):
+  with pytest.raises(UserError, match=facts("rums'", 'empty', 'runs')):
     find([str(tmp_path / 'rums')])
-  with pytest.raises(UserError, match='is a file; expected a folder'):
+  with pytest.raises(UserError, match=facts('file', 'folder')):
     find([str(tmp_path / 'runs' / 'results.json')])
-  with pytest.raises(UserError, match=r'No runs in .*empty.*operative_config\.gin.*metrics\.jsonl'):
+  with pytest.raises(UserError, match=facts('empty', 'operative_config.gin', 'metrics.jsonl')):
     find([str(tmp_path / 'empty')])

@@ -15,6 +15,7 @@ from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.prompts.tables import Plain
 from prompt_jax.scale import plan as planning
 from prompt_jax.scale.program import Work, prompt_rows
+from tests.shared import facts
 
 CONFIG = T5Config(512, 256, 4, 64, 3, 3, 512, dtype='bfloat16')
 WORK = Work(CONFIG, InputPrompt(length=28), batch=8, inputs=100, targets=16)
@@ -123,22 +124,22 @@ def test_evaluation_and_decoding_are_planned_too(step):
 
 
 def test_a_mesh_of_another_size_is_refused():
-  with pytest.raises(UserError, match='The mesh 2x1 has 2 devices, and v5e-4 has 4'):
+  with pytest.raises(UserError, match=facts('2x1', '2', 'v5e-4', '4')):
     planning.placement('v5e-4', (2, 1), 'data')
 
 
 def test_unknown_names_are_refused():
-  with pytest.raises(UserError, match=r"Unknown topology 'v5e-5'\. Did you mean .*'v5e-4'"):
+  with pytest.raises(UserError, match=facts("'v5e-5'", "'v5e-4'")):
     planning.placement('v5e-5', None, 'data')
-  with pytest.raises(UserError, match="Unknown storage of the weights 'int4'"):
+  with pytest.raises(UserError, match="'int4'"):
     dataclasses.replace(WORK, weights='int4')
-  with pytest.raises(UserError, match='does not divide into 3 microbatches'):
+  with pytest.raises(UserError, match=facts('3', 'microbatches')):
     dataclasses.replace(WORK, microbatches=3)
 
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(UserError, match=r"pip install 'prompt_jax\[tpu\]'"):
+  with pytest.raises(UserError, match=facts('pip install', 'prompt_jax[tpu]')):
     planning.placement('v5e-4', None, 'data')
 
 
@@ -149,5 +150,5 @@ def test_rows_of_the_prompt_are_counted_and_keys_are_not():
 
 def test_an_initialiser_that_needs_words_is_refused():
   method = InputPrompt(length=4, table=Plain(initializer=Text('a b')))
-  with pytest.raises(UserError, match='is initialised from text'):
+  with pytest.raises(UserError, match='text'):
     prompt_rows(dataclasses.replace(WORK, method=method))

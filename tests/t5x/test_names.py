@@ -21,6 +21,7 @@ from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.tables import Mlp
 from prompt_jax.t5x.names import from_t5x, is_ours, logical_axes, to_t5x
 from prompt_jax.testing import tiny
+from tests.shared import facts
 
 ONE = jnp.ones((1, 1), jnp.int32)
 NEW = tiny.config()
@@ -82,7 +83,7 @@ def test_constants_that_t5x_cannot_hold_are_refused():
   class Counting(nn.Module):
     pass
 
-  with pytest.raises(UserError, match='Counting keeps seen of int32'):
+  with pytest.raises(UserError, match=facts('Counting', 'seen', 'int32')):
     to_t5x(Counting(), {}, {}, {'seen': jnp.zeros(2, jnp.int32)})
 
 

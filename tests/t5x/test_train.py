@@ -251,7 +251,7 @@ def test_infer_takes_a_prompt_file_and_refuses_one_of_another_model(t5x_scripts,
   norm = tree['optimizer']['target']['encoder']['encoder_norm']
   norm['scale'] = 2 * norm['scale']
   (other / 'checkpoint').write_bytes(serialization.msgpack_serialize(tree))
-  with pytest.raises(AssertionError, match='was trained on'):
+  with pytest.raises(AssertionError, match='trained'):
     t5x_scripts.scores(tmp_path / 'out2', files, CHECKPOINT_PATH=str(other), **macros)
 
 

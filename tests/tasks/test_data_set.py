@@ -9,7 +9,7 @@ from prompt_jax.data.example import Lengths
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.tasks import find
-from tests.shared import shared
+from tests.shared import facts, shared
 
 BYTES = ByteVocabulary()
 LENGTHS = Lengths(4000, 1000)
@@ -95,26 +95,26 @@ def test_without_a_validation_file_some_training_rows_are_held_out(tmp_path):
 
 def test_faults(tmp_path):
   write(tmp_path / 'rte', 'test.jsonl', [{'premise': 'a', 'hypothesis': 'b', 'label': 'maybe'}])
-  with pytest.raises(UserError, match=r"test\.jsonl:1: label 'maybe' is none of entailment"):
+  with pytest.raises(UserError, match=facts('test.jsonl:1', "'maybe'", 'entailment')):
     find.find('rte', str(tmp_path)).load('test', BYTES, LENGTHS)
   write(tmp_path / 'rte', 'test.jsonl', [{'premise': 'a', 'label': 'entailment'}])
-  with pytest.raises(UserError, match=r"test\.jsonl:1: no column 'hypothesis'"):
+  with pytest.raises(UserError, match=facts('test.jsonl:1', "'hypothesis'")):
     find.find('rte', str(tmp_path)).load('test', BYTES, LENGTHS)
   for name, row, says in [
-    ('mnli', {'premise': 'a', 'hypothesis': 'b', 'label': '0'}, "label '0' is none of"),
-    ('sst2', {'sentence': 'a', 'label': None}, 'label None is no index of negative, positive'),
-    ('banking77', {'text': 'a', 'label': None}, 'label None is no index of'),
-    ('copa', {'premise': 'a'}, 'no column'),
-    ('trec', {'question': None, 'label': 'human'}, "column 'question' is null"),
-    ('squad', {'question': 'a', 'context': 'b', 'answers': []}, 'a column holds what .* never'),
-    ('asset', {'source': 'a', 'references': None}, 'a column holds what .* never'),
+    ('mnli', {'premise': 'a', 'hypothesis': 'b', 'label': '0'}, "'0'"),
+    ('sst2', {'sentence': 'a', 'label': None}, 'None'),
+    ('banking77', {'text': 'a', 'label': None}, 'None'),
+    ('copa', {'premise': 'a'}, 'column'),
+    ('trec', {'question': None, 'label': 'human'}, "'question'"),
+    ('squad', {'question': 'a', 'context': 'b', 'answers': []}, 'column'),
+    ('asset', {'source': 'a', 'references': None}, 'column'),
   ]:
     write(tmp_path / name, 'test.jsonl', [row])
-    with pytest.raises(UserError, match=rf'test\.jsonl:1: {says}'):
+    with pytest.raises(UserError, match=facts('test.jsonl:1', says)):
       find.find(name, str(tmp_path)).load('test', BYTES, LENGTHS)
-  with pytest.raises(UserError, match=r'No files of cb in .*cb: expected train\.jsonl'):
+  with pytest.raises(UserError, match=facts('cb', 'train.jsonl')):
     find.find('cb', str(tmp_path))
-  with pytest.raises(UserError, match=r"Did you mean .*'sst2'"):
+  with pytest.raises(UserError, match="'sst2'"):
     find.find('sst', str(tmp_path))
 
 
@@ -128,9 +128,9 @@ def test_find(tmp_path):
   assert find.find('docstrings_iid').labels
   assert find.find('taskless_glue_mrpc').metrics == ('f1', 'accuracy')
   assert find.find('super_glue_wsc').right is not None
-  with pytest.raises(UserError, match='give the --folder'):
+  with pytest.raises(UserError, match='--folder'):
     find.find('trec')
-  with pytest.raises(UserError, match='Did you mean'):
+  with pytest.raises(UserError, match="'docstrings_iid'"):
     find.find('docstring_iid')
 
 
@@ -145,10 +145,10 @@ def bad_rows(tmp_path):
 def test_bad_rows_are_refused_or_counted_and_left_out(tmp_path):
   bad_rows(tmp_path)
   task = find.find('trec', str(tmp_path))
-  with pytest.raises(UserError, match=r"test\.jsonl:2: label 'nobody' is none of"):
+  with pytest.raises(UserError, match=facts('test.jsonl:2', "'nobody'")):
     task.load('test', BYTES, LENGTHS)
   task = find.find('trec', str(tmp_path), bad='skip')
-  with pytest.warns(UserWarning, match=r"3 bad rows are left out, 2 .*jsonl:2: label 'nobody'"):
+  with pytest.warns(UserWarning, match=facts('3', '2', 'jsonl:2', "'nobody'")):
     examples = task.load('test', BYTES, LENGTHS)
   assert [e.inputs_text for e in examples] == ['trec question: q0', 'trec question: q3']
 
@@ -156,7 +156,7 @@ def test_bad_rows_are_refused_or_counted_and_left_out(tmp_path):
 def test_two_rows_of_one_id_are_a_fault(tmp_path):
   rows = [{'question': 'q', 'label': 'human', 'idx': i} for i in (7, 8, 7)]
   write(tmp_path / 'trec', 'test.jsonl', rows)
-  with pytest.raises(UserError, match=r'test\.jsonl:3: the id 7 stands at .*test\.jsonl:1 already'):
+  with pytest.raises(UserError, match=facts('test.jsonl:3', '7', 'test.jsonl:1')):
     find.find('trec', str(tmp_path)).load('test', BYTES, LENGTHS)
 
 
@@ -165,8 +165,8 @@ def test_mixed_encodings_and_lines_of_ten_megabytes_are_faults(tmp_path):
   file = tmp_path / 'trec' / 'test.jsonl'
   good = json.dumps({'question': 'q', 'label': 'human'}).encode()
   file.write_bytes(good + b'\n' + good.replace(b'"q"', b'"caf\xe9"'))
-  with pytest.raises(UserError, match=r'test\.jsonl:2: not UTF-8 \(byte 0xe9\)'):
+  with pytest.raises(UserError, match=facts('test.jsonl:2', 'UTF-8', '0xe9')):
     find.find('trec', str(tmp_path)).load('test', BYTES, LENGTHS)
   file.write_bytes(good + b'\n' + good.replace(b'"q"', b'"' + b'q' * 10_000_001 + b'"'))
-  with pytest.raises(UserError, match=r'test\.jsonl:2: a line of 10.0 million characters'):
+  with pytest.raises(UserError, match=facts('test.jsonl:2', '10.0 million')):
     find.find('trec', str(tmp_path)).load('test', BYTES, LENGTHS)

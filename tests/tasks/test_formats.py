@@ -5,6 +5,7 @@ import pytest
 
 from prompt_jax.data.example import Example
 from prompt_jax.tasks import formats, glue, super_glue
+from tests.shared import facts
 
 PAIR = {'sentence1': 'One.', 'sentence2': 'Two.'}
 NLI = {'premise': 'P.', 'hypothesis': 'H.'}
@@ -148,7 +149,7 @@ def test_labels_in_every_form():
     1, 0, 1, 1, 0, None,
   ]  # fmt: skip
   for bad in ('true', 2, -2, None, 0.5, [1]):
-    with pytest.raises(ValueError, match='False, True'):
+    with pytest.raises(ValueError, match=facts('False', 'True')):
       formats.label_index(bad, labels)
 
 

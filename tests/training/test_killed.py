@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pathlib
 import random
+import re
 import signal
 import time
 
@@ -13,6 +14,7 @@ import toy_run
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.checkpoints.run_state import RunStates
 from prompt_jax.training.records import read_records
+from tests.shared import mentions, resumed
 
 # Saves every 2 steps keep a save under way nearly all the time.
 OPTIONS = {
@@ -108,7 +110,7 @@ def test_kill_at_random_moments(server, uninterrupted, tmp_path):
   assert done > 0
   code, output = Run(server, folder, OPTIONS).finish()
   assert code == 0, output
-  assert f'Going on after step {done}' in output
+  assert resumed(done) in output
   assert_same_prompts(folder, uninterrupted)
 
 
@@ -127,7 +129,7 @@ def test_a_killed_population_goes_on_to_the_same_bytes(server, tmp_path):
   assert done > 0
   code, output = Run(server, folder, options, run=toy_run.toy_train_together).finish()
   assert code == 0, output
-  assert f'Going on after step {done}' in output
+  assert resumed(done) in output
   for k in range(3):
     assert_same_prompts(folder / f'seed_{k}', whole / f'seed_{k}')
     steps = [r['step'] for r in read_records(folder / f'seed_{k}' / 'metrics.jsonl')]
@@ -147,7 +149,7 @@ def test_a_killed_run_of_packed_rows_goes_on_to_the_same_bytes(server, tmp_path)
   done = last_state(folder)
   code, output = Run(server, folder, OPTIONS, run=toy_run.toy_train_packed).finish()
   assert code == 0, output
-  assert f'Going on after step {done}' in output
+  assert resumed(done) in output
   assert_same_prompts(folder, whole)
 
 
@@ -162,7 +164,7 @@ def test_sigterm_saves_and_exits_with_143(server, tmp_path):
   assert 'Traceback' not in output
   with RunStates(folder / 'state') as states:
     (step,) = states.steps()
-  assert f'SIGTERM: saved step {step}' in output
+  assert mentions(output, 'SIGTERM', f'step {step}')
   # It goes on to what it would have been.
   toy_run.toy_train(folder, **{**options, 'steps': step + 3})
   toy_run.toy_train(whole, **{**options, 'steps': step + 3})
@@ -180,8 +182,8 @@ def test_full_disk_is_an_error_and_loses_no_state(server, tmp_path):
   code, output = Run(server, folder, options, file_limit=100).finish()
   assert code == 2, output
   assert 'Traceback' not in output
-  assert f"Cannot write the run state into the folder '{folder / 'state'}'" in output
-  assert 'States that are safe there: 4.' in output
+  assert str(folder / 'state') in output
+  assert re.search(r'safe[^.]*\b4\b', output)
   assert {p: p.read_bytes() for p in before} == before
   toy_run.toy_train(folder, **options)
   assert load_prompt(folder / 'prompt.safetensors').metadata['step'] == OPTIONS['steps']

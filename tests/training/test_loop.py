@@ -25,6 +25,7 @@ from prompt_jax.training.prefetch import Prefetch
 from prompt_jax.training.progress import Progress
 from prompt_jax.training.records import Records, read_records
 from prompt_jax.training.settings import Settings
+from tests.shared import facts, mentions
 
 OPTIONS = {
   'steps': 20,
@@ -100,14 +101,14 @@ def test_a_finished_run_trains_no_more(finished):
 
 def test_another_backbone_fails_printing_both_fingerprints(finished):
   theirs = load_prompt(finished.file).metadata['fingerprint']
-  with pytest.raises(UserError, match=rf'model fingerprint {theirs}, but [0-9a-f]{{16}} was given'):
+  with pytest.raises(UserError, match=facts('fingerprint', theirs)):
     toy_train(finished.folder, backbone_seed=1, **OPTIONS)
 
 
 def test_another_seed_or_optimiser_fails(finished):
-  with pytest.raises(UserError, match='seed 0, but 1'):
+  with pytest.raises(UserError, match=facts('seed', '0', '1')):
     toy_train(finished.folder, **OPTIONS, seed=1)
-  with pytest.raises(UserError, match=r'another set-up:\n.*saved'):
+  with pytest.raises(UserError, match='saved'):
     toy_train(finished.folder, tx=optim.adamw(0.1), **OPTIONS)
 
 
@@ -125,7 +126,7 @@ def test_warm_start_begins_with_the_prompt_of_a_file(finished, tmp_path):
 
 
 def test_warm_start_refuses_another_model(finished, tmp_path):
-  with pytest.raises(UserError, match=r"trained on 'toy-0'.*not on 'toy-1'"):
+  with pytest.raises(UserError, match=facts("'toy-0'", "'toy-1'")):
     toy_train(tmp_path, backbone_seed=1, **OPTIONS, warm_start=str(finished.file))
 
 
@@ -137,7 +138,7 @@ def test_another_pattern_trains_weights_and_leaves_the_prompt(tmp_path):
   # And the prompt that they were trained with.
   assert {name for name in names if name.startswith('params/prompt/')}
   assert not (tmp_path / 'initial.safetensors').exists()
-  with pytest.raises(UserError, match="holds 'weights'"):
+  with pytest.raises(UserError, match="'weights'"):
     load_prompt(result.file)
 
 
@@ -163,7 +164,7 @@ def test_nan_stops_the_run_and_names_the_step(tmp_path):
           batch = batch.replace(decoder_loss_weights=weights)
         yield batch
 
-  with pytest.raises(UserError, match='loss is nan at step 6'):
+  with pytest.raises(UserError, match=facts('loss', 'nan', 'step 6')):
     toy_train(tmp_path, steps=20, save_every=1, stream=Spoilt())
   # Step 6 was never saved.
   assert sorted(p.name for p in (tmp_path / 'state').iterdir() if p.name.isdigit()) == ['5']
@@ -188,12 +189,12 @@ def test_patience_ends_the_run_and_the_best_stays(tmp_path):
 
 
 def test_an_unknown_metric_names_those_that_there_are(tmp_path):
-  with pytest.raises(UserError, match=r"'acuracy'.*accuracy"):
+  with pytest.raises(UserError, match=facts("'acuracy'", 'accuracy')):
     toy_train(tmp_path, steps=1, metric='acuracy')
 
 
 def test_data_that_end_are_an_error(tmp_path):
-  with pytest.raises(UserError, match='data ended after step 3 of 20'):
+  with pytest.raises(UserError, match=facts('step 3', '20')):
     toy_train(tmp_path, stream=ToyStream(end=3))
 
 
@@ -250,7 +251,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
       progress.update(step, 0.5, report=step == 5)
   out = capsys.readouterr().out
   assert out.count('\n') == 1
-  assert 'step 5/10  loss 0.5000' in out
+  assert mentions(out, '5/10', '0.5000')
   assert 'ends' in out
 
 
@@ -260,8 +261,8 @@ def test_progress_is_a_bar_on_a_terminal(capsys):
     progress.say('step 10: accuracy 0.9')
   out = capsys.readouterr().out
   assert '10/10' in out
-  assert 'loss 0.2500' in out
-  assert 'step 10: accuracy 0.9' in out
+  assert '0.2500' in out
+  assert mentions(out, '10', 'accuracy', '0.9')
 
 
 def test_records_after_a_kill(tmp_path):
@@ -277,23 +278,23 @@ def test_records_after_a_kill(tmp_path):
 
 def test_settings_are_checked():
   for bad, match in (
-    ({'steps': -1}, 'steps is -1'),
+    ({'steps': -1}, facts('steps', '-1')),
     ({'steps': 5, 'mode': 'maximum'}, "'maximum'"),
-    ({'steps': 5, 'save_every': -1}, 'save_every is -1'),
-    ({'steps': 1.5}, 'steps is 1.5'),
-    ({'steps': 5, 'seed': 2**32}, 'seed is 4294967296'),
+    ({'steps': 5, 'save_every': -1}, facts('save_every', '-1')),
+    ({'steps': 1.5}, facts('steps', '1.5')),
+    ({'steps': 5, 'seed': 2**32}, facts('seed', '4294967296')),
   ):
     with pytest.raises(UserError, match=match):
       Settings(**bad)
 
 
 def test_patience_needs_something_to_judge_by(tmp_path):
-  with pytest.raises(UserError, match='needs validation'):
+  with pytest.raises(UserError, match='validation'):
     toy_train(tmp_path, patience=3)
 
 
 def test_fewer_steps_than_were_done_are_refused(finished):
-  with pytest.raises(UserError, match='has done 20 steps, more than 5'):
+  with pytest.raises(UserError, match=facts('20 steps', '5')):
     toy_train(finished.folder, steps=5)
 
 
@@ -318,7 +319,7 @@ def test_a_signal_after_the_last_step_is_not_lost(tmp_path, monkeypatch):
 
 
 def test_an_update_that_is_not_finite_is_not_saved(tmp_path):
-  with pytest.raises(UserError, match='update_norm is inf at step 1'):
+  with pytest.raises(UserError, match=facts('update_norm', 'inf', 'step 1')):
     toy_train(tmp_path, tx=optim.adafactor(1e38), save_every=1, eval_every=0)
   assert not list((tmp_path / 'state').glob('[0-9]*'))
 

@@ -8,6 +8,7 @@ import pytest
 
 from prompt_jax.errors import UserError
 from prompt_jax.training import optim, schedules
+from tests.shared import facts
 
 RNG = np.random.default_rng(0)
 
@@ -147,7 +148,7 @@ def test_groups_must_match_and_must_cover():
   tree = {'prompt': {'table': jnp.ones(2), 'up': jnp.ones(2)}}
   with pytest.raises(UserError, match='prompt/tabel'):
     optim.by_path({'prompt/tabel': optax.sgd(1.0), '.*': optax.sgd(1.0)}).init(tree)
-  with pytest.raises(UserError, match='takes prompt/up'):
+  with pytest.raises(UserError, match='prompt/up'):
     optim.by_path({'prompt/table': optax.sgd(1.0)}).init(tree)
 
 
@@ -180,7 +181,7 @@ def test_schedules_work_on_traced_steps():
 
 
 def test_schedule_errors():
-  with pytest.raises(UserError, match='schedule of 5 steps'):
+  with pytest.raises(UserError, match='5 steps'):
     schedules.linear(1.0, 5, warmup_steps=5)
-  with pytest.raises(UserError, match='decay_from is 0'):
+  with pytest.raises(UserError, match=facts('decay_from', '0')):
     schedules.rsqrt(1.0, 0)

@@ -20,6 +20,7 @@ from prompt_jax.training import losses, optim, partition
 from prompt_jax.training.loop import train
 from prompt_jax.training.records import read_records
 from prompt_jax.training.settings import Settings
+from tests.shared import mentions
 
 P = 5
 
@@ -95,7 +96,7 @@ def test_what_is_printed_trains_and_the_rest_keeps_its_bytes(model, params, tmp_
   gradient = jax.jit(jax.grad(loss))(jax.tree.map(jnp.asarray, trainable))
   receives = sum(int(jnp.sum(g != 0)) for g in jax.tree.leaves(gradient))
   assert receives == P * 32
-  assert f'{receives} of {partition.count(params):,} parameters train' in console.export_text()
+  assert mentions(console.export_text(), str(receives), f'{partition.count(params):,}')
   moved = jax.tree.map(lambda a, b: bool(np.all(a != b)), result.trainable, trainable)
   assert all(jax.tree.leaves(moved))
 

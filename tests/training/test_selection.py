@@ -8,6 +8,7 @@ import pytest
 from prompt_jax.errors import UserError
 from prompt_jax.training.seeds import mean_std, run_seeds, summarize
 from prompt_jax.training.selection import Selection, metric_value
+from tests.shared import facts
 
 
 def course(values, mode):
@@ -38,7 +39,7 @@ def test_patience_counts_evaluations_that_were_not_better():
 
 def test_the_metric_must_exist():
   assert metric_value({'accuracy': np.float32(0.5)}, 'accuracy') == 0.5
-  with pytest.raises(UserError, match=r"'f1'.*accuracy, f1_macro"):
+  with pytest.raises(UserError, match=facts("'f1'", 'accuracy, f1_macro')):
     metric_value({'accuracy': 1.0, 'f1_macro': 0.5}, 'f1')
 
 
@@ -66,7 +67,7 @@ def test_runs_are_made_once_a_seed_and_summarised():
 
 
 def test_metrics_must_be_the_same_for_all_seeds():
-  with pytest.raises(ValueError, match='differ in f1'):
+  with pytest.raises(ValueError, match='f1'):
     summarize([{'accuracy': 1.0}, {'accuracy': 1.0, 'f1': 0.5}])
-  with pytest.raises(ValueError, match='No results'):
+  with pytest.raises(ValueError, match='results'):
     summarize([])

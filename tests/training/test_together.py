@@ -13,6 +13,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.training import optim
 from prompt_jax.training.halving import worse_half
 from prompt_jax.training.records import read_records
+from tests.shared import facts, mentions
 
 OPTIONS = {
   'steps': 12,
@@ -87,10 +88,10 @@ def test_a_stopped_population_goes_on_to_the_same_bytes(finished, tmp_path):
 
 def test_other_prompts_in_the_same_folder_are_refused(finished):
   folder, _ = finished
-  with pytest.raises(UserError, match='has the prompts seed_0, seed_1, seed_2, but seed_0, seed_1'):
+  with pytest.raises(UserError, match='seed_0, seed_1, seed_2'):
     toy_train_together(folder, toy_members((0.3, 0.1)), **OPTIONS)
   renamed = [dataclasses.replace(m, seed=m.seed + 1) for m in toy_members()]
-  with pytest.raises(UserError, match='has the seed of seed_0 0, but 1 was given'):
+  with pytest.raises(UserError, match=facts('seed_0', '0', '1')):
     toy_train_together(folder, renamed, **OPTIONS)
 
 
@@ -138,7 +139,7 @@ def test_worse_half():
 
 @pytest.mark.parametrize('rung', [0, 4, 12, 15])
 def test_rungs_without_an_evaluation_are_refused(rung, tmp_path):
-  with pytest.raises(UserError, match=rf'The rung {rung} .*multiples of EVAL_EVERY \(3\)'):
+  with pytest.raises(UserError, match=facts(str(rung), 'EVAL_EVERY', '3')):
     toy_train_together(tmp_path, rungs=(rung,), **OPTIONS)
 
 
@@ -149,7 +150,7 @@ def test_a_prompt_that_diverges_leaves_and_the_others_go_on(tmp_path, apart, cap
   assert results[1].ended.why == 'diverged'
   assert results[1].step == 1
   assert not results[1].file.exists()
-  assert 'seed_1 stops: update_norm is inf' in capsys.readouterr().out
+  assert mentions(capsys.readouterr().out, 'seed_1', 'update_norm', 'inf')
   for k in (0, 2):
     np.testing.assert_allclose(
       results[k].trainable['prompt']['prompt'], apart[k].trainable['prompt']['prompt'], atol=1e-4
@@ -177,7 +178,7 @@ def test_the_last_to_go_on_may_diverge_and_the_others_keep_their_results(at, tmp
 
 def test_a_population_of_which_all_diverge_is_an_error(tmp_path):
   members = [dataclasses.replace(m, tx=optim.adafactor(1e38)) for m in toy_members()]
-  with pytest.raises(UserError, match='update_norm is inf at step 1 of seed_2'):
+  with pytest.raises(UserError, match=facts('update_norm', 'inf', 'step 1', 'seed_2')):
     toy_train_together(tmp_path, members, **OPTIONS)
 
 
@@ -202,11 +203,11 @@ def test_a_warm_start_is_each_prompts_own(finished, tmp_path):
 
 
 def test_the_shared_model_cannot_train(tmp_path):
-  with pytest.raises(UserError, match=r'share a model that stays as it is.*backbone'):
+  with pytest.raises(UserError, match='backbone'):
     toy_train_together(tmp_path, patterns=('backbone/.*',), **OPTIONS)
 
 
 def test_halving_needs_something_to_judge_by(tmp_path):
   members = toy_members(metric=None)
-  with pytest.raises(UserError, match='halving needs validation'):
+  with pytest.raises(UserError, match='validation'):
     toy_train_together(tmp_path, members, rungs=(3,), **OPTIONS)

@@ -11,13 +11,33 @@ import setuptools
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'prompt_jax/__init__.py').read_text()).group(1)
 
+
+def long_description() -> str:
+  """The README without its pictures and relative links, which lead nowhere on an index's page."""
+  text = (ROOT / 'README.md').read_text(encoding='utf-8')
+  text = re.sub(r'^!\[[^]]*\]\([^)]*\)\n+', '', text, flags=re.M)
+  return re.sub(r'\[([^]]+)\]\((?!https?://)[^)]*\)', r'\1', text)
+
+
+# There is no public host yet, and so there are no project URLs.
 setuptools.setup(
   name='prompt_jax',
   version=VERSION,
   description='Soft-prompt tuning of frozen T5-family models in JAX',
-  long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+  long_description=long_description(),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
+  keywords=['jax', 'flax', 'T5', 'prompt tuning', 'prefix tuning', 'PEFT', 'parameter-efficient'],
+  classifiers=[
+    'Development Status :: 4 - Beta',
+    'Environment :: Console',
+    'Intended Audience :: Science/Research',
+    'Operating System :: POSIX',
+    'Programming Language :: Python :: 3',
+    'Programming Language :: Python :: 3.11',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    'Typing :: Typed',
+  ],
   license_files=['LICENSE'],
   python_requires='>=3.11',
   # Two folders live at the top of the repository, where a reader looks for them, and are installed
@@ -86,6 +106,14 @@ setuptools.setup(
     'torch': ['torch>=2.6'],
     'hub': ['huggingface-hub>=1.0'],
     'datasets': ['datasets>=5.0'],
+    # The documentation site, and running the notebooks of examples/.
+    'docs': [
+      'furo>=2025.9',
+      'ipykernel>=6.30',
+      'myst-parser>=4.0',
+      'nbclient>=0.10',
+      'sphinx>=8.2',
+    ],
     'test': [
       'hypothesis>=6.100',
       'mypy>=1.15',

@@ -46,7 +46,7 @@ def test_installed_wheel_finds_its_gin_files_and_tasks(wheel, tmp_path):
   code = (
     f'import sys; sys.path.insert(0, {str(site)!r})\n'
     'import importlib.util\n'
-    'from prompt_jax.cli import config\n'
+    'from prompt_jax.configuration import config\n'
     'print(config.folder()); print(importlib.util.find_spec("prompt_jax.tasks").origin)\n'
     'print(len(config.names("models")))'
   )

@@ -31,14 +31,16 @@ def adafactor(
   """Adafactor (Shazeer and Stern 2018, arXiv 1804.04235), as T5X publishes it for prompt tuning.
 
   For each parameter p with gradient g, at step t = 1, 2, ...:
-    b_t = 1 - (t + step_offset)^-decay                     (section 7.2)
-    v_t = b_t v_{t-1} + (1 - b_t) (g^2 + 1e-30)            (not factored)
-    R_t, C_t: the same rule on row and column means of g^2 + 1e-30, v_t = R_t C_t / mean(R_t)
-                                                           (factored: algorithm 4)
-    u   = g / sqrt(v_t)
-    y   = u / max(1, RMS(u) / clip)                        (section 6)
-    p  <- (1 - weight_decay) p - rate_t s y,  s = 1, or max(1e-3, RMS(p)) if scale_by_parameter
-                                                           (section 8)
+
+      b_t = 1 - (t + step_offset)^-decay                     (section 7.2)
+      v_t = b_t v_{t-1} + (1 - b_t) (g^2 + 1e-30)            (not factored)
+      R_t, C_t: the same rule on row and column means of g^2 + 1e-30, v_t = R_t C_t / mean(R_t)
+                                                             (factored: algorithm 4)
+      u   = g / sqrt(v_t)
+      y   = u / max(1, RMS(u) / clip)                        (section 6)
+      p  <- (1 - weight_decay) p - rate_t s y,  s = 1, or max(1e-3, RMS(p)) if scale_by_parameter
+                                                             (section 8)
+
   The weight decay is not multiplied by the learning rate.
 
   Args:

@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from prompt_jax.data.example import Task, same_text
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import bootstrap
+from prompt_jax.evaluation import bootstrap, metrics
 from prompt_jax.evaluation.evaluator import label_of
 from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.evaluation.suite import summarise
@@ -117,8 +115,7 @@ def differences(
     about = about_task(facts, name)
     a, b = (_statistic([side[i] for i in mine], about, vocabulary) for side in (first, second))
     for side, found in zip(scores, (a, b), strict=True):
-      once = found.of(np.ones((1, found.units)))
-      side[name] = {key: float(value[0]) for key, value in once.items()}
+      side[name] = found.scores()
     spread[name] = bootstrap.distribution(bootstrap.difference(a, b), resamples, [seed, at])
   if len(parts) == 1:
     (ours, theirs), (drawn,) = (next(iter(s.values())) for s in scores), spread.values()
@@ -174,7 +171,7 @@ def tasks(predictions: Sequence[Prediction]) -> dict[str, list[int]]:
 
 def _statistic(
   predictions: Sequence[Prediction], about: Mapping[str, Any], vocabulary: Vocabulary | None
-) -> bootstrap.Resampled:
+) -> bootstrap.Statistic:
   """The scores of one task's predictions, of resamples."""
   if any(p.correct is None for p in predictions):
     raise UserError(
@@ -184,21 +181,21 @@ def _statistic(
   names, labels = about.get('metrics') or ['accuracy'], about.get('labels')
   groups = [p.group for p in predictions]
 
-  def compared(name: str) -> bootstrap.Resampled:
+  def compared(name: str) -> bootstrap.Statistic:
     if name in OF_HITS:
       correct = [p.correct for p in predictions]
-      return bootstrap.statistic([name], [True] * len(correct), correct, groups)
+      return metrics.statistic([name], [True] * len(correct), correct, groups)
     if name in OF_LABELS and labels is not None:
       indices = [[label_of(x, labels) for x in (p.target, p.prediction)] for p in predictions]
       targets, values = map(list, zip(*indices, strict=True))
-      return bootstrap.statistic([name], targets, values, groups, len(labels))
+      return metrics.statistic([name], targets, values, groups, len(labels))
     texts = [same_text(p.prediction) for p in predictions]
     answers = [p.answers or same_text(p.target) for p in predictions]
-    return bootstrap.statistic([name], answers, texts, groups, vocabulary=vocabulary)
+    return metrics.statistic([name], answers, texts, groups, vocabulary=vocabulary)
 
   found = [compared(name) for name in names]
   of = lambda draws: {key: value for part in found for key, value in part.of(draws).items()}
-  return bootstrap.Resampled(of, found[0].units)
+  return bootstrap.Statistic(of, found[0].units)
 
 
 def _short(value: Any, most: int = 60) -> str:

@@ -205,11 +205,13 @@ class Evaluator:
           stacklevel=2,
         )
         return {}
-      return bootstrap.distribution(bootstrap.of_measure(of, len(examples)), resamples, seed)
+      return bootstrap.distribution(
+        bootstrap.function_statistic(of, len(examples)), resamples, seed
+      )
     compared = self._compared(examples, predictions)
     if compared is None:
       return {}
-    return bootstrap.distribution(bootstrap.statistic(*compared), resamples, seed)
+    return bootstrap.distribution(metrics.statistic(*compared), resamples, seed)
 
   def calibration(
     self, examples: Sequence[Example], predictions: Sequence[Prediction]
@@ -273,7 +275,7 @@ class Evaluator:
     elif labels is not None:
       right = value == target
     else:
-      right = text_metrics.right(target, value)
+      right = text_metrics.is_correct(target, value)
     answers = None if labels is not None else example.fields.get('answers')
     return Prediction(
       example.inputs_text,

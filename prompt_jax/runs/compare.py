@@ -71,7 +71,7 @@ def compare(
 def _check(facts: Mapping[str, Mapping[str, Any]], vocabulary: Vocabulary | None) -> None:
   """Refuses a metric that needs a vocabulary where none is given."""
   names = [name for about in facts.values() for name in about['metrics']]
-  if vocabulary is None and (asked := [n for n in names if n in metrics.OVER_VOCABULARY]):
+  if vocabulary is None and (asked := metrics.needing('vocabulary', names)):
     raise UserError(
       f'{asked[0]} compares the tokens of a vocabulary: give --vocabulary FILE, a SentencePiece '
       'model, or another --metric.'

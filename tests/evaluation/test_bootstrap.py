@@ -38,19 +38,16 @@ def _case(name, rng, count, constant=False):
   return targets.tolist(), [1] * count if constant else predictions.tolist()
 
 
-EVERY = [*metrics.METRICS, *metrics.GROUPED, *metrics.OVER_LABELS, *metrics.OVER_VOCABULARY]
-
-
-@pytest.mark.parametrize('name', EVERY)
+@pytest.mark.parametrize('name', metrics.METRICS)
 @pytest.mark.parametrize('constant', [False, True])
 def test_a_resample_scores_as_the_list_of_what_was_drawn(name, constant):
   rng = np.random.default_rng(len(name))
   for count in (1, 2, 9, 30):
     targets, predictions = _case(name, rng, count, constant)
-    groups = [i // 3 for i in range(count)] if name in metrics.GROUPED else None
-    labels = 4 if name in metrics.OVER_LABELS else None
-    words = tiny.Vocabulary() if name in metrics.OVER_VOCABULARY else None
-    got = bootstrap.statistic([name], targets, predictions, groups, labels, words)
+    groups = [i // 3 for i in range(count)] if metrics.needing('groups', [name]) else None
+    labels = 4 if metrics.needing('labels', [name]) else None
+    words = tiny.Vocabulary() if metrics.needing('vocabulary', [name]) else None
+    got = metrics.statistic([name], targets, predictions, groups, labels, words)
     assert got.units == (len(set(groups)) if groups else count)
     draws = np.array([rng.multinomial(got.units, [1 / got.units] * got.units) for _ in range(6)])
     draws[0] = 1  # the examples as they are
@@ -69,7 +66,7 @@ def test_a_resample_scores_as_the_list_of_what_was_drawn(name, constant):
 
 def test_several_metrics_and_groups_as_units():
   t, p, groups = [1, 0, 1, 1], [1, 0, 1, 0], ['a', 'a', 'b', 'b']
-  got = bootstrap.statistic(['f1', 'group_exact_match'], t, p, groups)
+  got = metrics.statistic(['f1', 'group_exact_match'], t, p, groups)
   scores = got.of(np.array([[1.0, 1.0], [2.0, 0.0]]))
   np.testing.assert_allclose(scores['exact_match'], [50, 100])
   np.testing.assert_allclose(scores['f1'], [80, 100])
@@ -80,21 +77,23 @@ def test_several_metrics_and_groups_as_units():
     (['acuracy'], "'accuracy'"),
   ):
     with pytest.raises(UserError, match=says):
-      bootstrap.statistic(names, t, p)
+      metrics.statistic(names, t, p)
   with pytest.raises(UserError, match='f1_macro'):
-    bootstrap.statistic(['f1'], [0, 1, 2], [0, 1, 2])
+    metrics.statistic(['f1'], [0, 1, 2], [0, 1, 2])
 
 
 def test_any_measure_can_be_resampled():
   values = [3.0, 5.0, 10.0]
-  got = bootstrap.of_measure(lambda chosen: {'m': float(np.median([values[i] for i in chosen]))}, 3)
+  got = bootstrap.function_statistic(
+    lambda chosen: {'m': float(np.median([values[i] for i in chosen]))}, 3
+  )
   np.testing.assert_allclose(got.of(np.array([[1.0, 1, 1], [0, 1, 2], [3, 0, 0]]))['m'], [5, 10, 3])
 
 
 def test_the_interval_is_that_of_scipy_and_covers_as_often_as_it_says():
   rng = np.random.default_rng(0)
   hits = (rng.random(200) < 0.8).astype(int)
-  found = bootstrap.distribution(bootstrap.statistic(['accuracy'], [1] * 200, hits.tolist()), 4000)
+  found = bootstrap.distribution(metrics.statistic(['accuracy'], [1] * 200, hits.tolist()), 4000)
   low, high = bootstrap.interval(found['accuracy'])
   theirs = scipy.stats.bootstrap(
     (100.0 * hits,), np.mean, n_resamples=4000, method='percentile', rng=rng
@@ -104,18 +103,18 @@ def test_the_interval_is_that_of_scipy_and_covers_as_often_as_it_says():
   covered = 0
   for seed in range(200):
     sample = (np.random.default_rng(seed).random(150) < 0.7).astype(int).tolist()
-    one = bootstrap.statistic(['accuracy'], [1] * 150, sample)
+    one = metrics.statistic(['accuracy'], [1] * 150, sample)
     low, high = bootstrap.interval(bootstrap.distribution(one, 300)['accuracy'])
     covered += low <= 70 <= high
   assert 0.90 <= covered / 200 <= 0.99
 
 
 def test_the_same_seed_draws_the_same_and_one_unit_says_nothing():
-  one = bootstrap.statistic(['accuracy'], [1, 1, 1], [1, 0, 1])
+  one = metrics.statistic(['accuracy'], [1, 1, 1], [1, 0, 1])
   first, again = (bootstrap.distribution(one, 50, seed=3)['accuracy'] for _ in range(2))
   np.testing.assert_array_equal(first, again)
   assert (first != bootstrap.distribution(one, 50, seed=4)['accuracy']).any()
-  alone = bootstrap.statistic(['accuracy'], [1], [1])
+  alone = metrics.statistic(['accuracy'], [1], [1])
   assert bootstrap.distribution(alone) == bootstrap.distribution(one, 0) == {}
 
 
@@ -124,10 +123,10 @@ def test_the_same_seed_draws_the_same_and_one_unit_says_nothing():
 def test_a_difference_is_of_the_same_draws(count, seed):
   rng = np.random.default_rng(seed)
   t = [1] * count
-  a, b = (bootstrap.statistic(['accuracy'], t, rng.integers(0, 2, count).tolist()) for _ in 'ab')
+  a, b = (metrics.statistic(['accuracy'], t, rng.integers(0, 2, count).tolist()) for _ in 'ab')
   found = bootstrap.distribution(bootstrap.difference(a, b), 30, seed)
   apart = [bootstrap.distribution(x, 30, seed)['accuracy'] for x in (a, b)]
   np.testing.assert_allclose(found['accuracy'], apart[1] - apart[0], atol=1e-9)
   assert not bootstrap.distribution(bootstrap.difference(a, a), 30, seed)['accuracy'].any()
   with pytest.raises(ValueError, match='pairs'):
-    bootstrap.difference(a, bootstrap.statistic(['accuracy'], [1], [1]))
+    bootstrap.difference(a, metrics.statistic(['accuracy'], [1], [1]))

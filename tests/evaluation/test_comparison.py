@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from prompt_jax.data.example import Task
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import comparison
+from prompt_jax.evaluation import comparison, metrics
 from prompt_jax.evaluation.predictions import Prediction
-from prompt_jax.evaluation.text_metrics import squad
 from tests.shared import facts
 
 HITS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=25)
@@ -86,9 +85,9 @@ def test_texts_are_compared_with_all_their_answers():
   ]
   facts = {'t': {'metrics': ['squad'], 'labels': None}}
   found = comparison.differences(rows('Dog', 'car'), rows('cat', 'a blue car'), facts)
-  for name, want in squad(answers, ['Dog', 'car']).items():
+  for name, want in metrics.compute(['squad'], answers, ['Dog', 'car']).items():
     assert found[name].first == pytest.approx(want)
-  for name, want in squad(answers, ['cat', 'a blue car']).items():
+  for name, want in metrics.compute(['squad'], answers, ['cat', 'a blue car']).items():
     assert found[name].second == pytest.approx(want)
 
 

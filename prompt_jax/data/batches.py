@@ -1,20 +1,18 @@
 """Batches as a pure function of (seed, number): shuffled, bucketed by length, restartable anywhere.
 
-An epoch reads every example once. Its order comes from a counter-based generator keyed by (seed,
-epoch), so that nothing but one number has to be saved to go on mid-epoch.
+The buckets are few row widths that waste little padding, chosen from the lengths of the data. Every
+width is one compiled program, so their number is bounded, and one that saves little is not made.
 """
 
 import dataclasses
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from prompt_jax.batch import Batch
-from prompt_jax.data import mixture
-from prompt_jax.data.buckets import Buckets, choose_buckets
 from prompt_jax.data.example import Example
+from prompt_jax.data.stream import ExampleOrder, NumberedStream, check_batch
 from prompt_jax.data.vocabulary import EOS_ID
 from prompt_jax.errors import UserError
 
@@ -26,15 +24,31 @@ class BatchRows(NamedTuple):
   examples: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Buckets:
+  """The shapes of the batches of a data set.
+
+  Attributes:
+    inputs: widths of encoder rows, ascending, multiples of the multiple asked for.
+    targets: width of decoder rows for each of them, never descending, so that what fits a bucket
+      fits every longer one.
+    member: int64[n] the bucket of each example.
+  """
+
+  inputs: tuple[int, ...]
+  targets: tuple[int, ...]
+  member: np.ndarray
+
+
 @dataclasses.dataclass
-class BatchStream:
+class BatchStream(NumberedStream):
   """Training batches without end.
 
   Attributes:
     examples: at least one.
     batch_size: B, rows of every batch.
     seed: of the order.
-    buckets: most different shapes of a batch (see `buckets.choose_buckets`).
+    buckets: most different shapes of a batch (see `choose_buckets`).
     multiple: input widths are multiples of it.
     last: an epoch's last batch, if the examples do not fill it: 'pad' fills it with rows of no
       weight, so that an epoch holds every example once; 'drop' leaves its examples out (others in
@@ -58,50 +72,21 @@ class BatchStream:
     check_batch(self.examples, self.batch_size, self.seed)
     if self.last not in ('pad', 'drop'):
       raise UserError(f"last is {self.last!r}; expected 'pad' or 'drop'.")
-    self._tasks = np.asarray([e.task for e in self.examples]) if self.quota else None
-    if self.last == 'drop' and self.epoch_size < self.batch_size:
+    self._order = ExampleOrder(self.examples, self.quota)
+    if self.last == 'drop' and self._order.size < self.batch_size:
       raise UserError(
-        f'{self.epoch_size} examples do not fill one batch of {self.batch_size}; take a smaller '
+        f'{self._order.size} examples do not fill one batch of {self.batch_size}; take a smaller '
         "batch, or last='pad'."
       )
     self.shapes = choose_buckets(self.examples, self.buckets, self.multiple)
-    self.digest = digest(self.examples)
-    if self.quota:
-      self.digest = zlib.crc32(repr(sorted(self.quota.items())).encode(), self.digest)
     self._epoch: tuple[int, list[BatchRows]] | None = None
 
   @property
-  def epoch_size(self) -> int:
-    return sum(self.quota.values()) if self.quota else len(self.examples)
-
-  @property
   def batches_per_epoch(self) -> int:
-    whole, rest = divmod(self.epoch_size, self.batch_size)
+    whole, rest = divmod(self._order.size, self.batch_size)
     return whole + (1 if rest and self.last == 'pad' else 0)
 
-  @property
-  def position(self) -> dict[str, int]:
-    """All that has to be saved; the other numbers tell whether it fits when it is restored."""
-    return {'number': self.number, **self._identity()}
-
-  def restore(self, position: Mapping[str, int]) -> None:
-    """Goes on where `position` was taken.
-
-    Raises:
-      UserError: the position comes from other examples or settings, so that going on would repeat
-        some examples and miss others.
-    """
-    check_position(position, self._identity())
-    self.number = position['number']
-
-  def __iter__(self) -> Iterator[Batch]:
-    while True:
-      batch = self.batch(self.number)
-      self.number += 1
-      yield batch
-
   def batch(self, number: int) -> Batch:
-    """Batch `number`, whatever was read before."""
     rows = self.rows(number)
     return make_batch(self.examples, rows, self.shapes, self.batch_size, self.task_ids)
 
@@ -123,12 +108,7 @@ class BatchStream:
     return self._epoch[1][within]
 
   def _plan(self, epoch: int) -> list[BatchRows]:
-    rng = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-    if self.quota is None or self._tasks is None:
-      order = rng.permutation(len(self.examples))
-    else:
-      order = mixture.order(self._tasks, self.quota, self.seed, epoch)
-    plan = cut(order, self.shapes.member, self.batch_size)
+    plan = cut(self._order.epoch(self.seed, epoch), self.shapes.member, self.batch_size)
     if self.last == 'drop':
       plan = [rows for rows in plan if len(rows.examples) == self.batch_size]
     # By length, the batches came shortest first. Which width comes when is the same for every seed,
@@ -136,14 +116,14 @@ class BatchStream:
     widths = np.random.Generator(np.random.Philox(key=[2**32, epoch]))
     return [plan[i] for i in widths.permutation(len(plan))]
 
-  def _identity(self) -> dict[str, int]:
+  def identity(self) -> dict[str, int]:
     return {
       'seed': self.seed,
       'batch_size': self.batch_size,
       'buckets': self.buckets,
       'multiple': self.multiple,
       'batches_per_epoch': self.batches_per_epoch,
-      'digest': self.digest,
+      'digest': self._order.digest,
     }
 
 
@@ -211,37 +191,64 @@ def make_batch(
   return Batch(**arrays)
 
 
-def check_batch(examples: Sequence[Example], batch_size: int, seed: int = 0) -> None:
-  """Refuses what no batch can be made of."""
-  if batch_size < 1:
-    raise UserError(f'The batch size is {batch_size}; it must be at least 1.')
+def choose_buckets(
+  examples: Sequence[Example], most: int = 4, multiple: int = 8, min_saving: float = 0.05
+) -> Buckets:
+  """At most `most` widths that minimise the padded tokens of one pass.
+
+  Args:
+    examples: at least one.
+    most: bound on the number of shapes.
+    multiple: widths are rounded up to it; 8 for CPU and GPU, 128 for TPU.
+    min_saving: a further width is made only if it saves this share of the padded tokens.
+
+  Raises:
+    UserError: no examples, or an impossible bound.
+  """
   if not examples:
     raise UserError('There are no examples to make batches of.')
-  if seed < 0:
-    raise UserError(f'The seed is {seed}; it must not be negative.')
+  if most < 1 or multiple < 1:
+    raise UserError(f'buckets={most} and multiple={multiple} must both be at least 1.')
+  lengths = np.array([len(e.inputs) for e in examples])
+  widths, counts = np.unique(-(-lengths // multiple) * multiple, return_counts=True)
+  chosen = _fewest(widths, counts, most, min_saving)
+  member = np.searchsorted(chosen, lengths)
+  targets = np.zeros(len(chosen), np.int64)
+  np.maximum.at(targets, member, [len(e.targets) for e in examples])
+  longest = np.maximum.accumulate(targets)
+  return Buckets(tuple(chosen.tolist()), tuple(longest.tolist()), member)
 
 
-def check_position(position: Mapping[str, int], identity: Mapping[str, int]) -> None:
-  """Refuses a position of other examples or settings than those of `identity`."""
-  for name, value in identity.items():
-    if name not in position:
-      raise UserError(
-        f'Cannot go on with this data: the run that is resumed had no {name}, so it was packed '
-        'where this one is not, or the other way round. Give the same, or another output folder.'
-      )
-    if position[name] != value:
-      what = 'the examples differ' if name == 'digest' else f'{name} was {position[name]}'
-      now = '' if name == 'digest' else f' and is now {value}'
-      raise UserError(
-        f'Cannot go on with this data: {what}{now}. Use the data and settings of the run that is '
-        'resumed, or another output folder.'
-      )
+def _fewest(widths: np.ndarray, counts: np.ndarray, most: int, min_saving: float) -> np.ndarray:
+  """As many widths as pay; the last is always the longest."""
+  best = [widths[-1:]]
+  for number in range(2, min(most, len(widths)) + 1):
+    best.append(_optimal(widths, counts, number))
+    before, after = (_padded(widths, counts, chosen) for chosen in best[-2:])
+    if after > (1 - min_saving) * before:
+      return best[-2]
+  return best[-1]
 
 
-def digest(examples: Sequence[Example]) -> int:
-  """A checksum of all token ids, to tell the data of a resumed run from other data."""
-  value = 0
-  for example in examples:
-    value = zlib.crc32(example.inputs.tobytes(), value)
-    value = zlib.crc32(example.targets.tobytes(), value)
-  return value
+def _padded(widths: np.ndarray, counts: np.ndarray, chosen: np.ndarray) -> int:
+  return int(chosen[np.searchsorted(chosen, widths)] @ counts)
+
+
+def _optimal(widths: np.ndarray, counts: np.ndarray, number: int) -> np.ndarray:
+  """The best `number` widths by dynamic programming over the n distinct ones, O(number * n^2)."""
+  n = len(widths)
+  total = np.concatenate([[0], np.cumsum(counts)])
+  # cost[j]: padded tokens of the examples up to width j, when width j is a bucket.
+  cost = widths * total[1:]
+  came_from = np.zeros((number, n), np.int64)
+  for level in range(1, number):
+    step = np.full(n, np.iinfo(np.int64).max)
+    for j in range(level, n):
+      options = cost[level - 1 : j] + widths[j] * (total[j + 1] - total[level : j + 1])
+      step[j] = options.min()
+      came_from[level, j] = level - 1 + options.argmin()
+    cost = step
+  picked = [n - 1]
+  for level in range(number - 1, 0, -1):
+    picked.append(int(came_from[level, picked[-1]]))
+  return widths[picked[::-1]]

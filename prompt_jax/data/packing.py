@@ -6,16 +6,14 @@ batch holds the same number of examples as one that is not packed.
 
 import dataclasses
 import itertools
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from prompt_jax.batch import Batch
-from prompt_jax.data import mixture
-from prompt_jax.data.batches import check_batch, check_position, digest
 from prompt_jax.data.example import Example
+from prompt_jax.data.stream import ExampleOrder, NumberedStream, check_batch
 from prompt_jax.errors import UserError
 
 # Shapes are tried out on so many batches.
@@ -54,7 +52,7 @@ class Packed(NamedTuple):
 
 
 @dataclasses.dataclass
-class PackedStream:
+class PackedStream(NumberedStream):
   """Training batches without end, of packed rows.
 
   All batches have the same shape, chosen from the data; in the rare case that the examples of one
@@ -101,20 +99,16 @@ class PackedStream:
     if max(inputs) > self.row_length:
       raise UserError(
         f'The longest example takes {max(inputs)} positions, {self.encoder.rows} of them for the '
-        f'prompt, and a packed row has {self.row_length}. Give --gin.ROW_LENGTH={max(inputs)} or '
-        'more, a lower --input_length, or no --pack.'
+        f'prompt, and a packed row has {self.row_length}. Set row_length to {max(inputs)} or more, '
+        'set a lower input_length, or do not pack.'
       )
-    self.digest = digest(self.examples)
-    self._tasks = np.asarray([e.task for e in self.examples])
-    if self.quota:
-      self.digest = zlib.crc32(repr(sorted(self.quota.items())).encode(), self.digest)
+    self._order = ExampleOrder(self.examples, self.quota)
     self.shape = self._choose_shape()
     self._epoch: tuple[int, list[Packed]] | None = None
 
   @property
   def batches_per_epoch(self) -> int:
-    size = sum(self.quota.values()) if self.quota else len(self.examples)
-    return -(-size // self.batch_size)
+    return -(-self._order.size // self.batch_size)
 
   @property
   def filled(self) -> float:
@@ -122,31 +116,11 @@ class PackedStream:
     inputs = np.array([inputs for inputs, _ in self._costs])
     needed = inputs.sum()
     if self.quota:
-      needed = sum(n * inputs[self._tasks == name].mean() for name, n in self.quota.items())
+      tasks = np.asarray([e.task for e in self.examples])
+      needed = sum(n * inputs[tasks == name].mean() for name, n in self.quota.items())
     return float(needed) / (self.batches_per_epoch * self.shape.rows * self.shape.inputs)
 
-  @property
-  def position(self) -> dict[str, int]:
-    """All that has to be saved; the other numbers tell whether it fits when it is restored."""
-    return {'number': self.number, **self._identity()}
-
-  def restore(self, position: Mapping[str, int]) -> None:
-    """Goes on where `position` was taken.
-
-    Raises:
-      UserError: the position comes from other examples or settings.
-    """
-    check_position(position, self._identity())
-    self.number = position['number']
-
-  def __iter__(self) -> Iterator[Batch]:
-    while True:
-      batch = self.batch(self.number)
-      self.number += 1
-      yield batch
-
   def batch(self, number: int) -> Batch:
-    """Batch `number`, whatever was read before."""
     return make_packed(
       self.examples,
       self.packed(number),
@@ -160,21 +134,15 @@ class PackedStream:
     """Which examples batch `number` holds, and where."""
     epoch, within = divmod(number, self.batches_per_epoch)
     if self._epoch is None or self._epoch[0] != epoch:
-      self._epoch = (epoch, self._pack(self._order(self.seed, epoch), self.shape))
+      self._epoch = (epoch, self._pack(self._order.epoch(self.seed, epoch), self.shape))
     return self._epoch[1][within]
-
-  def _order(self, seed: int, epoch: int) -> np.ndarray:
-    if self.quota:
-      return mixture.order(self._tasks, self.quota, seed, epoch)
-    rng = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    return rng.permutation(len(self.examples))
 
   def _pack(self, order: np.ndarray, shape: Shape) -> list[Packed]:
     return pack(order.tolist(), self._costs, self.batch_size, shape, self.look_ahead)
 
   def _choose_shape(self) -> Shape:
     """The fewest rows that take a batch, then the lengths that leave the fewest positions."""
-    some = self._order(0, 0)[: TRIED * self.batch_size]  # the same for every seed
+    some = self._order.epoch(0, 0)[: TRIED * self.batch_size]  # the same for every seed
     of_some = np.array(self._costs)[some]
     in_a_batch = of_some.mean(0) * min(self.batch_size, len(some))
     longest = np.max(self._costs, axis=0)
@@ -207,7 +175,7 @@ class PackedStream:
       shape = min(shapes)[1]
     return shape
 
-  def _identity(self) -> dict[str, int]:
+  def identity(self) -> dict[str, int]:
     return {
       'seed': self.seed,
       'batch_size': self.batch_size,
@@ -217,7 +185,7 @@ class PackedStream:
       'decoder_slots': self.decoder.rows,
       'multiple': self.multiple,
       'row_multiple': self.row_multiple,
-      'digest': self.digest,
+      'digest': self._order.digest,
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from prompt_jax.data.buckets import choose_buckets
+from prompt_jax.data.batches import choose_buckets
 from prompt_jax.data.example import UNKNOWN, Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError

@@ -9,7 +9,7 @@ import numpy as np
 from prompt_jax.data.example import Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.evaluation import metrics, published
+from prompt_jax.evaluation import metrics
 from prompt_jax.evaluation.bootstrap import RESAMPLES
 from prompt_jax.evaluation.calibration import Calibration
 from prompt_jax.evaluation.evaluator import Evaluator
@@ -17,9 +17,24 @@ from prompt_jax.evaluation.predictions import Advance, Prediction
 from prompt_jax.inference import decode
 from prompt_jax.prompted import PromptedT5
 
-# The scores of a suite that are no task's.
+# The scores of a suite that belong to no single task.
 MEAN = 'mean'
 GAP = 'gap'
+# Benchmark average -> its tasks, each by its possible names; those present are averaged.
+MNLI = ('glue_mnli', 'glue_mnli_matched', 'glue_mnli_mismatched')
+WITHOUT_WNLI: tuple[tuple[str, ...], ...] = (
+  *((f'glue_{name}',) for name in ('cola', 'sst2', 'mrpc', 'qqp', 'stsb', 'qnli', 'rte')),
+  MNLI,
+)
+AVERAGES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+  'glue': (*WITHOUT_WNLI, ('glue_wnli',)),
+  # T5 and prompt tuning leave WNLI out (Raffel et al. 2020, section 2.3).
+  'glue_without_wnli': WITHOUT_WNLI,
+  'super_glue': tuple(
+    (f'super_glue_{name}',)
+    for name in ('boolq', 'cb', 'copa', 'multirc', 'record', 'rte', 'wic', 'wsc')
+  ),
+}
 
 
 class Suite:
@@ -150,14 +165,14 @@ def summarise(scores: Mapping[str, Mapping[str, Any]], source: str | None = None
     source: the task that was trained on, if the others were not.
 
   Returns:
-    {"mean", "gap" (with a source and others), averages of `published`, "TASK/METRIC", ...}.
+    {"mean", "gap" (with a source and others), `averages`, "TASK/METRIC", ...}.
   """
   first = {name: next(iter(found.values())) for name, found in scores.items() if found}
   summary = {MEAN: sum(first.values()) / len(first)} if first else {}
   others = [value for name, value in first.items() if name != source]
   if source in first and others:
     summary[GAP] = first[source] - sum(others) / len(others)
-  summary |= published.averages(scores)
+  summary |= averages(scores)
   return summary | {f'{n}/{k}': v for n, found in scores.items() for k, v in found.items()}
 
 
@@ -173,6 +188,39 @@ def scores_of(task: Task) -> list[str]:
   """The names of the scores that `evaluator` gives; the first is the one to select by."""
   if not task.parts:
     return metrics.scores_of(task.metrics)
-  averages = published.names([part.name for part in task.parts])
+  published = published_averages([part.name for part in task.parts])
   of_parts = [f'{p.name}/{k}' for p in task.parts for k in metrics.scores_of(p.metrics)]
-  return [MEAN, *averages, *of_parts]
+  return [MEAN, *published, *of_parts]
+
+
+def published_averages(tasks: Sequence[str]) -> list[str]:
+  """The names of the averages (`averages`) that measuring some tasks gives."""
+  known = {task.removeprefix('taskless_') for task in tasks}
+  found = [name for name, parts in AVERAGES.items() if all(known & set(part) for part in parts)]
+  # Where WNLI was measured it counts.
+  return [name for name in found if name != 'glue_without_wnli' or 'glue' not in found]
+
+
+def averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+  """{average: percent} of each benchmark whose tasks are all there, as its makers publish it.
+
+  Every task counts once, with the mean of its metrics (Wang et al. 2018, section 4; 2019, section
+  3.2). The diagnostic sets (ax, axb, axg) do not count. MNLI's matched and mismatched examples are
+  one task.
+
+  Args:
+    scores: task, with or without "taskless_" -> its scores in percent.
+  """
+  of_task = {
+    task.removeprefix('taskless_'): _mean(list(found.values()))
+    for task, found in scores.items()
+    if found
+  }
+  return {
+    name: _mean([_mean([of_task[t] for t in part if t in of_task]) for part in AVERAGES[name]])
+    for name in published_averages(list(of_task))
+  }
+
+
+def _mean(values: Sequence[float]) -> float:
+  return sum(values) / len(values)

@@ -8,12 +8,12 @@ import dataclasses
 import lzma
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 
 from prompt_jax.batch import Batch
+from prompt_jax.data.stream import NumberedStream
 from prompt_jax.data.vocabulary import T5_EXTRA_IDS, Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.pretraining import span_corruption, word_choice
@@ -58,7 +58,7 @@ def tokenise(documents: list[str], vocabulary: Vocabulary) -> np.ndarray:
 
 
 @dataclasses.dataclass
-class TextStream:
+class TextStream(NumberedStream):
   """Batches of one objective over one token array.
 
   Attributes:
@@ -123,21 +123,11 @@ class TextStream:
         f'fewer than one batch of {self.batch_size}; give more text or a smaller batch'
       )
 
-  @property
-  def position(self) -> dict[str, int]:
-    return {'number': self.number}
-
-  def restore(self, position: dict[str, int]) -> None:
-    self.number = position['number']
-
-  def __iter__(self) -> Iterator[Batch]:
-    while True:
-      batch = self.batch(self.number)
-      self.number += 1
-      yield batch
+  def identity(self) -> dict[str, int]:
+    """Nothing: the number alone is saved."""
+    return {}
 
   def batch(self, number: int) -> Batch:
-    """Batch `number`, whatever was read before."""
     per_epoch = self.rows // self.batch_size
     epoch, within = divmod(number, per_epoch)
     order = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))

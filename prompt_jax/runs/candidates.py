@@ -7,8 +7,9 @@ from typing import Any
 import flax.linen as nn
 import optax
 
-from prompt_jax.data.batches import BatchStream, digest
+from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Task
+from prompt_jax.data.stream import digest
 from prompt_jax.prompts.initialise import without_initializers
 from prompt_jax.runs import cells, task_prompts
 from prompt_jax.runs.setup import (

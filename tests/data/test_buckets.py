@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from prompt_jax.data.buckets import choose_buckets
+from prompt_jax.data.batches import choose_buckets
 from prompt_jax.data.example import Example
 from prompt_jax.errors import UserError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prompt_jax.evaluation import published, suite
+from prompt_jax.evaluation import suite
 
 # Lester et al. 2021, section 6: SuperGLUE's dev sets by T5 XXL, the mean of five prompts and their
 # vote, which the paper averages to 90.5 and 91.3.
@@ -23,12 +23,12 @@ def scores(prefix, found):
 @pytest.mark.parametrize('prefix', ['super_glue_', 'taskless_super_glue_'])
 @pytest.mark.parametrize(('row', 'average'), [(PROMPTS, 90.5), (VOTE, 91.3)])
 def test_superglue_is_the_average_that_the_paper_prints(prefix, row, average):
-  found = published.averages(scores(prefix, row))
+  found = suite.averages(scores(prefix, row))
   assert found == {'super_glue': pytest.approx(average, abs=0.05)}
   diagnostics = scores(prefix, {'axb': (0.0,), 'axg': (1.0,)})
-  assert published.averages({**scores(prefix, row), **diagnostics}) == found
+  assert suite.averages({**scores(prefix, row), **diagnostics}) == found
   missing = {k: v for k, v in scores(prefix, row).items() if not k.endswith('wsc')}
-  assert published.averages(missing) == {}
+  assert suite.averages(missing) == {}
 
 
 # A baseline of GLUE's leaderboard, BiLSTM with ELMo and attention, whose score there is 70.0.
@@ -41,13 +41,13 @@ ELMO = {
 def test_glue_averages_metrics_within_a_task_and_both_halves_of_mnli():
   row = scores('glue_', ELMO)
   tasks = [33.6, 90.4, 81.2, 73.25, 73.7, 74.3, 79.8, 58.9, 65.1]
-  assert published.averages(row) == {'glue': pytest.approx(sum(tasks) / 9)}
-  assert published.averages(row)['glue'] == pytest.approx(70.0, abs=0.05)
+  assert suite.averages(row) == {'glue': pytest.approx(sum(tasks) / 9)}
+  assert suite.averages(row)['glue'] == pytest.approx(70.0, abs=0.05)
   one_half = {k: v for k, v in row.items() if k != 'glue_mnli_mismatched'}
-  assert published.averages(one_half)['glue'] == pytest.approx((sum(tasks) - 0.2) / 9)
+  assert suite.averages(one_half)['glue'] == pytest.approx((sum(tasks) - 0.2) / 9)
   without = {k: v for k, v in row.items() if k != 'glue_wnli'}
   want = pytest.approx((sum(tasks) - 65.1) / 8)
-  assert published.averages({**without, 'glue_ax': {'a': 0.0}}) == {'glue_without_wnli': want}
+  assert suite.averages({**without, 'glue_ax': {'a': 0.0}}) == {'glue_without_wnli': want}
 
 
 def test_a_table_of_all_tasks_shows_the_average():
@@ -55,5 +55,5 @@ def test_a_table_of_all_tasks_shows_the_average():
   found = suite.summarise(row)
   assert list(found)[:2] == ['mean', 'super_glue']
   assert found['super_glue'] == pytest.approx(90.5, abs=0.05)
-  assert published.names(list(row)) == ['super_glue']
+  assert suite.published_averages(list(row)) == ['super_glue']
   assert list(suite.summarise({'super_glue_cb': {'a': 1.0}})) == ['mean', 'super_glue_cb/a']

@@ -1,18 +1,33 @@
 """Mistakes of a user: told in a line or two, never as a traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
-  """A mistake the user can mend. The message says what, got, expected, known names and remedy."""
+  """A mistake the user can correct. The message says what, got, expected, known names and remedy.
+
+  Attributes:
+    parameters: the settings that the remedy is about, by their Python names ("input_length"). The
+      command line adds its flags for them; a library's message does not speak of flags.
+  """
+
+  def __init__(self, message: str = '', parameters: Sequence[str] = ()):
+    super().__init__(message)
+    self.parameters = tuple(parameters)
 
 
-def unknown(what: str, got: str, known: Iterable[str], remedy: str = '') -> UserError:
+def unknown(
+  what: str,
+  got: str,
+  known: Iterable[str],
+  remedy: str = '',
+  parameters: Sequence[str] = (),
+) -> UserError:
   """The error for a name that does not exist, with the nearest known names first."""
   known = sorted(known)
   near = difflib.get_close_matches(got, known, n=3, cutoff=0.5)
   hint = f' Did you mean {" or ".join(repr(n) for n in near)}?' if near else ''
   names = ', '.join(known) if known else 'none'
   tail = f' {remedy}' if remedy else ''
-  return UserError(f'Unknown {what} {got!r}.{hint} Known: {names}.{tail}')
+  return UserError(f'Unknown {what} {got!r}.{hint} Known: {names}.{tail}', parameters)

@@ -111,7 +111,8 @@ def corrupted(
     if longest > lengths.targets:
       raise UserError(
         f'Span corruption of {lengths.inputs} input tokens has targets of {longest}, more than the '
-        f'{lengths.targets} asked for; give --target_length {longest}.'
+        f'{lengths.targets} asked for; set target_length to {longest} or more.',
+        ['target_length'],
       )
   number = min(len(tokens) // size, MOST)
   if not number:

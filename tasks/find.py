@@ -68,13 +68,17 @@ def find(
     return tfds.data_set_task(base, found, taskless)
   if found is not None or stem in denoising.NAMES:
     get = f' Get its files: {found.get}.' if found is not None and found.get else ''
-    raise UserError(f'{stem} is read from files: give the --folder that holds {_place(stem)}.{get}')
+    raise UserError(
+      f'{stem} is read from files: set folder to the one that holds {_place(stem)}.{get}',
+      ['folder'],
+    )
   near = difflib.get_close_matches(stem, names(), n=8, cutoff=0.3)
   raise unknown(
     'task',
     name,
     near or names(),
-    'prompt-jax tasks lists all; other seqio tasks need the --module that registers them.',
+    'prompt-jax tasks lists all; other seqio tasks need a module that registers them.',
+    ['module'],
   )
 
 

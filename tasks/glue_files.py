@@ -1,7 +1,7 @@
 """GLUE and SuperGLUE from the archives of their makers: no tensorflow-datasets needed.
 
-`--task glue_rte --folder glue_data` and `--task super_glue_rte --folder super_glue` read them. The
-test splits have no labels and are left out.
+The task glue_rte is read from the folder glue_data, super_glue_rte from super_glue. The test splits
+have no labels and are left out.
 """
 
 import pathlib

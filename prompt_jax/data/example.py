@@ -260,7 +260,8 @@ def check_lengths(lengths: Lengths) -> None:
     if length < 2:
       raise UserError(
         f'The length of {name} is {length}; it must be at least 2: one token and the end of the '
-        'sequence.'
+        'sequence.',
+        [f'{name.removesuffix("s")}_length'],
       )
 
 
@@ -283,7 +284,8 @@ def encode_labels(
     if len(ids) > length:
       raise UserError(
         f'The label {label!r} has {len(ids)} tokens, its end included, but targets may have '
-        f'{length}; raise the target length or choose a shorter word.'
+        f'{length}; set a higher target_length or choose a shorter word.',
+        ['target_length'],
       )
     if ids.tobytes() in seen:
       raise UserError(

@@ -74,7 +74,7 @@ def splits_of(name: str) -> dict[str, str]:
   if others and not set(SPLITS) <= set(splits):
     one = found._replace(split=others[0])
     warnings.warn(
-      f'{name} also has {", ".join(others)}, which are not used; to use one: --validation {one}',
+      f'{name} also has {", ".join(others)}, which are not used; to use one: validation={one}',
       stacklevel=2,
     )
   return {s: str(found._replace(split=s)) for s in SPLITS if s in splits}

@@ -100,7 +100,8 @@ class PackedStream(NumberedStream):
       raise UserError(
         f'The longest example takes {max(inputs)} positions, {self.encoder.rows} of them for the '
         f'prompt, and a packed row has {self.row_length}. Set row_length to {max(inputs)} or more, '
-        'set a lower input_length, or do not pack.'
+        'set a lower input_length, or do not pack.',
+        ['row_length', 'input_length', 'pack'],
       )
     self._order = ExampleOrder(self.examples, self.quota)
     self.shape = self._choose_shape()

@@ -157,7 +157,8 @@ def _check(
     if length < about['lengths'][side]:
       raise UserError(
         f'{path} was recorded with {side} of {about["lengths"][side]} tokens, more than the '
-        f'{length} asked for; record it again, or raise the length.'
+        f'{length} asked for; record it again, or set a higher length.',
+        [f'{side.removesuffix("s")}_length'],
       )
 
 

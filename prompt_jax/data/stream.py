@@ -96,11 +96,11 @@ class ExampleOrder:
 def check_batch(examples: Sequence[Example], batch_size: int, seed: int = 0) -> None:
   """Refuses what no batch can be made of."""
   if batch_size < 1:
-    raise UserError(f'The batch size is {batch_size}; it must be at least 1.')
+    raise UserError(f'The batch size is {batch_size}; it must be at least 1.', ['batch_size'])
   if not examples:
     raise UserError('There are no examples to make batches of.')
   if seed < 0:
-    raise UserError(f'The seed is {seed}; it must not be negative.')
+    raise UserError(f'The seed is {seed}; it must not be negative.', ['seed'])
 
 
 def digest(examples: Sequence[Example]) -> int:

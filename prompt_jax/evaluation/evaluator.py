@@ -76,7 +76,7 @@ class Evaluator:
     if normalize != 'none' and method != 'rank':
       raise UserError(f'Normalize is of the method rank, and {task.name!r} is asked by {method}.')
     if batch_size < 1:
-      raise UserError(f'The batch size is {batch_size}; it must be at least 1.')
+      raise UserError(f'The batch size is {batch_size}; it must be at least 1.', ['batch_size'])
     self.method, self._vocabulary, self._task = method, vocabulary, task
     self._batch_size, self._task_ids, self._placement = batch_size, task_ids, placement
     call: Callable[..., Any]

@@ -341,7 +341,9 @@ def _check_needs(name: str, metric: Metric, answers: Answers) -> None:
   if metric.needs == 'labels' and answers.labels is None:
     raise UserError(f'The metric {name!r} is for tasks with labels; this one has none.')
   if metric.needs == 'vocabulary' and answers.vocabulary is None:
-    raise UserError(f'The metric {name!r} reads the tokens of a vocabulary; none is given.')
+    raise UserError(
+      f'The metric {name!r} reads the tokens of a vocabulary; none is given.', ['vocabulary']
+    )
   if metric.needs == 'groups' and not answers.grouped:
     raise UserError(f"The metric {name!r} needs a field 'group' in every example.")
 

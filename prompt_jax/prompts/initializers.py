@@ -15,43 +15,17 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 
 Array = jax.Array
 Shape = tuple[int, ...]
-
-
-class Vocabulary(Protocol):
-  """What an initialiser asks of a vocabulary.
-
-  Attributes:
-    size: number of ids; further rows of the embedding table are padding.
-    extra_ids: number of sentinels, which are the last ids.
-    pad_id: padding.
-    eos_id: end of a sequence.
-    unk_id: what the vocabulary cannot write.
-  """
-
-  @property
-  def size(self) -> int: ...
-  @property
-  def extra_ids(self) -> int: ...
-  @property
-  def pad_id(self) -> int: ...
-  @property
-  def eos_id(self) -> int: ...
-  @property
-  def unk_id(self) -> int: ...
-
-  def encode(self, text: str) -> Sequence[int]:
-    """The ids of `text`, without an end of sequence."""
-    ...
 
 
 class Initializer(abc.ABC):

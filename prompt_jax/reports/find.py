@@ -45,7 +45,7 @@ def find(folders: Sequence[str]) -> Found:
   if not runs and not unread:
     raise UserError(
       f'No runs in {", ".join(folders)} or below. Looked for {CONFIG}, results.json and {RECORDS}, '
-      'which train, population, eval (with --output) and pretrain leave in their folders.'
+      'which train, population, eval (with an output folder) and pretrain leave in their folders.'
     )
   return Found(tuple(runs), tuple(references), tuple(unread))
 

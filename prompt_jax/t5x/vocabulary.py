@@ -1,7 +1,7 @@
 """What prompts and prompt files ask of a vocabulary, answered by one of seqio's."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import seqio
 import tensorflow as tf
@@ -10,7 +10,7 @@ from prompt_jax.data.vocabulary import ByteVocabulary
 
 
 class SeqioVocabulary:
-  """A seqio vocabulary for `prompts.initialise`.
+  """A seqio vocabulary as a `data.vocabulary.Vocabulary`.
 
   Args:
     vocabulary: of the model's input.
@@ -24,9 +24,22 @@ class SeqioVocabulary:
     self.eos_id: int = vocabulary.eos_id
     self.unk_id: int = vocabulary.unk_id
 
-  def encode(self, text: str) -> Sequence[int]:
+  @property
+  def sha256(self) -> str:
+    """The hash that tells vocabularies apart; empty for kinds that have none."""
+    return sha256(self._vocabulary) or ''
+
+  def encode(self, text: str) -> list[int]:
     """The ids of `text`, without an end of sequence."""
-    return self._vocabulary.encode(text)
+    return list(self._vocabulary.encode(text))
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """The text of `ids` up to the first end-of-sequence id."""
+    return self._vocabulary.decode([int(i) for i in ids])
+
+  def pieces(self, token_id: int) -> str:
+    """The text of one id."""
+    return self._vocabulary.decode([token_id])
 
 
 def sha256(vocabulary: seqio.Vocabulary) -> str | None:

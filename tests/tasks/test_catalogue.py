@@ -134,7 +134,7 @@ def test_without_files_one_line_says_how_to_get_them(tmp_path):
       assert '\n' not in str(error.value)
       assert found.get.split()[0] in str(error.value)
     if not found.tfds and not name.startswith(('glue', 'super_glue')):
-      with pytest.raises(UserError, match=r'--folder') as error:
+      with pytest.raises(UserError, match='folder') as error:
         find.find(full(name))
       assert '\n' not in str(error.value)
 

@@ -128,8 +128,9 @@ def test_find(tmp_path):
   assert find.find('docstrings_iid').labels
   assert find.find('taskless_glue_mrpc').metrics == ('f1', 'accuracy')
   assert find.find('super_glue_wsc').right is not None
-  with pytest.raises(UserError, match='--folder'):
+  with pytest.raises(UserError, match='folder') as error:
     find.find('trec')
+  assert error.value.parameters == ('folder',)
   with pytest.raises(UserError, match="'docstrings_iid'"):
     find.find('docstring_iid')
 

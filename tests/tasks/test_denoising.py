@@ -66,13 +66,13 @@ def test_it_is_the_same_each_time(folder):
 
 
 def test_faults(folder, tmp_path):
-  with pytest.raises(UserError, match=facts('--target_length', '14')):
+  with pytest.raises(UserError, match=facts('target_length', '14')):
     find.find('c4_span_corruption', folder).load('train', BYTES, Lengths(64, 10))
   with pytest.raises(UserError, match='chunk'):
     find.find('c4_prefix_lm', folder).load('train', BYTES, Lengths(4000, 400))
   with pytest.raises(UserError, match=facts('train.fr.txt', 'curl -L')):
     find.find('c4_prefix_lm.fr', folder)
-  with pytest.raises(UserError, match=facts('--folder', 'c4/')):
+  with pytest.raises(UserError, match=facts('folder', 'c4/')):
     find.find('c4_prefix_lm')
   (tmp_path / 'c4' / 'train.it.jsonl').write_text('{"text": "a"}\n{"txt": "b"}\n')
   with pytest.raises(UserError, match=facts('train.it.jsonl:2', 'text')):

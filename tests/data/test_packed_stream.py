@@ -246,7 +246,10 @@ def test_other_data_or_settings_cannot_be_resumed():
     ({'batch_size': 4, 'seed': -1}, facts('seed', '-1')),
     ({'batch_size': 4, 'look_ahead': -1}, facts('look_ahead', '-1')),
     ({'batch_size': 4, 'row_length': 20}, facts('24 positions', '0', '20')),
-    ({'batch_size': 4, 'row_length': 24, 'encoder': Slots(3)}, facts('27 positions', 'row_length to 27')),
+    (
+      {'batch_size': 4, 'row_length': 24, 'encoder': Slots(3)},
+      facts('27 positions', 'row_length to 27'),
+    ),
   ],
 )
 def test_bad_settings(settings, message):

@@ -9,7 +9,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.reports import columns, parts, text
 from prompt_jax.reports.columns import COLUMNS, Table
 from prompt_jax.reports.find import find
-from prompt_jax.reports.runs import Found
+from prompt_jax.reports.runs import FoundRuns
 from prompt_jax.reports.sections import sections
 from prompt_jax.reports.write import write
 
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
   names = args.columns or columns.usual(found.runs)
   asked = [args.sort.removeprefix('-')] if args.sort else []
   group_by = args.group_by or []
-  columns.check([*names, *asked, *group_by], found.runs)
+  columns.check_names([*names, *asked, *group_by], found.runs)
   found = dataclasses.replace(found, runs=tuple(columns.sorted_by(found.runs, args.sort)))
   table = columns.table(found.runs, names)
   grouped = None
@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> None:
     grouped = columns.with_sorted_rows(grouped, args.sort)
   _show(found, grouped or table, bool(args.columns), console)
   if args.output:
-    made, unread = sections(found, group_by)
-    found = dataclasses.replace(found, unread=(*found.unread, *unread))
+    made, unreadable = sections(found, group_by)
+    found = dataclasses.replace(found, unreadable=(*found.unreadable, *unreadable))
     files = write(args.output, found, table, grouped, made)
     console.print(
       '\n'.join(f'Written: {path}' for path in files), soft_wrap=True, highlight=False, markup=False
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
   _unread(found, console)
 
 
-def _show(found: Found, table: Table, chosen: bool, console: Console) -> None:
+def _show(found: FoundRuns, table: Table, chosen: bool, console: Console) -> None:
   """Prints runs, or groups of them, and the tables of several tasks."""
   if not found.runs:
     return
@@ -52,7 +52,9 @@ def _show(found: Found, table: Table, chosen: bool, console: Console) -> None:
   n = len(found.runs)
   heading = f'{n} run{"" if n == 1 else "s"}, scores in percent'
   scores = [n for n in rest.names if n not in COLUMNS]
-  left_out = text.draw(rest, heading, console, () if chosen else (*SPARED, *reversed(scores[1:])))
+  left_out = text.print_table(
+    rest, heading, console, () if chosen else (*SPARED, *reversed(scores[1:]))
+  )
   said = [text.sentence(list(shared.items()))]
   if left_out:
     said.append(
@@ -63,14 +65,14 @@ def _show(found: Found, table: Table, chosen: bool, console: Console) -> None:
   for line in filter(None, said):
     console.print(line, soft_wrap=True, highlight=False, markup=False)
   if not chosen:
-    for group in parts.together(found.runs):
+    for group in parts.group_by_tasks(found.runs):
       task = text.printable(f'{group[0].task}, {group[0].split}')
-      text.draw(parts.wide(group), task, console)
+      text.print_table(parts.score_table(group), task, console)
 
 
-def _unread(found: Found, console: Console) -> None:
+def _unread(found: FoundRuns, console: Console) -> None:
   """Names all that could not be read; an error if nothing could."""
-  lines = [text.printable(f'{u.path}: {u.why}') for u in found.unread]
+  lines = [text.printable(f'{u.path}: {u.why}') for u in found.unreadable]
   if not found.runs:
     raise UserError(f'None of the runs can be read. {"; ".join(lines)}')
   if lines:

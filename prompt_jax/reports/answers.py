@@ -1,5 +1,4 @@
-"""What runs answered, from their predictions: which labels are taken for which, and the mistakes
-of greatest confidence."""
+"""Predictions of runs: confusion matrices, and the mistakes with the highest confidence."""
 
 import dataclasses
 import json
@@ -8,10 +7,10 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from prompt_jax.reports.runs import Run, Unread
+from prompt_jax.reports.runs import Run, Unreadable
 
-MOST_LABELS = 20  # of a matrix that can be read
-OTHER = '(no label)'  # what a model wrote that is none of the labels
+MOST_LABELS = 20  # of a readable confusion matrix
+OTHER = '(no label)'  # a prediction that is none of the labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Answer:
     correct: whether they agree; None where the right one is not known.
     confidence: probability of the prediction, among the labels where these were ranked; None
       without scores.
-    labels: that were ranked; () of decoded text.
-    task: of several.
+    labels: that were ranked; () for decoded text.
+    task: which of several tasks.
   """
 
   input: str
@@ -43,8 +42,8 @@ class Confusion:
   """Counts of answers.
 
   Attributes:
-    tasks: whose, () of a run of one task.
-    labels: right answers, in order; the predictions have OTHER after them if it is needed.
+    tasks: whose answers; () for a run of one task.
+    labels: correct answers, in order; predictions have OTHER after them if needed.
     counts: [right answer][prediction].
   """
 
@@ -53,13 +52,13 @@ class Confusion:
   counts: tuple[tuple[int, ...], ...]
 
 
-def read(path: pathlib.Path, unread: list[Unread]) -> list[Answer]:
-  """The answers of a file; lines that are none are counted in `unread`."""
+def read(path: pathlib.Path, unreadable: list[Unreadable]) -> list[Answer]:
+  """The answers in a file; lines that cannot be read are counted in `unreadable`."""
   answers, bad = [], 0
   try:
     lines = path.read_text('utf-8').split('\n')
   except (OSError, UnicodeDecodeError) as e:
-    unread.append(Unread(path, str(e)))
+    unreadable.append(Unreadable(path, str(e)))
     return []
   for line in filter(None, lines):
     try:
@@ -67,7 +66,7 @@ def read(path: pathlib.Path, unread: list[Unread]) -> list[Answer]:
     except (ValueError, KeyError, TypeError, AttributeError):
       bad += 1
   if bad:
-    unread.append(Unread(path, f'{bad} of {bad + len(answers)} lines are no predictions'))
+    unreadable.append(Unreadable(path, f'{bad} of {bad + len(answers)} lines are not predictions'))
   return answers
 
 
@@ -87,7 +86,7 @@ def _answer(row: Any) -> Answer:
 
 
 def _confidence(row: Mapping[str, Any], scores: Mapping[str, float], name: str) -> float | None:
-  """What the file says, else the probability by the scores, which are log-probabilities."""
+  """The confidence in the file, else the probability computed from the log-probabilities."""
   said = row.get('confidence')
   if isinstance(said, int | float):
     return float(said)
@@ -100,7 +99,7 @@ def _confidence(row: Mapping[str, Any], scores: Mapping[str, float], name: str) 
 
 
 def confusions(run: Run, answers: Sequence[Answer]) -> list[Confusion]:
-  """A matrix for each set of labels in a run, with at most MOST_LABELS; none of free text."""
+  """A matrix for each set of at most MOST_LABELS labels in a run; none for free text."""
   groups: dict[tuple[str, ...], list[Answer]] = {}
   for answer in answers:
     labels = answer.labels or (run.labels or ())
@@ -123,7 +122,7 @@ def _confusion(labels: tuple[str, ...], answers: Sequence[Answer]) -> Confusion:
 
 
 def worst(answers: Iterable[Answer], count: int) -> list[Answer]:
-  """The wrong answers of greatest confidence; one that several seeds gave stands once."""
+  """The wrong answers with the highest confidence; one that several seeds gave appears once."""
   wrong = [a for a in answers if a.correct is False and a.confidence is not None]
   wrong.sort(key=lambda a: -(a.confidence or 0.0))
   once = {(a.task, a.input, a.prediction): a for a in reversed(wrong)}

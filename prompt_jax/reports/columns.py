@@ -1,4 +1,4 @@
-"""The columns of a report: a value of each run by name, and runs in order or put together."""
+"""The columns of a report: a value of each run by name; sorting and grouping of runs."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ def _steps(run: Run) -> Value:
   return run.wanted if run.status == FINISHED else f'{run.steps:,} of {run.wanted:,}'
 
 
-# Columns that are no scores, in their order.
+# Columns that are not scores, in order.
 COLUMNS: dict[str, Callable[[Run], Value]] = {
   'folder': lambda run: run.name,
   'verb': lambda run: run.verb,
@@ -40,17 +40,17 @@ COLUMNS: dict[str, Callable[[Run], Value]] = {
   'status': lambda run: run.status,
   'note': lambda run: run.note or None,
 }
-SCORES_BEFORE = 'validation'  # where the scores stand among them
+SCORES_BEFORE = 'validation'  # the scores come before this column
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """What is shown.
+  """A table of a report.
 
   Attributes:
     names: of columns.
-    rows: a value by name.
-    by: the columns that runs were put together by, which always stay.
+    rows: column name -> value.
+    by: the columns that runs were grouped by, which are always shown.
   """
 
   names: tuple[str, ...]
@@ -69,7 +69,7 @@ def score_names(runs: Sequence[Run]) -> list[str]:
 
 
 def usual(runs: Sequence[Run]) -> list[str]:
-  """The columns that are shown unless others are asked for; scores of single tasks are not."""
+  """The default columns; scores of single tasks of a mixture are not among them."""
   scores = [name for name in score_names(runs) if not of_one_task(name)]
   names: list[str] = []
   for name in COLUMNS:
@@ -77,7 +77,7 @@ def usual(runs: Sequence[Run]) -> list[str]:
   return names
 
 
-def check(names: Sequence[str], runs: Sequence[Run]) -> None:
+def check_names(names: Sequence[str], runs: Sequence[Run]) -> None:
   """Refuses a name that is neither a column, nor a score, nor in any run's configuration.
 
   Raises:
@@ -92,7 +92,7 @@ def check(names: Sequence[str], runs: Sequence[Run]) -> None:
 
 
 def value(run: Run, name: str) -> Value:
-  """What a run has in a column: one of COLUMNS, a score, or a setting."""
+  """The value of a run in a column: one of COLUMNS, a score, or a setting."""
   if name in COLUMNS:
     return COLUMNS[name](run)
   if name in run.metrics:
@@ -108,8 +108,8 @@ def sorted_by(runs: Sequence[Run], name: str | None) -> list[Run]:
 
   Args:
     runs: in any order.
-    name: a column; with "-" before it the greatest first. None: by task, then by folder. Runs that
-      have no value come last.
+    name: a column, descending with "-" before it; None: by task, then by folder. Runs without a
+      value come last.
   """
   if name is None:
     return sorted(runs, key=lambda run: (run.task, run.name))
@@ -131,7 +131,7 @@ def _in_order(things: Sequence[T], of: Callable[[T], Value], down: bool) -> list
 
 
 def order(found: Value) -> tuple[int, float, str]:
-  """Numbers by size, then texts by alphabet."""
+  """The sort key: numbers by size, then texts alphabetically."""
   if isinstance(found, MeanStd):
     found = found.mean
   if isinstance(found, int | float):
@@ -179,7 +179,7 @@ def _shared(values: Sequence[Value]) -> Value:
 
 
 def parted(table: Table) -> tuple[dict[str, Value], Table]:
-  """What all rows share, and a table of what is left: the first column and scores stay in it.
+  """The values that all rows share, and a table of the other columns, with the first and scores.
 
   Columns that are empty in all rows are in neither.
   """

@@ -1,4 +1,4 @@
-"""Where runs are: folders that a verb of ours has written into, found at any depth."""
+"""Finds runs: folders that a prompt-jax command has written into, at any depth."""
 
 import os
 import pathlib
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from prompt_jax.errors import UserError
 from prompt_jax.reports import read
 from prompt_jax.reports.results import UnreadableError
-from prompt_jax.reports.runs import Found, Reference, Run, Unread
+from prompt_jax.reports.runs import FoundRuns, Reference, Run, Unreadable
 
 CONFIG = 'operative_config.gin'
 RECORDS = 'metrics.jsonl'
-# Of what a run leaves, these hold no runs.
+# Folders of a run that hold no runs.
 SKIPPED = ('state', 'tensorboard', 'task_prompts')
 
 
-def find(folders: Sequence[str]) -> Found:
+def find(folders: Sequence[str]) -> FoundRuns:
   """The runs in some folders and below.
 
   Args:
@@ -25,10 +25,10 @@ def find(folders: Sequence[str]) -> Found:
     UserError: a folder does not exist, or none holds a run.
   """
   roots = [_root(name) for name in folders]
-  unread: list[Unread] = []
+  unreadable: list[Unreadable] = []
   places: dict[pathlib.Path, pathlib.Path] = {}  # real path -> as it was reached
   for root in roots:
-    for place in _places(root, unread):
+    for place in _places(root, unreadable):
       places.setdefault(place.resolve(), place)
   runs: list[Run] = []
   references: dict[Reference, None] = {}
@@ -37,17 +37,17 @@ def find(folders: Sequence[str]) -> Found:
       found = read.folder(place, _name(place, roots))
     except (OSError, UnreadableError) as e:
       reason = (e.strerror or str(e)) if isinstance(e, OSError) else str(e)
-      unread.append(Unread(place, reason))
+      unreadable.append(Unreadable(place, reason))
       continue
     runs += found.runs
     references |= dict.fromkeys(found.references)
-    unread += found.unread
-  if not runs and not unread:
+    unreadable += found.unreadable
+  if not runs and not unreadable:
     raise UserError(
       f'No runs in {", ".join(folders)} or below. Looked for {CONFIG}, results.json and {RECORDS}, '
       'which train, population, eval (with an output folder) and pretrain leave in their folders.'
     )
-  return Found(tuple(runs), tuple(references), tuple(unread))
+  return FoundRuns(tuple(runs), tuple(references), tuple(unreadable))
 
 
 def _root(name: str) -> pathlib.Path:
@@ -62,12 +62,12 @@ def _root(name: str) -> pathlib.Path:
   raise UserError(f'No folder {name!r}.{has}')
 
 
-def _places(root: pathlib.Path, unread: list[Unread]) -> list[pathlib.Path]:
+def _places(root: pathlib.Path, unreadable: list[Unreadable]) -> list[pathlib.Path]:
   """The folders of runs, in order; those of one run's seeds or stages belong to it."""
   places: list[pathlib.Path] = []
 
   def failed(e: OSError) -> None:
-    unread.append(Unread(pathlib.Path(e.filename), e.strerror or str(e)))
+    unreadable.append(Unreadable(pathlib.Path(e.filename), e.strerror or str(e)))
 
   for name, below, files in os.walk(root, onerror=failed):
     below[:] = sorted(d for d in below if d not in SKIPPED and not d.startswith('.'))
@@ -85,7 +85,7 @@ def _part_of(folder: pathlib.Path, places: Sequence[pathlib.Path]) -> bool:
 
 
 def _name(place: pathlib.Path, roots: Sequence[pathlib.Path]) -> str:
-  """How a folder is called: below the folder asked for, or with it where there are several."""
+  """The name of a folder: relative to the one requested, or with it where there are several."""
   root = next(r for r in roots if place.is_relative_to(r))
   below = place.relative_to(root).as_posix()
   short = root.resolve().name

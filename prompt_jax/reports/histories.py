@@ -1,4 +1,4 @@
-"""The training of one seed, from its folder: records, and what its prompt file says."""
+"""The training history of one seed, from its folder: records and prompt file metadata."""
 
 import os
 import pathlib
@@ -9,73 +9,77 @@ from typing import Any
 from prompt_jax.checkpoints.prompt_file import load_facts
 from prompt_jax.configuration import gin_text
 from prompt_jax.errors import UserError
-from prompt_jax.reports.runs import Course, Unread
+from prompt_jax.reports.runs import History, Unreadable
 from prompt_jax.training.records import read_records
 
 RECORDS = 'metrics.jsonl'
-# The first that is there is read: the best prompt, else what there is while a run goes on.
+# The first that exists is read: the best prompt, else what there is while a run continues.
 FILES = ('prompt', 'weights', 'last', 'initial')
 SEED = re.compile(r'(?:^|-)seed_(\d+)$')
 # Values of an evaluation's record that are no scores.
 ABOUT = ('step', 'kind', 'seconds')
 
 
-def course(
-  folder: pathlib.Path, seed: int, unread: list[Unread], ended: str | None = None
-) -> Course:
-  """What there is of one seed; files that cannot be read are added to `unread`."""
+def read_history(
+  folder: pathlib.Path, seed: int, unreadable: list[Unreadable], ended: str | None = None
+) -> History:
+  """The history of one seed; files that cannot be read are added to `unreadable`."""
   records = read_records(folder / RECORDS)
-  _count_damaged(folder / RECORDS, len(records), unread)
+  _count_damaged(folder / RECORDS, len(records), unreadable)
   for stem in FILES:
     path = folder / f'{stem}.safetensors'
-    if os.path.isfile(path) and (facts := of_file(path, unread)):
-      return Course(seed, folder, records, facts[0], facts[1], ended)
-  return Course(seed, folder, records, ended=ended)
+    if os.path.isfile(path) and (facts := of_file(path, unreadable)):
+      return History(seed, folder, records, facts[0], facts[1], ended)
+  return History(seed, folder, records, ended=ended)
 
 
-def of_file(path: pathlib.Path, unread: list[Unread]) -> tuple[dict[str, Any], int | None] | None:
-  """Metadata of a prompt file and how many numbers train; None, and told, if it is damaged."""
+def of_file(
+  path: pathlib.Path, unreadable: list[Unreadable]
+) -> tuple[dict[str, Any], int | None] | None:
+  """Metadata of a prompt file and its trained parameters; None if damaged, which is recorded."""
   try:
     kind, facts, numbers = load_facts(path)
   except UserError as e:
-    unread.append(Unread(path, str(e)))
+    unreadable.append(Unreadable(path, str(e)))
     return None
   return facts, _trained(kind, facts, numbers)
 
 
-def _count_damaged(path: pathlib.Path, good: int, unread: list[Unread]) -> None:
-  """Tells of lines that are no records, but for the last, which may be half written."""
+def _count_damaged(path: pathlib.Path, good: int, unreadable: list[Unreadable]) -> None:
+  """Records lines that cannot be read, except the last, which may be half written."""
   if not path.is_file():
     return
   lines = [s for s in path.read_text('utf-8', errors='replace').splitlines() if s.strip()]
   bad = len(lines) - good
   if bad > 1:
-    unread.append(Unread(path, f'{bad} of {len(lines)} lines are no records and are left out'))
+    unreadable.append(
+      Unreadable(path, f'{bad} of {len(lines)} lines are not records and are skipped')
+    )
 
 
 def _trained(kind: str, facts: Mapping[str, Any], numbers: int) -> int | None:
-  """How many numbers train, where that is what the file holds; another pattern trains a part."""
+  """The number of trained parameters, if the file holds just these; None for other patterns."""
   patterns = facts.get('patterns')
   whole = patterns == ['prompt/.*'] if kind == 'prompt' else patterns in (None, ['.*'])
   return numbers if whole else None
 
 
-def settings_of(folder_settings: Mapping[str, str], courses: Iterable[Course]) -> dict[str, str]:
-  """The configuration of a folder, and where a prompt has one of its own, that."""
-  for c in courses:
+def settings_of(folder_settings: Mapping[str, str], histories: Iterable[History]) -> dict[str, str]:
+  """The configuration of a folder, overridden by that of its prompt file."""
+  for c in histories:
     if isinstance(c.facts.get('gin'), str):
       return {**folder_settings, **gin_text.settings(c.facts['gin'])}
   return dict(folder_settings)
 
 
 def selected(
-  courses: Sequence[Course], settings: Mapping[str, str]
+  histories: Sequence[History], settings: Mapping[str, str]
 ) -> tuple[str | None, tuple[float, ...]]:
-  """The validation score that selects, and its best value for each seed that has one."""
+  """The validation score to select prompts by, and its best value for each seed that has one."""
   good = min if gin_text.value(settings, 'settings.Settings.mode') == 'min' else max
   metric = gin_text.value(settings, 'METRIC')
   best = []
-  for c in courses:
+  for c in histories:
     evaluated = c.of('eval')
     if metric is None and evaluated:
       metric = next((name for name in evaluated[0] if name not in ABOUT), None)
@@ -85,14 +89,14 @@ def selected(
   return metric if best else None, tuple(best)
 
 
-def seconds(courses: Sequence[Course]) -> float | None:
-  """Time of training and of evaluation, of all seeds together; None where it is not recorded.
+def seconds(histories: Sequence[History]) -> float | None:
+  """Seconds of training and evaluation, summed over seeds; None where they are not recorded.
 
-  The rate of each record is of steps that were compiled before, and counts for all its steps: the
-  time that compiling takes is left out. Prompts that train together share it by their examples.
+  The examples per second of a record are those of compiled steps, and are used for all its steps,
+  so that compilation time is left out. Prompts that train jointly share time by their examples.
   """
   total = 0.0
-  for c in courses:
+  for c in histories:
     last = 0
     for r in c.of('train'):
       if 'examples' not in r:
@@ -105,10 +109,10 @@ def seconds(courses: Sequence[Course]) -> float | None:
 
 
 def method_of(facts: Mapping[str, Any], settings: Mapping[str, str]) -> str | None:
-  """The method by the metadata of a prompt file, else by the configuration.
+  """The method according to the metadata of a prompt file, else to the configuration.
 
-  "InputPrompt", "InputPrompt, decoder" where it stands before both inputs, "InputPrompt, LowRank"
-  where its rows are not plain numbers; "model tuning" without a prompt.
+  "InputPrompt", "InputPrompt, decoder" where it precedes both inputs, "InputPrompt, LowRank" where
+  its table is not plain; "model tuning" without a prompt.
   """
   prompt = gin_text.value(settings, 'PROMPT')  # '@input_prompt.InputPrompt()'
   patterns = facts.get('patterns') or gin_text.value(settings, 'TRAINABLE') or ()

@@ -11,7 +11,7 @@ from prompt_jax.reports import columns, text
 from prompt_jax.reports.answers import Answer
 from prompt_jax.reports.columns import Table, Value
 from prompt_jax.reports.plots import Picture
-from prompt_jax.reports.runs import UNFINISHED, Found, Unread
+from prompt_jax.reports.runs import UNFINISHED, FoundRuns, Unreadable
 from prompt_jax.reports.sections import Answers, Section, references
 from prompt_jax.training.seeds import MeanStd
 
@@ -21,7 +21,7 @@ LONGEST = 300  # letters of an input that are shown
 WIDE = ('folder', 'note')  # columns whose texts may be broken
 
 
-def page(found: Found, table: Table, grouped: Table | None, sections: Sequence[Section]) -> str:
+def page(found: FoundRuns, table: Table, grouped: Table | None, sections: Sequence[Section]) -> str:
   """The whole page.
 
   Args:
@@ -32,7 +32,7 @@ def page(found: Found, table: Table, grouped: Table | None, sections: Sequence[S
   """
   shared, rest = columns.parted(table)
   body = ['<h2 id="runs">Runs</h2>', _said(text.sentence(list(shared.items()))), _table(rest)]
-  body += unread(found.unread)
+  body += unreadable(found.unreadable)
   if grouped:
     common, rest = columns.parted(grouped)
     body += [
@@ -41,7 +41,7 @@ def page(found: Found, table: Table, grouped: Table | None, sections: Sequence[S
     ]
     body.append(_table(rest))
   if found.references:
-    body += ['<h2 id="untuned">What needs no tuning</h2>', _table(references(found))]
+    body += ['<h2 id="untuned">Baselines without tuning</h2>', _table(references(found))]
   for i, section in enumerate(sections):
     body += _section(section, i)
   template = string.Template(TEMPLATE.read_text('utf-8'))
@@ -49,26 +49,26 @@ def page(found: Found, table: Table, grouped: Table | None, sections: Sequence[S
   return template.substitute(title=TITLE, intro=intro, body='\n'.join(filter(None, body)))
 
 
-def _intro(found: Found, grouped: bool, sections: Sequence[Section]) -> str:
+def _intro(found: FoundRuns, grouped: bool, sections: Sequence[Section]) -> str:
   links = [('runs', 'Runs')]
   links += [('groups', 'Groups')] if grouped else []
-  links += [('untuned', 'What needs no tuning')] if found.references else []
+  links += [('untuned', 'Baselines without tuning')] if found.references else []
   links += [(f'task-{i}', section.task) for i, section in enumerate(sections)]
   items = ''.join(f'<li><a href="#{to}">{_text(name)}</a></li>' for to, name in links)
   return f'{_said(counted(found))}\n<nav aria-label="Contents"><ul>{items}</ul></nav>'
 
 
-def counted(found: Found) -> str:
-  """How many runs there are, how many of them unfinished, and how much cannot be read."""
+def counted(found: FoundRuns) -> str:
+  """The numbers of runs, unfinished runs, and unreadable folders and files."""
   n = len(found.runs)
   words = [f'{n} run{"" if n == 1 else "s"}']
   going = sum(run.status == UNFINISHED for run in found.runs)
   words += [f'{going} unfinished'] if going else []
-  words += [f'{len(found.unread)} unreadable'] if found.unread else []
+  words += [f'{len(found.unreadable)} unreadable'] if found.unreadable else []
   return f'{", ".join(words)}. Scores are in percent, mean ± standard deviation over the seeds.'
 
 
-def unread(found: Sequence[Unread]) -> list[str]:
+def unreadable(found: Sequence[Unreadable]) -> list[str]:
   """What cannot be read, as a list; [] if there is nothing."""
   if not found:
     return []
@@ -92,7 +92,7 @@ def _answers(answers: Answers) -> str:
   ]
   parts.append(_pictures(answers.pictures))
   if answers.mistakes:
-    parts += ['<p>Wrong with the greatest confidence:</p>', _mistakes(answers.mistakes)]
+    parts += ['<p>Mistakes with the highest confidence:</p>', _mistakes(answers.mistakes)]
   return f'<details>{"".join(parts)}</details>'
 
 

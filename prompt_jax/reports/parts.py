@@ -1,4 +1,4 @@
-"""Runs of several tasks: the score of each, and what is lost in transfer between languages."""
+"""Runs of several tasks: the score of each, and the gap of transfer between languages."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ class Part:
 
   Attributes:
     name: of the task.
-    metric: its score that counts.
+    metric: name of its main score.
     score: over the seeds.
-    gap: how much more the task has that was trained on, over the seeds; None of that task, and
-      where all were trained on.
+    gap: the score of the task that was trained on minus this one, over the seeds; None for that
+      task itself, and where all were trained on.
   """
 
   name: str
@@ -30,7 +30,7 @@ class Part:
 
 
 def parts(run: Run) -> list[Part]:
-  """The tasks of a run by their first scores; none of a run of one task."""
+  """The tasks of a run with their first scores; none for a run of one task."""
   first: dict[str, str] = {}  # task -> its score's name
   for name in run.metrics:
     if of_one_task(name):
@@ -47,7 +47,7 @@ def parts(run: Run) -> list[Part]:
 
 
 def titles(tasks: Sequence[str], source: str | None) -> list[str]:
-  """The tasks by what tells them apart, where all are of one data set: language or domain."""
+  """Short names of tasks: of one data set, only the language or domain."""
   short = [task.partition('.')[2] if kind(tasks) != 'task' else task for task in tasks]
   return [f'{name} (trained on)' if t == source else name
           for name, t in zip(short, tasks, strict=True)]  # fmt: skip
@@ -59,8 +59,8 @@ def kind(tasks: Sequence[str]) -> str:
   return 'language or domain' if one_set and all('.' in name for name in tasks) else 'task'
 
 
-def together(runs: Sequence[Run]) -> list[list[Run]]:
-  """The runs of several tasks, those of the same ones side by side."""
+def group_by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
+  """The runs of several tasks, grouped by tasks and split."""
   groups: dict[tuple[str, str | None], list[Run]] = {}
   for run in runs:
     if parts(run):
@@ -68,11 +68,11 @@ def together(runs: Sequence[Run]) -> list[list[Run]]:
   return list(groups.values())
 
 
-def wide(runs: Sequence[Run]) -> Table:
+def score_table(runs: Sequence[Run]) -> Table:
   """One row a task, and for each run its score and, of tasks not trained on, the gap.
 
   Args:
-    runs: of the same tasks, one of `together`.
+    runs: of the same tasks, one of `group_by_tasks`.
   """
   each = [{part.name: part for part in parts(run)} for run in runs]
   tasks = list(dict.fromkeys(name for found in each for name in found))
@@ -102,7 +102,7 @@ def others(run: Run) -> MeanStd:
   return mean_std([sum(s[n] for n in names) / len(names) for s in run.scores])
 
 
-def long(runs: Sequence[Run]) -> Table:
+def long_table(runs: Sequence[Run]) -> Table:
   """One row for each run and task, for other programs."""
   rows: list[dict[str, Value]] = [
     {'folder': run.name, 'task': run.task, 'split': run.split, 'part': part.name,

@@ -39,7 +39,7 @@ class Picture:
 
 def curves(runs: Sequence[Run], task: str) -> list[Picture]:
   """Training loss, and each validation score, over the steps; ten runs in a picture."""
-  runs = [run for run in runs if any(c.records for c in run.courses)]
+  runs = [run for run in runs if any(c.records for c in run.histories)]
   pictures = []
   for first in range(0, len(runs), AT_ONCE):
     some = runs[first : first + AT_ONCE]
@@ -61,18 +61,18 @@ def _curve(runs: Sequence[Run], kind: str, name: str, what: str, task: str) -> P
   axes.xaxis.set_major_locator(MaxNLocator(integer=True))
   _legend(figure, axes)
   title = f'{what[0].upper()}{what[1:]} over the steps, {task}'
-  alt = f'{title}: ' + '; '.join(f'{run.name} {_course(run)}' for run in runs)
+  alt = f'{title}: ' + '; '.join(f'{run.name} {_history_words(run)}' for run in runs)
   return Picture(_stem(what, task), title, alt, _png(figure))
 
 
-def _course(run: Run) -> str:
+def _history_words(run: Run) -> str:
   best = f', best {run.metric} {text.shown("", mean_std(run.best))}' if run.best else ''
   return f'{run.steps} steps{best}'
 
 
 def _lines(axes: Any, run: Run, kind: str, name: str, colour: str) -> None:
   """A thin line a seed, and over several a thick one of their mean where all have a value."""
-  seeds = [{r['step']: r[name] for r in c.of(kind) if name in r} for c in run.courses]
+  seeds = [{r['step']: r[name] for r in c.of(kind) if name in r} for c in run.histories]
   seeds = [found for found in seeds if found]
   if not seeds:
     return

@@ -12,9 +12,9 @@ from prompt_jax.reports.histories import (
   ABOUT,
   RECORDS,
   SEED,
-  course,
   method_of,
   of_file,
+  read_history,
   seconds,
   selected,
   settings_of,
@@ -24,18 +24,18 @@ from prompt_jax.reports.runs import (
   FINISHED,
   UNFINISHED,
   UNMEASURED,
-  Course,
-  Found,
+  FoundRuns,
+  History,
   Reference,
   Run,
   Scores,
-  Unread,
+  Unreadable,
 )
 
 CONFIG = 'operative_config.gin'
 PREDICTIONS = 'predictions.jsonl'
-# What several prompts said together in an evaluation.
-TOGETHER = {'majority vote': 'vote.jsonl', 'mean probability': 'average.jsonl'}
+# Files of predictions that several prompts made together in an evaluation.
+ENSEMBLES = {'majority vote': 'vote.jsonl', 'mean probability': 'average.jsonl'}
 STAGES = 'runs'  # the folder of pretrain that holds its stages
 # Of pretrain: the macros of each stage.
 PRETRAINING = {
@@ -44,49 +44,49 @@ PRETRAINING = {
 }
 
 
-class Written(NamedTuple):
-  """What stands in a folder.
+class RunFolder(NamedTuple):
+  """The contents of a folder.
 
   Attributes:
     place: the folder.
-    name: how it is called.
-    settings: of its operative configuration.
+    name: shown in reports.
+    settings: the operative configuration.
     results: by the names of their files.
-    unread: where to add what cannot be read.
+    unreadable: where to add what cannot be read.
   """
 
   place: pathlib.Path
   name: str
   settings: Mapping[str, str]
   results: Mapping[str, Results]
-  unread: list[Unread]
+  unreadable: list[Unreadable]
 
 
 # Metadata of a prompt file, and how many numbers train.
 Measured = tuple[Mapping[str, Any], int | None]
 
 
-def folder(place: pathlib.Path, name: str) -> Found:
+def folder(place: pathlib.Path, name: str) -> FoundRuns:
   """The runs of one folder.
 
   Args:
     place: the folder.
-    name: how it is called.
+    name: shown in reports.
 
   Raises:
     UnreadableError: its configuration or results are damaged.
     OSError: they cannot be opened.
   """
-  unread: list[Unread] = []
+  unreadable: list[Unreadable] = []
   settings = _settings(place)
   verb = _verb(place, settings)
   read: Callable[..., list[Run]] = {
     'train': _train, 'population': _population, 'eval': _eval, 'pretrain': _pretrain,
   }[verb]  # fmt: skip
   found = {path.name: results.read(path) for path in sorted(place.glob('results*.json'))}
-  runs = read(Written(place, name, settings, found, unread))
+  runs = read(RunFolder(place, name, settings, found, unreadable))
   model = runs[0].model if runs else None
-  return Found(tuple(runs), tuple(_references(found.values(), model)), tuple(unread))
+  return FoundRuns(tuple(runs), tuple(_references(found.values(), model)), tuple(unreadable))
 
 
 def _settings(place: pathlib.Path) -> dict[str, str]:
@@ -100,7 +100,7 @@ def _settings(place: pathlib.Path) -> dict[str, str]:
 
 
 def _verb(place: pathlib.Path, settings: Mapping[str, str]) -> str:
-  """Which verb wrote a folder; its configuration says, else the files tell."""
+  """Which verb wrote a folder: by its configuration, else by its files."""
   for verb in ('population', 'pretrain', 'eval', 'train'):
     entry = f'{verb}.{"evaluate" if verb == "eval" else verb}.'
     if any(name.startswith(entry) for name in settings):
@@ -122,33 +122,33 @@ def _references(found: Iterable[Results], model: str | None) -> list[Reference]:
   ]
 
 
-def _train(written: Written) -> list[Run]:
+def _train(run_folder: RunFolder) -> list[Run]:
   """One run, with its seeds."""
-  place, name, settings, found, unread = written
+  place, name, settings, found, unreadable = run_folder
   seeds = _seeds(settings)
   if os.path.isfile(place / RECORDS) or not (seeds or any(place.glob('seed_*'))):
     seed = _whole(settings, 'SEED') or 0
-    seeds, begun = (seed,), [course(place, seed, unread)]
+    seeds, begun = (seed,), [read_history(place, seed, unreadable)]
   else:
     there = {int(m[1]): p for p in place.iterdir() if (m := SEED.search(p.name))}
     seeds = seeds or tuple(sorted(there))
-    begun = [course(there[s], s, unread) for s in seeds if s in there]
+    begun = [read_history(there[s], s, unreadable) for s in seeds if s in there]
   own = found.get('results.json')
   run = _trained(place, name, 'train', settings_of(settings, begun), begun, seeds, own)
   tuned = next(iter(own.tuned.values()), None) if own else None
   if tuned and tuned.trained is not None:
     run = dataclasses.replace(run, trained=tuned.trained)
-  return [_judged(run, tuned.scores if tuned else ())]
+  return [_with_scores(run, tuned.scores if tuned else ())]
 
 
-def _judged(run: Run, scores: Sequence[Scores]) -> Run:
-  """The run with its scores if all seeds have done their steps, and with its status.
+def _with_scores(run: Run, scores: Sequence[Scores]) -> Run:
+  """The run with its status, and with its scores if all seeds have done their steps.
 
-  Scores of a run that goes on for more steps are those of an earlier end, and left out.
+  Scores of a run that continues for more steps are from an earlier end, and left out.
   """
   patient = bool(scores) and gin_text.value(run.settings, 'PATIENCE') is not None
-  done = len(run.courses) == len(run.seeds) and all(
-    c.ended or run.wanted is None or c.step >= run.wanted or patient for c in run.courses
+  done = len(run.histories) == len(run.seeds) and all(
+    c.ended or run.wanted is None or c.step >= run.wanted or patient for c in run.histories
   )
   status = UNFINISHED if not done else FINISHED if scores else UNMEASURED
   return dataclasses.replace(
@@ -157,10 +157,10 @@ def _judged(run: Run, scores: Sequence[Scores]) -> Run:
 
 
 def _note(run: Run, done: bool) -> str:
-  """Who ended early, and of several seeds that are not done, where each stands."""
-  said = {c.seed: f'{c.ended} at step {c.step}' for c in run.courses if c.ended}
+  """Seeds that ended early and, where several are not done, the step of each."""
+  said = {c.seed: f'{c.ended} at step {c.step}' for c in run.histories if c.ended}
   if not done and len(run.seeds) > 1:
-    at = {c.seed: f'at step {c.step}' for c in run.courses}
+    at = {c.seed: f'at step {c.step}' for c in run.histories}
     said = {seed: at.get(seed, 'not begun') for seed in run.seeds} | said
   return ', '.join(f'seed {seed} {words}' for seed, words in said.items())
 
@@ -170,11 +170,11 @@ def _trained(
   name: str,
   verb: str,
   settings: Mapping[str, str],
-  begun: Sequence[Course],
+  begun: Sequence[History],
   seeds: Sequence[int],
   own: Results | None,
 ) -> Run:
-  """What is known of any run that trains prompts or weights, finished or not."""
+  """A run that trains prompts or weights, finished or not."""
   facts = next((c.facts for c in begun if c.facts), {})
   rows = facts.get('length') or gin_text.value(settings, 'PROMPT_LENGTH')
   metric, best = selected(begun, settings)
@@ -198,7 +198,7 @@ def _trained(
     best=best,
     seconds=seconds(begun),
     settings=settings,
-    courses=tuple(begun),
+    histories=tuple(begun),
     predictions=tuple(p for p in predictions if os.path.isfile(p)),
     labels=tuple(labels) if labels else None,
   )
@@ -224,7 +224,7 @@ def _number(settings: Mapping[str, str], name: str) -> float | None:
 
 
 def _task(settings: Mapping[str, str]) -> str:
-  """The task by the configuration, before any file names it."""
+  """The task according to the configuration, before any file names it."""
   task = gin_text.value(settings, 'TASK')
   if task:
     return task if isinstance(task, str) else '+'.join(task)
@@ -236,9 +236,9 @@ def _last_part(path: Any) -> str | None:
   return pathlib.PurePath(path).name if isinstance(path, str) else None
 
 
-def _population(written: Written) -> list[Run]:
-  """A run for each setting, with its seeds, and the vote of all."""
-  place, name, settings, found, unread = written
+def _population(run_folder: RunFolder) -> list[Run]:
+  """A run for each configuration, with its seeds, and the vote of all."""
+  place, name, settings, found, unreadable = run_folder
   said = {p['name']: (own, p) for own in found.values() for p in own.prompts}
   below = [p.name for p in sorted(place.iterdir()) if SEED.search(p.name) and p.is_dir()]
   members = list(dict.fromkeys([*said, *below]))
@@ -251,7 +251,7 @@ def _population(written: Written) -> list[Run]:
     own = said[names[0]][0] if names[0] in said else None
     ends = {m: said[m][1]['why'] for m in names if m in said}
     begun = [
-      course(place / m, int(SEED.search(m)[1]), unread, ends.get(m))  # type: ignore[index]
+      read_history(place / m, int(SEED.search(m)[1]), unreadable, ends.get(m))  # type: ignore[index]
       for m in names
     ]
     of_cell = settings_of(settings, begun)
@@ -259,7 +259,7 @@ def _population(written: Written) -> list[Run]:
     seeds = wanted or tuple(c.seed for c in begun)
     run = _trained(place, title, 'population', of_cell, begun, seeds, own)
     each = [said[m][1]['scores'] for m in names if m in said]
-    runs.append(_judged(run, [scores for scores in each if scores]))
+    runs.append(_with_scores(run, [scores for scores in each if scores]))
   return runs + [_vote(runs[0], place, name, own, s) for own in found.values() for s in own.tuned
                  if s.startswith(VOTE)]  # fmt: skip
 
@@ -278,9 +278,9 @@ def _vote(member: Run, place: pathlib.Path, name: str, own: Results, system: str
   )
 
 
-def _eval(written: Written) -> list[Run]:
-  """A run for each system that was measured: prompts, what they say together, or the bare model."""
-  place, name, settings, found, unread = written
+def _eval(run_folder: RunFolder) -> list[Run]:
+  """A run for each system that was evaluated: prompts, their ensembles, or the bare model."""
+  place, name, settings, found, unreadable = run_folder
   given = gin_text.value(settings, 'PROMPT_FILE')
   files = (given,) if isinstance(given, str) else tuple(given or ())
   run = Run(
@@ -295,7 +295,7 @@ def _eval(written: Written) -> list[Run]:
   runs = []
   for own in found.values():
     measured = files if own.files is None else own.files
-    facts = [_prompt(pathlib.Path(file), unread) for file in measured]
+    facts = [_prompt(pathlib.Path(file), unreadable) for file in measured]
     for number, (system, each) in enumerate(own.systems.items()):
       if number >= len(facts) > 0 and _summary(system):
         continue
@@ -312,24 +312,24 @@ def _eval(written: Written) -> list[Run]:
 
 
 def _summary(system: str) -> bool:
-  """Whether a line of an evaluation of several prompts says again what their own lines say."""
+  """Whether a system of an evaluation of several prompts only summarises the others."""
   return system == 'mean' or system.startswith('best: ')
 
 
-def _prompt(path: pathlib.Path, unread: list[Unread]) -> Measured:
-  """What a file says that was measured, if it is still there, and how many numbers trained."""
+def _prompt(path: pathlib.Path, unreadable: list[Unreadable]) -> Measured:
+  """Metadata and trained parameters of a prompt file that was evaluated, if it still exists."""
   if os.path.isfile(path):
-    return of_file(path, unread) or ({}, None)
-  unread.append(Unread(path, 'this file was measured, and is not there any more'))
+    return of_file(path, unreadable) or ({}, None)
+  unreadable.append(Unreadable(path, 'this file was evaluated, and does not exist any more'))
   return {}, None
 
 
 def _measured(run: Run, system: str, number: int, measured: Sequence[Measured]) -> Run:
-  """The run with what its prompt file says; those of several prompts together come after them."""
+  """The run with the metadata of its prompt file; ensembles come after the single prompts."""
   said, numbers = measured[min(number, len(measured) - 1)] if measured else ({}, 0)
   together = bool(measured) and number >= len(measured)
   if together:
-    file = TOGETHER.get(system)
+    file = ENSEMBLES.get(system)
   else:
     file = PREDICTIONS if len(measured) < 2 else f'predictions-{number + 1}.jsonl'
   path = run.folder / (file or '')
@@ -345,16 +345,16 @@ def _measured(run: Run, system: str, number: int, measured: Sequence[Measured]) 
   )
 
 
-def _pretrain(written: Written) -> list[Run]:
+def _pretrain(run_folder: RunFolder) -> list[Run]:
   """A run for each stage that has steps."""
-  place, name, settings, _, unread = written
+  place, name, settings, _, unreadable = run_folder
   runs = []
   for stage, (steps, rate) in PRETRAINING.items():
     wanted = _whole(settings, steps)
     if not wanted:
       continue
     seed = _whole(settings, 'SEED') or 0
-    own = course(place / STAGES / stage, seed, unread)
+    own = read_history(place / STAGES / stage, seed, unreadable)
     evaluated = own.of('eval')
     last = {k: float(v) for k, v in evaluated[-1].items() if k not in ABOUT} if evaluated else {}
     done = own.step >= wanted
@@ -377,7 +377,7 @@ def _pretrain(written: Written) -> list[Run]:
         seconds=seconds([own]),
         status=FINISHED if done else UNFINISHED,
         settings=dict(settings),
-        courses=(own,) if own.records else (),
+        histories=(own,) if own.records else (),
       )
     )
   return runs

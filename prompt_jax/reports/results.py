@@ -1,4 +1,4 @@
-"""The file results.json, which the verbs that measure leave, read and checked."""
+"""Reads and validates results.json, which train, population and eval write."""
 
 import dataclasses
 import json
@@ -32,11 +32,11 @@ class Results:
 
   Attributes:
     task: its name.
-    split: what the scores are of.
+    split: the split that the scores are from.
     systems: by name, in order.
-    prompts: what a population says of each of its prompts.
-    files: the prompt files that an evaluation measured, whose systems stand first and in their
-      order; None where it does not say.
+    prompts: the entry of each prompt of a population.
+    files: the prompt files that were evaluated, whose systems come first and in this order; None
+      where the file does not say.
   """
 
   task: str
@@ -47,7 +47,7 @@ class Results:
 
   @property
   def tuned(self) -> dict[str, System]:
-    """The systems that are a run's own."""
+    """The systems that were tuned, without baselines."""
     return {name: s for name, s in self.systems.items() if name not in BASELINES}
 
 
@@ -87,7 +87,7 @@ def _scores(found: Any) -> Scores:
 
 
 def _prompt(found: Any) -> Mapping[str, Any]:
-  """What is said of one prompt of a population."""
+  """The entry of one prompt of a population."""
   return {
     'name': str(found['name']),
     'seed': int(found['seed']),

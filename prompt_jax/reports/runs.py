@@ -1,4 +1,4 @@
-"""What is known of runs from their folders: plain data, which tables and pictures are made of."""
+"""Runs as read from their folders: plain data that tables and plots are made from."""
 
 import dataclasses
 import pathlib
@@ -16,15 +16,15 @@ UNMEASURED = 'not measured'  # it has done its steps, but there are no scores
 
 
 @dataclasses.dataclass(frozen=True)
-class Course:
-  """The training of one seed.
+class History:
+  """The training history of one seed.
 
   Attributes:
-    seed: its number.
-    folder: of its files, which need not exist yet.
-    records: what metrics.jsonl says, see `training.records`.
+    seed: the seed.
+    folder: where its files are; it need not exist yet.
+    records: the lines of metrics.jsonl, see `training.records`.
     facts: metadata of its prompt file; {} while there is none.
-    numbers: how many its prompt file holds, None while there is none.
+    numbers: how many values its prompt file holds; None while there is none.
     ended: why it has fewer steps than the others: "patience", "halving", "diverged".
   """
 
@@ -48,32 +48,32 @@ class Course:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """One line of a report: a setting with its seeds, or an evaluation.
+  """One row of a report: one configuration with its seeds, or one evaluation.
 
   Attributes:
     folder: where it is.
-    name: how it is called: the folder below those asked for, and its setting within.
+    name: the folder below the ones requested, and its configuration within it.
     verb: "train", "population", "eval" or "pretrain".
-    task: its name.
-    split: what the scores are of; None without scores.
-    model: its name.
-    method: of prompts; "model tuning", "untuned", ...
-    rows: of the prompt.
-    trained: how many numbers train.
-    parameters: of the model.
+    task: name of the task.
+    split: the split that the scores are from; None without scores.
+    model: name of the model.
+    method: prompt method; "model tuning", "untuned", ...
+    rows: prompt length.
+    trained: number of trained parameters.
+    parameters: number of parameters of the model.
     rate: learning rate.
-    wanted: steps that were asked for; None of an evaluation.
-    seeds: all that were asked for.
-    scores: of each seed, in percent, the score that counts first; none while it is unfinished.
+    wanted: number of steps requested; None for an evaluation.
+    seeds: all that were requested.
+    scores: of each seed, in percent, the main score first; none while the run is unfinished.
     metric: the validation score that selects; None without any.
     best: the best value of it for each seed.
-    seconds: of training and evaluation, see `courses.seconds`.
+    seconds: of training and evaluation, see `histories.seconds`.
     status: FINISHED, UNFINISHED or UNMEASURED.
-    note: what is to be known besides, such as prompts that diverged.
+    note: anything else worth knowing, such as prompts that diverged.
     settings: the operative configuration, see `gin_text`.
-    courses: of each seed that has begun.
-    predictions: files.
-    labels: the words it answers with; None of free text and of several tasks.
+    histories: one for each seed that has started.
+    predictions: files of predictions.
+    labels: the label words; None for free text and for several tasks.
   """
 
   folder: pathlib.Path
@@ -96,48 +96,48 @@ class Run:
   status: str = FINISHED
   note: str = ''
   settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  courses: tuple[Course, ...] = ()
+  histories: tuple[History, ...] = ()
   predictions: tuple[pathlib.Path, ...] = ()
   labels: tuple[str, ...] | None = None
 
   @property
   def metrics(self) -> dict[str, MeanStd]:
-    """Mean and deviation over the seeds of every score; the one that counts first."""
+    """Mean and standard deviation over the seeds of every score, the main score first."""
     names = dict.fromkeys(name for scores in self.scores for name in scores)
     return {n: mean_std([s[n] for s in self.scores if n in s]) for n in names}
 
   @property
   def score(self) -> tuple[str, MeanStd] | None:
-    """The score that counts, and its name."""
+    """The main score: (name, mean and standard deviation)."""
     return next(iter(self.metrics.items()), None)
 
   @property
   def steps(self) -> int:
-    """Steps done, of the seed that has done fewest and was not ended early."""
-    going = [c.step for c in self.courses if not c.ended]
-    if len(self.courses) < len(self.seeds):
+    """Steps done by the slowest seed that was not ended early."""
+    going = [c.step for c in self.histories if not c.ended]
+    if len(self.histories) < len(self.seeds):
       return 0
-    return min(going or [c.step for c in self.courses], default=0)
+    return min(going or [c.step for c in self.histories], default=0)
 
   @property
   def source(self) -> str | None:
-    """The task that was trained on, where the others are measured without training."""
+    """The task that was trained on, where the others are evaluated without training."""
     return self.task.split(':')[0] if ':' in self.task else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-  """The scores of a system that needs no tuning, measured beside a run."""
+  """The scores of a baseline that needs no tuning, measured beside a run."""
 
   task: str
   split: str | None
   system: str
-  model: str | None  # None of those that need none
-  scores: tuple[tuple[str, float], ...]  # names and values, the one that counts first
+  model: str | None  # None for those that need no model
+  scores: tuple[tuple[str, float], ...]  # names and values, the main score first
 
 
 @dataclasses.dataclass(frozen=True)
-class Unread:
+class Unreadable:
   """A folder, or a file of one, that cannot be read, and why."""
 
   path: pathlib.Path
@@ -145,9 +145,9 @@ class Unread:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-  """All that some folders hold."""
+class FoundRuns:
+  """Everything that was found in some folders."""
 
   runs: tuple[Run, ...] = ()
   references: tuple[Reference, ...] = ()
-  unread: tuple[Unread, ...] = ()
+  unreadable: tuple[Unreadable, ...] = ()

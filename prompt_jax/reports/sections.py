@@ -1,4 +1,4 @@
-"""What a report says of each task: pictures, scores of its parts, and mistakes."""
+"""The section of a report for each task: plots, scores of its parts, and mistakes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from prompt_jax.reports import answers, columns, parts, plots
 from prompt_jax.reports.answers import MOST_LABELS, Answer
 from prompt_jax.reports.columns import Table
 from prompt_jax.reports.plots import Picture
-from prompt_jax.reports.runs import Found, Reference, Run, Unread
+from prompt_jax.reports.runs import FoundRuns, Reference, Run, Unreadable
 from prompt_jax.training.seeds import mean_std
 
 MISTAKES = 8  # shown of a run
@@ -15,13 +15,13 @@ MISTAKES = 8  # shown of a run
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-  """What one run answered.
+  """The answers of one run.
 
   Attributes:
     name: of the run.
     said: how many answers there are, and what is not shown.
-    pictures: confusions.
-    mistakes: of greatest confidence.
+    pictures: confusion matrices.
+    mistakes: those with the highest confidence.
   """
 
   name: str
@@ -48,21 +48,23 @@ class Section:
 
 
 def sections(
-  found: Found, group_by: Sequence[str] = ()
-) -> tuple[tuple[Section, ...], tuple[Unread, ...]]:
+  found: FoundRuns, group_by: Sequence[str] = ()
+) -> tuple[tuple[Section, ...], tuple[Unreadable, ...]]:
   """A section for each task, and the predictions that cannot be read.
 
   Args:
     found: all runs, in the order in which they are shown.
     group_by: columns whose values are compared as methods are.
   """
-  unread: list[Unread] = []
+  unreadable: list[Unreadable] = []
   tasks = dict.fromkeys(run.task for run in found.runs)
   made = [
-    _section(task, [r for r in found.runs if r.task == task], found.references, group_by, unread)
+    _section(
+      task, [r for r in found.runs if r.task == task], found.references, group_by, unreadable
+    )
     for task in tasks
   ]
-  return tuple(made), tuple(unread)
+  return tuple(made), tuple(unreadable)
 
 
 def _section(
@@ -70,7 +72,7 @@ def _section(
   runs: Sequence[Run],
   references: Sequence[Reference],
   group_by: Sequence[str],
-  unread: list[Unread],
+  unreadable: list[Unreadable],
 ) -> Section:
   pictures = plots.curves(runs, task)
   by = dict.fromkeys([('method',), *([tuple(group_by)] if group_by else [])])
@@ -81,14 +83,14 @@ def _section(
       compared = plots.by(of_split, beside, task, split, names)
       pictures += [compared] if compared else []
     pictures += plots.by_size(of_split, task, split)
-  groups = parts.together(runs)
+  groups = parts.group_by_tasks(runs)
   pictures += [p for group in groups for p in plots.by_part(group)]
-  said = [_answers(run, unread) for run in runs if run.predictions]
-  return Section(task, tuple(pictures), tuple(map(parts.wide, groups)), tuple(said))
+  said = [_answers(run, unreadable) for run in runs if run.predictions]
+  return Section(task, tuple(pictures), tuple(map(parts.score_table, groups)), tuple(said))
 
 
-def _answers(run: Run, unread: list[Unread]) -> Answers:
-  found = [a for path in run.predictions for a in answers.read(path, unread)]
+def _answers(run: Run, unreadable: list[Unreadable]) -> Answers:
+  found = [a for path in run.predictions for a in answers.read(path, unreadable)]
   files = len(run.predictions)
   said = f'{len(found)} answer{"" if len(found) == 1 else "s"}' + (
     f' of {files} seeds' if files > 1 else ''
@@ -103,8 +105,8 @@ def _answers(run: Run, unread: list[Unread]) -> Answers:
   return Answers(run.name, said, pictures, tuple(answers.worst(found, MISTAKES)))
 
 
-def references(found: Found) -> Table:
-  """What needs no tuning, one row a system and task."""
+def references(found: FoundRuns) -> Table:
+  """Baselines without tuning, one row per system and task."""
   rows: list[dict[str, columns.Value]] = [
     {'task': r.task, 'split': r.split, 'system': r.system, 'model': r.model,
      **{n: mean_std([v]) for n, v in r.scores if not columns.of_one_task(n)}}

@@ -54,7 +54,9 @@ def numeric(table: Table, name: str) -> bool:
   return bool(values) and not any(isinstance(v, str) for v in values)
 
 
-def draw(table: Table, heading: str, console: Console, may_leave: Sequence[str] = ()) -> list[str]:
+def print_table(
+  table: Table, heading: str, console: Console, may_leave: Sequence[str] = ()
+) -> list[str]:
   """Prints a table, at its full width where the output is no terminal.
 
   Args:

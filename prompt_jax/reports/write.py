@@ -9,7 +9,7 @@ from prompt_jax.reports import columns, parts, text
 from prompt_jax.reports.columns import Table
 from prompt_jax.reports.page import counted, page
 from prompt_jax.reports.plots import Picture
-from prompt_jax.reports.runs import Found
+from prompt_jax.reports.runs import FoundRuns
 from prompt_jax.reports.sections import Section, references
 
 PICTURES = 'pictures'
@@ -17,7 +17,7 @@ PICTURES = 'pictures'
 
 def write(
   folder: str | os.PathLike,
-  found: Found,
+  found: FoundRuns,
   table: Table,
   grouped: Table | None,
   sections: Sequence[Section],
@@ -49,7 +49,7 @@ def write(
   }
   several = [run for run in found.runs if parts.parts(run)]
   if several:
-    texts['parts.csv'] = text.to_csv(parts.long(several))
+    texts['parts.csv'] = text.to_csv(parts.long_table(several))
   if grouped:
     texts['groups.csv'] = text.to_csv(grouped)
   for name, content in texts.items():
@@ -75,7 +75,7 @@ def _named(pictures: Iterable[Picture]) -> list[tuple[str, Picture]]:
 
 
 def markdown(
-  found: Found,
+  found: FoundRuns,
   table: Table,
   grouped: Table | None,
   sections: Sequence[Section],
@@ -89,17 +89,17 @@ def markdown(
     text.escaped(text.sentence(list(shared.items()))),
   ]
   blocks.append(text.to_markdown(rest))
-  if found.unread:
-    blocks.append(f'## Could not be read: {len(found.unread)}')
+  if found.unreadable:
+    blocks.append(f'## Could not be read: {len(found.unreadable)}')
     blocks.append(
-      '\n'.join(f'- {text.escaped(str(u.path))}: {text.escaped(u.why)}' for u in found.unread)
+      '\n'.join(f'- {text.escaped(str(u.path))}: {text.escaped(u.why)}' for u in found.unreadable)
     )
   if grouped:
     common, rest = columns.parted(grouped)
     head, said = ', '.join(map(text.title, grouped.by)), text.sentence(list(common.items()))
     blocks += [f'## By {text.escaped(head)}', text.escaped(said), text.to_markdown(rest)]
   if found.references:
-    blocks += ['## What needs no tuning', text.to_markdown(references(found))]
+    blocks += ['## Baselines without tuning', text.to_markdown(references(found))]
   for section in sections:
     blocks.append(f'## {text.escaped(section.task)}')
     mine = _pictures(section)

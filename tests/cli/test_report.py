@@ -18,7 +18,7 @@ SIZES = ['--batch_size=8', '--input_length=16', '--target_length=6', '--gin.EVAL
 PROMPT = ['--length=4']
 # What an evaluation of two prompts measures.
 PROMPTS = [f'learning_rate_{rate}-seed_0/prompt.safetensors' for rate in ('0.3', '3.0')]
-TOGETHER = [*PROMPTS, 'majority vote', 'mean probability']
+ENSEMBLES = [*PROMPTS, 'majority vote', 'mean probability']
 
 
 @pytest.fixture(scope='module')
@@ -57,12 +57,12 @@ def scores(root: pathlib.Path, system: str):
 
 def test_every_run_is_read_as_its_results_say(runs):
   found = find([str(runs)])
-  assert found.unread == ()
+  assert found.unreadable == ()
   by_name = {run.name: run for run in found.runs}
   assert list(by_name) == [
     'bare', 'languages', 'lm/runs/span_corruption', 'lm/runs/prefix_lm', 'mixture',
     'pop/learning_rate_0.3', 'pop/learning_rate_3.0', 'pop/vote',
-    *(f'pop/test/{name}' for name in TOGETHER), 'text', 'tuning',
+    *(f'pop/test/{name}' for name in ENSEMBLES), 'text', 'tuning',
   ]  # fmt: skip
   assert {run.status for run in found.runs} == {'finished'}
   for name, folder_, system in (
@@ -79,7 +79,7 @@ def test_every_run_is_read_as_its_results_say(runs):
   assert tuning.trained == tuning.parameters == grown.parameters > 10_000
   assert (grown.method, grown.rows, grown.trained, grown.rate) == ('InputPrompt', 4, 128, 3.0)
   assert (bare.method, bare.trained, bare.task, bare.split) == ('untuned', 0, 'reviews', 'test')
-  first, second, vote, average = (by_name[f'pop/test/{name}'] for name in TOGETHER)
+  first, second, vote, average = (by_name[f'pop/test/{name}'] for name in ENSEMBLES)
   assert (first.method, first.trained, vote.method) == ('InputPrompt', 128, 'majority vote')
   files = [run.predictions[0].name for run in (first, second, vote, average)]
   assert files == ['predictions-1.jsonl', 'predictions-2.jsonl', 'vote.jsonl', 'average.jsonl']
@@ -88,7 +88,7 @@ def test_every_run_is_read_as_its_results_say(runs):
   lm = by_name['lm/runs/prefix_lm']
   assert lm.metric == 'held_out_loss'
   assert 0 < lm.scores[0]['held_out_loss'] < 20
-  assert all(run.seconds > 0 for run in found.runs if run.courses)
+  assert all(run.seconds > 0 for run in found.runs if run.histories)
   systems = {(r.task, r.system) for r in found.references}
   assert {('reviews', 'majority class'), ('pairs', 'the model, untuned')} <= systems
 

@@ -24,9 +24,9 @@ def run(tmp_path):
 
 def read(tmp_path, rows):
   folders.predictions(tmp_path, rows)
-  unread = []
-  found = answers.read(tmp_path / 'predictions.jsonl', unread)
-  assert unread == []
+  unreadable = []
+  found = answers.read(tmp_path / 'predictions.jsonl', unreadable)
+  assert unreadable == []
   return found
 
 
@@ -92,9 +92,9 @@ def test_lines_that_are_no_predictions_are_counted(tmp_path):
   folders.predictions(tmp_path, [{}, {}])
   path = tmp_path / 'predictions.jsonl'
   path.write_text(path.read_text() + '{"input": 1}\n[]\n{"inp')
-  unread = []
-  assert len(answers.read(path, unread)) == 2
-  assert unread[0].why == '3 of 5 lines are no predictions'
+  unreadable = []
+  assert len(answers.read(path, unreadable)) == 2
+  assert '3 of 5 lines' in unreadable[0].why
   path.write_bytes(b'\xff')
-  assert answers.read(path, unread) == []
-  assert len(unread) == 2
+  assert answers.read(path, unreadable) == []
+  assert len(unreadable) == 2

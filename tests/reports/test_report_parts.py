@@ -37,8 +37,8 @@ def test_the_gap_of_each_language_is_over_the_seeds(runs):
 
 
 def test_runs_of_the_same_tasks_stand_side_by_side(runs):
-  ((a, b),) = parts.together(runs)
-  table = parts.wide([a, b])
+  ((a, b),) = parts.group_by_tasks(runs)
+  table = parts.score_table([a, b])
   assert table.names == ('language or domain', 'a', 'a: gap', 'b', 'b: gap')
   assert [row['language or domain'] for row in table.rows] == [
     'en (trained on)', 'de', 'sw', 'mean of the others',
@@ -50,7 +50,7 @@ def test_runs_of_the_same_tasks_stand_side_by_side(runs):
 
 
 def test_other_programs_get_one_row_a_run_and_language(runs):
-  table = parts.long(runs)
+  table = parts.long_table(runs)
   assert len(table.rows) == 6
   assert table.rows[1]['part'] == 'sib.de'
   assert table.rows[1]['gap'] == mean_std([20.0, 6.0])
@@ -61,7 +61,7 @@ def test_a_mixture_has_no_gap(tmp_path):
   scores = summarise({'rte': {'accuracy': 60.0}, 'sst2.x': {'f1': 30.0}})
   folders.results(tmp_path, [scores], task='rte+sst2.x')
   (run,) = find([str(tmp_path)]).runs
-  table = parts.wide([run])
+  table = parts.score_table([run])
   assert table.names == ('task', run.name)
   assert [list(row.values()) for row in table.rows] == [
     ['rte', mean_std([60.0])], ['sst2.x', mean_std([30.0])],

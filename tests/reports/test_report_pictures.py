@@ -8,7 +8,7 @@ import pytest
 from prompt_jax.reports import plots
 from prompt_jax.reports.answers import Confusion
 from prompt_jax.reports.find import find
-from prompt_jax.reports.runs import Found
+from prompt_jax.reports.runs import FoundRuns
 from prompt_jax.reports.sections import sections
 from tests.reports import folders
 
@@ -37,8 +37,8 @@ def two(tmp_path):
 
 
 def test_a_task_has_curves_and_comparisons(two):
-  ((section,), unread) = sections(two)
-  assert unread == ()
+  ((section,), unreadable) = sections(two)
+  assert unreadable == ()
   titles = [p.title for p in section.pictures]
   assert titles == [
     'Training loss over the steps, colours',
@@ -140,5 +140,5 @@ def test_the_same_runs_make_the_same_bytes(two):
 
 def test_a_run_without_anything_yet_has_no_pictures(tmp_path):
   folders.config(tmp_path / 'a')
-  ((section,), _) = sections(Found(runs_in(tmp_path).runs))
+  ((section,), _) = sections(FoundRuns(runs_in(tmp_path).runs))
   assert section.pictures == section.answers == ()

@@ -71,9 +71,9 @@ def test_settings_are_columns_too(runs):
 
 
 def test_an_unknown_column_is_refused_with_the_nearest(runs):
-  columns.check(['folder', 'accuracy', 'WARMUP_STEPS', 'settings.Settings.mode'], runs)
+  columns.check_names(['folder', 'accuracy', 'WARMUP_STEPS', 'settings.Settings.mode'], runs)
   with pytest.raises(UserError, match=facts("'acuracy'", "'accuracy'")):
-    columns.check(['acuracy'], runs)
+    columns.check_names(['acuracy'], runs)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,9 @@ def test_markdown_takes_text_as_it_is():
 def printed(runs, width, terminal, may_leave=()):
   out = io.StringIO()
   console = Console(file=out, width=width, force_terminal=terminal, no_color=True)
-  left = text.draw(columns.table(runs, columns.usual(runs)), '[red] runs', console, may_leave)
+  left = text.print_table(
+    columns.table(runs, columns.usual(runs)), '[red] runs', console, may_leave
+  )
   return out.getvalue(), left
 
 

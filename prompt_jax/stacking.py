@@ -1,4 +1,4 @@
-"""One function of several trees at once: prompts on one model, in training and in evaluation."""
+"""One function of several trees of arrays, or of a batch in parts: in training and evaluation."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -13,27 +13,33 @@ from prompt_jax.runtime.default_device import default_device
 CACHED = 512
 
 
-def alike(trees: Sequence[Any], what: Sequence[Hashable]) -> list[list[int]]:
-  """Numbers of trees that can be stacked: equal structure, shapes and dtypes, and equal `what`."""
+def group_by_structure(trees: Sequence[Any], functions: Sequence[Hashable]) -> list[list[int]]:
+  """Numbers of the trees that can be stacked and mapped over by one function.
+
+  Args:
+    trees: K trees of arrays.
+    functions: what each is for; trees of one group have equal ones, and equal structure, shapes and
+      dtypes.
+  """
   groups: dict[Any, list[int]] = {}
-  for k, (tree, same) in enumerate(zip(trees, what, strict=True)):
+  for k, (tree, function) in enumerate(zip(trees, functions, strict=True)):
     leaves, structure = jax.tree.flatten(tree)
     shapes = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-    groups.setdefault((same, structure, shapes), []).append(k)
+    groups.setdefault((function, structure, shapes), []).append(k)
   return list(groups.values())
 
 
-def mapped(
+def map_stacked(
   call: Callable[[Any], Any],
   trees: Sequence[Any],
   at_once: int | None = None,
   vmap: Callable[[Callable[[Any], Any]], Callable[[Any], Any]] = jax.vmap,
 ) -> list[Any]:
-  """`[call(tree) for tree in trees]`, computed together along a leading axis.
+  """`[call(tree) for tree in trees]`, mapped over the trees stacked along a leading axis.
 
   Args:
     call: a pure function of one tree.
-    trees: K trees that are alike.
+    trees: K trees of equal structure, shapes and dtypes.
     at_once: most trees of one `vmap`; more are cut into parts, one after the other, so that memory
       does not grow with K. None for all.
     vmap: maps `call` over a stack; on a mesh `Placement.vmap`.
@@ -49,8 +55,8 @@ def mapped(
   return [jax.tree.map(lambda x, k=k: x[k], found) for k in range(len(trees))]
 
 
-def suited(prompts: int, rows: int, width: int) -> int:
-  """Prompts to compute together, each on [rows, width] tokens: on a CPU few, elsewhere all.
+def prompts_at_once(prompts: int, rows: int, width: int) -> int:
+  """Prompts to compute at once, each on [rows, width] tokens: on a CPU few, elsewhere all.
 
   A GPU or TPU needs the rows of many prompts to be busy; a CPU is busy with few, and slower once
   their activations leave its caches.
@@ -72,8 +78,8 @@ def parts_for_caches(rows: int, width: int) -> int:
   return max(whole, default=1)
 
 
-def in_parts(call: Callable[[Any], Any], rows: Any, parts: int) -> Any:
-  """`call(rows)`, of equal parts one after the other: of arrays [B, ...] to arrays [B, ...]."""
+def map_in_parts(call: Callable[[Any], Any], rows: Any, parts: int) -> Any:
+  """`call(rows)` of equal parts one after the other: from arrays [B, ...] to arrays [B, ...]."""
   if parts == 1:
     return call(rows)
   cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
@@ -81,10 +87,10 @@ def in_parts(call: Callable[[Any], Any], rows: Any, parts: int) -> Any:
 
 
 def _in_groups(call: Callable[[Any], Any], stacked: Any, size: int) -> Any:
-  """`call` of `size` trees after the other, and last of those that are left over."""
+  """`call` of `size` trees at a time, and last of those that are left over."""
   count = jax.tree.leaves(stacked)[0].shape[0]
   whole = count - count % size
-  found = in_parts(call, jax.tree.map(lambda x: x[:whole], stacked), whole // size)
+  found = map_in_parts(call, jax.tree.map(lambda x: x[:whole], stacked), whole // size)
   if whole == count:
     return found
   rest = call(jax.tree.map(lambda x: x[whole:], stacked))

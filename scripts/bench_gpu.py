@@ -153,9 +153,7 @@ def gradient_of(args: argparse.Namespace, side: str, dtype: str, device: Any) ->
   import numpy as np
 
   from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
-  from prompt_jax.training.losses import Loss
-  from prompt_jax.training.optim import adafactor
-  from prompt_jax.training.step import create_state, loss_gradient
+  from prompt_jax.training.objective import BatchLoss, CrossEntropy
 
   cfg, _ = configured(args.parity, side, dtype)
   with jax.default_device(device), jax.default_matmul_precision('highest'):
@@ -167,11 +165,10 @@ def gradient_of(args: argparse.Namespace, side: str, dtype: str, device: Any) ->
     place = lambda x: jax.device_put(np.asarray(x), device)
     frozen, trainable = jax.tree.map(place, (frozen, trainable))
     batch = our_batch(cfg.vocab_size, PARITY_ROWS, min(PARITY_INPUTS, args.inputs), args.targets)
-    state = create_state(trainable, adafactor(0.3), seed=0)
-    call = lambda state, frozen, batch: loss_gradient(
-      state, frozen, {}, batch, model=model, loss=Loss(), microbatches=1
-    )
-    gradient, metrics = jax.jit(call)(state, frozen, batch)
+    call = lambda trainable, frozen, batch: BatchLoss(
+      CrossEntropy(model), frozen, {}, batch, microbatches=1
+    ).gradient(trainable, jax.random.key(0))
+    gradient, metrics = jax.jit(call)(trainable, frozen, batch)
   rows = gradient['prompt']['encoder']['prompt']
   return float(metrics['loss']), np.asarray(rows, np.float64)
 

@@ -10,7 +10,6 @@ steps with it; peak memory; and the floor, the FLOPs of the steps as plain matri
 """
 
 import argparse
-import functools
 import json
 import os
 import resource
@@ -46,7 +45,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def setting(args: argparse.Namespace):
-  """The model, its frozen weights, K states with their optimisers, and K batches."""
+  """The model, its frozen weights, K states with their updates, and K batches."""
   import jax
   import numpy as np
   from flax import traverse_util
@@ -58,7 +57,7 @@ def setting(args: argparse.Namespace):
   from prompt_jax.models.t5.t5 import T5
   from prompt_jax.prompted import PromptedT5
   from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
-  from prompt_jax.training.optim import adafactor
+  from prompt_jax.training.optim import Update, adafactor
   from prompt_jax.training.step import create_state
 
   rng = np.random.default_rng(0)
@@ -72,61 +71,54 @@ def setting(args: argparse.Namespace):
       for path, shape in expected_shapes(cfg).items()
     }
     params = traverse_util.unflatten_dict(flat, sep='/')
-  txs = [adafactor(0.1 * (k + 1)) for k in range(args.prompts)]
+  updates = [Update(adafactor(0.1 * (k + 1))) for k in range(args.prompts)]
   states = []
-  for k, tx in enumerate(txs):
+  for k, update in enumerate(updates):
     rows = rng.normal(0, 1, (args.length, cfg.emb_dim)).astype(np.float32)
-    states.append(create_state({'prompt': {'encoder': {'prompt': rows}}}, tx, seed=k))
+    states.append(create_state({'prompt': {'encoder': {'prompt': rows}}}, update, seed=k))
   batches = []
-  for _ in txs:
+  for _ in updates:
     inputs = rng.integers(2, cfg.vocab_size, (args.batch, args.inputs), np.int32)
     targets = rng.integers(2, cfg.vocab_size, (args.batch, args.targets), np.int32)
     shifted = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
     batches.append(Batch(inputs, shifted, targets, np.ones(targets.shape, np.float32)))
   model = PromptedT5(T5(cfg), InputPrompt(length=args.length))
-  return model, *jax.device_put(({'backbone': params}, states, batches)), txs
+  return model, *jax.device_put(({'backbone': params}, states, batches)), updates
 
 
 def apart(args: argparse.Namespace) -> dict:
-  import jax
-
-  from prompt_jax.training.losses import Loss
-  from prompt_jax.training.step import train_step
-
-  model, frozen, states, batches, txs = setting(args)
+  """A run of its own for each prompt, whose step is compiled for its optimiser."""
+  model, frozen, states, batches, updates = setting(args)
   compiling, seconds = 0.0, []
-  for state, batch, tx in zip(states, batches, txs, strict=True):
-    # A run compiles a step of its own: its optimiser is another.
-    pure = functools.partial(train_step, model=model, tx=tx, loss=Loss())
-    step = jax.jit(pure, donate_argnums=0)
-    began = time.perf_counter()
-    step = step.lower(state, frozen, {}, batch).compile()
-    compiling += time.perf_counter() - began
-    seconds.append(
-      timed(lambda s, step=step, b=batch: step(s, frozen, {}, b)[0], state, args.steps)
-    )
+  for state, batch, update in zip(states, batches, updates, strict=True):
+    step, took = compiled([state], frozen, [batch], model, [update])
+    compiling += took
+    seconds.append(timed(step, [state], args.steps))
   # A round of the K prompts, from the same number of steps of each.
   rounds = [sum(of_step) for of_step in zip(*seconds, strict=True)]
   return measured(args, compiling, rounds)
 
 
 def together(args: argparse.Namespace) -> dict:
-  import jax
+  model, frozen, states, batches, updates = setting(args)
+  step, took = compiled(states, frozen, batches, model, updates, args.at_once)
+  return measured(args, took, timed(step, states, args.steps))
 
-  from prompt_jax.training.losses import Loss
-  from prompt_jax.training.population import population_step
 
-  model, frozen, states, batches, txs = setting(args)
-  pure = functools.partial(
-    population_step, models=[model] * len(txs), txs=txs, loss=Loss(), at_once=args.at_once
-  )
-  nothing = [{} for _ in txs]
-  step = jax.jit(pure, donate_argnums=0)
+def compiled(states, frozen, batches, model, updates, at_once=None):
+  """A step of some prompts, of their states; and the seconds that compiling it took."""
+  from prompt_jax.training.objective import CrossEntropy
+  from prompt_jax.training.step import jit_train_step
+
+  nothing = [{} for _ in states]
+  static = {'objectives': (CrossEntropy(model),) * len(states), 'updates': tuple(updates)}
   began = time.perf_counter()
-  step = step.lower(states, frozen, nothing, nothing, batches).compile()
-  compiling = time.perf_counter() - began
-  run = lambda states: list(step(states, frozen, nothing, nothing, batches)[0])
-  return measured(args, compiling, timed(run, states, args.steps))
+  lowered = jit_train_step(at_once=at_once).lower(
+    states, frozen, nothing, nothing, batches, **static
+  )
+  step = lowered.compile()
+  run = lambda states: step(states, frozen, nothing, nothing, batches)[0]
+  return run, time.perf_counter() - began
 
 
 def timed(step, state, steps: int) -> list[float]:

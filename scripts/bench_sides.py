@@ -92,21 +92,21 @@ def our_batch(vocab_size: int, batch: int, inputs: int, targets: int) -> Any:
 
 def our_step(model: Any, frozen: dict, trainable: dict, tx: Any, **options: Any) -> Callable:
   """A step on one batch, which ends when the device has done it."""
-  import functools
-
   import jax
 
-  from prompt_jax.training.losses import Loss
-  from prompt_jax.training.step import create_state, train_step
+  from prompt_jax.training.objective import CrossEntropy
+  from prompt_jax.training.optim import Update
+  from prompt_jax.training.step import create_state, jit_train_step
 
-  state = create_state(trainable, tx, seed=0)
-  run = functools.partial(train_step, model=model, tx=tx, loss=Loss(), **options)
-  run = jax.jit(run, donate_argnums=0)
+  update = Update(tx)
+  states = [create_state(trainable, update, seed=0)]
+  static = {'objectives': (CrossEntropy(model),), 'updates': (update,)}
+  run = jit_train_step(**options)
 
   def step(batch: Any) -> None:
-    nonlocal state
-    state, metrics = run(state, frozen, {}, batch)
-    jax.block_until_ready((state, metrics))
+    nonlocal states
+    states, metrics = run(states, frozen, [{}], [{}], [batch], **static)
+    jax.block_until_ready((states, metrics))
 
   return step
 

@@ -96,13 +96,13 @@ def programs(model: Any, frozen: dict, trainable: dict, batch: Any) -> list[Call
   import jax.numpy as jnp
 
   from prompt_jax.stacking import parts_for_caches
-  from prompt_jax.training.losses import Loss
-  from prompt_jax.training.optim import adafactor
+  from prompt_jax.training.objective import CrossEntropy
+  from prompt_jax.training.optim import Update, adafactor, gradient
   from prompt_jax.training.partition import merge
-  from prompt_jax.training.step import create_state, loss_gradient, train_step
+  from prompt_jax.training.step import create_state, estimate_update, train_step
 
-  tx = adafactor(0.3)
-  state = create_state(trainable, tx, seed=0)
+  objective, update = CrossEntropy(model), Update(adafactor(0.3))
+  state = create_state(trainable, update, seed=0)
   parts = parts_for_caches(*batch.encoder_input_tokens.shape)
   variables = lambda prompt: {'params': merge(prompt, frozen)}
 
@@ -129,11 +129,12 @@ def programs(model: Any, frozen: dict, trainable: dict, batch: Any) -> list[Call
 
     return functools.partial(jax.jit(run), state.trainable, jax.tree.map(draw, shapes), cut)
 
-  whole = functools.partial(train_step, model=model, tx=tx, loss=Loss())
-  gradient = functools.partial(loss_gradient, model=model, loss=Loss())
-  arguments = (state, frozen, {}, batch)
-  last = [functools.partial(jax.jit(call), *arguments) for call in (gradient, whole)]
-  return [backward(encoded), backward(logits), *last]
+  half = functools.partial(estimate_update, objective=objective, estimate=gradient)
+  half = functools.partial(jax.jit(half), state, frozen, {}, batch)
+  # Without donation, so that it can be called again.
+  whole = functools.partial(train_step, objectives=[objective], updates=[update])
+  whole = functools.partial(jax.jit(whole), [state], frozen, [{}], [{}], [batch])
+  return [backward(encoded), backward(logits), half, whole]
 
 
 def in_turn(calls: list[Callable[[], Any]], steps: int) -> list[Seconds]:

@@ -33,9 +33,10 @@ from prompt_jax.prompts.initialise import initialise_prompt
 from prompt_jax.runs.packing import slots
 from prompt_jax.testing import tiny
 from prompt_jax.training.losses import Loss, token_losses
+from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.optim import Update, gradient
 from prompt_jax.training.partition import count, merge, split
-from prompt_jax.training.population import population_step
-from prompt_jax.training.step import create_state, loss_gradient, train_step, updated
+from prompt_jax.training.step import apply_update, create_state, estimate_update, train_step
 from tests.shared import facts
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'gin' / 'prompts'
@@ -163,18 +164,23 @@ def decoded(name: str) -> Decoded:
 
 @functools.lru_cache(None)
 def gradient_of(name: str):
-  return compiled(functools.partial(loss_gradient, model=case(name).model, loss=Loss(z_loss=0.0)))
+  options = {'objective': objective_of(name), 'estimate': gradient}
+  return compiled(functools.partial(estimate_update, **options))
+
+
+def objective_of(name: str) -> CrossEntropy:
+  return CrossEntropy(case(name).model, Loss(z_loss=0.0))
 
 
 @functools.lru_cache(None)
 def trained(name: str):
   """The states before, between and after `STEPS` steps, and the metrics of each."""
   c = case(name)
-  tx, (trainable, frozen) = optax.adam(3e-3), split(c.params)
-  step = compiled(functools.partial(train_step, model=c.model, tx=tx, loss=Loss(z_loss=0.0)))
-  states, metrics = [create_state(trainable, tx, seed=0)], []
+  update, (trainable, frozen) = Update(optax.adam(3e-3)), split(c.params)
+  step = compiled(functools.partial(train_step, objectives=[objective_of(name)], updates=[update]))
+  states, metrics = [create_state(trainable, update, seed=0)], []
   for _ in range(STEPS):
-    state, m = step(states[-1], frozen, c.constants, BATCH)
+    (state,), (m,) = step([states[-1]], frozen, [{}], [c.constants], [BATCH])
     states.append(state)
     metrics.append(m)
   return states, frozen, metrics
@@ -253,19 +259,19 @@ def test_prompts_trained_together_are_those_trained_apart(name):
   trainable, frozen = split(c.params)
   move = lambda k: jax.tree.map(lambda x: x * (1 + 0.1 * k) + 0.01 * k, trainable)
   # Linear in the gradient: Adam makes whole steps of what is 0 but for rounding.
-  txs = [optax.sgd(rate, momentum=0.9) for rate in (0.01, 0.03, 0.1)]
-  begun = [create_state(move(k), tx, seed=k) for k, tx in enumerate(txs)]
+  updates = [Update(optax.sgd(rate, momentum=0.9)) for rate in (0.01, 0.03, 0.1)]
+  begun = [create_state(move(k), update, seed=k) for k, update in enumerate(updates)]
   drawn = lambda seed: tiny.batch(seed=seed).replace(task_id=TASK_IDS)
   batches = [[drawn(10 * n + k) for k in range(3)] for n in range(2)]
   apart = []
   for k, state in enumerate(begun):
     # Only the optimiser differs, so the gradient's program is compiled once.
     for n in range(2):
-      gradient, metrics = gradient_of(name)(state, frozen, c.constants, batches[n][k])
-      state = updated(state, gradient, txs[k])[0]
+      estimated, metrics = gradient_of(name)(state, frozen, c.constants, batches[n][k])
+      state = apply_update(state, estimated, updates[k])[0]
     apart.append((state, metrics['loss']))
   together = compiled(
-    functools.partial(population_step, models=[c.model] * 3, txs=txs, loss=Loss(z_loss=0.0))
+    functools.partial(train_step, objectives=[objective_of(name)] * 3, updates=updates)
   )
   states, nothing = begun, [{}] * 3
   for n in range(2):

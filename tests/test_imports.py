@@ -34,21 +34,21 @@ ALLOWED: dict[str, set[str]] = {
   'training.partition': set(),
   'training.losses': set(),
   'training.schedules': set(),
-  'training.optim': {'training.partition', 'training.schedules'},
-  'training.step': {
+  'training.objective': {
     'batch',
     'injections',
     'stacking',
     'training.losses',
     'training.partition',
   },
-  'training.population': {
+  'training.optim': {'training.objective', 'training.partition', 'training.schedules'},
+  'training.step': {
     'batch',
     'sharding',
     'stacking',
-    'training.losses',
+    'training.objective',
+    'training.optim',
     'training.partition',
-    'training.step',
   },
   'training': {
     'batch',

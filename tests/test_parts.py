@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax.stacking import in_parts, parts_for_caches
+from prompt_jax.stacking import map_in_parts, parts_for_caches
 
 
 def test_a_cpu_takes_a_batch_in_parts_of_512_tokens_or_more():
@@ -21,6 +21,6 @@ def test_parts_of_rows_are_the_rows_again():
     assert nothing is None
     return jnp.cumsum(tokens, axis=1), tokens[:, 0]
 
-  sums, firsts = in_parts(call, (rows, None), 3)
+  sums, firsts = map_in_parts(call, (rows, None), 3)
   np.testing.assert_array_equal(sums, np.cumsum(rows, axis=1))
   np.testing.assert_array_equal(firsts, rows[:, 0])

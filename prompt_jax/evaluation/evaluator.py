@@ -19,7 +19,7 @@ from prompt_jax.evaluation.predictions import Advance, Prediction
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.sharding.placement import Placement
-from prompt_jax.stacking import in_parts, mapped, parts_for_caches, suited
+from prompt_jax.stacking import map_in_parts, map_stacked, parts_for_caches, prompts_at_once
 
 Method = Literal['rank', 'constrained', 'generate']
 METHODS: tuple[Method, ...] = ('rank', 'constrained', 'generate')
@@ -60,8 +60,8 @@ class Evaluator:
       batch_size: rows of a batch.
       normalize: for "rank": "tokens" divides a label's score by its number of tokens.
       task_ids: task name -> prompt, for methods that hold several.
-      at_once: most prompts that `each` runs together on a batch; None for `together.suited`;
-        on a mesh, for all, whose rows it cuts.
+      at_once: most prompts that `each` runs together on a batch; None for
+        `stacking.prompts_at_once`; on a mesh, for all, whose rows it cuts.
       placement: the mesh over which the model lies; None for one device. Batches are then of the
         next number of rows that divides over it.
 
@@ -99,10 +99,10 @@ class Evaluator:
       def run(prompt):
         variables = _joined(backbone, prompt)
         parts = 1 if placement or method != 'rank' else _parts(model, variables, tokens, ids)
-        return in_parts(lambda x: call(variables, x[0], task_id=x[1]), (tokens, ids), parts)
+        return map_in_parts(lambda x: call(variables, x[0], task_id=x[1]), (tokens, ids), parts)
 
-      most = len(own) if placement else suited(len(own), *tokens.shape)
-      return mapped(run, own, at_once or most)
+      most = len(own) if placement else prompts_at_once(len(own), *tokens.shape)
+      return map_stacked(run, own, at_once or most)
 
     self._call = jax.jit(placement.with_mesh(each) if placement else each)
 

@@ -1,6 +1,5 @@
 """`prompt-jax pretrain`: a T5 from plain text, as two ordinary runs with everything trainable."""
 
-import dataclasses
 import functools
 import hashlib
 import pathlib
@@ -31,6 +30,8 @@ from prompt_jax.runtime.compilation_cache import use as keep_compiled
 from prompt_jax.runtime.device import choose as choose_device
 from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
+from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.optim import Update
 from prompt_jax.training.settings import Settings
 
 Tree = dict[str, Any]
@@ -201,16 +202,15 @@ def _trained(
   if stage.choice_share:
     held_out['choice_loss'] = _held_out(make, tokens[cut:], batch_size, 1.0)
   result = loop.train(
-    model=module,
+    objective=CrossEntropy(module, loss, module.backbone.cfg.dropout_rate > 0),
+    update=Update(stage.optimizer),
     backbone=params,
     prompt={},
     constants={},
     stream=make(tokens[:cut], batch_size, choice_share=stage.choice_share),
-    tx=stage.optimizer,
-    settings=dataclasses.replace(stage.settings, dropout=module.backbone.cfg.dropout_rate > 0),
+    settings=stage.settings,
     folder=folder / 'runs' / stage.objective,
     metadata=metadata,
-    loss=loss,
     evaluate=_held_out_loss(module, held_out),
     console=console,
   )

@@ -21,7 +21,10 @@ from prompt_jax.runs.setup import (
   with_method,
   with_task,
 )
+from prompt_jax.training.losses import Loss
 from prompt_jax.training.members import Member
+from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.optim import Update
 from prompt_jax.training.settings import Settings
 
 
@@ -64,6 +67,7 @@ def candidates(
   choose_parts: Callable[[], Parts],
   choose_task: Callable[[], Task] | None,
   settings: Settings,
+  loss: Loss,
   batch_size: int,
   max_positions: int,
 ) -> list[Candidate]:
@@ -76,6 +80,7 @@ def candidates(
     choose_parts: builds the parts of a cell.
     choose_task: builds its task; None if all share that of `base`.
     settings: of all.
+    loss: what each minimises.
     batch_size: examples a step.
     max_positions: most encoder positions.
   """
@@ -95,7 +100,8 @@ def candidates(
       check_positions(setup, params, constants, max_positions)
       member = Member(
         name=cells.folder(cell, seed),
-        model=without_initializers(setup.model),
+        objective=CrossEntropy(without_initializers(setup.model), loss, settings.dropout),
+        update=Update(parts.optimizer),
         prompt=prompt,
         constants=constants,
         stream=BatchStream(
@@ -104,7 +110,6 @@ def candidates(
           seed=seed,
           task_ids=task_prompts.numbers(setup.model.prompt, setup.task),
         ),
-        tx=parts.optimizer,
         metadata=metadata,
         seed=seed,
         metric=metric,

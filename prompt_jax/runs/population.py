@@ -69,6 +69,7 @@ def population(
   console = Console(quiet=not processes.is_first())
   placement = devices.start()
   settings = on_mesh(settings, placement, base, batch_size)
+  settings = dataclasses.replace(settings, dropout=dropout > 0)
   varied = _grid(learning_rates, lengths, inits, grid)
   grid_cells = _cells(varied)
   _check_seeds(seeds)
@@ -83,6 +84,7 @@ def population(
     choose_parts,
     choose_task if own_task else None,
     settings,
+    loss,
     batch_size,
     max_positions,
   )
@@ -95,9 +97,8 @@ def population(
   results = loop.train_together(
     members=[c.member for c in found],
     backbone=setup.backbone.params,
-    settings=dataclasses.replace(settings, dropout=dropout > 0),
+    settings=settings,
     folder=folder,
-    loss=loss,
     evaluate=scores.validation if found[0].member.metric is not None else None,
     rungs=halving,
     at_once=at_once,

@@ -9,7 +9,7 @@ from prompt_jax.evaluation.suite import Suite
 from prompt_jax.prompted import variables_of
 from prompt_jax.runs.candidates import Candidate
 from prompt_jax.runs.setup import evaluator_of
-from prompt_jax.stacking import alike
+from prompt_jax.stacking import group_by_structure
 from prompt_jax.training import partition
 
 Scored = tuple[dict[str, float], list[Prediction]]
@@ -43,7 +43,7 @@ class Scores:
     """
     found: list[Any] = [None] * len(members)
     chosen = [self._candidates[k] for k in members]
-    for group in alike(params, [self._key(c) for c in chosen]):
+    for group in group_by_structure(params, [self._key(c) for c in chosen]):
       first = chosen[group[0]]
       variables = [
         variables_of(
@@ -81,4 +81,4 @@ class Scores:
     # A name is not enough: settings may draw other examples of a task, or read another file.
     task = candidate.setup.task
     asked = tuple((s, n) for s, n in candidate.digests.items() if s != 'train')
-    return task.name, task.labels, asked, candidate.member.model
+    return task.name, task.labels, asked, candidate.member.objective

@@ -14,7 +14,7 @@ from prompt_jax.evaluation.evaluator import Advance, Evaluator
 from prompt_jax.evaluation.metrics import Scores
 from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.runs.evaluation_table import System
-from prompt_jax.stacking import alike
+from prompt_jax.stacking import group_by_structure
 
 # Whatever evaluates a task, and what it found: scores and predictions.
 Judge = Evaluator | suite.Suite
@@ -76,7 +76,7 @@ def groups(
   """Which prompts are of one method and shape, and so can share every batch."""
   own = [{**r.variables, 'params': r.variables['params'].get('prompt')} for r in loaded]
   ids = [None if found is None else tuple(found.items()) for found in task_ids]
-  return alike(own, [(r.model, i) for r, i in zip(loaded, ids, strict=True)])
+  return group_by_structure(own, [(r.model, i) for r, i in zip(loaded, ids, strict=True)])
 
 
 def evaluate(

@@ -39,6 +39,8 @@ from prompt_jax.runs.setup import (
 from prompt_jax.runtime import processes
 from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
+from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.optim import Update
 from prompt_jax.training.partition import count, merge, split
 from prompt_jax.training.prefetch import Stream
 from prompt_jax.training.settings import Settings
@@ -135,16 +137,15 @@ def _tuned(
   params = {'backbone': setup.backbone.params, **({'prompt': prompt} if prompt else {})}
   check_positions(setup, params, constants, max_positions)
   result = loop.train(
-    model=setup.model,
+    objective=CrossEntropy(setup.model, loss, settings.dropout),
+    update=Update(optimizer),
     backbone=setup.backbone.params,
     prompt=prompt,
     constants=constants,
     stream=_stream(setup, variables_of(params, constants), packing, batch_size, settings),
-    tx=optimizer,
     settings=settings,
     folder=folder,
     metadata=metadata_of(setup, settings),
-    loss=loss,
     evaluate=_validation(setup, evaluator, params, constants, settings),
     console=setup.console,
     placement=setup.placement,

@@ -28,10 +28,10 @@ from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.prompts.initialise import draw
 from prompt_jax.sharding.placement import Placement
-from prompt_jax.training.losses import Loss
-from prompt_jax.training.optim import adafactor
+from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.optim import Update, adafactor
 from prompt_jax.training.partition import PROMPT_ONLY, split
-from prompt_jax.training.step import create_state, train_step
+from prompt_jax.training.step import create_state, jit_train_step
 
 STEPS = ('train', 'eval', 'decode')
 WEIGHTS = ('bfloat16', 'float32', 'int8')
@@ -128,25 +128,20 @@ def _lowered_train_step(
 ) -> Any:
   if not params.get('prompt') and work.patterns == PROMPT_ONLY:
     raise UserError('A training step is planned with a prompt method; give one, or another step.')
-  tx = work.optimizer or adafactor(0.3)
+  update = Update(work.optimizer or adafactor(0.3))
   trainable, frozen = split(params, work.patterns)
-  state = jax.eval_shape(lambda trainable: create_state(trainable, tx, 0), trainable)
+  state = jax.eval_shape(lambda trainable: create_state(trainable, update, 0), trainable)
   targets: Any = jax.ShapeDtypeStruct((work.batch, work.targets), jnp.int32)
   of_task = work.method is not None and 'task_id' in work.method.depends_on
   number: Any = jax.ShapeDtypeStruct((work.batch,), jnp.int32) if of_task else None
   batch = Batch(tokens, targets, targets, targets.update(dtype=jnp.float32), number)
   collection = {'prompt': constants} if constants else {}
-  step = functools.partial(
-    train_step,
-    model=model,
-    tx=tx,
-    loss=Loss(),
-    microbatches=work.microbatches,
-    dropout=work.config.dropout_rate > 0,
-  )
-  arguments = (state, frozen, collection, batch)
-  shardings = (place.replicated, place.shardings(frozen), place.replicated, place.row_sharding)
-  return jax.jit(place.with_mesh(step), donate_argnums=0).lower(*_placed(arguments, shardings))
+  objective = CrossEntropy(model, dropout=work.config.dropout_rate > 0)
+  step = jit_train_step(microbatches=work.microbatches, placement=place)
+  whole = place.replicated
+  arguments = ([state], frozen, [{}], [collection], [batch])
+  shardings = (whole, place.shardings(frozen), whole, whole, place.row_sharding)
+  return step.lower(*_placed(arguments, shardings), objectives=(objective,), updates=(update,))
 
 
 def all_trains(work: Work) -> bool:

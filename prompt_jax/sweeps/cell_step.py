@@ -20,7 +20,7 @@ from prompt_jax.scale import plan as slices_of_tpus
 from prompt_jax.scale.plan import Plan
 from prompt_jax.scale.program import Work
 from prompt_jax.sharding.placement import Placement
-from prompt_jax.stacking import parts_for_caches, suited
+from prompt_jax.stacking import parts_for_caches, prompts_at_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _work(step: CellStep, platform: str, devices: int) -> tuple[Work, int]:
   alone = step.mesh is None and devices == 1
   at_once = step.at_once or step.prompts
   if step.at_once is None and alone and platform == 'cpu':
-    at_once = suited(step.prompts, step.batch, step.inputs)
+    at_once = prompts_at_once(step.prompts, step.batch, step.inputs)
   at_once = min(at_once, step.prompts)
   micro = step.microbatches or 1
   if step.microbatches is None and alone and platform == 'cpu':

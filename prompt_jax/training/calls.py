@@ -32,8 +32,8 @@ def _call(run: Run, point: Point, batches: Sequence[Any]) -> Call:
       [batches[k] for k in active],
     ),
     {
-      'models': tuple(run.members[k].model for k in active),
-      'txs': tuple(run.members[k].tx for k in active),
+      'objectives': tuple(run.members[k].objective for k in active),
+      'updates': tuple(run.members[k].update for k in active),
     },
   )
 

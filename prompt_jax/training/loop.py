@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import optax
-from flax import linen as nn
 from rich.console import Console
 
 from prompt_jax.checkpoints.prompt_file import REQUIRED
@@ -26,7 +24,6 @@ from prompt_jax.training.halving import check_rungs
 from prompt_jax.training.interrupt import Interrupt
 from prompt_jax.training.judge import judge
 from prompt_jax.training.lock import Lock
-from prompt_jax.training.losses import Loss
 from prompt_jax.training.members import (
   Ended,
   EvaluateTogether,
@@ -37,16 +34,17 @@ from prompt_jax.training.members import (
   Standing,
 )
 from prompt_jax.training.monitor import Monitor
+from prompt_jax.training.objective import Objective
+from prompt_jax.training.optim import Update
 from prompt_jax.training.output import Output
 from prompt_jax.training.partition import Tree, count, split
-from prompt_jax.training.population import population_step
 from prompt_jax.training.prefetch import Prefetch, Stream
 from prompt_jax.training.profile import Profile
 from prompt_jax.training.progress import Progress
 from prompt_jax.training.records import Records, plot_curve, read_records
 from prompt_jax.training.saved import restore, save
 from prompt_jax.training.settings import Settings
-from prompt_jax.training.step import create_state
+from prompt_jax.training.step import create_state, jit_train_step
 from prompt_jax.training.streams import Streams
 
 Evaluate = Callable[[Tree], Mapping[str, float]]
@@ -54,16 +52,15 @@ Evaluate = Callable[[Tree], Mapping[str, float]]
 
 def train(
   *,
-  model: nn.Module,
+  objective: Objective,
+  update: Update,
   backbone: Tree,
   prompt: Tree,
   constants: Tree,
   stream: Stream,
-  tx: optax.GradientTransformation,
   settings: Settings,
   folder: str | os.PathLike,
   metadata: dict[str, Any],
-  loss: Loss | None = None,
   evaluate: Evaluate | None = None,
   console: Console | None = None,
   placement: Placement | None = None,
@@ -74,18 +71,17 @@ def train(
   was never stopped (on the same machine). SIGTERM and Ctrl-C save, then exit with code 143 or 130.
 
   Args:
-    model: `prompted.PromptedT5`, or a module with its `__call__`.
+    objective: what is minimised, such as `objective.CrossEntropy` of a `prompted.PromptedT5`.
+    update: how, such as by the steps of an optimiser.
     backbone: its parameters, in the compute dtype where they are frozen.
     prompt: the method's fresh parameters, {} for the bare model.
     constants: the method's non-trainable state, {} for none.
     stream: batches of NumPy arrays; see `prefetch.Stream`.
-    tx: the optimiser.
     settings: see `settings.Settings`.
     folder: of this run alone. It will hold state/ (to go on from), metrics.jsonl, curve.png,
       prompt.safetensors (or weights.safetensors), initial.safetensors, and last.safetensors where
       the best step may be another.
     metadata: of the prompt file: see `prompt_file.Prompt`. Its "fingerprint" is the backbone's.
-    loss: what is minimised; T5X's cross entropy with z-loss if None.
     evaluate: from the trainable leaves on the device, which it must not keep, to metrics of the
       validation data.
     console: where to print.
@@ -99,11 +95,11 @@ def train(
   """
   member = Member(
     name='',
-    model=model,
+    objective=objective,
+    update=update,
     prompt=prompt,
     constants=constants,
     stream=stream,
-    tx=tx,
     metadata=metadata,
     seed=settings.seed,
     metric=settings.metric,
@@ -115,7 +111,6 @@ def train(
     backbone=backbone,
     settings=settings,
     folder=folder,
-    loss=loss,
     evaluate=one,
     console=console,
     placement=placement,
@@ -129,7 +124,6 @@ def train_together(
   backbone: Tree,
   settings: Settings,
   folder: str | os.PathLike,
-  loss: Loss | None = None,
   evaluate: EvaluateTogether | None = None,
   rungs: Sequence[int] = (),
   at_once: int | None = None,
@@ -138,7 +132,7 @@ def train_together(
 ) -> list[Result]:
   """Trains several prompts on one frozen model in one program; else as `train`.
 
-  Each becomes what a run of its own would make of it (see `population.population_step`), selects
+  Each becomes what a run of its own would make of it (see `step.train_step`), selects
   its best step and stops by itself: by patience, or when a number is not finite, which is an error
   only if it happens to all. With fewer members the step is compiled again.
 
@@ -148,10 +142,9 @@ def train_together(
     settings: of all; its `seed`, `metric` and `warm_start` are each member's own.
     folder: of this run alone. It will hold state/ of the whole population, and a folder for each
       member with all that `train` leaves but the state.
-    loss: what each minimises.
     evaluate: the metrics of those members whose numbers it is given.
     rungs: steps at which the worse half stops; see `halving.worse_half`.
-    at_once: see `population.population_step`.
+    at_once: see `step.train_step`.
     console: where to print.
     placement: see `train`.
 
@@ -173,11 +166,11 @@ def train_together(
   put = placement.replicate if placement else jax.device_put
   frozen, own, collections = put((frozen, own, collections))
   begun = [
-    Standing(create_state(trainable, m.tx, m.seed), constants)
+    Standing(create_state(trainable, m.update, m.seed), constants)
     for m, trainable, constants in zip(members, fresh, collections, strict=True)
   ]
 
-  step = _jitted(settings, loss or Loss(), at_once, placement)
+  step = jit_train_step(microbatches=settings.microbatches, at_once=at_once, placement=placement)
 
   # Restore, loop, finish.
   saved = RunStates(folder / 'state', settings.keep, settings.mode)
@@ -237,25 +230,6 @@ def _split(
     fresh.append(trainable)
     own.append(rest)
   return fresh, frozen, own
-
-
-def _jitted(
-  settings: Settings, loss: Loss, at_once: int | None, placement: Placement | None
-) -> Callable:
-  """The step of which `Ahead` compiles programs. Only the train states are donated."""
-  pure = functools.partial(
-    population_step,
-    loss=loss,
-    microbatches=settings.microbatches,
-    dropout=settings.dropout,
-    at_once=at_once,
-    placement=placement,
-  )
-  options: dict[str, Any] = {'donate_argnums': 0, 'static_argnames': ('models', 'txs')}
-  if placement is None:
-    return jax.jit(pure, **options)
-  # What a step returns is small, and whole on every device.
-  return jax.jit(placement.with_mesh(pure), out_shardings=placement.replicated, **options)
 
 
 def _counts(trainables: Sequence[Tree], of_one: int) -> str:

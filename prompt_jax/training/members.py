@@ -5,12 +5,12 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import optax
-from flax import linen as nn
 from rich.console import Console
 
 from prompt_jax.checkpoints.run_state import RunStates
 from prompt_jax.sharding.placement import Placement
+from prompt_jax.training.objective import Objective
+from prompt_jax.training.optim import Update
 from prompt_jax.training.output import Output
 from prompt_jax.training.partition import Tree
 from prompt_jax.training.prefetch import Position, Stream
@@ -28,12 +28,12 @@ class Member:
 
   Attributes:
     name: its folder below the run's, and its name in messages; '' for the only one.
-    model: `prompted.PromptedT5`, or a module with its `__call__`. Equal models are computed
-      together: see `prompts.initialise.without_initializers`.
+    objective: what it minimises. Equal objectives are computed together, which a method's
+      initialisers would prevent: see `prompts.initialise.without_initializers`.
     prompt: the method's fresh parameters, {} for the bare model.
     constants: the method's non-trainable state, {} for none.
     stream: batches of NumPy arrays; see `prefetch.Stream`.
-    tx: the optimiser.
+    update: how it does that.
     metadata: of the prompt file: see `prompt_file.Prompt`. Its "fingerprint" is the backbone's.
     seed: of dropout, and in its records.
     metric: validation metric that chooses the best step; None takes the last step.
@@ -41,11 +41,11 @@ class Member:
   """
 
   name: str
-  model: nn.Module
+  objective: Objective
   prompt: Tree
   constants: Tree
   stream: Stream
-  tx: optax.GradientTransformation
+  update: Update
   metadata: dict[str, Any]
   seed: int = 0
   metric: str | None = None

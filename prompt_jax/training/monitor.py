@@ -69,7 +69,7 @@ class Monitor:
 
   def _finite(self, member: int, step: int, values: Values) -> bool:
     for name in ('loss', 'grad_norm', 'update_norm'):
-      if not math.isfinite(values[name]):
+      if not math.isfinite(values.get(name, 0.0)):
         self._gone.add(member)
         self._windows.pop(member, None)
         self._diverged(member, step, f'{name} is {values[name]}')

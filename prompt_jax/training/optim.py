@@ -1,7 +1,9 @@
-"""Optimisers, as `optax` gradient transformations."""
+"""Updates of the trainable leaves, and optimisers as `optax` gradient transformations."""
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +11,44 @@ import optax
 from flax import traverse_util
 
 from prompt_jax.errors import UserError
-from prompt_jax.training.partition import matching
+from prompt_jax.training.objective import BatchLoss, Metrics
+from prompt_jax.training.partition import Tree, matching
 from prompt_jax.training.schedules import Schedule
 
 # Leaves that hold one parameter a layer along their first axis.
 STACKED = r'(.*/)?layers/.*'
+
+# (loss, trainable, the update's state, rng) -> (estimate, metrics).
+Estimate = Callable[[BatchLoss, Tree, Any, jax.Array], tuple[Any, Metrics]]
+
+
+def gradient(loss: BatchLoss, trainable: Tree, state: Any, rng: jax.Array) -> tuple[Tree, Metrics]:
+  """The exact gradient, by backpropagation; it reads no state of the optimiser."""
+  found, metrics = loss.gradient(trainable, rng)
+  return found, {**metrics, 'grad_norm': optax.tree.norm(found)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+  """How the trainable leaves change at a step: an estimate from the loss, and what is made of it.
+
+  Attributes:
+    tx: makes changes of the leaves from estimates; an optimiser, or any
+      `optax.GradientTransformation`.
+    estimate: from the loss on a batch to what `tx` takes: the gradient, or what a gradient-free
+      method finds by calling the loss. Prompts whose estimates are equal are computed together.
+  """
+
+  tx: optax.GradientTransformation
+  estimate: Estimate = gradient
+
+  def init(self, trainable: Tree) -> Any:
+    """The state before the first step."""
+    return self.tx.init(trainable)
+
+  def step(self, estimated: Any, state: Any, trainable: Tree) -> tuple[Tree, Any]:
+    """What is to be added to the leaves, and the next state."""
+    return self.tx.update(estimated, state, trainable)
 
 
 def adafactor(

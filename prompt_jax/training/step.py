@@ -1,31 +1,36 @@
-"""One training step: a free, pure function.
+"""The training step: a pure function of one prompt or of several on one frozen model.
 
-Letters: B batch, U target tokens, M microbatches.
+Letters: K prompts, B batch.
+
+It is what a run, a plan, a sweep and the benchmarks compile. Prompts whose arrays have the same
+shapes are stacked along a leading K axis, and the gradient of one prompt is mapped over it: the
+frozen weights have no such axis, so each of their products runs once over the rows of all prompts.
+Prompts of other shapes (another length, another method) are other stacks of the same program, each
+as wide as it is: nothing is padded and masked. Updates are each prompt's own. So what a prompt
+becomes is what a run of its own makes of it, up to rounding.
+
+On a mesh the prompts of a stack are cut over the devices that the layout gives to a batch, as far
+as these divide them, and the rows of each prompt over the others: see `Placement.vmap`.
 """
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from flax import struct
 
 from prompt_jax.batch import Batch
-from prompt_jax.errors import UserError
-from prompt_jax.injections import random_streams
-from prompt_jax.stacking import parts_for_caches
-from prompt_jax.training.losses import (
-  Loss,
-  count_examples,
-  loss_and_sums,
-  normalized_weights,
-)
-from prompt_jax.training.partition import Tree, merge
+from prompt_jax.sharding.placement import Placement
+from prompt_jax.stacking import group_by_structure, map_stacked, prompts_at_once
+from prompt_jax.training.objective import BatchLoss, Metrics, Objective
+from prompt_jax.training.optim import Estimate, Update
+from prompt_jax.training.partition import Tree
 
 Array = jax.Array
-Metrics = dict[str, Array]
 
 
 @struct.dataclass
@@ -35,7 +40,7 @@ class TrainState:
   Attributes:
     step: int32[] number of steps done.
     trainable: float32 leaves, the trainable side of `partition.split`.
-    opt_state: the optimiser's.
+    opt_state: the update's.
     rng: uint32[2] key data, the same during a run; step n draws from fold_in(rng, n).
   """
 
@@ -45,166 +50,121 @@ class TrainState:
   rng: Array
 
 
-def create_state(trainable: Tree, tx: optax.GradientTransformation, seed: int) -> TrainState:
+def create_state(trainable: Tree, update: Update, seed: int) -> TrainState:
   """The state before the first step; trainable leaves become float32."""
   trainable = jax.tree.map(lambda x: jnp.array(x, jnp.float32), trainable)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     trainable=trainable,
-    opt_state=tx.init(trainable),
+    opt_state=update.init(trainable),
     rng=jax.random.key_data(jax.random.key(seed, impl='threefry2x32')),
   )
 
 
 def train_step(
-  state: TrainState,
+  states: Sequence[TrainState],
   frozen: Tree,
-  constants: Tree,
-  batch: Batch,
+  own: Sequence[Tree],
+  constants: Sequence[Tree],
+  batches: Sequence[Batch],
   *,
-  model: nn.Module,
-  tx: optax.GradientTransformation,
-  loss: Loss,
+  objectives: Sequence[Objective],
+  updates: Sequence[Update],
   microbatches: int | None = None,
-  dropout: bool = False,
-) -> tuple[TrainState, Metrics]:
-  """Gradient of the loss with respect to the trainable leaves, and one update of them.
+  at_once: int | None = None,
+  placement: Placement | None = None,
+) -> tuple[list[TrainState], list[Metrics]]:
+  """One update of each of K prompts; K is 1 in an ordinary run.
 
   Args:
-    state: before the step.
-    frozen: the other side of `partition.split`.
-    constants: non-trainable state of the prompt method, collection "constants".
-    batch: B rows.
-    model: called as `model.apply(variables, batch, deterministic=..., train=True)` with the random
-      stream "prompt", and "dropout" if there is dropout; it returns (logits float32[B, U, V],
-      aux_loss float32[]).
-    tx: the optimiser.
-    loss: see `losses.Loss`. The auxiliary loss of the model is added to it.
-    microbatches: M equal parts of the batch are run one after the other, so only one part's
-      activations are held at a time; None for `parts_for_caches`. The sum of gradients is that of
-      the whole batch, whatever the loss normalisation (the auxiliary loss is averaged over the
-      parts).
-    dropout: whether the backbone drops out; the prompt method draws from a stream of its own.
+    states: K states before the step.
+    frozen: what no prompt trains and all share: the backbone.
+    own: K frozen trees that are each prompt's own (the part of it that its pattern leaves out).
+    constants: K collections "constants".
+    batches: K batches of B rows.
+    objectives: K objectives; those that compute the same should be equal, to be stacked.
+    updates: K updates.
+    microbatches: parts of each prompt's batch, see `objective.BatchLoss`.
+    at_once: most prompts of one stack that run together; stacks of more are cut into as many parts,
+      one after the other, so that the memory for activations does not grow with K. None for
+      `stacking.prompts_at_once`; on a mesh, for all.
+    placement: the mesh over which `frozen` lies, by whose `with_mesh` this is traced; None for one
+      device.
 
   Returns:
-    The state after the step and float32[] metrics: "loss" (what is minimised), "cross_entropy",
-    "z_loss" and "token_accuracy" (means over target tokens), "tokens" and "examples" (their
-    numbers), "aux_loss", "grad_norm" and "update_norm" (of all trainable leaves).
+    K states and K dicts of float32[] metrics: those of the objective, of its batch "examples" (how
+    many), of the update "update_norm" (of all trainable leaves) and whatever it estimated by
+    ("grad_norm").
 
   Raises:
     UserError: the rows do not divide into `microbatches`.
   """
-  gradient, metrics = loss_gradient(
-    state,
-    frozen,
-    constants,
-    batch,
-    model=model,
-    loss=loss,
-    microbatches=microbatches,
-    dropout=dropout,
-  )
-  new, norm = updated(state, gradient, tx)
-  return new, {**metrics, 'update_norm': norm}
+  new = list(states)
+  metrics: list[Metrics] = [{} for _ in states]
+  prompts = list(zip(states, own, constants, batches, strict=True))
+  computed = [(o, u.estimate) for o, u in zip(objectives, updates, strict=True)]
+  for stack in group_by_structure(prompts, computed):
+    objective, estimate = computed[stack[0]]
+
+    def estimate_one(prompt: Any, objective=objective, estimate=estimate) -> tuple[Any, Metrics]:
+      state, own, constants, batch = prompt
+      return estimate_update(
+        state, {**frozen, **own}, constants, batch, objective, estimate, microbatches
+      )
+
+    parts = at_once
+    if parts is None and placement is None:
+      parts = prompts_at_once(len(stack), *batches[stack[0]].encoder_input_tokens.shape)
+    vmap = placement.vmap if placement else jax.vmap
+    found = map_stacked(estimate_one, [prompts[k] for k in stack], parts, vmap)
+    for k, (estimated, of_prompt) in zip(stack, found, strict=True):
+      new[k], norm = apply_update(states[k], estimated, updates[k])
+      metrics[k] = {**of_prompt, 'update_norm': norm}
+  return new, metrics
 
 
-def loss_gradient(
+def estimate_update(
   state: TrainState,
   frozen: Tree,
   constants: Tree,
   batch: Batch,
-  *,
-  model: nn.Module,
-  loss: Loss,
+  objective: Objective,
+  estimate: Estimate,
   microbatches: int | None = None,
-  dropout: bool = False,
-) -> tuple[Tree, Metrics]:
-  """The first half of `train_step`: reads all of the state but the optimiser's.
-
-  Returns:
-    The gradient, shaped like `state.trainable`, and the metrics but for "update_norm".
-  """
-  if microbatches is None:
-    microbatches = parts_for_caches(*batch.encoder_input_tokens.shape)
+) -> tuple[Any, Metrics]:
+  """The first half of a step of one prompt: what the second is made from, such as the gradient."""
+  loss = BatchLoss(objective, frozen, constants, batch, microbatches)
   key = jax.random.fold_in(jax.random.wrap_key_data(state.rng, impl='threefry2x32'), state.step)
-  scaled = normalized_weights(
-    batch.decoder_loss_weights, loss.normalization, batch.decoder_segment_ids
-  )
-
-  def part_loss(trainable, part, scaled, key):
-    logits, aux = model.apply(
-      {'params': merge(trainable, frozen), 'constants': constants},
-      part,
-      deterministic=not dropout,
-      train=True,
-      rngs=random_streams(key, dropout),
-    )
-    with jax.named_scope('loss'):
-      value, sums = loss_and_sums(
-        logits, part.decoder_target_tokens, part.decoder_loss_weights, scaled, loss
-      )
-    aux = jnp.asarray(aux, jnp.float32) / microbatches
-    return value + aux, {**sums, 'aux_loss': aux, 'loss': value + aux}
-
-  gradient_of = jax.grad(part_loss, has_aux=True)
-  if microbatches == 1:
-    gradient, sums = gradient_of(state.trainable, batch, scaled, key)
-  else:
-    gradient, sums = _accumulate(gradient_of, state.trainable, batch, scaled, key, microbatches)
-  examples = count_examples(batch.decoder_loss_weights, batch.decoder_segment_ids)
-  return gradient, {**_metrics(sums, gradient), 'examples': examples}
+  return estimate(loss, state.trainable, state.opt_state, key)
 
 
-def updated(
-  state: TrainState, gradient: Tree, tx: optax.GradientTransformation
-) -> tuple[TrainState, Array]:
-  """The second half of `train_step`: the state after one update, and the norm of the update."""
+def apply_update(state: TrainState, estimated: Any, update: Update) -> tuple[TrainState, Array]:
+  """The second half: the state after one update, and the norm of the update."""
   with jax.named_scope('optimizer'):
-    updates, opt_state = tx.update(gradient, state.opt_state, state.trainable)
+    changes, opt_state = update.step(estimated, state.opt_state, state.trainable)
   new = dataclasses.replace(
     state,
     step=state.step + 1,
-    trainable=optax.apply_updates(state.trainable, updates),
+    trainable=optax.apply_updates(state.trainable, changes),
     opt_state=opt_state,
   )
-  return new, optax.tree.norm(updates)
+  return new, optax.tree.norm(changes)
 
 
-def _accumulate(gradient_of, trainable, batch, scaled, key, microbatches: int):
-  """Sums gradients and metrics over parts of the batch, by `lax.scan`."""
-  rows = scaled.shape[0]
-  if rows % microbatches:
-    raise UserError(
-      f'A batch of {rows} rows does not divide into {microbatches} microbatches. '
-      'Give a number of microbatches that divides the batch size.'
-    )
+def jit_train_step(
+  *,
+  microbatches: int | None = None,
+  at_once: int | None = None,
+  placement: Placement | None = None,
+) -> Any:
+  """`train_step` as every caller compiles it: `objectives` and `updates` are static arguments.
 
-  def cut(x):
-    # Part i takes rows i, i + M, ...: where rows are spread over devices in order, each part
-    # still has rows on every device.
-    return x.reshape(rows // microbatches, microbatches, *x.shape[1:]).swapaxes(0, 1)
-
-  def body(total, part):
-    i, batch, scaled = part
-    new = gradient_of(trainable, batch, scaled, jax.random.fold_in(key, i))
-    return jax.tree.map(jnp.add, total, new), None
-
-  parts = (jnp.arange(microbatches), *jax.tree.map(cut, (batch, scaled)))
-  first = jax.tree.map(lambda x: x[0], parts)
-  shapes = jax.eval_shape(lambda p: gradient_of(trainable, p[1], p[2], key), first)
-  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-  total, _ = jax.lax.scan(body, zeros, parts)
-  return total
-
-
-def _metrics(sums: Metrics, gradient: Tree) -> Metrics:
-  tokens = jnp.maximum(sums['tokens'], 1e-9)
-  return {
-    'loss': sums['loss'],
-    'cross_entropy': sums['cross_entropy'] / tokens,
-    'z_loss': sums['z_loss'] / tokens,
-    'token_accuracy': sums['correct'] / tokens,
-    'tokens': sums['tokens'],
-    'aux_loss': sums['aux_loss'],
-    'grad_norm': optax.tree.norm(gradient),
-  }
+  Only the train states are donated. On a mesh, what it returns is whole on every device.
+  """
+  step = functools.partial(
+    train_step, microbatches=microbatches, at_once=at_once, placement=placement
+  )
+  options: dict[str, Any] = {'donate_argnums': 0, 'static_argnames': ('objectives', 'updates')}
+  if placement is None:
+    return jax.jit(step, **options)
+  return jax.jit(placement.with_mesh(step), out_shardings=placement.replicated, **options)

@@ -16,7 +16,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.models.attention import kernel
 from prompt_jax.runtime import device, libtpu
 from prompt_jax.runtime.default_device import default_device
-from prompt_jax.stacking import parts_for_caches, suited
+from prompt_jax.stacking import parts_for_caches, prompts_at_once
 from tests.shared import facts
 
 LOGGER = logging.getLogger('jax._src.xla_bridge')
@@ -151,7 +151,7 @@ def test_dtypes_and_parts_follow_the_chosen_device(monkeypatch):
   with jax.default_device(jax.local_devices(backend='cpu')[0]):
     assert default_device().platform == 'cpu'
     assert parts_for_caches(32, 64) == 4
-    assert suited(100, 32, 64) == 1
+    assert prompts_at_once(100, 32, 64) == 1
 
 
 def fake(kind, version='', **more):

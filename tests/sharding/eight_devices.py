@@ -36,7 +36,8 @@ from prompt_jax.prompts.tables import Plain
 from prompt_jax.runs.packing import Packing, packed_stream
 from prompt_jax.sharding import placement
 from prompt_jax.testing import tiny
-from prompt_jax.training.losses import Loss
+from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.optim import Update
 from prompt_jax.training.partition import split
 from prompt_jax.training.step import create_state, train_step
 from tests.models import cudnn_in_xla
@@ -111,17 +112,19 @@ def packed(model: PromptedT5) -> Batch:
 def results(model: PromptedT5, place: placement.Placement | None, batch: Batch):
   """(loss, gradient, tokens, bytes of the backbone on the first device)."""
   params, constants = parameters(model)
-  tx = optax.sgd(1.0)
+  objective, update = CrossEntropy(model), Update(optax.sgd(1.0))
   trainable, frozen = split(params)
-  state = create_state(trainable, tx, seed=0)
-  step = functools.partial(train_step, model=model, tx=tx, loss=Loss(), microbatches=2)
+  state = create_state(trainable, update, seed=0)
+  step = functools.partial(
+    train_step, objectives=[objective], updates=[update], microbatches=2, placement=place
+  )
   decode = functools.partial(greedy, model, max_len=5)
   if place:
     frozen = jax.device_put(frozen, place.shardings(frozen))
     state = jax.device_put(state, place.replicated)
     batch = jax.device_put(batch, place.row_sharding)
     step, decode = place.with_mesh(step), place.with_mesh(decode)
-  after, metrics = jax.jit(step)(state, frozen, {}, batch)
+  (after,), (metrics,) = jax.jit(step)([state], frozen, [{}], [{}], [batch])
   gradient = jax.tree.map(
     lambda a, b: np.asarray(a - b), trainable, jax.device_get(after.trainable)
   )

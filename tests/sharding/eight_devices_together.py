@@ -18,10 +18,10 @@ from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.sharding import placement
 from prompt_jax.testing import tiny
-from prompt_jax.training.losses import Loss
+from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.optim import Update
 from prompt_jax.training.partition import split
-from prompt_jax.training.population import population_step
-from prompt_jax.training.step import create_state
+from prompt_jax.training.step import create_state, train_step
 from tests.sharding.eight_devices import CONFIG, METHODS, parameters
 
 DROPPED = CONFIG.__class__(**{**vars(CONFIG), 'dropout_rate': 0.2})
@@ -50,13 +50,17 @@ def population(methods):
   return models, prompts, frozen, batches
 
 
-def compiled(methods, place, **options):
+def compiled(methods, place, dropout=False, **options):
   """The step, compiled, and its arguments."""
   models, prompts, frozen, batches = population(methods)
-  nothing, txs = [{} for _ in models], [optax.sgd(1.0) for _ in models]
-  states = [create_state(prompt, txs[0], seed) for seed, prompt in enumerate(prompts)]
+  nothing, updates = [{} for _ in models], [Update(optax.sgd(1.0)) for _ in models]
+  states = [create_state(prompt, updates[0], seed) for seed, prompt in enumerate(prompts)]
   step = functools.partial(
-    population_step, models=models, txs=txs, loss=Loss(), placement=place, **options
+    train_step,
+    objectives=[CrossEntropy(model, dropout=dropout) for model in models],
+    updates=updates,
+    placement=place,
+    **options,
   )
   jitted = jax.jit(step)
   if place:

@@ -14,13 +14,14 @@ from prompt_jax.prompts.initializers import SampledVocabulary, Uniform, Zeros
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.tables import Plain
-from prompt_jax.stacking import alike, mapped
+from prompt_jax.stacking import group_by_structure, map_stacked
 from prompt_jax.testing import tiny
 from prompt_jax.training import optim, schedules
 from prompt_jax.training.losses import Loss
+from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.optim import Update
 from prompt_jax.training.partition import split
-from prompt_jax.training.population import population_step
-from prompt_jax.training.step import create_state, loss_gradient, updated
+from prompt_jax.training.step import apply_update, create_state, estimate_update, train_step
 from prompt_jax.training.streams import Streams, widened
 
 CONFIG = tiny.config()
@@ -50,9 +51,9 @@ class One:
     embedding = BACKBONE['token_embedder']['embedding']
     key = jax.random.key(seed)
     prompt = initialise_prompt(model, key, embedding, tiny.Vocabulary())[0]
-    self.tx, self.model = tx or optim.adafactor(0.3), without_initializers(model)
+    self.update, self.model = Update(tx or optim.adafactor(0.3)), without_initializers(model)
     self.trainable, self.frozen = split({'backbone': BACKBONE, 'prompt': prompt})
-    self.state = create_state(self.trainable, self.tx, seed)
+    self.state = create_state(self.trainable, self.update, seed)
     self.batches = [
       jax.tree.map(np.asarray, tiny.batch(rows, inputs, targets, seed=100 * seed + n))
       for n in range(STEPS)
@@ -60,8 +61,10 @@ class One:
 
 
 @functools.lru_cache(None)
-def gradient_of(model, **options):
-  return compiled(functools.partial(loss_gradient, model=model, **options))
+def gradient_of(model, loss, dropout=False, microbatches=None):
+  objective = CrossEntropy(model, loss, dropout)
+  options = {'objective': objective, 'estimate': optim.gradient, 'microbatches': microbatches}
+  return compiled(functools.partial(estimate_update, **options))
 
 
 def apart(one, **options):
@@ -69,19 +72,21 @@ def apart(one, **options):
   gradient, state = gradient_of(one.model, **options), one.state
   for batch in one.batches:
     found, metrics = gradient(state, one.frozen, {}, batch)
-    state, norm = updated(state, found, one.tx)
+    state, norm = apply_update(state, found, one.update)
   return state, {**metrics, 'update_norm': norm}
 
 
-def together(population, **options):
-  step = compiled(
-    functools.partial(
-      population_step,
-      models=[one.model for one in population],
-      txs=[one.tx for one in population],
-      **options,
-    )
+def step_of(population, loss=Loss(), dropout=False, **options):
+  return functools.partial(
+    train_step,
+    objectives=[CrossEntropy(one.model, loss, dropout) for one in population],
+    updates=[one.update for one in population],
+    **options,
   )
+
+
+def together(population, **options):
+  step = compiled(step_of(population, **options))
   states, nothing = [one.state for one in population], [{} for _ in population]
   frozen = {'backbone': population[0].frozen['backbone']}
   for n in range(STEPS):
@@ -139,7 +144,9 @@ def test_initialisers_differ_and_the_model_does_not():
 def test_lengths_and_methods_are_stacks_of_their_own():
   methods = [InputPrompt(length=3), InputPrompt(length=5), DeepPrompt(length=2)]
   population = [One(seed, method) for method in methods for seed in (0, 1)]
-  groups = alike([one.trainable for one in population], [one.model for one in population])
+  groups = group_by_structure(
+    [one.trainable for one in population], [one.model for one in population]
+  )
   assert groups == [[0, 1], [2, 3], [4, 5]]
   assert_equal(population)
 
@@ -165,32 +172,25 @@ def test_each_prompt_normalises_its_own_loss(normalization):
       one.batches[n] = batch.replace(decoder_loss_weights=weights)
   # SGD, as Adafactor would not see a factor.
   for one in population:
-    one.tx = optax.sgd(0.05)
-    one.state = create_state(one.trainable, one.tx, 0)
+    one.update = Update(optax.sgd(0.05))
+    one.state = create_state(one.trainable, one.update, 0)
   assert_equal(population, loss=Loss(normalization=normalization))
 
 
 def test_a_frozen_part_of_a_prompt_is_its_own():
   """A pattern may leave out a part of the prompt: here the decoder's rows."""
   population = [One(seed, InputPrompt(length=3, decoder=True)) for seed in range(2)]
-  step = compiled(
-    functools.partial(
-      population_step,
-      models=[one.model for one in population],
-      txs=[one.tx for one in population],
-      loss=Loss(),
-    )
-  )
+  step = compiled(step_of(population))
   states, own, wanted = [], [], []
   for one in population:
     trainable, rest = split(
       {'backbone': BACKBONE, 'prompt': one.trainable['prompt']}, ('prompt/encoder/.*',)
     )
-    state = create_state(trainable, one.tx, 0)
+    state = create_state(trainable, one.update, 0)
     states.append(state)
     own.append({'prompt': rest['prompt']})
     gradient, _ = gradient_of(one.model, loss=Loss())(state, rest, {}, one.batches[0])
-    wanted.append(updated(state, gradient, one.tx)[0])
+    wanted.append(apply_update(state, gradient, one.update)[0])
   batches = [one.batches[0] for one in population]
   found, _ = step(states, {'backbone': BACKBONE}, own, [{}, {}], batches)
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-5)
@@ -199,10 +199,10 @@ def test_a_frozen_part_of_a_prompt_is_its_own():
     assert 'decoder' not in state.trainable['prompt']
 
 
-def test_mapped_is_a_list_of_calls():
+def test_map_stacked_is_a_list_of_calls():
   trees = [{'x': np.arange(3.0) + k} for k in range(5)]
   for at_once in (None, 1, 2, 5, 9):
-    found = mapped(lambda tree: tree['x'] ** 2, trees, at_once)
+    found = map_stacked(lambda tree: tree['x'] ** 2, trees, at_once)
     np.testing.assert_array_equal(found, [tree['x'] ** 2 for tree in trees])
 
 
@@ -211,13 +211,7 @@ def test_memory_does_not_grow_with_the_prompts():
 
   def temporary(count, at_once):
     population = [One(seed, rows=8, inputs=40) for seed in range(count)]
-    step = functools.partial(
-      population_step,
-      models=[one.model for one in population],
-      txs=[one.tx for one in population],
-      loss=Loss(),
-      at_once=at_once,
-    )
+    step = step_of(population, at_once=at_once)
     nothing = [{} for _ in population]
     frozen = {'backbone': BACKBONE}
     batches = [one.batches[0] for one in population]

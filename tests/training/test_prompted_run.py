@@ -18,6 +18,7 @@ from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.testing import tiny
 from prompt_jax.training import losses, optim, partition
 from prompt_jax.training.loop import train
+from prompt_jax.training.objective import CrossEntropy
 from prompt_jax.training.records import read_records
 from prompt_jax.training.settings import Settings
 from tests.shared import mentions
@@ -61,12 +62,12 @@ def packed_stream():
 
 def run(model, params, folder, console=None, stream=None, **settings):
   return train(
-    model=model,
+    objective=CrossEntropy(model),
+    update=optim.Update(optim.adafactor(0.3)),
     backbone=params['backbone'],
     prompt=params['prompt'],
     constants={},
     stream=stream or Stream(),
-    tx=optim.adafactor(0.3),
     settings=Settings(**{'steps': 6, 'save_every': 2, **settings}),
     folder=folder,
     metadata={

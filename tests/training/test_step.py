@@ -1,7 +1,5 @@
 """The pure step: what it changes, what it reports, and that microbatches change nothing."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,18 +10,33 @@ from toy_model import ToyModel, toy_batch, toy_variables
 from prompt_jax.errors import UserError
 from prompt_jax.training import partition
 from prompt_jax.training.losses import Loss
-from prompt_jax.training.optim import adafactor
+from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.optim import Update, adafactor
 from prompt_jax.training.step import create_state, train_step
 from tests.shared import facts
+
+
+def step_of_one(tx, loss=Loss(), dropout=False, **options):
+  """`train_step` of one prompt, of (state, frozen, constants, batch)."""
+  objective, update = CrossEntropy(ToyModel(), loss, dropout), Update(tx)
+
+  @jax.jit
+  def step(state, frozen, constants, batch):
+    (state,), (metrics,) = train_step(
+      [state], frozen, [{}], [constants], [batch],
+      objectives=[objective], updates=[update], **options,
+    )  # fmt: skip
+    return state, metrics
+
+  return step
 
 
 def run(batch, tx=None, patterns=partition.PROMPT_ONLY, **options):
   tx = tx or optax.sgd(1.0)
   variables = toy_variables()
   trainable, frozen = partition.split(variables['params'], patterns)
-  state = create_state(trainable, tx, seed=0)
-  step = functools.partial(train_step, model=ToyModel(), tx=tx, **{'loss': Loss(), **options})
-  return trainable, jax.jit(step)(state, frozen, variables['constants'], batch)
+  state = create_state(trainable, Update(tx), seed=0)
+  return trainable, step_of_one(tx, **options)(state, frozen, variables['constants'], batch)
 
 
 @pytest.mark.parametrize('normalization', ['sum', 'tokens', 'examples', 5.0])
@@ -70,8 +83,7 @@ def test_loss_falls_and_optimiser_holds_only_the_prompt():
   batch, tx = toy_batch(16), adafactor(0.3)
   variables = toy_variables()
   trainable, frozen = partition.split(variables['params'])
-  state = create_state(trainable, tx, seed=0)
-  step = jax.jit(functools.partial(train_step, model=ToyModel(), tx=tx, loss=Loss()))
+  state, step = create_state(trainable, Update(tx), seed=0), step_of_one(tx)
   losses = []
   for _ in range(30):
     state, metrics = step(state, frozen, variables['constants'], batch)
@@ -87,10 +99,8 @@ def test_dropout_is_off_unless_asked_for_and_follows_the_step():
   assert losses[0] == losses[1] != losses[2]
   variables = toy_variables()
   trainable, frozen = partition.split(variables['params'])
-  state = create_state(trainable, optax.sgd(0.0), seed=0)
-  step = functools.partial(
-    train_step, model=ToyModel(), tx=optax.sgd(0.0), loss=Loss(), dropout=True
-  )
+  state = create_state(trainable, Update(optax.sgd(0.0)), seed=0)
+  step = step_of_one(optax.sgd(0.0), dropout=True)
   values = []
   for n in (0, 0, 1):
     _, metrics = step(state.replace(step=jnp.int32(n)), frozen, variables['constants'], batch)

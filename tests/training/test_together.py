@@ -145,7 +145,7 @@ def test_rungs_without_an_evaluation_are_refused(rung, tmp_path):
 
 def test_a_prompt_that_diverges_leaves_and_the_others_go_on(tmp_path, apart, capsys):
   members = toy_members()
-  members[1] = dataclasses.replace(members[1], tx=optim.adafactor(1e38))
+  members[1] = dataclasses.replace(members[1], update=optim.Update(optim.adafactor(1e38)))
   results = toy_train_together(tmp_path, members, **OPTIONS)
   assert results[1].ended.why == 'diverged'
   assert results[1].step == 1
@@ -163,7 +163,7 @@ def test_a_prompt_that_diverges_leaves_and_the_others_go_on(tmp_path, apart, cap
 def test_the_last_to_go_on_may_diverge_and_the_others_keep_their_results(at, tmp_path):
   members = toy_members()
   rate = lambda step: jax.numpy.where(step < at - 1, 0.1, 1e38)
-  members[1] = dataclasses.replace(members[1], tx=optim.adafactor(rate))
+  members[1] = dataclasses.replace(members[1], update=optim.Update(optim.adafactor(rate)))
   values = {0: [0.5, 0.6], 1: [0.9, 0.8], 2: [0.4, 0.4]}
   options = {**OPTIONS, 'patience': 1}
   results = toy_train_together(tmp_path, members, evaluate=scripted(values), **options)
@@ -177,7 +177,9 @@ def test_the_last_to_go_on_may_diverge_and_the_others_keep_their_results(at, tmp
 
 
 def test_a_population_of_which_all_diverge_is_an_error(tmp_path):
-  members = [dataclasses.replace(m, tx=optim.adafactor(1e38)) for m in toy_members()]
+  members = [
+    dataclasses.replace(m, update=optim.Update(optim.adafactor(1e38))) for m in toy_members()
+  ]
   with pytest.raises(UserError, match=facts('update_norm', 'inf', 'step 1', 'seed_2')):
     toy_train_together(tmp_path, members, **OPTIONS)
 

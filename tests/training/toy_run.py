@@ -18,7 +18,9 @@ from prompt_jax.runtime import processes
 from prompt_jax.sharding import placement
 from prompt_jax.training import losses, optim
 from prompt_jax.training.loop import train, train_together
+from prompt_jax.training.losses import Loss
 from prompt_jax.training.members import Member
+from prompt_jax.training.objective import CrossEntropy
 from prompt_jax.training.partition import merge
 from prompt_jax.training.settings import Settings
 from tests.several import print_to
@@ -63,6 +65,8 @@ def toy_train(
   backbone_seed=0,
   variables=None,
   tx=None,
+  objective=None,
+  update=None,
   stream=None,
   evaluate=None,
   console=None,
@@ -74,14 +78,15 @@ def toy_train(
   model = ToyModel()
   if evaluate is None and 'patterns' not in settings:
     evaluate = toy_evaluate(model, {'backbone': params['backbone']}, variables['constants'])
+  settings = Settings(**{'steps': 20, 'seed': seed, 'dropout': True, **settings})
   return train(
-    model=model,
+    objective=objective or CrossEntropy(model, Loss(), settings.dropout),
+    update=update or optim.Update(tx or optim.adafactor(0.3)),
     backbone=params['backbone'],
     prompt=params['prompt'],
     constants=variables['constants']['prompt'],
     stream=stream or ToyStream(),
-    tx=tx or optim.adafactor(0.3),
-    settings=Settings(**{'steps': 20, 'seed': seed, 'dropout': True, **settings}),
+    settings=settings,
     folder=folder,
     metadata={
       'base_model': f'toy-{backbone_seed}',
@@ -124,11 +129,11 @@ def toy_members(rates=(0.3, 0.1, 1.0), streams=None, metric='loss', warm_start=N
     members.append(
       Member(
         name=f'seed_{k}',
-        model=ToyModel(),
+        objective=CrossEntropy(ToyModel(), Loss(), dropout=True),
+        update=optim.Update(optim.adafactor(rate)),
         prompt=variables['params']['prompt'],
         constants=variables['constants']['prompt'],
         stream=streams[k] if streams else ToyStream(first=1000 * k),
-        tx=optim.adafactor(rate),
         metadata={
           'base_model': 'toy-0',
           'fingerprint': fingerprint(backbone),

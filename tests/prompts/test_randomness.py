@@ -15,12 +15,13 @@ from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.testing import tiny
-from prompt_jax.training.losses import Loss
+from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.optim import Update
 from prompt_jax.training.partition import split
-from prompt_jax.training.population import population_step
 from prompt_jax.training.step import create_state, train_step
 
 BATCH = tiny.batch()
+UPDATE = Update(optax.sgd(0.1))
 
 
 class NoisyPrompt(PromptMethod):
@@ -41,17 +42,23 @@ def state_and_frozen(seed=0):
     'prompt': {'prompt': jnp.zeros((2, 32))},
   }
   trainable, frozen = split(params)
-  return create_state(trainable, optax.sgd(0.1), seed), frozen
+  return create_state(trainable, UPDATE, seed), frozen
 
 
 @functools.cache
 def step(dropout):
   model = PromptedT5(T5(with_dropout(tiny.config(), dropout)), NoisyPrompt())
-  return jax.jit(
-    functools.partial(
-      train_step, model=model, tx=optax.sgd(0.1), loss=Loss(), dropout=dropout > 0, microbatches=1
-    )
-  )
+  objectives = [CrossEntropy(model, dropout=dropout > 0)]
+
+  @jax.jit
+  def run(state, frozen, constants, batch):
+    (state,), (metrics,) = train_step(
+      [state], frozen, [{}], [constants], [batch],
+      objectives=objectives, updates=[UPDATE], microbatches=1,
+    )  # fmt: skip
+    return state, metrics
+
+  return run
 
 
 def test_noise_is_drawn_in_training_without_dropout_and_anew_at_every_step():
@@ -77,9 +84,9 @@ def test_noise_is_the_same_whether_or_not_the_backbone_drops_out():
 def test_prompts_trained_at_once_draw_as_they_do_alone():
   states = [state_and_frozen(seed)[0] for seed in (0, 1)]
   frozen = state_and_frozen()[1]
-  model, tx = PromptedT5(T5(tiny.config()), NoisyPrompt()), optax.sgd(0.1)
+  objective = CrossEntropy(PromptedT5(T5(tiny.config()), NoisyPrompt()))
   at_once = functools.partial(
-    population_step, models=[model] * 2, txs=[tx] * 2, loss=Loss(), microbatches=1
+    train_step, objectives=[objective] * 2, updates=[UPDATE] * 2, microbatches=1
   )
   _, found = jax.jit(at_once)(states, frozen, [{}] * 2, [{}] * 2, [BATCH] * 2)
   alone = [step(0.0)(state, frozen, {}, BATCH)[1]['aux_loss'] for state in states]

@@ -34,7 +34,7 @@ def one(arguments: list[str]) -> dict[str, float]:
   import jax
 
   from prompt_jax.main import main
-  from prompt_jax.training.progress import Progress
+  from prompt_jax.training.monitor import Progress
 
   compiling: list[float] = []
   first: list[float] = []

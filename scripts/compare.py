@@ -17,7 +17,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
-from prompt_jax.training.seeds import MeanStd, mean_std
+from prompt_jax.training.records import MeanStd, mean_std
 
 # What differs between the systems; what they share is given on the command line.
 SYSTEMS = {

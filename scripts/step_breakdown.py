@@ -10,7 +10,7 @@ a compiler fuses operations of different parts, and because this is the same on 
 the later part. Loss and optimiser are small, so that noise may make them negative.
 
 "Input" is what the host does for a batch: choosing examples, padding, moving to the device. In a
-run a thread does it beside the step (`training.prefetch`). Batches are those of the examples of
+run a thread does it beside the step (`training.streams`). Batches are those of the examples of
 `--task` in the width that most of them have, tokenised with the embedded vocabulary.
 """
 

@@ -99,7 +99,6 @@ ALLOWED: dict[str, set[str]] = {
     'checkpoints.prompt_file',
     'configuration.gin_text',
     'training.records',
-    'training.seeds',
   },
   'tasks': {'data', 'pretraining.span_corruption', 'pretraining.text_stream'},
   'pretraining': {

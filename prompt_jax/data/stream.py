@@ -32,6 +32,10 @@ class NumberedStream(abc.ABC):
   def identity(self) -> dict[str, int]:
     """What batches depend on: settings, and a checksum of the data."""
 
+  def upcoming_shapes(self, count: int) -> list[Batch]:
+    """A batch of each shape among the next `count`; here there is one shape."""
+    return [self.batch(self.number)] if count else []
+
   @property
   def position(self) -> dict[str, int]:
     """All that has to be saved; what is not the number tells whether it fits when restored."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from prompt_jax.configuration import gin_text
 from prompt_jax.errors import unknown
 from prompt_jax.reports.runs import FINISHED, Run
-from prompt_jax.training.seeds import MeanStd, mean_std
+from prompt_jax.training.records import MeanStd, mean_std
 
 T = TypeVar('T')
 # Text, a number, or mean and deviation; None where a run has none.

@@ -13,7 +13,7 @@ from prompt_jax.reports.columns import Table, Value
 from prompt_jax.reports.plots import Picture
 from prompt_jax.reports.runs import UNFINISHED, FoundRuns, Unreadable
 from prompt_jax.reports.sections import Answers, Section, references
-from prompt_jax.training.seeds import MeanStd
+from prompt_jax.training.records import MeanStd
 
 TEMPLATE = pathlib.Path(__file__).with_name('page.html')
 TITLE = 'prompt-jax report'

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from prompt_jax.reports.columns import Table, Value, of_one_task
 from prompt_jax.reports.runs import Run
-from prompt_jax.training.seeds import MeanStd, mean_std
+from prompt_jax.training.records import MeanStd, mean_std
 
 GAP = 'gap'  # of all: a score of its own, see `evaluation.suite`
 OTHERS = 'mean of the others'

@@ -12,7 +12,7 @@ from rich.cells import cell_len, set_cell_size
 from prompt_jax.reports import columns, parts, text
 from prompt_jax.reports.answers import OTHER, Confusion
 from prompt_jax.reports.runs import Reference, Run
-from prompt_jax.training.seeds import mean_std
+from prompt_jax.training.records import mean_std
 
 AT_ONCE = 10  # runs in one picture: as many as there are colours to tell apart
 GREY = '#9a9a9a'

@@ -5,8 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_jax.training.records import Record
-from prompt_jax.training.seeds import MeanStd, mean_std
+from prompt_jax.training.records import MeanStd, Record, mean_std
 
 Scores = Mapping[str, float]
 

@@ -8,7 +8,7 @@ from prompt_jax.reports.answers import MOST_LABELS, Answer
 from prompt_jax.reports.columns import Table
 from prompt_jax.reports.plots import Picture
 from prompt_jax.reports.runs import FoundRuns, Reference, Run, Unreadable
-from prompt_jax.training.seeds import mean_std
+from prompt_jax.training.records import mean_std
 
 MISTAKES = 8  # shown of a run
 

@@ -13,7 +13,7 @@ from rich.table import Table as Drawn
 from rich.text import Text
 
 from prompt_jax.reports.columns import Table, Value
-from prompt_jax.training.seeds import MeanStd
+from prompt_jax.training.records import MeanStd
 
 # Shown by their words; other columns by their own names.
 TITLES = {'learning_rate': 'learning rate'}

@@ -94,7 +94,7 @@ def population(
   may_change = ('STEPS', 'AT_ONCE', 'MESH', 'LAYOUT', 'SLICES')
   processes.broadcast(lambda: config.record(folder, may_change))
   scores = Scores(found, settings.patterns, batch_size, at_once)
-  results = loop.train_together(
+  results = loop.train_members(
     members=[c.member for c in found],
     backbone=setup.backbone.params,
     settings=settings,

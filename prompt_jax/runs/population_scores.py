@@ -63,7 +63,7 @@ class Scores:
   def validation(
     self, members: Sequence[int], trainables: Sequence[Any]
   ) -> list[Mapping[str, float]]:
-    """Metrics of some members from the leaves that train; what `loop.train_together` asks for."""
+    """Metrics of some members from the leaves that train; what `loop.train_members` asks for."""
     params = []
     for k, trainable in zip(members, trainables, strict=True):
       own = partition.split({'prompt': self._candidates[k].member.prompt}, self._patterns)[1]

@@ -12,7 +12,7 @@ from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.data.baseline import bag_of_words, majority
 from prompt_jax.data.example import Example, Task
 from prompt_jax.evaluation.suite import GAP, MEAN, summarise
-from prompt_jax.training.seeds import MeanStd, summarize
+from prompt_jax.training.records import MeanStd, summarize
 
 MAJORITY = 'majority class'
 WORDS = 'TF-IDF + logistic regression'

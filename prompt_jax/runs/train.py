@@ -42,8 +42,8 @@ from prompt_jax.training.losses import Loss
 from prompt_jax.training.objective import CrossEntropy
 from prompt_jax.training.optim import Update
 from prompt_jax.training.partition import count, merge, split
-from prompt_jax.training.prefetch import Stream
 from prompt_jax.training.settings import Settings
+from prompt_jax.training.streams import Stream
 
 
 def train(

@@ -13,7 +13,7 @@ from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.sweeps.cells import Cell, Job, settings_of
 from prompt_jax.sweeps.check import Checked, Size
 from prompt_jax.sweeps.state import Scored, State, scores
-from prompt_jax.training.seeds import MeanStd, mean_std
+from prompt_jax.training.records import MeanStd, mean_std
 
 
 class Line(NamedTuple):

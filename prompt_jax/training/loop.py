@@ -1,8 +1,9 @@
 """One linear trainer: prompt tuning, model tuning and pre-training are patterns of the same run.
 
-A run has one member, or several prompts that share the frozen model (`train_together`).
+A run has one member, or several prompts that share the frozen model (`train_members`).
 """
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -13,41 +14,73 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from prompt_jax.checkpoints.prompt_file import REQUIRED
-from prompt_jax.checkpoints.run_state import RunStates
 from prompt_jax.errors import UserError
 from prompt_jax.runtime import processes
 from prompt_jax.sharding.placement import Placement
-from prompt_jax.training import calls
-from prompt_jax.training.ahead import Ahead
-from prompt_jax.training.halving import check_rungs
 from prompt_jax.training.interrupt import Interrupt
-from prompt_jax.training.judge import judge
-from prompt_jax.training.lock import Lock
 from prompt_jax.training.members import (
   Ended,
-  EvaluateTogether,
+  EvaluateMembers,
   Member,
-  Point,
+  MemberState,
   Result,
-  Run,
-  Standing,
+  TrainingState,
+  check_members,
+  evaluate_and_select,
+  split_members,
 )
-from prompt_jax.training.monitor import Monitor
+from prompt_jax.training.monitor import Monitor, Profile, Progress
 from prompt_jax.training.objective import Objective
 from prompt_jax.training.optim import Update
-from prompt_jax.training.output import Output
-from prompt_jax.training.partition import Tree, count, split
-from prompt_jax.training.prefetch import Prefetch, Stream
-from prompt_jax.training.profile import Profile
-from prompt_jax.training.progress import Progress
+from prompt_jax.training.partition import Tree, count
 from prompt_jax.training.records import Records, plot_curve, read_records
-from prompt_jax.training.saved import restore, save
+from prompt_jax.training.run_folder import MemberFiles, RunFolder, opened
 from prompt_jax.training.settings import Settings
-from prompt_jax.training.step import create_state, jit_train_step
-from prompt_jax.training.streams import Streams
+from prompt_jax.training.step import CompiledStep, StepArguments, create_state, jit_train_step
+from prompt_jax.training.streams import Prefetch, Stream, Streams
 
 Evaluate = Callable[[Tree], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+  """What stays the same during a run."""
+
+  members: Sequence[Member]
+  settings: Settings
+  folder: RunFolder
+  frozen: Tree  # what the members share
+  own: Sequence[Tree]  # what is frozen of each
+  evaluate: EvaluateMembers | None
+  rungs: Sequence[int]
+  console: Console
+  placement: Placement | None  # None for one device
+
+  def arguments(self, training: TrainingState, batches: Sequence[Any]) -> StepArguments:
+    """Of a step of every member that still trains."""
+    active = training.active
+    states = [training.members[k] for k in active]
+    arrays = (
+      [s.train for s in states],
+      self.frozen,
+      [self.own[k] for k in active],
+      [s.constants for s in states],
+      [batches[k] for k in active],
+    )
+    static = {
+      'objectives': tuple(self.members[k].objective for k in active),
+      'updates': tuple(self.members[k].update for k in active),
+    }
+    return StepArguments(arrays, static)
+
+  def upcoming(
+    self, training: TrainingState, streams: Streams, put: Callable[[Any], Any]
+  ) -> list[StepArguments]:
+    """Of the steps to compile ahead of time: one for each shape of the batches to come."""
+    if processes.count() > 1:  # they would not begin in the same order
+      return []
+    batches = streams.upcoming_shapes(self.settings.steps - training.step)
+    return [self.arguments(training, put(batch)) for batch in batches]
 
 
 def train(
@@ -67,7 +100,7 @@ def train(
 ) -> Result:
   """Trains what `settings.patterns` says, from where the output folder stands.
 
-  The same call again goes on after the last saved state, and ends with the bytes of a run that
+  The same call again resumes after the last saved state, and ends with the bytes of a run that
   was never stopped (on the same machine). SIGTERM and Ctrl-C save, then exit with code 143 or 130.
 
   Args:
@@ -76,9 +109,9 @@ def train(
     backbone: its parameters, in the compute dtype where they are frozen.
     prompt: the method's fresh parameters, {} for the bare model.
     constants: the method's non-trainable state, {} for none.
-    stream: batches of NumPy arrays; see `prefetch.Stream`.
+    stream: batches of NumPy arrays; see `streams.Stream`.
     settings: see `settings.Settings`.
-    folder: of this run alone. It will hold state/ (to go on from), metrics.jsonl, curve.png,
+    folder: of this run alone. It will hold state/ (to resume from), metrics.jsonl, curve.png,
       prompt.safetensors (or weights.safetensors), initial.safetensors, and last.safetensors where
       the best step may be another.
     metadata: of the prompt file: see `prompt_file.Prompt`. Its "fingerprint" is the backbone's.
@@ -106,7 +139,7 @@ def train(
     warm_start=settings.warm_start,
   )
   one = None if evaluate is None else lambda _, trainables: [evaluate(trainables[0])]
-  (result,) = train_together(
+  (result,) = train_members(
     members=[member],
     backbone=backbone,
     settings=settings,
@@ -118,13 +151,13 @@ def train(
   return result
 
 
-def train_together(
+def train_members(
   *,
   members: Sequence[Member],
   backbone: Tree,
   settings: Settings,
   folder: str | os.PathLike,
-  evaluate: EvaluateTogether | None = None,
+  evaluate: EvaluateMembers | None = None,
   rungs: Sequence[int] = (),
   at_once: int | None = None,
   console: Console | None = None,
@@ -132,9 +165,9 @@ def train_together(
 ) -> list[Result]:
   """Trains several prompts on one frozen model in one program; else as `train`.
 
-  Each becomes what a run of its own would make of it (see `step.train_step`), selects
-  its best step and stops by itself: by patience, or when a number is not finite, which is an error
-  only if it happens to all. With fewer members the step is compiled again.
+  Each becomes what a run of its own would make of it (see `step.train_step`), selects its best
+  step and stops by itself: by patience, or when a number is not finite, which is an error only if
+  it happens to all. With fewer members the step is compiled again.
 
   Args:
     members: K runs with different names.
@@ -143,7 +176,7 @@ def train_together(
     folder: of this run alone. It will hold state/ of the whole population, and a folder for each
       member with all that `train` leaves but the state.
     evaluate: the metrics of those members whose numbers it is given.
-    rungs: steps at which the worse half stops; see `halving.worse_half`.
+    rungs: steps at which the worse half stops; see `members.worse_half`.
     at_once: see `step.train_step`.
     console: where to print.
     placement: see `train`.
@@ -153,83 +186,41 @@ def train_together(
   """
   console = console or Console()
   folder = pathlib.Path(folder)
-  _check(members, settings, evaluate, rungs)
+  check_members(members, settings, evaluate, rungs)
 
   # Split, and put on the device: the frozen side as it is, the trainable side as float32.
-  fresh, frozen, own = _split(members, backbone, settings)
-  console.print(_counts(fresh, count(frozen) + count((fresh[0], own[0]))), highlight=False)
+  trainables, frozen, own = split_members(members, backbone, settings.patterns)
+  console.print(
+    _counts(trainables, count(frozen) + count((trainables[0], own[0]))), highlight=False
+  )
   collections = [{'prompt': m.constants} if m.constants else {} for m in members]
-  outputs = [
-    Output(folder / m.name, trainable, rest, constants, {**m.metadata, 'seed': m.seed})
-    for m, trainable, rest, constants in zip(members, fresh, own, collections, strict=True)
+  files = [
+    MemberFiles(folder / m.name, trainable, rest, constants, {**m.metadata, 'seed': m.seed})
+    for m, trainable, rest, constants in zip(members, trainables, own, collections, strict=True)
   ]
   put = placement.replicate if placement else jax.device_put
   frozen, own, collections = put((frozen, own, collections))
-  begun = [
-    Standing(create_state(trainable, m.update, m.seed), constants)
-    for m, trainable, constants in zip(members, fresh, collections, strict=True)
+  fresh = [
+    MemberState(create_state(trainable, m.update, m.seed), constants)
+    for m, trainable, constants in zip(members, trainables, collections, strict=True)
   ]
 
-  step = jit_train_step(microbatches=settings.microbatches, at_once=at_once, placement=placement)
-
   # Restore, loop, finish.
-  saved = RunStates(folder / 'state', settings.keep, settings.mode)
   streams = Streams({m.key: m.stream for m in members})
-  with Lock(folder), saved as states, Interrupt() as interrupt:
-    fingerprint = members[0].metadata['fingerprint']
-    run = Run(
-      members, settings, folder, fingerprint, frozen, own, step, evaluate, rungs, states, outputs,
-      console, placement,
-    )  # fmt: skip
-    point = restore(run, begun, streams)
+  with opened(folder, members, files, settings) as run_folder, Interrupt() as interrupt:
+    run = _Run(members, settings, run_folder, frozen, own, evaluate, rungs, console, placement)
+    training, resumed = run_folder.restore(fresh, streams, settings.steps)
+    if resumed:
+      console.print(f'Going on after step {training.step}', highlight=False)
     if placement:
-      for s in point.standings:
-        s.state, s.constants = placement.put((s.state, s.constants), placement.replicated)
-    _loop(run, point, streams, interrupt)
-    results = _finish(run, point)
+      for s in training.members:
+        s.train, s.constants = placement.put((s.train, s.constants), placement.replicated)
+    _loop(run, training, streams, interrupt, at_once)
+    run_folder.wait()
+    results = [_finish(run, training, k) for k in range(len(members))]
     if interrupt.signal:  # it came after the last step
-      _leave(run, point, interrupt)
+      _leave(run, training, interrupt)
     return results
-
-
-def _check(
-  members: Sequence[Member],
-  settings: Settings,
-  evaluate: EvaluateTogether | None,
-  rungs: Sequence[int],
-) -> None:
-  for m in members:
-    missing = [name for name in REQUIRED if name not in m.metadata]
-    if missing:
-      raise ValueError(f'metadata lacks {", ".join(missing)}')
-  if len({m.name for m in members}) < len(members):
-    raise ValueError(f'Members share names: {", ".join(m.name for m in members)}')
-  judged = evaluate is not None and all(m.metric is not None for m in members)
-  if settings.patience is not None and not judged:
-    raise UserError('patience needs validation examples to judge by; give some, or leave it out.')
-  if rungs and not judged:
-    raise UserError('halving needs validation examples to judge by; give some, or no rungs.')
-  check_rungs(rungs, settings.steps, settings.eval_every)
-
-
-def _split(
-  members: Sequence[Member], backbone: Tree, settings: Settings
-) -> tuple[list[Tree], Tree, list[Tree]]:
-  """What trains of each member, what is frozen and shared, and what is frozen of each."""
-  fresh, own = [], []
-  frozen: Tree = {}
-  for m in members:
-    params = {'backbone': backbone, **({'prompt': m.prompt} if m.prompt else {})}
-    trainable, rest = split(params, settings.patterns)
-    if len(members) > 1 and 'backbone' in trainable:
-      raise UserError(
-        'Prompts that train together share a model that stays as it is, but the patterns '
-        f'{", ".join(settings.patterns)} train it. Train the model in runs of their own.'
-      )
-    frozen = {'backbone': rest.pop('backbone')} if 'backbone' in rest else {}
-    fresh.append(trainable)
-    own.append(rest)
-  return fresh, frozen, own
 
 
 def _counts(trainables: Sequence[Tree], of_one: int) -> str:
@@ -237,57 +228,65 @@ def _counts(trainables: Sequence[Tree], of_one: int) -> str:
   n = count(trainables[0])
   if len(trainables) == 1:
     return f'{n:,} of {of_one:,} parameters train ({100 * n / of_one:.3g} %)'
-  return f'{len(trainables)} prompts train together, {count(trainables):,} parameters in all'
+  return f'{len(trainables)} prompts train at once, {count(trainables):,} parameters in all'
 
 
-def _loop(run: Run, point: Point, streams: Streams, interrupt: Interrupt) -> None:
+def _loop(
+  run: _Run,
+  training: TrainingState,
+  streams: Streams,
+  interrupt: Interrupt,
+  at_once: int | None,
+) -> None:
   """Steps until the last one or until no member is left, with evaluations and saves in between."""
   settings = run.settings
-  records = [Records(run.folder / m.name / 'metrics.jsonl', point.step) for m in run.members]
-  if point.step >= settings.steps or not point.active:
+  records = [Records(f.folder / 'metrics.jsonl', training.step) for f in run.folder.files]
+  if training.step >= settings.steps or not training.active:
     return
   put = run.placement.put_rows if run.placement else jax.device_put
+  step = jit_train_step(
+    microbatches=settings.microbatches, at_once=at_once, placement=run.placement
+  )
+  trace = run.folder.path / 'profile' if settings.profile and processes.is_first() else None
   with (
-    Ahead(run.step, calls.foreseen(run, point, streams, put)) as step,
-    Progress(settings.steps, point.step, run.console) as progress,
+    CompiledStep(step, run.upcoming(training, streams, put)) as compiled,
+    Progress(settings.steps, training.step, run.console) as progress,
     Prefetch(streams, settings.prefetch, put) as prefetched,
-    Profile(
-      settings.profile and processes.is_first(),
-      run.folder / 'profile',
-      point.step,
-      settings.steps,
-      progress,
-    ) as profile,
+    Profile(trace, training.step, settings.steps, progress) as profile,
   ):
-    diverged = functools.partial(_diverged, run, point, progress)
+    diverged = functools.partial(_diverged, run, training, progress)
     monitor = Monitor(records, progress, settings.log_every, diverged)
-    if point.step == 0 and settings.eval_at_start and run.evaluate:
-      judge(run, run.evaluate, point, records, progress)
+    if training.step == 0 and settings.eval_at_start and run.evaluate:
+      _evaluate(run, run.evaluate, training, records, progress)
     for batches, position in prefetched:
-      with profile.step(point.step):
-        metrics = calls.update(run, point, step, batches)
-      point.step, point.position = point.step + 1, position
-      profile.stepped(point.step, metrics)
-      monitor.push(point.step, metrics)
-      last = point.step == settings.steps
+      active, arguments = training.active, run.arguments(training, batches)
+      with profile.step(training.step), jax.transfer_guard('disallow'):
+        states, found = compiled(arguments)
+      for k, state in zip(active, states, strict=True):
+        training.members[k].train = state
+      metrics = dict(zip(active, found, strict=True))
+      training.step, training.position = training.step + 1, position
+      profile.stepped(training.step, metrics)
+      monitor.push(training.step, metrics)
+      last = training.step == settings.steps
       value, improved = None, False
-      if run.evaluate and (last or _due(point.step, settings.eval_every)):
+      if run.evaluate and (last or _due(training.step, settings.eval_every)):
         with monitor.paused():
-          value, improved = judge(run, run.evaluate, point, records, progress)
-          monitor.close(metrics.keys() - set(point.active))
-      last = last or not point.active
-      stop = interrupt.reached(point.step)
-      if last or improved or stop or _due(point.step, settings.save_every):
+          value, improved = _evaluate(run, run.evaluate, training, records, progress)
+          monitor.close(metrics.keys() - set(training.active))
+      last = last or not training.active
+      stop = interrupt.reached(training.step)
+      if last or improved or stop or _due(training.step, settings.save_every):
         with monitor.paused():  # A state is saved only once its metrics were seen to be finite.
-          save(run, point, value)
+          run.folder.save(training, value)
       if stop or last:
         monitor.close()
       if stop:
-        _leave(run, point, interrupt)
+        _leave(run, training, interrupt)
       if last:
         return
   raise UserError(
-    f'The data ended after step {point.step} of {settings.steps}. Give fewer steps or a stream '
+    f'The data ended after step {training.step} of {settings.steps}. Give fewer steps or a stream '
     'that repeats.'
   )
 
@@ -296,13 +295,42 @@ def _due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
 
 
+def _evaluate(
+  run: _Run,
+  evaluate: EvaluateMembers,
+  training: TrainingState,
+  records: Sequence[Records],
+  progress: Progress,
+) -> tuple[float | None, bool]:
+  """Evaluates, and writes what follows from it.
+
+  Returns the value of the only member (None of several), and whether any improved.
+  """
+  members = run.members
+  found = evaluate_and_select(members, training, evaluate, run.settings, run.rungs)
+  for k, metrics in found.metrics.items():
+    records[k].add(training.step, 'eval', {**metrics, 'seconds': found.seconds})
+  for k in found.improved:
+    state, files = training.members[k], run.folder.files[k]
+    metadata = {
+      'step': training.step,
+      'metric': members[k].metric,
+      'value': state.selection.best,
+    }
+    files.write(files.best, state.train.trainable, metadata)
+  for line in found.lines:
+    progress.say(f'step {training.step}: {line}')
+  only = found.metrics.get(0, {}) if len(members) == 1 else {}
+  return only.get(members[0].metric or ''), bool(found.improved)
+
+
 def _diverged(
-  run: Run, point: Point, progress: Progress, member: int, step: int, what: str
+  run: _Run, training: TrainingState, progress: Progress, member: int, step: int, what: str
 ) -> None:
   """Takes a member out; ends a run of which no other goes on or has come to its own end."""
   name = run.members[member].name
-  point.standings[member].ended = Ended(step, 'diverged')
-  if all(s.ended is not None and s.ended.why == 'diverged' for s in point.standings):
+  training.members[member].ended = Ended(step, 'diverged')
+  if all(s.ended is not None and s.ended.why == 'diverged' for s in training.members):
     whose = f' of {name}' if name else ''
     raise UserError(
       f'{what} at step {step}{whose}. Its state was not saved. Lower the learning rate, warm it '
@@ -311,40 +339,35 @@ def _diverged(
   progress.say(f'step {step}: {name} stops: {what}')
 
 
-def _leave(run: Run, point: Point, interrupt: Interrupt) -> None:
+def _leave(run: _Run, training: TrainingState, interrupt: Interrupt) -> None:
   """Ends the process after a signal, once the state is on disk."""
-  run.states.wait()
+  run.folder.wait()
   name = signal.Signals(interrupt.exit_code - 128).name
   run.console.print(
-    f'{name}: saved step {point.step}. The same command goes on from there.', highlight=False
+    f'{name}: saved step {training.step}. The same command goes on from there.', highlight=False
   )
   raise SystemExit(interrupt.exit_code)
 
 
-def _finish(run: Run, point: Point) -> list[Result]:
-  """Waits for the run state, then writes the files of the last step and the curves."""
-  run.states.wait()
-  return [_finished(run, point, k) for k in range(len(run.members))]
-
-
-def _finished(run: Run, point: Point, k: int) -> Result:
-  standing, output, m = point.standings[k], run.outputs[k], run.members[k]
-  trainable, folder, ended = standing.state.trainable, run.folder / m.name, standing.ended
-  facts: dict[str, Any] = {'step': ended.step if ended else point.step}
+def _finish(run: _Run, training: TrainingState, k: int) -> Result:
+  """Writes the file of a member's last step and its curve."""
+  state, files, m = training.members[k], run.folder.files[k], run.members[k]
+  trainable, ended = state.train.trainable, state.ended
+  step = ended.step if ended else training.step
   if ended is None or ended.why != 'diverged':
-    chosen = standing.selection.step is not None
-    output.write(output.last if chosen else output.best, trainable, facts)
-  records = processes.broadcast(lambda: read_records(folder / 'metrics.jsonl'))
+    path = files.last if state.selection.step is not None else files.best
+    files.write(path, trainable, {'step': step})
+  records = processes.broadcast(lambda: read_records(files.folder / 'metrics.jsonl'))
   if processes.is_first():
-    plot_curve(records, folder / 'curve.png', m.metric)
+    plot_curve(records, files.folder / 'curve.png', m.metric)
   evaluated = [r for r in records if r['kind'] == 'eval']
   about = ('step', 'kind', 'seconds')
   return Result(
-    step=facts['step'],
+    step=step,
     metrics={k: v for k, v in evaluated[-1].items() if k not in about} if evaluated else {},
-    selection=standing.selection,
-    file=output.best,
+    selection=state.selection,
+    file=files.best,
     trainable=jax.device_get(trainable),
-    folder=folder,
+    folder=files.folder,
     ended=ended,
   )

@@ -1,32 +1,89 @@
-"""The metrics of a run, read one step late so that the device never waits for the host."""
+"""What is shown and recorded of a run while it trains: progress, metrics, a profile."""
 
 import contextlib
+import datetime
 import math
+import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
 
-from prompt_jax.training.progress import Progress
 from prompt_jax.training.records import Records
 
 Values = dict[str, float]
 # Called with a member's number, a step, and what was not finite there.
 Diverged = Callable[[int, int, str], None]
+# Steps before a profile, in which programs of all widths are compiled and caches fill.
+SKIPPED = 20
+TRACED = 5
+
+
+class Progress:
+  """Shows how far a run is, its rate, its loss and when it will end."""
+
+  def __init__(self, total: int, done: int, console: Console | None = None):
+    """Args: total steps of the run, steps done before, and where to print."""
+    self.console = console or Console()
+    self._total, self._first = total, done
+    self._began = time.monotonic()
+    self._bar: Bar | None = None
+    if self.console.is_terminal:
+      self._bar = Bar(
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn('{task.description}'),
+        console=self.console,
+        transient=True,
+      )
+      self._task = self._bar.add_task('compiling', total=total, completed=done)
+
+  def __enter__(self) -> 'Progress':
+    if self._bar is not None:
+      self._bar.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._bar is not None:
+      self._bar.stop()
+
+  def begin(self, done: int) -> None:
+    """Counts the rate from here, so that compiling is not part of it."""
+    self._first, self._began = done, time.monotonic()
+
+  def update(self, done: int, loss: float, log: bool) -> None:
+    """After a step; where there is no bar, a line is printed if `log`."""
+    if self._bar is None and not log:
+      return
+    seconds = time.monotonic() - self._began
+    rate = (done - self._first) / seconds if seconds > 0 else 0.0
+    left = (self._total - done) / rate if rate > 0 else None
+    text = f'loss {loss:.4f}  {_rate(rate)}  {_end(left)}'
+    if self._bar is not None:
+      self._bar.update(self._task, completed=done, description=text)
+    else:
+      self.say(f'step {done}/{self._total}  {text}')
+
+  def say(self, text: str) -> None:
+    """Prints a line, above the bar if there is one."""
+    self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class Monitor:
   """Takes each step's metrics while they are still being computed, and reads those before.
 
-  It tells of the first loss, gradient or update of a member that is not finite, and then no more
-  of that member; shows progress; and writes the mean of every `log_every` steps to the records.
+  It reports the first loss, gradient or update of a member that is not finite and ignores that
+  member from then on; shows progress; and records the mean of every `log_every` steps.
   """
 
   def __init__(
     self, records: Sequence[Records], progress: Progress, log_every: int, diverged: Diverged
   ):
-    """Args: records of every member, the bar, steps between records, and whom to tell."""
+    """Args: records of every member, the bar, steps between records, what diverging calls."""
     self._records, self._progress, self._log_every = records, progress, log_every
     self._diverged = diverged
     self._pending: tuple[int, dict[int, dict[str, jax.Array]]] | None = None
@@ -61,10 +118,10 @@ class Monitor:
     else:
       self._examples += examples
     self._last = step
-    report = step % self._log_every == 0
+    log = step % self._log_every == 0
     if losses:
-      self._progress.update(step, sum(losses) / len(losses), report)
-    if report:
+      self._progress.update(step, sum(losses) / len(losses), log)
+    if log:
       self._record(step, now)
 
   def _finite(self, member: int, step: int, values: Values) -> bool:
@@ -107,3 +164,61 @@ class Monitor:
     if self._examples and self._since is not None and now > self._since:
       record['examples_per_second'] = self._examples / (now - self._since)  # of all members
     self._records[member].add(step, 'train', record)
+
+
+class Profile:
+  """Traces steps `first + 1` to `last` into a folder. Use it as a context manager, around the loop.
+
+  A run that is shorter than `SKIPPED + TRACED` steps has its last steps traced.
+  """
+
+  def __init__(self, folder: pathlib.Path | None, done: int, steps: int, progress: Progress):
+    """Args: where to write, None for no profile; steps done before and in all; where to print."""
+    self.first = max(done, min(done + SKIPPED, steps - TRACED))
+    self.last = min(steps, self.first + TRACED)
+    self._folder, self._progress, self._tracing = folder, progress, False
+
+  def __enter__(self) -> 'Profile':
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    if self._tracing:  # the run ends within the trace
+      jax.profiler.stop_trace()
+
+  def step(self, done: int) -> contextlib.AbstractContextManager:
+    """Around the step that follows `done` others."""
+    if self._folder is not None and done == self.first:
+      options = jax.profiler.ProfileOptions()
+      options.python_tracer_level = 0  # it slows down what it traces, and fills the file
+      jax.profiler.start_trace(self._folder, profiler_options=options)
+      self._tracing = True
+    if not self._tracing:
+      return contextlib.nullcontext()
+    return jax.profiler.StepTraceAnnotation('train', step_num=done + 1)
+
+  def stepped(self, done: int, results: Any) -> None:
+    """After a step was dispatched, with what it computes."""
+    if not self._tracing or done < self.last:
+      return
+    jax.block_until_ready(results)
+    jax.profiler.stop_trace()
+    self._tracing = False
+    self._progress.say(
+      f'Profile of steps {self.first + 1} to {self.last}: {self._folder}. To see it: pip install '
+      f'xprof, then xprof --logdir {self._folder}'
+    )
+
+
+def _rate(rate: float) -> str:
+  """Steps a second, or seconds a step where steps are long."""
+  if rate <= 0:
+    return '- steps/s'
+  return f'{rate:.1f} steps/s' if rate >= 1 else f'{1 / rate:.1f} s/step'
+
+
+def _end(left: float | None) -> str:
+  if left is None:
+    return 'ends -'
+  now = datetime.datetime.now()
+  end = now + datetime.timedelta(seconds=left)
+  return f'ends {end:%H:%M:%S}' if end.date() == now.date() else f'ends {end:%b %d %H:%M}'

@@ -1,9 +1,11 @@
-"""The course of a run: one JSON object a line, and a picture of it."""
+"""The training history of a run: one JSON object a line, a plot of it, and means over seeds."""
 
 import json
+import math
 import os
 import pathlib
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.errors import UserError
@@ -90,3 +92,42 @@ def plot_curve(records: list[Record], path: str | os.PathLike, metric: str | Non
   data = io.BytesIO()
   figure.savefig(data, format='png', dpi=120)
   write_atomically(path, data.getvalue())
+
+
+class MeanStd(NamedTuple):
+  """Mean, sample standard deviation (n - 1 in the denominator; NaN for one value), and n."""
+
+  mean: float
+  std: float
+  n: int
+
+  def __str__(self) -> str:
+    return f'{self.mean:.4g}' if self.n == 1 else f'{self.mean:.4g} +- {self.std:.2g} (n={self.n})'
+
+
+def summarize(results: Sequence[Mapping[str, float]]) -> dict[str, MeanStd]:
+  """Mean and standard deviation of every metric.
+
+  Args:
+    results: one mapping a seed; all have the same names.
+
+  Raises:
+    ValueError: there are none, or their names differ.
+  """
+  if not results:
+    raise ValueError('No results to summarise')
+  names = set(results[0])
+  for i, result in enumerate(results):
+    if set(result) != names:
+      differ = ', '.join(sorted(names ^ set(result)))
+      raise ValueError(f'Result {i} does not have the metrics of result 0; they differ in {differ}')
+  return {name: mean_std([float(r[name]) for r in results]) for name in results[0]}
+
+
+def mean_std(values: Sequence[float]) -> MeanStd:
+  """Mean and sample standard deviation of some values."""
+  n = len(values)
+  mean = math.fsum(values) / n
+  if n == 1:
+    return MeanStd(mean, math.nan, 1)
+  return MeanStd(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)), n)

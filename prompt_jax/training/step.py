@@ -15,11 +15,14 @@ as these divide them, and the rows of each prompt over the others: see `Placemen
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -168,3 +171,49 @@ def jit_train_step(
   if placement is None:
     return jax.jit(step, **options)
   return jax.jit(placement.with_mesh(step), out_shardings=placement.replicated, **options)
+
+
+class StepArguments(NamedTuple):
+  """What a jitted step is called with: arrays, and static arguments by name."""
+
+  arrays: tuple[Any, ...]
+  static: dict[str, Any]
+
+
+class CompiledStep:
+  """A jitted step, of which some programs are compiled ahead of time, each in a thread of its own.
+
+  A call of other shapes is compiled when it comes. Use it as a context manager, which drops what
+  was not begun.
+  """
+
+  def __init__(self, step: Any, upcoming: Sequence[StepArguments] = ()):
+    """Begins to compile for some arguments, in their order; the step is not run.
+
+    They are traced here: settings of JAX that hold for a thread (`jax.default_matmul_precision`)
+    would not reach another.
+    """
+    self._step = step
+    self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix='compile')
+    self._programs: dict[Any, Future] = {}
+    for arguments in upcoming:
+      lowered = step.lower(*arguments.arrays, **arguments.static)
+      self._programs[_program_key(arguments)] = self._pool.submit(lowered.compile)
+
+  def __enter__(self) -> 'CompiledStep':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._pool.shutdown(wait=False, cancel_futures=True)
+
+  def __call__(self, arguments: StepArguments) -> Any:
+    """What the step returns; waits for its program if that is still being compiled."""
+    program = self._programs.get(_program_key(arguments))
+    if program is None:
+      return self._step(*arguments.arrays, **arguments.static)
+    return program.result()(*arguments.arrays)
+
+
+def _program_key(arguments: StepArguments) -> Any:
+  leaves, structure = jax.tree.flatten(arguments.arrays)
+  return structure, tuple(map(np.shape, leaves)), tuple(sorted(arguments.static.items()))

@@ -5,7 +5,7 @@ import pytest
 from prompt_jax.evaluation.suite import summarise
 from prompt_jax.reports import parts
 from prompt_jax.reports.find import find
-from prompt_jax.training.seeds import mean_std
+from prompt_jax.training.records import mean_std
 from tests.reports import folders
 
 LANGUAGES = [

@@ -10,7 +10,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.reports import columns, text
 from prompt_jax.reports.columns import Table
 from prompt_jax.reports.find import find
-from prompt_jax.training.seeds import mean_std
+from prompt_jax.training.records import mean_std
 from tests.reports import folders
 from tests.shared import facts
 

@@ -118,16 +118,16 @@ def test_a_killed_population_goes_on_to_the_same_bytes(server, tmp_path):
   """One of its prompts has stopped by halving, before or after the kill."""
   options = {**OPTIONS, 'rungs': (6,), 'at_once': 2}
   folder, whole, done = tmp_path / 'run', tmp_path / 'whole', 0
-  toy_run.toy_train_together(whole, **options)
+  toy_run.toy_train_members(whole, **options)
   for last in (4, 9):
-    run = Run(server, folder, options, run=toy_run.toy_train_together)
+    run = Run(server, folder, options, run=toy_run.toy_train_members)
     run.wait_for_step(last, member='seed_0')
     run.process.kill()
     run.process.join()
     done = last_state(folder)
     assert done < OPTIONS['steps']
   assert done > 0
-  code, output = Run(server, folder, options, run=toy_run.toy_train_together).finish()
+  code, output = Run(server, folder, options, run=toy_run.toy_train_members).finish()
   assert code == 0, output
   assert resumed(done) in output
   for k in range(3):

@@ -20,11 +20,11 @@ from toy_run import ToyStream, toy_train
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.errors import UserError
 from prompt_jax.training import loop, optim
-from prompt_jax.training.lock import Lock
-from prompt_jax.training.prefetch import Prefetch
-from prompt_jax.training.progress import Progress
+from prompt_jax.training.monitor import Progress
 from prompt_jax.training.records import Records, read_records
+from prompt_jax.training.run_folder import locked
 from prompt_jax.training.settings import Settings
+from prompt_jax.training.streams import Prefetch
 from tests.shared import facts, mentions
 
 OPTIONS = {
@@ -248,7 +248,7 @@ def test_learning_goes_through_the_loop(tmp_path):
 def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
   with Progress(10, 0, Console(force_terminal=False, width=80)) as progress:
     for step in range(1, 11):
-      progress.update(step, 0.5, report=step == 5)
+      progress.update(step, 0.5, log=step == 5)
   out = capsys.readouterr().out
   assert out.count('\n') == 1
   assert mentions(out, '5/10', '0.5000')
@@ -257,7 +257,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
 
 def test_progress_is_a_bar_on_a_terminal(capsys):
   with Progress(10, 0, Console(force_terminal=True, width=120)) as progress:
-    progress.update(10, 0.25, report=False)
+    progress.update(10, 0.25, log=False)
     progress.say('step 10: accuracy 0.9')
   out = capsys.readouterr().out
   assert '10/10' in out
@@ -288,7 +288,7 @@ def test_settings_are_checked():
       Settings(**bad)
 
 
-def test_patience_needs_something_to_judge_by(tmp_path):
+def test_patience_needs_a_validation_metric(tmp_path):
   with pytest.raises(UserError, match='validation'):
     toy_train(tmp_path, patience=3)
 
@@ -299,7 +299,7 @@ def test_fewer_steps_than_were_done_are_refused(finished):
 
 
 def test_one_run_at_a_time_in_a_folder(tmp_path):
-  with Lock(tmp_path), pytest.raises(UserError, match='Another process'):
+  with locked(tmp_path), pytest.raises(UserError, match='Another process'):
     toy_train(tmp_path)
   toy_train(tmp_path, steps=1)
 

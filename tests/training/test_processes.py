@@ -117,8 +117,8 @@ TOGETHER = {**OPTIONS, 'save_every': 4, 'eval_every': 4, 'rungs': [4]}
 
 def test_prompts_over_two_processes_are_those_of_one_and_either_goes_on(server, tmp_path):
   alone, both = tmp_path / 'alone', tmp_path / 'both'
-  by_one = functools.partial(toy_run.toy_train_together, **TOGETHER)
-  by_two = functools.partial(two, server, run=toy_run.toy_train_together, **TOGETHER)
+  by_one = functools.partial(toy_run.toy_train_members, **TOGETHER)
+  by_two = functools.partial(two, server, run=toy_run.toy_train_members, **TOGETHER)
   by_one(alone, steps=6)
   assert [code for code, _ in by_two(both, steps=6).finish()] == [0, 0]
   assert not (tmp_path / 'must_not_exist').exists()
@@ -135,7 +135,7 @@ def test_prompts_over_two_processes_are_those_of_one_and_either_goes_on(server, 
   ('number', 'signals', 'run', 'member'),
   [
     (1, [signal.SIGTERM], toy_run.toy_train, ''),
-    (1, [signal.SIGTERM], toy_run.toy_train_together, 'seed_0'),
+    (1, [signal.SIGTERM], toy_run.toy_train_members, 'seed_0'),
     (0, [signal.SIGINT, signal.SIGTERM], toy_run.toy_train, ''),
   ],
 )

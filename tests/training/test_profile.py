@@ -8,7 +8,7 @@ import pytest
 from toy_run import ToyStream, toy_train
 
 from prompt_jax.errors import UserError
-from prompt_jax.training.profile import Profile
+from prompt_jax.training.monitor import Profile
 from tests.shared import mentions
 
 

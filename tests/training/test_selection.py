@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from prompt_jax.errors import UserError
-from prompt_jax.training.seeds import mean_std, run_seeds, summarize
-from prompt_jax.training.selection import Selection, metric_value
+from prompt_jax.training.members import Selection, metric_value
+from prompt_jax.training.records import mean_std, summarize
 from tests.shared import facts
 
 
-def course(values, mode):
+def history(values, mode):
   selection = Selection()
   for step, value in enumerate(values, start=1):
     selection = selection.updated(step, value, mode)
@@ -20,18 +20,18 @@ def course(values, mode):
 
 def test_the_best_is_the_first_of_the_highest_or_lowest():
   values = [0.2, 0.8, 0.8, 0.1, 0.1]
-  assert course(values, 'max') == Selection(best=0.8, step=2, since=3)
-  assert course(values, 'min') == Selection(best=0.1, step=4, since=1)
+  assert history(values, 'max') == Selection(best=0.8, step=2, since=3)
+  assert history(values, 'min') == Selection(best=0.1, step=4, since=1)
 
 
 def test_nan_never_wins():
   nan = float('nan')
-  assert course([nan, 0.3, nan], 'max') == Selection(best=0.3, step=2, since=1)
-  assert course([nan, nan], 'min') == Selection(best=None, step=None, since=2)
+  assert history([nan, 0.3, nan], 'max') == Selection(best=0.3, step=2, since=1)
+  assert history([nan, nan], 'min') == Selection(best=None, step=None, since=2)
 
 
 def test_patience_counts_evaluations_that_were_not_better():
-  selection = course([0.5, 0.4, 0.5], 'max')
+  selection = history([0.5, 0.4, 0.5], 'max')
   assert not selection.exhausted(3)
   assert selection.exhausted(2)
   assert not selection.exhausted(None)
@@ -52,16 +52,8 @@ def test_mean_and_sample_deviation():
   assert str(mean_std([0.5])) == '0.5'
 
 
-def test_runs_are_made_once_a_seed_and_summarised():
-  seen = []
-
-  def run(seed):
-    seen.append(seed)
-    return {'accuracy': seed / 10, 'f1': 1.0}
-
-  results, summary = run_seeds(run, (1, 3))
-  assert seen == [1, 3]
-  assert results == [{'accuracy': 0.1, 'f1': 1.0}, {'accuracy': 0.3, 'f1': 1.0}]
+def test_seeds_are_summarised():
+  summary = summarize([{'accuracy': seed / 10, 'f1': 1.0} for seed in (1, 3)])
   assert summary['accuracy'].mean == pytest.approx(0.2)
   assert summary['f1'].std == 0.0
 

@@ -17,7 +17,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.runtime import processes
 from prompt_jax.sharding import placement
 from prompt_jax.training import losses, optim
-from prompt_jax.training.loop import train, train_together
+from prompt_jax.training.loop import train, train_members
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.members import Member
 from prompt_jax.training.objective import CrossEntropy
@@ -36,6 +36,9 @@ class ToyStream:
 
   def restore(self, position):
     self.position = dict(position)
+
+  def upcoming_shapes(self, count):
+    return []
 
   def __iter__(self):
     while self._end is None or self.position['next'] < self._end:
@@ -148,7 +151,7 @@ def toy_members(rates=(0.3, 0.1, 1.0), streams=None, metric='loss', warm_start=N
   return members
 
 
-def toy_train_together(
+def toy_train_members(
   folder,
   members=None,
   evaluate=None,
@@ -164,7 +167,7 @@ def toy_train_together(
   if evaluate is None:
     one = toy_evaluate(ToyModel(), {'backbone': backbone}, variables['constants'])
     evaluate = lambda numbers, trainables: [one(trainable) for trainable in trainables]
-  return train_together(
+  return train_members(
     members=members,
     backbone=backbone,
     settings=Settings(**{'steps': 20, 'dropout': True, **settings}),

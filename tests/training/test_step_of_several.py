@@ -22,7 +22,7 @@ from prompt_jax.training.objective import CrossEntropy
 from prompt_jax.training.optim import Update
 from prompt_jax.training.partition import split
 from prompt_jax.training.step import apply_update, create_state, estimate_update, train_step
-from prompt_jax.training.streams import Streams, widened
+from prompt_jax.training.streams import Streams, pad_to_widest
 
 CONFIG = tiny.config()
 # Kernels at the scale of a trained model: with larger ones rounding errors grow layer by layer.
@@ -90,7 +90,7 @@ def together(population, **options):
   states, nothing = [one.state for one in population], [{} for _ in population]
   frozen = {'backbone': population[0].frozen['backbone']}
   for n in range(STEPS):
-    batches = widened([one.batches[n] for one in population])
+    batches = pad_to_widest([one.batches[n] for one in population])
     states, metrics = step(states, frozen, nothing, nothing, batches)
   return states, metrics
 
@@ -233,6 +233,9 @@ class Counting:
 
   def restore(self, position):
     self.position = dict(position)
+
+  def upcoming_shapes(self, count):
+    return []
 
   def __iter__(self):
     while True:

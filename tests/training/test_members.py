@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 from toy_model import toy_variables
-from toy_run import ToyStream, toy_members, toy_train, toy_train_together
+from toy_run import ToyStream, toy_members, toy_train, toy_train_members
 
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.errors import UserError
 from prompt_jax.training import optim
-from prompt_jax.training.halving import worse_half
+from prompt_jax.training.members import worse_half
 from prompt_jax.training.records import read_records
 from tests.shared import facts, mentions
 
@@ -29,7 +29,7 @@ RATES = (0.3, 0.1, 1.0)
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   folder = tmp_path_factory.mktemp('together')
-  return folder, toy_train_together(folder, **OPTIONS)
+  return folder, toy_train_members(folder, **OPTIONS)
 
 
 @pytest.fixture(scope='module')
@@ -78,8 +78,8 @@ def test_each_prompt_leaves_what_a_run_of_its_own_leaves(finished, apart):
 def test_a_stopped_population_goes_on_to_the_same_bytes(finished, tmp_path):
   folder, _ = finished
   streams = [ToyStream(first=1000 * k) for k in range(3)]
-  toy_train_together(tmp_path, toy_members(streams=streams), **{**OPTIONS, 'steps': 5})
-  toy_train_together(tmp_path, **OPTIONS)
+  toy_train_members(tmp_path, toy_members(streams=streams), **{**OPTIONS, 'steps': 5})
+  toy_train_members(tmp_path, **OPTIONS)
   for k in range(3):
     for name in ('prompt.safetensors', 'last.safetensors', 'initial.safetensors'):
       path = f'seed_{k}/{name}'
@@ -89,10 +89,10 @@ def test_a_stopped_population_goes_on_to_the_same_bytes(finished, tmp_path):
 def test_other_prompts_in_the_same_folder_are_refused(finished):
   folder, _ = finished
   with pytest.raises(UserError, match='seed_0, seed_1, seed_2'):
-    toy_train_together(folder, toy_members((0.3, 0.1)), **OPTIONS)
+    toy_train_members(folder, toy_members((0.3, 0.1)), **OPTIONS)
   renamed = [dataclasses.replace(m, seed=m.seed + 1) for m in toy_members()]
   with pytest.raises(UserError, match=facts('seed_0', '0', '1')):
-    toy_train_together(folder, renamed, **OPTIONS)
+    toy_train_members(folder, renamed, **OPTIONS)
 
 
 def scripted(values):
@@ -103,7 +103,7 @@ def scripted(values):
 
 def test_patience_is_each_prompts_own(tmp_path, apart):
   values = {0: [0.5, 0.6, 0.7], 1: [0.9, 0.8, 0.7, 0.6], 2: [0.4, 0.3, 0.3, 0.3]}
-  results = toy_train_together(tmp_path, evaluate=scripted(values), patience=2, **OPTIONS)
+  results = toy_train_members(tmp_path, evaluate=scripted(values), patience=2, **OPTIONS)
   assert [r.step for r in results] == [9, 12, 12]
   assert [r.selection.step for r in results] == [3, 12, 6]
   assert [r.ended and r.ended.why for r in results] == ['patience', None, 'patience']
@@ -121,7 +121,7 @@ def test_patience_is_each_prompts_own(tmp_path, apart):
 
 def test_halving_drops_the_worse_half_at_each_rung(tmp_path):
   values = {0: [0.5, 0.5], 1: [0.9], 2: [0.4, 0.6, 0.7, 0.1], 3: [0.8]}
-  results = toy_train_together(
+  results = toy_train_members(
     tmp_path, toy_members((0.3,) * 4), evaluate=scripted(values), rungs=(3, 6), **OPTIONS
   )
   assert [r.step for r in results] == [6, 3, 12, 3]
@@ -139,14 +139,14 @@ def test_worse_half():
 
 @pytest.mark.parametrize('rung', [0, 4, 12, 15])
 def test_rungs_without_an_evaluation_are_refused(rung, tmp_path):
-  with pytest.raises(UserError, match=facts(str(rung), 'EVAL_EVERY', '3')):
-    toy_train_together(tmp_path, rungs=(rung,), **OPTIONS)
+  with pytest.raises(UserError, match=facts(str(rung), 'eval_every', '3')):
+    toy_train_members(tmp_path, rungs=(rung,), **OPTIONS)
 
 
 def test_a_prompt_that_diverges_leaves_and_the_others_go_on(tmp_path, apart, capsys):
   members = toy_members()
   members[1] = dataclasses.replace(members[1], update=optim.Update(optim.adafactor(1e38)))
-  results = toy_train_together(tmp_path, members, **OPTIONS)
+  results = toy_train_members(tmp_path, members, **OPTIONS)
   assert results[1].ended.why == 'diverged'
   assert results[1].step == 1
   assert not results[1].file.exists()
@@ -155,7 +155,7 @@ def test_a_prompt_that_diverges_leaves_and_the_others_go_on(tmp_path, apart, cap
     np.testing.assert_allclose(
       results[k].trainable['prompt']['prompt'], apart[k].trainable['prompt']['prompt'], atol=1e-4
     )
-  again = toy_train_together(tmp_path, members, **{**OPTIONS, 'steps': 14})
+  again = toy_train_members(tmp_path, members, **{**OPTIONS, 'steps': 14})
   assert [r.step for r in again] == [14, 1, 14]
 
 
@@ -166,13 +166,13 @@ def test_the_last_to_go_on_may_diverge_and_the_others_keep_their_results(at, tmp
   members[1] = dataclasses.replace(members[1], update=optim.Update(optim.adafactor(rate)))
   values = {0: [0.5, 0.6], 1: [0.9, 0.8], 2: [0.4, 0.4]}
   options = {**OPTIONS, 'patience': 1}
-  results = toy_train_together(tmp_path, members, evaluate=scripted(values), **options)
+  results = toy_train_members(tmp_path, members, evaluate=scripted(values), **options)
   assert [(r.ended.step, r.ended.why) for r in results] == [
     (6, 'patience'), (at, 'diverged'), (6, 'patience')
   ]  # fmt: skip
   assert [r.selection.step for r in results] == [3, 6, 3]
   assert load_prompt(results[1].file).metadata['step'] == 6
-  again = toy_train_together(tmp_path, members, evaluate=scripted(values), **options)
+  again = toy_train_members(tmp_path, members, evaluate=scripted(values), **options)
   assert [r.ended for r in again] == [r.ended for r in results]
 
 
@@ -181,12 +181,12 @@ def test_a_population_of_which_all_diverge_is_an_error(tmp_path):
     dataclasses.replace(m, update=optim.Update(optim.adafactor(1e38))) for m in toy_members()
   ]
   with pytest.raises(UserError, match=facts('update_norm', 'inf', 'step 1', 'seed_2')):
-    toy_train_together(tmp_path, members, **OPTIONS)
+    toy_train_members(tmp_path, members, **OPTIONS)
 
 
 def test_one_step_after_another_saves_memory_and_changes_nothing(finished, tmp_path):
   _, want = finished
-  found = toy_train_together(tmp_path, at_once=1, **OPTIONS)
+  found = toy_train_members(tmp_path, at_once=1, **OPTIONS)
   close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4)
   for one, other in zip(found, want, strict=True):
     jax.tree.map(close, one.trainable, other.trainable)
@@ -196,7 +196,7 @@ def test_a_warm_start_is_each_prompts_own(finished, tmp_path):
   _, results = finished
   members = toy_members()
   members[2] = dataclasses.replace(members[2], warm_start=str(results[0].file))
-  toy_train_together(tmp_path, members, **{**OPTIONS, 'steps': 1})
+  toy_train_members(tmp_path, members, **{**OPTIONS, 'steps': 1})
   began = [load_prompt(tmp_path / f'seed_{k}' / 'initial.safetensors') for k in range(3)]
   want = load_prompt(results[0].file).params['prompt']
   np.testing.assert_array_equal(began[2].params['prompt'], want)
@@ -206,10 +206,10 @@ def test_a_warm_start_is_each_prompts_own(finished, tmp_path):
 
 def test_the_shared_model_cannot_train(tmp_path):
   with pytest.raises(UserError, match='backbone'):
-    toy_train_together(tmp_path, patterns=('backbone/.*',), **OPTIONS)
+    toy_train_members(tmp_path, patterns=('backbone/.*',), **OPTIONS)
 
 
-def test_halving_needs_something_to_judge_by(tmp_path):
+def test_halving_needs_a_validation_metric(tmp_path):
   members = toy_members(metric=None)
   with pytest.raises(UserError, match='validation'):
-    toy_train_together(tmp_path, members, rungs=(3,), **OPTIONS)
+    toy_train_members(tmp_path, members, rungs=(3,), **OPTIONS)

@@ -18,7 +18,7 @@ from prompt_jax.training.schedules import Schedule
 # Leaves that hold one parameter a layer along their first axis.
 STACKED = r'(.*/)?layers/.*'
 
-# (loss, trainable, the update's state, rng) -> (estimate, metrics).
+# (loss, trainable, the update's state or (), rng) -> (estimate, metrics).
 Estimate = Callable[[BatchLoss, Tree, Any, jax.Array], tuple[Any, Metrics]]
 
 
@@ -36,11 +36,14 @@ class Update:
     tx: makes changes of the leaves from estimates; an optimiser, or any
       `optax.GradientTransformation`.
     estimate: from the loss on a batch to what `tx` takes: the gradient, or what a gradient-free
-      method finds by calling the loss. Prompts whose estimates are equal are computed together.
+      method finds by calling the loss. Prompts whose estimates are equal are computed at once.
+    reads_state: whether `estimate` is given the state of `tx`. Prompts are then computed at once
+      only if those of their optimisers have the same structure.
   """
 
   tx: optax.GradientTransformation
   estimate: Estimate = gradient
+  reads_state: bool = False
 
   def init(self, trainable: Tree) -> Any:
     """The state before the first step."""

@@ -104,7 +104,11 @@ def train_step(
   """
   new = list(states)
   metrics: list[Metrics] = [{} for _ in states]
-  prompts = list(zip(states, own, constants, batches, strict=True))
+  read = [
+    state if update.reads_state else dataclasses.replace(state, opt_state=())
+    for state, update in zip(states, updates, strict=True)
+  ]
+  prompts = list(zip(read, own, constants, batches, strict=True))
   computed = [(o, u.estimate) for o, u in zip(objectives, updates, strict=True)]
   for stack in group_by_structure(prompts, computed):
     objective, estimate = computed[stack[0]]

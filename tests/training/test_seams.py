@@ -118,6 +118,23 @@ def test_prompts_at_once_are_those_of_runs_of_their_own(seam, finished, tmp_path
   assert np.abs(results[1].trainable['prompt']['prompt'] - found).max() > 0.1
 
 
+@pytest.mark.parametrize('reads_state', [True, False])
+def test_an_estimate_is_given_the_state_if_it_reads_it(reads_state, tmp_path):
+  """As a method does that adapts the distribution it samples from."""
+
+  def estimate(loss, trainable, state, rng):
+    found, metrics = optim.gradient(loss, trainable, state, rng)
+    count = 10.0 + state[0].count if reads_state else jnp.float32(state == ())
+    return found, {**metrics, 'count': count}
+
+  update = optim.Update(optax.adam(0.1), estimate, reads_state)
+  members = [dataclasses.replace(m, update=update) for m in toy_members((0.3, 0.3))]
+  toy_train_members(tmp_path, members, **{**OPTIONS, 'steps': 3, 'eval_every': 0})
+  records = read_records(tmp_path / 'seed_1' / 'metrics.jsonl')
+  counts = [r['count'] for r in records if r['kind'] == 'train']
+  assert counts == ([10, 11, 12] if reads_state else [1, 1, 1])
+
+
 def toy_objective(given):
   return given.get('objective') or CrossEntropy(ToyModel(), Loss(), dropout=True)
 

@@ -147,7 +147,8 @@ def assigned(compiled: Any) -> Memory:
 
 def train_flops(work: Work) -> float:
   """See `flops.train_flops`; over all devices."""
-  positions = flops.of_rows(work.batch, work.inputs + prompt_rows(work), work.targets)
+  rows = work.prompts * work.batch
+  positions = flops.of_rows(rows, work.inputs + prompt_rows(work), work.targets)
   return flops.train_flops(work.config, positions, all_trains(work))
 
 

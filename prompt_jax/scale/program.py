@@ -1,6 +1,6 @@
 """The programs that a run compiles, from shapes alone: nothing is ever allocated.
 
-They are the run's own functions: `training.step.train_step`, `inference.score.rank` and
+They are the run's own functions: `training.step.jit_train_step`, `inference.score.rank` and
 `inference.decode.greedy`.
 """
 
@@ -45,8 +45,10 @@ class Work:
   Attributes:
     config: the architecture, with `dtype` and the memory settings to compute with.
     method: the prompt's; None for the bare model.
+    prompts: that are trained in one step ("train").
+    at_once: most of them that are computed at once; None for all.
     weights: how frozen weights are stored: "bfloat16", "float32" or "int8".
-    batch: rows a step.
+    batch: rows a step, of each prompt.
     inputs: tokens of an input.
     targets: tokens of a target; of a label, and of a decoded text.
     microbatches: parts of the batch, one after the other ("train").
@@ -67,6 +69,8 @@ class Work:
   step: str = 'train'
   patterns: tuple[str, ...] = PROMPT_ONLY
   optimizer: optax.GradientTransformation | None = None
+  prompts: int = 1
+  at_once: int | None = None
 
   def __post_init__(self):
     if self.step not in STEPS:
@@ -80,7 +84,7 @@ class Work:
 
   @property
   def rows(self) -> int:
-    """Rows that run at a time."""
+    """Rows of a prompt that are computed at a time."""
     return self.batch // self.microbatches if self.step == 'train' else self.batch
 
 
@@ -137,11 +141,12 @@ def _lowered_train_step(
   batch = Batch(tokens, targets, targets, targets.update(dtype=jnp.float32), number)
   collection = {'prompt': constants} if constants else {}
   objective = CrossEntropy(model, dropout=work.config.dropout_rate > 0)
-  step = jit_train_step(microbatches=work.microbatches, placement=place)
-  whole = place.replicated
-  arguments = ([state], frozen, [{}], [collection], [batch])
+  step = jit_train_step(microbatches=work.microbatches, at_once=work.at_once, placement=place)
+  n, whole = work.prompts, place.replicated
+  arguments = ([state] * n, frozen, [{}] * n, [collection] * n, [batch] * n)
   shardings = (whole, place.shardings(frozen), whole, whole, place.row_sharding)
-  return step.lower(*_placed(arguments, shardings), objectives=(objective,), updates=(update,))
+  static = {'objectives': (objective,) * n, 'updates': (update,) * n}
+  return step.lower(*_placed(arguments, shardings), **static)
 
 
 def all_trains(work: Work) -> bool:

@@ -1,7 +1,6 @@
 """The training step of a run of a sweep, as a plan compiles it."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,10 +77,10 @@ class Compiled:
   """A step on some devices.
 
   Attributes:
-    work: one part of it: `rounds` of them follow each other, where prompts train in turn.
+    work: what is compiled.
     place: its mesh.
-    plan: of the part.
-    seconds: of the whole step: of TPU slices an estimate, here a floor; None where it does not fit.
+    plan: of the step.
+    seconds: of TPU slices an estimate, here a floor; None where it does not fit.
   """
 
   work: Work
@@ -136,39 +135,36 @@ def compiled(step: CellStep, topology: str, slices: int = 1) -> Compiled:
   else:
     devices = slices_of_tpus.devices(topology, slices)
   place = here.placement(step.mesh, step.layout, step.slices, devices)
-  work, rounds = _work(step, devices[0].platform, place.mesh.size)
+  work = _work(step, devices[0].platform, place.mesh.size)
   if topology == here.HERE:
     plan = here.plan(work, place)
     seconds = plan.ideal_seconds if plan.fits else None
   else:
     plan = slices_of_tpus.plan(work, topology, place)
     seconds = plan.estimate_seconds
-  return Compiled(work, place, plan, None if seconds is None else rounds * seconds)
+  return Compiled(work, place, plan, seconds)
 
 
-def _work(step: CellStep, platform: str, devices: int) -> tuple[Work, int]:
-  """What is computed at a time, and how often in one step.
-
-  Prompts that are computed together are planned as one prompt with the rows of all.
-  """
+def _work(step: CellStep, platform: str, devices: int) -> Work:
+  """The step of all prompts, with what the device decides where the settings leave it open."""
   alone = step.mesh is None and devices == 1
-  at_once = step.at_once or step.prompts
+  at_once = step.at_once
   if step.at_once is None and alone and platform == 'cpu':
     at_once = prompts_at_once(step.prompts, step.batch, step.inputs)
-  at_once = min(at_once, step.prompts)
   micro = step.microbatches or 1
   if step.microbatches is None and alone and platform == 'cpu':
     micro = parts_for_caches(step.batch, step.inputs)
   dtype = step.dtype or default_dtype(platform)
-  work = Work(
+  return Work(
     config=dataclasses.replace(step.config, dtype=dtype),
     method=step.method,  # type: ignore[arg-type]
     weights=step.weights or dtype,
-    batch=at_once * step.batch,
+    prompts=step.prompts,
+    at_once=at_once,
+    batch=step.batch,
     inputs=step.inputs,
     targets=step.targets,
     microbatches=micro,
     patterns=step.patterns,
     optimizer=step.optimizer,
   )
-  return work, math.ceil(step.prompts / at_once)

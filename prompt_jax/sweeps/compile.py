@@ -37,9 +37,10 @@ def main() -> None:
 def _figures(job: Job, prompts: int, topology: str, slices: int) -> dict[str, Any]:
   found = compiled(step_of(made(job), prompts), topology, slices)
   work, place, plan = found.work, found.place, found.plan
+  rows = work.batch * min(work.prompts, work.at_once or work.prompts)  # computed at once
   return {
     'device': place.mesh.devices.flat[0].device_kind,
-    'step': f'{work.batch} x {work.inputs} + {work.targets}',
+    'step': f'{rows} x {work.inputs} + {work.targets}',
     'how': f'{work.weights}, {place.size} {place.layout}, {work.microbatches} microbatches',
     'fits': plan.fits,
     'needed': plan.needed,

@@ -98,7 +98,7 @@ def train(
   console: Console | None = None,
   placement: Placement | None = None,
 ) -> Result:
-  """Trains what `settings.patterns` says, from where the output folder stands.
+  """Trains what `settings.patterns` selects, continuing the run that the output folder holds.
 
   The same call again resumes after the last saved state, and ends with the bytes of a run that
   was never stopped (on the same machine). SIGTERM and Ctrl-C save, then exit with code 143 or 130.

@@ -72,7 +72,7 @@ def _check(steps: int, warmup_steps: int) -> None:
   if steps <= warmup_steps:
     raise UserError(
       f'A schedule of {steps} steps leaves none after {warmup_steps} of warm-up. Give more '
-      'steps, or fewer of warm-up (--gin.WARMUP_STEPS=0).'
+      'steps, or a smaller warmup_steps.'
     )
 
 

@@ -13,10 +13,10 @@ class Settings:
   Attributes:
     steps: updates in all, those of an earlier part of the run included; 0 leaves the first values.
     patterns: what trains, see `partition.split`.
-    microbatches: parts that a batch is cut into, see `step.train_step`; None for what suits the
+    microbatches: parts that a batch is cut into, see `objective.BatchLoss`; None for what suits the
       device.
-    dropout: whether the model drops out while it trains. The published runs do (0.1); a frozen
-      model trains better without.
+    dropout: whether the backbone drops out; for the caller, who makes the objective. The published
+      runs do (0.1); a frozen model trains better without.
     seed: of dropout, and of the run as a whole in its records.
     eval_every: steps between evaluations; 0 evaluates at the end only.
     eval_at_start: also evaluate before the first step.
@@ -28,7 +28,7 @@ class Settings:
     patience: stop after so many evaluations in a row that were not better; None never does.
     warm_start: path of a prompt file to begin with instead of the fresh prompt.
     prefetch: batches made ahead of the step.
-    profile: trace a few steps, see `profile.Profile`.
+    profile: trace a few steps, see `monitor.Profile`.
   """
 
   steps: int

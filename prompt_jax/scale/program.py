@@ -143,7 +143,7 @@ def _lowered_train_step(
   objective = CrossEntropy(model, dropout=work.config.dropout_rate > 0)
   step = jit_train_step(microbatches=work.microbatches, at_once=work.at_once, placement=place)
   n, whole = work.prompts, place.replicated
-  arguments = ([state] * n, frozen, [{}] * n, [collection] * n, [batch] * n)
+  arguments: tuple[Any, ...] = ([state] * n, frozen, [{}] * n, [collection] * n, [batch] * n)
   shardings = (whole, place.shardings(frozen), whole, whole, place.row_sharding)
   static = {'objectives': (objective,) * n, 'updates': (update,) * n}
   return step.lower(*_placed(arguments, shardings), **static)

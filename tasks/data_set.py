@@ -1,8 +1,8 @@
-"""A data set as a row of a table: its text form, where its files are, and what their columns mean.
+"""Data sets as declarations: their text form, where their files are, and what the columns mean.
 
 A set is read from a folder, in the form in which it was published or as JSON Lines
-(`{split}.jsonl[.gz]`, `{split}.{variant}.jsonl[.gz]`), or else through tensorflow-datasets. No
-download happens here: where the files are absent, the error says how to get them.
+(`{split}.jsonl[.gz]`, `{split}.{variant}.jsonl[.gz]`), or else through tensorflow-datasets. Nothing
+is downloaded here: where the files are absent, the error says how to get them.
 """
 
 import collections
@@ -86,7 +86,7 @@ def folder_task(
 
   Args:
     name: of the data set; with a variant "name.variant" ("sib200.swh_Latn").
-    found: what the set is like.
+    found: the data set.
     folder: where the folders of the data sets are.
     taskless: leave out the task's name at the beginning of the inputs, as prompt tuning does.
     bad: what to do with a row that cannot be read: "refuse" all, or "skip" it with a warning.

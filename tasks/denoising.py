@@ -1,13 +1,12 @@
 """C4 and other plain text to train on without labels: span corruption and prefix LM.
 
-What SPoT calls the C4 source task, and what Vu et al. (2022) mix in for other languages. The text
-is that of `prompt-jax pretrain` (.txt, .xz), or JSON Lines with a column "text" as C4 and mC4 are
+SPoT's C4 source task, which Vu et al. (2022) mix in for other languages. The text has the form that
+`prompt-jax pretrain` reads (.txt, .xz), or is JSON Lines with a column "text" as C4 and mC4 are
 published. Chunks and masks are a pure function of the file and a seed.
 """
 
 import pathlib
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.pretraining import span_corruption, text_stream
 
-Objective = Literal['span_corruption', 'prefix_lm']
 NAMES = {'c4_span_corruption': 'span_corruption', 'c4_prefix_lm': 'prefix_lm'}
 FILES = {
   'train': ('train', 'c4-train.00000-of-01024'),
@@ -25,7 +23,7 @@ FILES = {
 }
 ENDINGS = ('.txt', '.txt.xz', '.jsonl', '.jsonl.gz', '.json', '.json.gz')
 GET = 'curl -L https://huggingface.co/datasets/allenai/c4/resolve/main/en/{name}.json.gz'
-# Long texts of one file would fill the memory with examples that no run reads.
+# Most examples of one file: more would fill the memory with examples that no run reads.
 MOST = 1_000_000
 
 

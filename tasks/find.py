@@ -1,4 +1,4 @@
-"""A task by its name: the embedded ones, data sets in a folder, and whatever seqio knows."""
+"""A task by its name: embedded tasks, data sets in a folder, and tasks that seqio knows."""
 
 import difflib
 from collections.abc import Sequence

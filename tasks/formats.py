@@ -1,8 +1,8 @@
 """How a row of a data set becomes text: T5's formats (Raffel et al. 2020, appendix D).
 
-Pure functions on plain dicts, without TensorFlow: the same ones serve JSONL files (`jsonl.py`) and
-tensorflow-datasets through seqio (`tfds.py`), so the two cannot drift apart. Vocabularies appear
-nowhere here: text meets a vocabulary only when a split is loaded.
+Pure functions on plain dicts, without TensorFlow: the same ones serve files (`data_set.py`) and
+tensorflow-datasets through seqio (`tfds.py`), so the two cannot drift apart. No vocabulary is used
+here: text is tokenised only when a split is loaded.
 """
 
 import dataclasses
@@ -29,9 +29,9 @@ class Format:
     metrics: names of metrics; the first one selects prompts.
     write: (row, format) -> its examples: several, or none for a row to leave out.
     fields: names of the fields that its metrics read: "answers" (several right ones), "group"
-      (examples judged together), "right" (whether the target is).
+      (examples scored together), "right" (whether the target is).
     right: whether a text answers an example, where that is more than comparing it with the target;
-      `metrics` then count what is right. None elsewhere.
+      `metrics` then score these truth values. None elsewhere.
   """
 
   template: str
@@ -46,7 +46,7 @@ class Format:
 
     Args:
       row: columns of the data set.
-      taskless: without the first word, the task's name, as when a prompt tells the task.
+      taskless: without the first word, the task's name, as when a prompt specifies the task.
 
     Raises:
       ValueError: a label that the format does not know, or a column without a value.

@@ -1,9 +1,9 @@
-"""Data of tensorflow-datasets in our text formats, as seqio tasks and as tasks of ours.
+"""Data of tensorflow-datasets in our text formats, as seqio tasks and as `Task`s.
 
 A vocabulary is an argument, never part of a name: seqio compares the vocabularies of task and model
 by file and sentinels, so a task registered once with a fixed vocabulary could not serve a second
-model. So the text form is described without one (`formats.py`), the functions here build seqio
-tasks for the vocabulary given, and nothing is registered behind one's back.
+model. So formats have no vocabulary (`formats.py`), the functions here build seqio tasks for a
+given vocabulary, and nothing is registered implicitly.
 
 TensorFlow and seqio are imported when a dataset is built: describing a task needs neither.
 """

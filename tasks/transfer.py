@@ -1,14 +1,14 @@
-"""Trained on one task, measured on others: languages, domains, sets with the same text form.
+"""Training on one task and evaluating on others: languages, domains, sets of the same format.
 
-`sib200.eng_Latn:all` trains on English and measures each language; `mrqa.SQuAD:all` does the same
-with domains; `squad:xquad`, `copa:xcopa` and `mnli:xnli.de,xnli.sw` name other sets.
+`sib200.eng_Latn:all` trains on English and evaluates on each language; `mrqa.SQuAD:all` does the
+same with domains; `squad:xquad`, `copa:xcopa` and `mnli:xnli.de,xnli.sw` name other sets.
 """
 
 import dataclasses
 from collections.abc import Callable
 
 from prompt_jax.data.example import Task
-from prompt_jax.data.mixture import measured
+from prompt_jax.data.mixture import evaluation_loader
 from prompt_jax.errors import UserError
 from prompt_jax.tasks import catalogue
 
@@ -23,7 +23,7 @@ def is_transfer(name: str) -> bool:
 def transfer_task(name: str, find: Find) -> Task:
   """A task whose test split is those of several tasks, of which one was trained on.
 
-  Training and validation are the source's: nothing of the others is seen before the end.
+  Training and validation splits are the source's: the others are not seen before the end.
 
   Args:
     name: "SOURCE:TARGETS"; targets are separated by commas: names of tasks, variants of the
@@ -55,7 +55,7 @@ def transfer_task(name: str, find: Find) -> Task:
   return dataclasses.replace(
     source,
     name=name,
-    splits={**whole, 'test': measured(tuple(parts.values()))},
+    splits={**whole, 'test': evaluation_loader(tuple(parts.values()))},
     parts=tuple(parts.values()),
     source=source.name,
     about=f'trained on {source.name}, measured on {", ".join(parts)}',

@@ -18,7 +18,7 @@ from prompt_jax.errors import UserError
 
 
 class BatchRows(NamedTuple):
-  """What one batch holds: the bucket whose widths it has, and which examples."""
+  """The bucket whose widths a batch has, and the indices of its examples."""
 
   bucket: int
   examples: np.ndarray
@@ -111,8 +111,8 @@ class BatchStream(NumberedStream):
     plan = cut(self._order.epoch(self.seed, epoch), self.shapes.member, self.batch_size)
     if self.last == 'drop':
       plan = [rows for rows in plan if len(rows.examples) == self.batch_size]
-    # By length, the batches came shortest first. Which width comes when is the same for every seed,
-    # so that runs of several seeds can train together without padding one to the width of another.
+    # `cut` gives the shortest batches first. The shuffled order of widths is the same for every
+    # seed, so that runs of several seeds can train jointly without padding to each other's widths.
     widths = np.random.Generator(np.random.Philox(key=[2**32, epoch]))
     return [plan[i] for i in widths.permutation(len(plan))]
 
@@ -147,8 +147,11 @@ def evaluation_batches(
 
 
 def cut(order: np.ndarray, member: np.ndarray, batch_size: int) -> list[BatchRows]:
-  """Batches of one bucket each, in the order given; what is left over of a bucket goes on into the
-  next longer one, so that only the last batch is ever short."""
+  """Batches of one bucket each, in the order given.
+
+  What is left over of a bucket moves on to the next longer one, so that only the last batch is
+  ever short.
+  """
   batches = []
   left = order[:0]
   for bucket in range(int(member.max()) + 1):
@@ -168,8 +171,11 @@ def make_batch(
   batch_size: int,
   task_ids: Mapping[str, int] | None = None,
 ) -> Batch:
-  """The padded arrays of a batch. Rows that only fill it up read one end-of-sequence id (a row of
-  nothing but padding has nothing to attend to) and have no targets, hence no weight."""
+  """The padded arrays of a batch.
+
+  Rows that only fill the batch hold one end-of-sequence id, since a row of padding alone has
+  nothing to attend to, and have no targets, hence no loss weight.
+  """
   inputs = np.zeros((batch_size, shapes.inputs[rows.bucket]), np.int32)
   targets = np.zeros((batch_size, shapes.targets[rows.bucket]), np.int32)
   inputs[len(rows.examples) :, 0] = EOS_ID
@@ -220,7 +226,7 @@ def choose_buckets(
 
 
 def _fewest(widths: np.ndarray, counts: np.ndarray, most: int, min_saving: float) -> np.ndarray:
-  """As many widths as pay; the last is always the longest."""
+  """Adds widths while each saves enough; the last is always the longest."""
   best = [widths[-1:]]
   for number in range(2, min(most, len(widths)) + 1):
     best.append(_optimal(widths, counts, number))

@@ -1,4 +1,4 @@
-"""Examples and tasks: where every source of data meets what trains on it. No TensorFlow."""
+"""Examples and tasks: the interface between sources of data and training. No TensorFlow."""
 
 import dataclasses
 import zlib
@@ -75,23 +75,24 @@ def same_text(text: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """What there is to learn, where its examples are, and how it is judged.
+  """A task: where its examples come from, its labels, and how predictions are scored.
 
   Attributes:
     name: as on the command line and in reports.
     splits: split name ("train", "validation", "test") -> what loads it.
-    labels: the words the model is to write, in the order of `Example.label`; None for free text.
+    labels: the words that the model should generate, in the order of `Example.label`; None for
+      free text.
     metrics: names of metrics in `evaluation/metrics.py`; the first one selects prompts.
     postprocess: decoded text -> what the metrics compare, for tasks without labels.
     right: whether a text answers an example, where that is more than comparing it with the target
-      (WSC); `metrics` then count what is right. None elsewhere.
-    score: (examples, decoded texts) -> {name: value}, a measure of the task's own in place of
-      `metrics` (of a user's seqio task); None for `metrics`.
-    about: one line on the task, its source and licence.
+      (WSC); `metrics` then score these truth values. None elsewhere.
+    score: (examples, decoded texts) -> {name: value}, the task's own measure in place of `metrics`
+      (a seqio task's); None for `metrics`.
+    about: one line about the task, its source and licence.
     words: label as its file has it -> the word in `labels`; None where the two are the same.
-    parts: of a mixture, the tasks in it, each judged for itself; else none.
-    mixing: of a mixture, how often each part is trained on (`mixture.Mixing`).
-    source: the part that was trained on, where the others are measured without training.
+    parts: the tasks of a mixture, each scored by its own metrics; () for a single task.
+    mixing: how often each part of a mixture is trained on (`mixture.Mixing`).
+    source: the part that is trained on, where the others are evaluated without training.
   """
 
   name: str
@@ -149,7 +150,7 @@ def text_task(
   """A task from functions that return text; tokenisation happens when a split is loaded."""
 
   def loader(read: Callable[[], Sequence[TextExample]]) -> Loader:
-    return lambda vocabulary, lengths: tokenize_together(read(), vocabulary, lengths, name)
+    return lambda vocabulary, lengths: tokenize_across_processes(read(), vocabulary, lengths, name)
 
   return Task(
     name=name,
@@ -210,10 +211,10 @@ def tokenize(
   return done
 
 
-def tokenize_together(
+def tokenize_across_processes(
   examples: Sequence[TextExample], vocabulary: Vocabulary, lengths: Lengths, task: str
 ) -> list[Example]:
-  """`tokenize` by all processes of a run, each for its share; the same in all of them.
+  """`tokenize`, with the work shared among the processes of a run; every process gets all examples.
 
   All processes must call this in the same order, with the same examples.
 
@@ -230,8 +231,8 @@ def tokenize_together(
     checksum = zlib.crc32(repr((e.inputs, e.targets)).encode(), checksum)
 
   def share() -> tuple[int, list[np.ndarray]]:
-    """A checksum of all texts; of inputs and of targets all ids in a row, and how many are of each
-    example."""
+    """A checksum of all texts, and for inputs and for targets the ids of all examples and their
+    lengths."""
     found = tokenize(examples[begin:end], vocabulary, lengths, task, begin + 1)
     sides = [e.inputs for e in found], [e.targets for e in found]
     nothing = np.zeros(0, np.int32)

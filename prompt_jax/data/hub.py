@@ -18,7 +18,7 @@ SPLITS = ('train', 'validation', 'test')
 
 
 class Name(NamedTuple):
-  """What "hf:REPO:CONFIG:SPLIT" says; REPO may be a folder, the other two may be left out.
+  """The parts of "hf:REPO:CONFIG:SPLIT"; REPO may be a folder, the other two may be left out.
 
   Attributes:
     repo: of the hub, such as "dair-ai/emotion", or a folder.
@@ -41,7 +41,7 @@ class Name(NamedTuple):
 
 
 def is_hub(name: object) -> bool:
-  """Whether a name of data is one of the hub."""
+  """Whether a data name refers to the hub."""
   return isinstance(name, str | os.PathLike) and str(name).startswith(PREFIX)
 
 

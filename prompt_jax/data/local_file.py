@@ -74,7 +74,7 @@ def local_task(
     held_out_fraction: share of each part that is drawn from `train`.
 
   Raises:
-    UserError: names file, line and remedy of whatever is wrong with a file.
+    UserError: a mistake in a file; names the file, the line and the remedy.
   """
   files = {'train': train, 'validation': validation, 'test': test}
   given = {split: data for split, data in files.items() if is_in_memory(data) or data}

@@ -1,8 +1,8 @@
-"""Several tasks trained together: how often each is asked, as numbers and as an order.
+"""Mixtures of tasks: how often each task is trained on, as numbers and as an order of examples.
 
 An epoch of a mixture has a fixed number of examples of each task. Task k goes through its own
-examples in one random order after another, wherever epochs begin, so that none is seen twice
-before all were seen once. All of it is a pure function of (seed, epoch).
+examples in one random order after another, across epochs, so that none is seen twice before all
+were seen once. All of it is a pure function of (seed, epoch).
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ HOWS = ('proportional', 'equal', 'rates')
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-  """How often each task is asked.
+  """How often each task is trained on.
 
   Attributes:
     how: "proportional" to the number of training examples (T5, section 3.5.2), "equal", or
@@ -59,7 +59,7 @@ def shares(sizes: Mapping[str, int], mixing: Mixing) -> dict[str, float]:
 
   Args:
     sizes: task name -> number of its training examples.
-    mixing: how often each is asked.
+    mixing: how often each is trained on.
 
   Raises:
     UserError: rates of other tasks than these, or a task without examples.
@@ -67,7 +67,7 @@ def shares(sizes: Mapping[str, int], mixing: Mixing) -> dict[str, float]:
   empty = [name for name, size in sizes.items() if not size]
   if empty:
     raise UserError(
-      f'Of {", ".join(sizes)}, {", ".join(empty)} can only be measured: no training examples were '
+      f'Of {", ".join(sizes)}, {", ".join(empty)} can only be evaluated: no training examples were '
       'found. Leave it out of the mixture.'
     )
   if mixing.rates is not None:
@@ -132,10 +132,10 @@ def order(
 
 
 def mixture(tasks: Sequence[Task], mixing: Mixing) -> Task:
-  """Several tasks as one; `Task.parts` are they, and each is judged by its own metrics.
+  """Several tasks as one, with them as its `parts`; each is scored by its own metrics.
 
-  A split holds the examples of every task that has it; in a split to be measured, of those whose
-  answers are known. In the test split, a task without one is measured on its validation split.
+  A split holds the examples of every task that has it; evaluation splits only those of tasks whose
+  answers are known. A task without a test split is evaluated on its validation split.
 
   Raises:
     UserError: fewer than two tasks, or two of one name.
@@ -150,7 +150,7 @@ def mixture(tasks: Sequence[Task], mixing: Mixing) -> Task:
 
   def loader(split: str) -> Loader:
     if split == 'test':
-      return measured(tasks)
+      return evaluation_loader(tasks)
 
     def load(vocabulary: Vocabulary, lengths: Lengths) -> list[Example]:
       found: list[Example] = []
@@ -175,7 +175,7 @@ def mixture(tasks: Sequence[Task], mixing: Mixing) -> Task:
   )
 
 
-def measured(tasks: Sequence[Task]) -> Loader:
+def evaluation_loader(tasks: Sequence[Task]) -> Loader:
   """The test split of each task, or its validation split where no answers are known."""
 
   def load(vocabulary: Vocabulary, lengths: Lengths) -> list[Example]:

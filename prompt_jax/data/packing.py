@@ -1,7 +1,7 @@
 """Batches whose rows hold several examples each, so that little of them is padding.
 
-As `batches`, they are a pure function of (seed, number): an epoch reads every example once, and a
-batch holds the same number of examples as one that is not packed.
+Like the batches of `batches`, they are a pure function of (seed, number): an epoch reads every
+example once, and a batch holds as many examples as an unpacked one.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ from prompt_jax.data.example import Example
 from prompt_jax.data.stream import ExampleOrder, NumberedStream, check_batch
 from prompt_jax.errors import UserError
 
-# Shapes are tried out on so many batches.
+# Number of batches that candidate shapes are tried on.
 TRIED = 64
 
 
 class Slots(NamedTuple):
-  """What every example reserves for prompt rows in one stack.
+  """The positions that every example reserves for prompt rows in one stack.
 
   Attributes:
-    rows: P, 0 where the prompt needs no places among the tokens.
+    rows: P; 0 where the prompt needs no positions among the tokens.
     placement: where they are, see `injections.Injection.placement`.
   """
 
@@ -63,10 +63,10 @@ class PackedStream(NumberedStream):
     batch_size: examples of every batch; the last one of an epoch may have fewer.
     seed: of the order.
     row_length: most positions of an encoder row, reserved ones included.
-    look_ahead: how many more examples a batch may choose from. Those that it passes over come
+    look_ahead: number of further examples that a batch may choose from. Those that it skips come
       first in the next one.
-    encoder: what an example reserves in its encoder row.
-    decoder: what it reserves in its decoder row.
+    encoder: positions that an example reserves in its encoder row.
+    decoder: the same in its decoder row.
     multiple: lengths of rows are multiples of it.
     row_multiple: the number of rows is one of it (microbatches and devices need equal parts).
     task_ids: task name -> `Batch.task_id`; None leaves it out.

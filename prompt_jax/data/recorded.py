@@ -30,7 +30,7 @@ def record(
 ) -> None:
   """Writes splits of a task, in the ids of a vocabulary, to one file.
 
-  The file appears whole or not at all. Fields that JSON cannot hold are written as text.
+  The file is written atomically. Fields that JSON cannot hold are written as text.
 
   Args:
     path: of the file, usually ending in .npz.
@@ -40,19 +40,19 @@ def record(
     lengths: the longest inputs and targets.
 
   Raises:
-    UserError: no examples, a file that cannot be written, or a task that is several, or is judged
-      by functions of its own, which a file cannot hold.
+    UserError: no examples, a file that cannot be written, a mixture, or a task that is scored
+      by its own functions, which a file cannot hold.
   """
   for name, own in (('score', task.score), ('postprocess', task.postprocess)):
     if own not in (None, same_text):
       raise UserError(
-        f'The task {task.name!r} is judged by a function of its own ({name}), which a file of '
+        f'The task {task.name!r} is scored by its own function ({name}), which a file of '
         'examples cannot hold: a replay would give other scores. Use the task by its name.'
       )
   if task.parts:
     raise UserError(
-      f'{task.name!r} is measured on several tasks, and a file of examples holds one. Record each '
-      'by itself.'
+      f'{task.name!r} is evaluated on several tasks, and a file of examples holds one. Record each '
+      'separately.'
     )
   loaded = {split: task.load(split, vocabulary, lengths) for split in splits}
   arrays: dict[str, np.ndarray] = {}

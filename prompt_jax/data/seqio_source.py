@@ -1,4 +1,4 @@
-"""seqio tasks and mixtures, one's own included, in the ids of the model's vocabulary.
+"""seqio tasks and mixtures, user-defined ones included, in the ids of the model's vocabulary.
 
 The only module of the package that imports seqio, and with it TensorFlow; import it where it is
 used. A task is read once into memory, as the batch stream needs to know every length; a very large
@@ -25,14 +25,14 @@ FEATURES = ('inputs', 'targets')
 def seqio_task(
   name: str, modules: Sequence[str] = (), limit: int | None = None, seed: int = 0
 ) -> Task:
-  """A registered seqio task or mixture as a task of ours.
+  """A registered seqio task or mixture as a `Task`.
 
-  Whatever vocabulary it was registered with, it is read in the model's: the vocabulary of its
-  features is replaced before its preprocessors run. Its own postprocessing and metrics judge it.
+  It is read with the model's vocabulary, which replaces that of its features before its
+  preprocessors run. Predictions are scored by its own postprocessing and metrics.
 
-  A mixture is mixed by its rates as published: an epoch is the least in which every task keeps its
-  share and no example of the training set is left out, so smaller tasks are repeated. The other
-  splits hold every example of every task once.
+  A mixture keeps its published rates: an epoch is the smallest in which every task has its share
+  and no training example is left out, so smaller tasks are repeated. The other splits hold every
+  example of every task once.
 
   Args:
     name: in seqio's registries.

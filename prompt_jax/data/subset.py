@@ -1,4 +1,4 @@
-"""Wrappers of tasks: a few examples of each class, and labels that are wrong on purpose."""
+"""Wrappers of tasks: few-shot training sets, and label noise."""
 
 import collections
 import dataclasses
@@ -44,7 +44,7 @@ def few_shot(task: Task, shots: int, seed: int = 0) -> Task:
         examples = task.load(split, vocabulary, lengths)
         if task.has_answers(examples):
           return examples
-    raise UserError(f'The task {task.name!r} has no examples to measure few shots on.')
+    raise UserError(f'The task {task.name!r} has no examples to evaluate few shots on.')
 
   splits: dict[str, Loader] = {'train': drawn(0), 'validation': drawn(1)}
   if {'test', 'validation'} & task.splits.keys():

@@ -1,4 +1,4 @@
-"""Text to token ids and back, without TensorFlow: the ids are those of seqio's vocabularies."""
+"""Text to token ids and back, without TensorFlow, with the ids of seqio's vocabularies."""
 
 import hashlib
 import os
@@ -22,14 +22,14 @@ BYT5_EXTRA_IDS = 125
 
 
 class Vocabulary(Protocol):
-  """What every part of the project may ask of a vocabulary.
+  """The interface of a vocabulary.
 
   Attributes:
     size: number of ids, extra ids included; a model's embedding table has at least as many rows.
     extra_ids: number of sentinels; sentinel i is id `size - 1 - i`.
     pad_id: 0.
     eos_id: 1.
-    unk_id: the id of what the vocabulary cannot write.
+    unk_id: id of text that the vocabulary cannot represent.
     sha256: hexadecimal hash that tells vocabularies apart (of a SentencePiece model: of its file).
   """
 
@@ -55,7 +55,7 @@ class Vocabulary(Protocol):
     ...
 
   def pieces(self, token_id: int) -> str:
-    """How one id looks, for tables and plots."""
+    """The text of one id, for tables and plots."""
     ...
 
 

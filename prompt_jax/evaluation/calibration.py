@@ -1,10 +1,9 @@
-"""Whether predictions are as sure as they are right: ECE, Brier score, reliability."""
+"""Calibration of predictions: ECE, Brier score, reliability diagram."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 
 BINS = 15  # as in Guo et al. 2017
 
@@ -28,7 +27,7 @@ class Bin(NamedTuple):
 
 
 class Calibration(NamedTuple):
-  """How sure the predictions of one task are, and how right.
+  """The calibration of one task's predictions.
 
   Attributes:
     ece: expected calibration error in percent, 0 to 100.
@@ -42,20 +41,15 @@ class Calibration(NamedTuple):
 
 
 def calibrate(probability: np.ndarray, targets: Sequence[int] | np.ndarray) -> Calibration:
-  """How well probabilities are calibrated.
+  """The calibration of label probabilities.
 
   Args:
-    probability: float[N, C] of each label, N at least 1; the greatest one is the prediction.
+    probability: float[N, C] of each label, N at least 1; the highest one is the prediction.
     targets: int[N] the right label.
   """
   right = probability.argmax(axis=-1) == np.asarray(targets)
   bins = reliability(probability.max(axis=-1), right)
   return Calibration(expected_calibration_error(bins), brier(probability, targets), bins)
-
-
-def probabilities(scores: np.ndarray) -> np.ndarray:
-  """float64[..., C]: softmax over the labels of log-probabilities in nats, float[..., C]."""
-  return scipy.special.softmax(np.asarray(scores, np.float64), axis=-1)
 
 
 def reliability(
@@ -81,10 +75,10 @@ def reliability(
 def expected_calibration_error(found: Sequence[Bin]) -> float:
   """ECE (Guo et al. 2017, equation 3) in percent, 0 to 100.
 
-  The mean over all predictions of how far accuracy and confidence of their bin lie apart.
+  The mean over predictions of the gap between accuracy and confidence of their bin.
 
   Args:
-    found: bins that hold at least one prediction together.
+    found: the bins, with at least one prediction in all.
   """
   total = sum(b.examples for b in found)
   return 100 * sum(b.examples * abs(b.accuracy - b.confidence) for b in found) / total
@@ -93,8 +87,8 @@ def expected_calibration_error(found: Sequence[Bin]) -> float:
 def brier(probability: np.ndarray, targets: Sequence[int] | np.ndarray) -> float:
   """Brier's score (1950) of several labels in percent, 0 to 200; 0 is best.
 
-  The mean over examples of the sum over labels of (p - y)^2, y being 1 for the right one; for two
-  labels that is twice what is often called so of one of them.
+  The mean over examples of the sum over labels of (p - y)^2, y being 1 for the correct one; for two
+  labels that is twice the score of a single probability.
 
   Args:
     probability: float[N, C] of each label, N at least 1.

@@ -1,4 +1,4 @@
-"""Two systems on the same examples: which one is better, and whether that may be chance."""
+"""Two systems on the same examples: which is better, and whether the difference may be chance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from prompt_jax.evaluation.evaluator import label_of
 from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.evaluation.suite import summarise
 
-# Metrics that are had from whether each prediction is right, whatever else a task compares.
+# Metrics computed from whether each prediction is correct, whatever else a task compares.
 OF_HITS = ('accuracy', 'exact_match')
 # Metrics of label indices; all others are of texts.
 OF_LABELS = ('f1', 'f1_macro', 'group_exact_match', 'matthews_corrcoef')
@@ -23,7 +23,7 @@ class Difference(NamedTuple):
   Attributes:
     first: of A, in percent.
     second: of B.
-    interval: (low, high) of second - first, each resample drawn for both; None of one example.
+    interval: (low, high) of second - first by the paired bootstrap; None for one example.
   """
 
   first: float
@@ -32,15 +32,15 @@ class Difference(NamedTuple):
 
 
 class Discordance(NamedTuple):
-  """Where two systems are right and wrong.
+  """How often two systems are right and wrong together.
 
   Attributes:
-    both: examples that both have right.
-    first: that A alone has right.
-    second: that B alone has right.
-    neither: that both have wrong.
-    other: of those, the ones whose wrong answers differ.
-    p: of McNemar's exact test.
+    both: number of examples that both get right.
+    first: that only A gets right.
+    second: that only B gets right.
+    neither: that both get wrong.
+    other: of those, the ones where the wrong answers differ.
+    p: p-value of McNemar's exact test.
   """
 
   both: int
@@ -52,9 +52,9 @@ class Discordance(NamedTuple):
 
 
 def described(task: Task) -> dict[str, dict[str, Any]]:
-  """{task: {"metrics", "labels"}}: what `differences` must know to measure predictions again.
+  """{task: {"metrics", "labels"}}: what `differences` needs to score predictions again.
 
-  A measure of the task's own cannot be had from predictions: there, who is right is compared.
+  A task's own measure cannot be computed from predictions: there, correctness is compared.
   """
   return {
     part.name: {
@@ -98,11 +98,11 @@ def differences(
   """{score: difference}; of several tasks {"mean", "TASK/SCORE", ...}.
 
   Args:
-    first: of A.
-    second: of B, of the same examples (`check_pairs`).
-    facts: as `described` has them; a task that is not among them is compared by accuracy.
-    resamples: of the paired bootstrap.
-    seed: of the draws.
+    first: predictions of A.
+    second: predictions of B on the same examples (`check_pairs`).
+    facts: see `described`; a task that is not among them is compared by accuracy.
+    resamples: number of resamples of the paired bootstrap.
+    seed: of the resamples.
     vocabulary: whose tokens SP-ROUGE compares.
 
   Raises:
@@ -131,13 +131,13 @@ def differences(
 
 
 def discordance(first: Sequence[Prediction], second: Sequence[Prediction]) -> Discordance:
-  """Who is right where; McNemar's test (1947) in its exact form.
+  """How often each system is right, and McNemar's test (1947) in its exact form.
 
-  If both are right equally often, then of the examples that one alone has right each has half.
+  The null hypothesis: of the examples that only one system gets right, each gets half.
 
   Args:
-    first: of A, with `correct` known.
-    second: of B, of the same examples.
+    first: predictions of A, with `correct` known.
+    second: predictions of B on the same examples.
   """
   from scipy.stats import binomtest
 
@@ -152,17 +152,17 @@ def discordance(first: Sequence[Prediction], second: Sequence[Prediction]) -> Di
 
 
 def counts_hits(names: Sequence[str], labels: Sequence[str] | None) -> bool:
-  """Whether a task asks for answers that are right or wrong, unlike a summary."""
+  """Whether answers of a task are right or wrong, unlike a summary."""
   return labels is not None or any(n in OF_HITS or n.startswith('squad') for n in names)
 
 
 def about_task(facts: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-  """What is known of a task; predictions of the only one do not name it."""
+  """The facts of a task; predictions of a single task do not name it."""
   return facts.get(name) or (next(iter(facts.values())) if len(facts) == 1 else {})
 
 
 def tasks(predictions: Sequence[Prediction]) -> dict[str, list[int]]:
-  """Which predictions each task has; the only one is called "" where it has no name."""
+  """Task name -> indices of its predictions; a single task without a name is ""."""
   found: dict[str, list[int]] = {}
   for i, p in enumerate(predictions):
     found.setdefault(p.task or '', []).append(i)
@@ -172,7 +172,7 @@ def tasks(predictions: Sequence[Prediction]) -> dict[str, list[int]]:
 def _statistic(
   predictions: Sequence[Prediction], about: Mapping[str, Any], vocabulary: Vocabulary | None
 ) -> bootstrap.Statistic:
-  """The scores of one task's predictions, of resamples."""
+  """The scores of one task's predictions as a function of draws."""
   if any(p.correct is None for p in predictions):
     raise UserError(
       'The predictions do not say which are right: the answers of their examples are not known. '

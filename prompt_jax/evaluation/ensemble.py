@@ -1,4 +1,4 @@
-"""Several prompts as one: they vote (Lester et al. 2021, section 6), or are averaged."""
+"""Ensembles of prompts: a vote (Lester et al. 2021, section 6), or mean probabilities."""
 
 import collections
 import dataclasses
@@ -6,20 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prompt_jax.evaluation.calibration import probabilities
-from prompt_jax.evaluation.predictions import Prediction
+from prompt_jax.evaluation.predictions import Prediction, label_probabilities
 
 
 def vote(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
   """The answer that most members gave to each example.
 
   Args:
-    members: of each member its predictions, in the order of the examples.
+    members: the predictions of each member, in the order of the examples.
 
   Returns:
-    Of each example the prediction of the first member that gave the winning answer; of answers
-    with equal votes the earliest member's wins. `scores` are the votes of each answer, `confidence`
-    the winner's share of them.
+    For each example the prediction of the first member that gave the winning answer; ties go to
+    the earliest member. `scores` are the votes of each answer, `confidence` the winner's share.
   """
   return [_voted(answers) for answers in zip(*members, strict=True)]
 
@@ -39,7 +37,7 @@ def average(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
   """The label whose probability, averaged over members, is the greatest.
 
   Args:
-    members: of each member its predictions by ranking, in the order of the examples.
+    members: the predictions of each member by ranking, in the order of the examples.
 
   Returns:
     A prediction for each example; `scores` are the logarithms of the mean probabilities, and of
@@ -50,11 +48,11 @@ def average(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
 
 def _averaged(answers: Sequence[Prediction]) -> Prediction:
   labels = list(answers[0].scores)
-  each = probabilities(np.array([[a.scores[label] for label in labels] for a in answers]))
+  each = label_probabilities(np.array([[a.scores[label] for label in labels] for a in answers]))
   mean = each.mean(axis=0)
   best = int(mean.argmax())
   known = answers[0].correct is not None
-  # A label no member gives any probability has a finite score too, so that JSON can hold it.
+  # A label with probability 0 in all members gets a finite score too, so that JSON can hold it.
   scores = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
   return dataclasses.replace(
     answers[0],

@@ -1,4 +1,4 @@
-"""From a tuned model and examples to predictions and metrics."""
+"""Predictions and scores of a tuned model on examples."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from prompt_jax.data.example import UNKNOWN, Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import bootstrap, calibration, metrics, text_metrics
-from prompt_jax.evaluation.predictions import Advance, Prediction
+from prompt_jax.evaluation.predictions import Advance, Prediction, label_probabilities
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.sharding.placement import Placement
@@ -23,14 +23,14 @@ from prompt_jax.stacking import map_in_parts, map_stacked, parts_for_caches, pro
 
 Method = Literal['rank', 'constrained', 'generate']
 METHODS: tuple[Method, ...] = ('rank', 'constrained', 'generate')
-# Seconds that intervals of a measure of the user's may take.
+# Seconds that the bootstrap of a task's own measure may take.
 PATIENCE = 60
 
 
 class Evaluator:
-  """Evaluates one model on one task; compiles once a batch shape, however often it is called.
+  """Evaluates one model on one task; compiles once per batch shape, however often it is called.
 
-  Rows are sorted by length into few widths; each example's result is that of the example alone.
+  Rows are sorted by length into few widths; an example's result does not depend on its batch.
   """
 
   def __init__(
@@ -47,7 +47,7 @@ class Evaluator:
     at_once: int | None = None,
     placement: Placement | None = None,
   ):
-    """Fixes what every evaluation shares.
+    """Sets what every evaluation shares.
 
     Args:
       model: the model and its prompt.
@@ -55,13 +55,13 @@ class Evaluator:
       task: gives labels and metrics.
       max_target_length: most target tokens, end-of-sequence included.
       method: "rank" scores every label's words and takes the best; "constrained" decodes greedily
-        what can only be a label; "generate" decodes greedily and compares the text. None: "rank"
+        among the labels only; "generate" decodes greedily and compares the text. None: "rank"
         for a task with labels, else "generate".
       batch_size: rows of a batch.
       normalize: for "rank": "tokens" divides a label's score by its number of tokens.
-      task_ids: task name -> prompt, for methods that hold several.
+      task_ids: task name -> number of its prompt, for methods that hold several.
       at_once: most prompts that `each` runs together on a batch; None for
-        `stacking.prompts_at_once`; on a mesh, for all, whose rows it cuts.
+        `stacking.prompts_at_once`; on a mesh None means all, whose rows the mesh divides.
       placement: the mesh over which the model lies; None for one device. Batches are then of the
         next number of rows that divides over it.
 
@@ -97,7 +97,7 @@ class Evaluator:
 
     def each(backbone, own, tokens, ids):
       def run(prompt):
-        variables = _joined(backbone, prompt)
+        variables = _join_backbone(backbone, prompt)
         parts = 1 if placement or method != 'rank' else _parts(model, variables, tokens, ids)
         return map_in_parts(lambda x: call(variables, x[0], task_id=x[1]), (tokens, ids), parts)
 
@@ -108,7 +108,7 @@ class Evaluator:
 
   @property
   def ranks(self) -> bool:
-    """Whether predictions have the scores of all labels."""
+    """Whether predictions hold the scores of all labels."""
     return self.method == 'rank'
 
   def __call__(
@@ -122,7 +122,7 @@ class Evaluator:
     Args:
       variables: the model's "params" and "constants".
       examples: at least one.
-      advance: told of progress.
+      advance: called after each batch with its number of examples.
 
     Raises:
       UserError: no examples, or only some of them have a label.
@@ -140,7 +140,7 @@ class Evaluator:
     Args:
       variables: of each prompt; the backbone must be the same arrays in all.
       examples: at least one.
-      advance: told of progress.
+      advance: called after each batch with its number of examples.
 
     Raises:
       UserError: no examples, or only some of them have a label.
@@ -157,7 +157,7 @@ class Evaluator:
     """The predictions of `each`, in order and not measured."""
     if not examples:
       raise UserError('There are no examples to evaluate; check the split or the limit on them.')
-    backbone, own = _parted(variables)
+    backbone, own = _split_backbone(variables)
     found_at: list[dict[int, Prediction]] = [{} for _ in variables]
     for indices, tokens, ids in self._batches(examples):
       found = self._call(backbone, own, tokens, ids)
@@ -175,7 +175,7 @@ class Evaluator:
   def measure(
     self, examples: Sequence[Example], predictions: Sequence[Prediction]
   ) -> metrics.Scores:
-    """Metrics of predictions that were made before, such as those of an ensemble."""
+    """Scores of existing predictions, such as those of an ensemble."""
     if self._task.score is not None:
       return self._task.score(examples, [p.prediction for p in predictions])
     compared = self._compared(examples, predictions)
@@ -188,7 +188,7 @@ class Evaluator:
     resamples: int = bootstrap.RESAMPLES,
     seed: int | Sequence[int] = 0,
   ) -> dict[str, np.ndarray]:
-    """{score: float64[resamples]} of resamples of the examples; {} where there is no score."""
+    """{score: float64[resamples]}, the bootstrap of the scores; {} where there are none."""
     measure = self._task.score
     if measure is not None:
 
@@ -216,12 +216,12 @@ class Evaluator:
   def calibration(
     self, examples: Sequence[Example], predictions: Sequence[Prediction]
   ) -> dict[str, calibration.Calibration]:
-    """{task: how well it is calibrated}, from the scores of ranked labels; else {}."""
+    """{task: its calibration} from the scores of ranked labels; else {}."""
     if not self.ranks or any(e.label is None for e in examples):
       return {}
     scores = np.array([list(p.scores.values()) for p in predictions])
     found = calibration.calibrate(
-      calibration.probabilities(scores), [e.label for e in examples if e.label is not None]
+      label_probabilities(scores), [e.label for e in examples if e.label is not None]
     )
     return {self._task.name: found}
 
@@ -235,12 +235,12 @@ class Evaluator:
     if self._placement:
       put, size = self._placement.put_rows, self._placement.pad_to_multiple(size)
     order = np.argsort([len(e.inputs) for e in examples], kind='stable')
-    # One batch of all is not full, that of the shortest rows.
+    # Only the batch of the shortest rows may not be full.
     ends = range(len(order), 0, -size)
     for end in reversed(ends):
       indices = order[max(end - size, 0) : end].tolist()
       width = shapes.inputs[shapes.member[indices[-1]]]
-      # Filled up with an example, not with padding: an empty row might never end decoding.
+      # Filled up with examples, not with padding: an empty row might never end decoding.
       filled = np.resize(indices, size).tolist()
       tokens = np.zeros((size, width), np.int32)
       for row, i in zip(tokens, filled, strict=True):
@@ -260,7 +260,7 @@ class Evaluator:
     if labels is not None and self.method == 'rank':
       best = int(np.argmax(row[0]))
       text, scores = labels[best], dict(zip(labels, map(float, row[0]), strict=True))
-      confidence = float(calibration.probabilities(row[0])[best])
+      confidence = float(label_probabilities(row[0])[best])
     elif labels is not None and self.method == 'constrained':
       best, log_prob, allowed = row
       text, scores, confidence = labels[best], {'log_prob': float(log_prob)}, math.exp(allowed)
@@ -289,7 +289,7 @@ class Evaluator:
     )
 
   def _value(self, example: Example, text: str) -> Any:
-    """What metrics compare, from the text of a prediction."""
+    """The value that metrics compare, from the text of a prediction."""
     labels = self._task.labels
     if self._task.right is not None:
       return self._task.right(example, text)
@@ -298,7 +298,7 @@ class Evaluator:
     return label_of(text, labels) if self.method == 'generate' else labels.index(text)
 
   def _target(self, example: Example) -> Any:
-    """What metrics compare with: a label's index, all right answers, or the target's value.
+    """The target that metrics compare with: a label's index, all correct answers, or a value.
 
     None where it is not known.
     """
@@ -332,8 +332,8 @@ class Evaluator:
     return self._task.metrics, targets, values, groups, labels, self._vocabulary
 
 
-def _parted(variables: Sequence[decode.Variables]) -> tuple[Any, list[dict[str, Any]]]:
-  """The backbone that all share, and the rest of each.
+def _split_backbone(variables: Sequence[decode.Variables]) -> tuple[Any, list[dict[str, Any]]]:
+  """The backbone that all share, and the other variables of each.
 
   Raises:
     ValueError: the backbones are not the same arrays.
@@ -349,12 +349,12 @@ def _parted(variables: Sequence[decode.Variables]) -> tuple[Any, list[dict[str, 
   return first, own
 
 
-def _joined(backbone: Any, own: dict[str, Any]) -> dict[str, Any]:
+def _join_backbone(backbone: Any, own: dict[str, Any]) -> dict[str, Any]:
   return {**own, 'params': {'backbone': backbone, **own['params']}}
 
 
 def _parts(model: PromptedT5, variables: Any, tokens: jax.Array, ids: jax.Array | None) -> int:
-  """In how many parts to rank a batch; in one where the prompt is computed once for all rows."""
+  """The number of parts in which to rank a batch; 1 if the prompt is computed once for all rows."""
   encoded = jax.eval_shape(
     lambda v, t, i: model.apply(v, t, task_id=i, method='encode'), variables, tokens, ids
   )

@@ -1,4 +1,4 @@
-"""What a trained prompt looks like: norms, spectrum, and the words its rows are nearest to.
+"""Analysis of a trained prompt: norms, spectrum, and the nearest tokens of its rows.
 
 Lester et al. 2021 (arXiv:2104.08691), section 7. Pure functions on arrays; `plot` draws them.
 Letters: P prompt rows, H model width, V vocabulary, L layers.
@@ -19,13 +19,13 @@ from prompt_jax.prompts.base import placeholder
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """Rows that a method puts in one place.
+  """The rows that a method adds in one place.
 
   Attributes:
     name: where: "encoder rows", "decoder rows", "encoder layer 3 rows", "cross layer 0 keys".
     rows: float32[P, width].
-    in_vocabulary_space: whether the rows stand among token embeddings, so that comparing them
-      with vocabulary rows means something.
+    in_vocabulary_space: whether the rows are inputs like token embeddings, so that comparing them
+      with the embedding table is meaningful.
   """
 
   name: str
@@ -40,7 +40,7 @@ def blocks(
   encoder: Dims,
   decoder: Dims,
 ) -> list[Block]:
-  """Everything that a method adds whatever the input; `delta`s depend on it and are left out."""
+  """Everything that a method adds independently of the input; `delta`s are left out."""
   variables = {'params': params, 'constants': constants}
   injections: Injections = jax.device_get(method.apply(variables, placeholder(encoder, decoder)))
   found = []
@@ -76,14 +76,14 @@ def norms(rows: np.ndarray) -> np.ndarray:
 
 
 def spectrum(rows: np.ndarray) -> np.ndarray:
-  """float32[min(P, H)] singular values, greatest first."""
+  """float32[min(P, H)] singular values in descending order."""
   return np.linalg.svd(np.asarray(rows, np.float32), compute_uv=False)
 
 
 def effective_rank(rows: np.ndarray) -> float:
   """exp(entropy of the normalised singular values): Roy and Vetterli 2007, definition 1.
 
-  1 where all rows point one way, min(P, H) where the spectrum is flat; 0 for all zeros.
+  1 where all rows have one direction, min(P, H) for a flat spectrum; 0 for all zeros.
   """
   values = spectrum(rows).astype(np.float64)
   if not values.any():
@@ -93,7 +93,7 @@ def effective_rank(rows: np.ndarray) -> float:
 
 
 def nearest(rows: np.ndarray, embedding: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-  """The vocabulary rows of greatest cosine similarity with each prompt row.
+  """The vocabulary rows with the highest cosine similarity to each prompt row.
 
   Args:
     rows: float32[P, H].
@@ -101,7 +101,7 @@ def nearest(rows: np.ndarray, embedding: np.ndarray, count: int) -> tuple[np.nda
     count: how many.
 
   Returns:
-    int[P, count] ids and float32[P, count] similarities, greatest first.
+    int[P, count] ids and float32[P, count] similarities, in descending order.
   """
   similarity = _unit(rows) @ _unit(np.asarray(embedding, np.float32)).T
   ids = np.argsort(-similarity, axis=-1, kind='stable')[:, :count]

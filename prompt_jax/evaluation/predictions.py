@@ -1,4 +1,4 @@
-"""What a model answers, the file it is written to, and the progress bar while it is computed."""
+"""What a model answers, the file it is written to, and the progress bar of an evaluation."""
 
 import contextlib
 import dataclasses
@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
@@ -44,6 +45,13 @@ class Prediction:
   task: str | None = None
   answers: list[str] | None = None
   group: Any = None
+
+
+def label_probabilities(scores: np.ndarray) -> np.ndarray:
+  """float64[..., C]: softmax over the labels of log-probabilities in nats, float[..., C]."""
+  x = np.asarray(scores, np.float64)
+  x = np.exp(x - np.amax(x, axis=-1, keepdims=True))
+  return x / np.sum(x, axis=-1, keepdims=True)
 
 
 def write_predictions(path: str | os.PathLike, predictions: Sequence[Prediction]) -> None:

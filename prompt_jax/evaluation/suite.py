@@ -1,4 +1,4 @@
-"""Several tasks judged in one evaluation: each by its own labels and metrics, and their mean."""
+"""Several tasks in one evaluation: each with its own labels and metrics, and their mean."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -38,33 +38,33 @@ AVERAGES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 
 
 class Suite:
-  """Evaluates a model on the parts of a task; called as an `Evaluator`.
+  """Evaluates a model on the parts of a task, with the interface of an `Evaluator`.
 
-  Parts that answer with the same labels are run together, so a set in forty languages compiles as
-  often as one.
+  Parts with the same labels share their batches, so a data set in forty languages compiles as often
+  as one.
   """
 
   def __init__(self, model: PromptedT5, vocabulary: Vocabulary, task: Task, **options: Any):
-    """Fixes what every evaluation shares.
+    """Sets what every evaluation shares.
 
     Args:
       model: the model and its prompt.
       vocabulary: what the examples were tokenised with.
-      task: whose `parts` are measured.
+      task: whose `parts` are evaluated.
       options: `Evaluator`'s.
     """
     self._task = task
     self._evaluators = {p.name: Evaluator(model, vocabulary, p, **options) for p in task.parts}
-    # The parts that one compiled function serves, by the first of them.
-    self._together: dict[str, list[str]] = {}
+    # First part -> the parts that share its compiled function.
+    self._sharing: dict[str, list[str]] = {}
     leaders: dict[Any, str] = {}
     for part in task.parts:
       leader = leaders.setdefault((part.labels, part.postprocess, part.right), part.name)
-      self._together.setdefault(leader, []).append(part.name)
+      self._sharing.setdefault(leader, []).append(part.name)
 
   @property
   def ranks(self) -> bool:
-    """Whether predictions of all tasks have the scores of all labels."""
+    """Whether predictions of all tasks hold the scores of all labels."""
     return all(evaluator.ranks for evaluator in self._evaluators.values())
 
   def __call__(
@@ -75,11 +75,11 @@ class Suite:
   ) -> tuple[metrics.Scores, list[Prediction]]:
     """{"mean", "TASK/METRIC", ...} in percent, and the predictions in order.
 
-    "mean" is over the tasks' first scores. Where the task has a source, "gap" is its score less the
-    mean of the others: what is lost in transfer.
+    "mean" is over the tasks' first scores. Where the task has a source, "gap" is its score
+    minus the mean of the others: the loss in transfer.
 
     Raises:
-      UserError: no examples, or one of no part.
+      UserError: no examples, or one that belongs to no part.
     """
     return self.each([variables], examples, advance)[0]
 
@@ -94,7 +94,7 @@ class Suite:
       raise UserError('There are no examples to evaluate; check the split or the limit on them.')
     numbers = self._numbers(examples)
     found: list[dict[int, Prediction]] = [{} for _ in variables]
-    for leader, names in self._together.items():
+    for leader, names in self._sharing.items():
       chosen = [i for name in names for i in numbers[name]]
       if chosen:
         predict = self._evaluators[leader].predict
@@ -110,7 +110,7 @@ class Suite:
   def measure(
     self, examples: Sequence[Example], predictions: Sequence[Prediction]
   ) -> metrics.Scores:
-    """The scores of predictions that were made before."""
+    """The scores of existing predictions."""
     scores = {}
     for name, mine in self._numbers(examples).items():
       if mine:
@@ -125,7 +125,7 @@ class Suite:
     resamples: int = RESAMPLES,
     seed: int = 0,
   ) -> dict[str, np.ndarray]:
-    """As `Evaluator.distribution`; each task is drawn from by itself."""
+    """As `Evaluator.distribution`; each task is resampled separately."""
     found = {}
     for at, (name, mine) in enumerate(self._numbers(examples).items()):
       if mine:
@@ -139,7 +139,7 @@ class Suite:
   def calibration(
     self, examples: Sequence[Example], predictions: Sequence[Prediction]
   ) -> dict[str, Calibration]:
-    """As `Evaluator.calibration`, of every task with labels that was ranked."""
+    """As `Evaluator.calibration`, for every task whose labels were ranked."""
     found: dict[str, Calibration] = {}
     for name, mine in self._numbers(examples).items():
       if mine:
@@ -148,7 +148,7 @@ class Suite:
     return found
 
   def _numbers(self, examples: Sequence[Example]) -> dict[str, list[int]]:
-    """Which examples each part has."""
+    """The indices of the examples of each part."""
     numbers: dict[str, list[int]] = {name: [] for name in self._evaluators}
     for i, example in enumerate(examples):
       if example.task not in numbers:
@@ -161,7 +161,7 @@ def summarise(scores: Mapping[str, Mapping[str, Any]], source: str | None = None
   """The scores of several tasks as one mapping.
 
   Args:
-    scores: task -> its scores, the one that counts first; numbers, or arrays of resamples.
+    scores: task -> its scores, the main score first; numbers, or arrays of resamples.
     source: the task that was trained on, if the others were not.
 
   Returns:
@@ -179,7 +179,7 @@ def summarise(scores: Mapping[str, Mapping[str, Any]], source: str | None = None
 def evaluator(
   model: PromptedT5, vocabulary: Vocabulary, task: Task, **options: Any
 ) -> Evaluator | Suite:
-  """What evaluates a task: a `Suite` if it has parts."""
+  """The evaluator of a task: a `Suite` if it has parts."""
   kind = Suite if task.parts else Evaluator
   return kind(model, vocabulary, task, **options)
 

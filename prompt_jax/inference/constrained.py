@@ -1,4 +1,4 @@
-"""Greedy decoding that can write nothing but one of the labels: a trie says how it may go on.
+"""Greedy decoding restricted to the labels by a trie of their tokens.
 
 The trie of the labels as target sequences, here of "no", "not" and "yes" with a token a letter:
 
@@ -7,8 +7,8 @@ The trie of the labels as target sequences, here of "no", "not" and "yes" with a
        \\--y--> 4 --e--> 5 --s--> 6 --end--> label 2
 
 At each position the most probable of the tokens that leave a row's node is taken. Every label ends
-with the end of the sequence, so where one is the beginning of another the model decides by it.
-De Cao et al. 2021 decode so with beams (GENRE, section 3.2); this is the beam of one.
+with the end of the sequence, so the model can decide between a label and one that begins with it.
+De Cao et al. 2021 decode so with beams (GENRE, section 3.2); here the beam size is 1.
 """
 
 from typing import Any, NamedTuple
@@ -38,13 +38,13 @@ class Trie(NamedTuple):
 
 
 class Chosen(NamedTuple):
-  """What was written.
+  """The labels chosen.
 
   Attributes:
     labels: int32[B] indices of labels.
     log_probs: float32[B] of the label's tokens under the model itself, in nats.
-    allowed: float32[B] of the same among the tokens that could be taken, in nats; over all labels
-      their exponentials sum to 1.
+    allowed: float32[B] the same, normalised over the allowed tokens, in nats; over all labels their
+      exponentials sum to 1.
   """
 
   labels: Array
@@ -85,17 +85,18 @@ def choose_label(
   label_tokens: np.ndarray,
   task_id: Array | None = None,
 ) -> Chosen:
-  """The label that greedy decoding writes if it may write nothing else.
+  """The label that greedy decoding restricted to the labels generates.
 
-  It needs a decoder pass a token of the longest label that is still possible, however many labels
-  there are; ranking (`score.rank`) needs one a token of each label. It is not the same: a first
-  token that many labels share may win by all of them together, and greedy decoding never returns.
+  It needs one decoder pass per token of the longest label that is still possible, however many
+  labels there are; ranking (`score.rank`) needs one per token of each label. The results may
+  differ: a first token may win by the probability of many labels together, and greedy decoding does
+  not backtrack.
 
   Args:
     model: the model and its prompt.
     variables: its 'params' and, for methods that have them, 'constants'.
     encoder_input_tokens: int32[B, T].
-    label_tokens: int32[C, U] as in `trie`; known when the function is traced.
+    label_tokens: int32[C, U] as in `trie`; a constant when the function is traced.
     task_id: int32[B] for methods that hold several prompts.
   """
   tree = trie(label_tokens)
@@ -105,7 +106,7 @@ def choose_label(
   logits, cache = model.apply(variables, encoded, label_tokens.shape[1], method='start_cache')
 
   def advance(state: _State, logits: Array) -> _State:
-    """One token further along the trie; rows that have ended stay where they are."""
+    """Moves each row one token along the trie; rows that have ended stay where they are."""
     arcs = tokens[state.node]  # [B, arcs]
     found = jnp.take_along_axis(logits, arcs, axis=-1)
     open_to = jnp.where(arcs > 0, found, -jnp.inf)
@@ -132,7 +133,7 @@ def choose_label(
 
 
 class _State(NamedTuple):
-  """The loop's state: where each row stands in the trie, and what brought it there."""
+  """The loop's state: the trie node of each row, and the last token and scores that led there."""
 
   node: Array
   token: Array

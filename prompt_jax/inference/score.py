@@ -25,20 +25,20 @@ def rank(
 ) -> Array:
   """Log-probability of each label as the target of each input (rank classification).
 
-  The inputs are encoded once, cross-attention keys and values are made once, and the first
-  target position, which all labels share, is computed once. Then labels are decoded with the
-  cache, `labels_at_once` at a time: mapped over labels, not repeated over rows, so that what
-  belongs to the encoder is never copied. Teacher forcing would make the keys and values of all
-  S encoder positions anew for each label, which costs more than the few tokens of a label.
+  The inputs are encoded once, cross-attention keys and values are computed once, and so is the
+  first target position, which all labels share. Then labels are decoded with the cache,
+  `labels_at_once` at a time, by `vmap` over labels rather than by repeating rows, so that encoder
+  outputs are never copied. Teacher forcing would recompute the keys and values of all S encoder
+  positions for each label, which costs more than the few tokens of a label.
 
   Args:
     model: the model and its prompt.
     variables: its 'params' and, for methods that have them, 'constants'.
     encoder_input_tokens: int32[B, T].
     label_tokens: int32[C, U] ids of the labels, end-of-sequence included, 0 after it.
-    normalize: "tokens" divides by the label's number of tokens, for labels of unlike length.
+    normalize: "tokens" divides by the label's number of tokens, for labels of different lengths.
     task_id: int32[B] for methods that hold several prompts.
-    labels_at_once: labels decoded together; memory for that many [B, V] logits.
+    labels_at_once: labels decoded at a time; memory for that many [B, V] logits.
 
   Returns:
     float32[B, C] in nats; the argmax over C is the predicted label.

@@ -3,9 +3,10 @@
     prompt-jax VERB [options]
 
 Each verb is one file of prompt_jax/cli, imported only when it is called, so that `--help` is
-immediate. A verb parses its gin configuration (cli/config.py) and runs its phases in order.
+immediate.
 """
 
+import argparse
 import importlib
 import os
 import sys
@@ -20,6 +21,7 @@ INTERRUPTED = 130  # what a shell reports after Ctrl-C
 
 def main(argv: list[str]) -> int:
   """Runs one verb and returns the exit code: 0, or 2 for a mistake of the user."""
+  args = None
   try:
     args = arguments.parse(argv)
     _quiet_libraries()
@@ -29,7 +31,7 @@ def main(argv: list[str]) -> int:
       importlib.import_module(f'prompt_jax.cli.{file}').run(args)
     return 0
   except UserError as e:
-    print(f'prompt-jax: {e}', file=sys.stderr)
+    print(f'prompt-jax: {e}{flags_of(e, args)}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print('prompt-jax: interrupted', file=sys.stderr)
@@ -37,6 +39,17 @@ def main(argv: list[str]) -> int:
   except BrokenPipeError:  # `prompt-jax tasks | head`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def flags_of(error: UserError, args: argparse.Namespace | None) -> str:
+  """The flags of what an error names, such as " (--length, --gin.MAX_POSITIONS)"."""
+  if args is None or not error.parameters:
+    return ''
+  configured = hasattr(args, 'gin_file')
+  flags = [f'--{name}' for name in error.parameters if name in vars(args)]
+  others = [f'--gin.{name.upper()}' for name in error.parameters if name not in vars(args)]
+  named = [*flags, *(others if configured else [])]
+  return f' ({", ".join(named)})' if named else ''
 
 
 def _quiet_libraries() -> None:

@@ -32,10 +32,10 @@ def architecture(name: str) -> Any:
   """The T5Config of a file of gin/models, such as "t5_1_1/base"."""
   import gin
 
-  from prompt_jax.configuration import config
+  from prompt_jax.configuration import run_files
 
   gin.clear_config()
-  gin.parse_config_file(str(config.folder() / 'models' / f'{name}.gin'))
+  gin.parse_config_file(str(run_files.folder() / 'models' / f'{name}.gin'))
   with gin.config_scope('ARCHITECTURE'):
     return gin.get_configurable('gin.macro')()
 

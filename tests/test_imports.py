@@ -104,17 +104,17 @@ ALLOWED: dict[str, set[str]] = {
   'pretraining': {
     'batch',
     'checkpoints',
-    'configuration.config',
     'data',
     'models',
     'prompted',
+    'runs.record',
     'runtime',
     'training',
   },
   'export': {'checkpoints', 'evaluation.predictions', 'injections', 'loading', 'prompts.base'},
   'runs': {
     'checkpoints',
-    'configuration.config',
+    'configuration.gin_text',
     'data',
     'evaluation',
     'inference',
@@ -131,8 +131,6 @@ ALLOWED: dict[str, set[str]] = {
   },
   'sweeps': {
     'checkpoints',
-    'cli',
-    'configuration',
     'models',
     'prompts',
     'runs',
@@ -146,7 +144,7 @@ ALLOWED: dict[str, set[str]] = {
   'configuration.flag_types': set(),
   'configuration.other_names': set(),
   'configuration.run_files': {'configuration.flag_types'},
-  'configuration': {'checkpoints.prompt_file', 'cli.arguments'},
+  'configuration': {'data', 'runs', 'training'},
   'cli': {
     'checkpoints',
     'configuration',

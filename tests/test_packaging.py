@@ -26,7 +26,7 @@ def wheel(tmp_path_factory) -> pathlib.Path:
   return path
 
 
-def test_wheel_holds_the_gin_files_the_tasks_and_the_embedded_model(wheel):
+def test_wheel_holds_the_run_files_the_tasks_and_the_embedded_model(wheel):
   names = set(zipfile.ZipFile(wheel).namelist())
   expected = {f'prompt_jax/{p.relative_to(ROOT)}' for p in (ROOT / 'gin').rglob('*.gin')}
   expected |= {f'prompt_jax/tasks/{p.name}' for p in (ROOT / 'tasks').glob('*.py')}
@@ -40,15 +40,15 @@ def test_wheel_holds_the_gin_files_the_tasks_and_the_embedded_model(wheel):
   assert not [n for n in names if n.startswith(('tests/', 'gin/', 'tasks/'))]
 
 
-def test_installed_wheel_finds_its_gin_files_and_tasks(wheel, tmp_path):
+def test_installed_wheel_finds_its_run_files_and_tasks(wheel, tmp_path):
   site = tmp_path / 'site'
   zipfile.ZipFile(wheel).extractall(site)
   code = (
     f'import sys; sys.path.insert(0, {str(site)!r})\n'
     'import importlib.util\n'
-    'from prompt_jax.configuration import config\n'
-    'print(config.folder()); print(importlib.util.find_spec("prompt_jax.tasks").origin)\n'
-    'print(len(config.names("models")))'
+    'from prompt_jax.configuration import run_files\n'
+    'print(run_files.folder()); print(importlib.util.find_spec("prompt_jax.tasks").origin)\n'
+    'print(len(run_files.names("models")))'
   )
   done = subprocess.run(
     [sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=True

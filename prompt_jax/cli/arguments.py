@@ -5,6 +5,7 @@ own_arguments.py.
 """
 
 import argparse
+import shlex
 from typing import Any, NoReturn
 
 from prompt_jax import __version__
@@ -116,7 +117,8 @@ def _help(setting: Setting) -> str:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-  """Parses the command line. `args.gin` holds the `--gin.` settings as (name, value) pairs."""
+  """Parses the command line. `args.gin` holds the `--gin.` settings as (name, value) pairs, and
+  `args.command` all of it."""
   _refuse_other_encodings(argv)
   end = argv.index('--') if '--' in argv else len(argv)
   flags, texts = argv[:end], argv[end:]  # what follows -- is taken literally
@@ -133,6 +135,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
       f'prompt-jax {args.verb} has no gin configuration, so {settings[0]} sets nothing'
     )
   args.gin = [_setting(s) for s in settings]
+  args.command = f'prompt-jax {shlex.join(argv)}'
   return args
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 
+from prompt_jax.cli.request import request_of
 from prompt_jax.configuration import config
 from prompt_jax.runs.convert import convert
 from prompt_jax.runtime import processes
@@ -9,4 +10,4 @@ from prompt_jax.runtime import processes
 
 def run(args: argparse.Namespace) -> None:
   processes.refuse_multiple('convert')
-  config.load(args, convert)(args.source, args.dest)
+  convert(args.source, args.dest, **config.load('convert', convert, request_of(args)).arguments)

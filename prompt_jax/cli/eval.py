@@ -2,12 +2,15 @@
 
 import argparse
 
-from prompt_jax.configuration import config
+from rich.console import Console
+
+from prompt_jax.cli.request import request_of
+from prompt_jax.configuration import evaluate as configuration
 from prompt_jax.runs.evaluate import evaluate
 from prompt_jax.runtime import processes
 
 
 def run(args: argparse.Namespace) -> None:
-  bound = config.load(args, evaluate)
   with processes.distributed(args.coordinator, args.processes, args.process):
-    bound()
+    found = configuration.load(request_of(args))
+    evaluate(**found.arguments, record=found.record, console=Console())

@@ -1,14 +1,32 @@
-"""`prompt-jax infer`: its flags as settings of a prediction."""
+"""`prompt-jax infer`: its flags as settings of a prediction, and the answers as lines."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 
+from prompt_jax.cli.request import request_of
 from prompt_jax.configuration import config
+from prompt_jax.data.table import decode
 from prompt_jax.runs.predict import infer
+from prompt_jax.runs.results import Answer
 from prompt_jax.runtime import processes
 
 
 def run(args: argparse.Namespace) -> None:
-  includes = [('decoding', args.decoding)] if args.decoding else []
-  bound = config.load(args, infer, includes)
   with processes.distributed(args.coordinator, args.processes, args.process):
-    bound(args.texts)
+    arguments = config.load('infer', infer, request_of(args)).arguments
+    texts = args.texts
+    if not texts and not arguments['file'] and processes.is_first() and not sys.stdin.isatty():
+      texts = decode(sys.stdin.buffer.read(), 'standard input').split('\n')
+    answers = infer(texts, **arguments)
+    if processes.is_first():
+      _print(answers, arguments['output'])
+
+
+def _print(answers: Sequence[Answer], output: str | None) -> None:
+  if output is not None:
+    print(f'{len(answers)} answers: {output}')
+    return
+  for a in answers:
+    share = '' if a.probability is None else f'\t{a.probability:.3f}\t{a.text}'
+    print(f'{a.prediction}{share}')

@@ -1,9 +1,11 @@
 """`prompt-jax plan`: its flags as settings of a plan."""
 
 import argparse
+import dataclasses
 import os
 
 from prompt_jax.checkpoints.source import EMBEDDED
+from prompt_jax.cli.request import request_of
 from prompt_jax.configuration import config
 from prompt_jax.errors import UserError
 from prompt_jax.scale.plan_run import plan
@@ -12,10 +14,9 @@ from prompt_jax.scale.plan_run import plan
 def run(args: argparse.Namespace) -> None:
   if not args.model:
     raise UserError('Give --model, a file of gin/models such as t5_1_1/xxl, or a model folder.')
-  includes = []
+  request = request_of(args)
   if args.model == EMBEDDED or '://' in args.model or os.path.exists(args.model):
-    args.gin.append(('MODEL', repr(args.model)))
+    request = dataclasses.replace(request, settings={**request.settings, 'MODEL': args.model})
   else:
-    includes.append(('models', args.model))
-  includes += [('prompts', args.prompt)] if args.prompt else []
-  config.load(args, plan, includes)()
+    request = dataclasses.replace(request, includes=[('models', args.model)])
+  plan(**config.load('plan', plan, request).arguments)

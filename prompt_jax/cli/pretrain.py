@@ -2,6 +2,7 @@
 
 import argparse
 
+from prompt_jax.cli.request import request_of
 from prompt_jax.configuration import config
 from prompt_jax.pretraining.pretrain import pretrain
 from prompt_jax.runtime import processes
@@ -9,4 +10,5 @@ from prompt_jax.runtime import processes
 
 def run(args: argparse.Namespace) -> None:
   processes.refuse_multiple('pretrain')
-  config.load(args, pretrain)()
+  found = config.load('pretrain', pretrain, request_of(args))
+  pretrain(**found.arguments, record=found.record)

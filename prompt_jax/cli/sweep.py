@@ -3,7 +3,11 @@
 import argparse
 import pathlib
 
+from rich.console import Console
+
 from prompt_jax.cli import arguments
+from prompt_jax.cli.request import request_of
+from prompt_jax.cli.sweep_jobs import resolver
 from prompt_jax.configuration import config
 from prompt_jax.errors import UserError
 from prompt_jax.runtime import processes
@@ -19,8 +23,8 @@ def run(args: argparse.Namespace) -> None:
     args.gin_file.insert(0, args.file)
   if not args.gin_file and not arguments.given(args):
     raise UserError('Give a gin file with lists of what varies, or flags such as --learning_rates.')
-  config.load(args, sweep)
-  sweep(again=_again(args), **config.built(sweep))
+  found = config.load('sweep', sweep, request_of(args))
+  sweep(**found.arguments, again=_again(args), resolver=resolver(), console=Console())
 
 
 def _again(args: argparse.Namespace) -> list[str]:

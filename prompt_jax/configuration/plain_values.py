@@ -1,8 +1,8 @@
 """Whether what gin binds is of the plain type that a parameter declares.
 
-gin binds whatever it reads: without this, BATCH_SIZE = 'abc' is a TypeError somewhere in the run.
-Only parameters declared as a number, a text, a truth value, a list or mapping of these, or None are
-looked at.
+gin binds any value: without this, BATCH_SIZE = 'abc' is a TypeError somewhere in the run. Only
+parameters declared as a number, a text, a truth value, a task, a list or mapping of these, or None
+are checked.
 """
 
 import inspect
@@ -12,6 +12,8 @@ from typing import Any, get_args, get_origin
 
 from gin import config as gin_config
 
+from prompt_jax.configuration.python_values import Given
+from prompt_jax.data.example import Task
 from prompt_jax.errors import UserError
 
 NAMES = {
@@ -20,8 +22,9 @@ NAMES = {
   str: 'a text in quotes',
   bool: 'True or False',
   types.NoneType: 'None',
+  Task: 'a Task',
 }
-SEVERAL = {int: 'whole numbers', float: 'numbers', str: 'texts'}
+PLURALS = {int: 'whole numbers', float: 'numbers', str: 'texts', str | Task: 'texts or Tasks'}
 
 
 def check(selectors: Iterable[str]) -> None:
@@ -41,6 +44,7 @@ def check(selectors: Iterable[str]) -> None:
     declared = inspect.signature(gin_config._REGISTRY[selector].wrapped).parameters
     for parameter, bound in bindings.items():
       name, value = _last(f'{selector.rsplit(".", 1)[-1]}.{parameter}', bound)
+      value = value.value if isinstance(value, Given) else value
       kinds = _kinds(declared[parameter].annotation) if parameter in declared else ()
       names = [_name(kind) for kind in kinds]
       if names and all(names) and not _fits(value, kinds):
@@ -72,7 +76,7 @@ def _name(kind: Any) -> str | None:
   if get_origin(kind) is Mapping:
     return "a mapping such as {'a': 1}"
   if get_origin(kind) in (Sequence, tuple):
-    of = SEVERAL.get(get_args(kind)[0])
+    of = PLURALS.get(get_args(kind)[0])
     return of and f'a list of {of}'
   return NAMES.get(kind)
 
@@ -87,7 +91,7 @@ def _is(value: Any, kind: Any) -> bool:
   if get_origin(kind) is Mapping:
     return isinstance(value, Mapping)
   if get_origin(kind) in (Sequence, tuple):
-    of = get_args(kind)[:1]
+    of = _kinds(get_args(kind)[0])
     return isinstance(value, list | tuple) and all(_fits(v, of) for v in value)
   if isinstance(value, bool):
     return kind is bool

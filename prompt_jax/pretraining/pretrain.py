@@ -14,7 +14,6 @@ from rich.console import Console
 
 from prompt_jax.batch import Batch
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone, save_backbone
-from prompt_jax.configuration import config
 from prompt_jax.data.vocabulary import FILE_NAME, T5_EXTRA_IDS, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config, with_dropout
@@ -26,6 +25,7 @@ from prompt_jax.pretraining.text_stream import Objective, TextStream, read_docum
 from prompt_jax.pretraining.train_vocabulary import train_vocabulary
 from prompt_jax.pretraining.word_choice import content_words
 from prompt_jax.prompted import PromptedT5
+from prompt_jax.runs.record import Record, has_state
 from prompt_jax.runtime.compilation_cache import use as keep_compiled
 from prompt_jax.runtime.device import choose as choose_device
 from prompt_jax.training import loop
@@ -93,6 +93,7 @@ def pretrain(
   device: str,
   compilation_cache: str,
   stored_dtype: str,
+  record: Record,
 ) -> None:
   """Trains the stages that have steps, each resumable, and writes a model folder.
 
@@ -115,6 +116,7 @@ def pretrain(
     device: see `runtime.device`.
     compilation_cache: see `runtime.compilation_cache`.
     stored_dtype: of the weights on disk.
+    record: all of these settings as text.
   """
   if not corpus or not output:
     raise UserError('Give a text (--corpus FILE) and a folder for the model (--output DIR).')
@@ -125,7 +127,7 @@ def pretrain(
   elif token_vectors:
     _check_heads(architecture)
   base = load_backbone(model, 'float32') if model else None
-  config.record(folder)
+  record.write(folder)
   first = _first(base, corpus, vocabulary, architecture, token_vectors, seed, folder, console)
   params = first.params
   content = _choices(first) if any(stage.choice_share for stage in stages) else None
@@ -251,7 +253,7 @@ def _vocabulary(
   """The vocabulary given, or one trained on the documents (once; a resumed run reads it)."""
   path = folder / FILE_NAME
   # Nothing is trained on it before a run state exists; until then it may be another text's.
-  if given is None and not (path.is_file() and config.begun(folder)):
+  if given is None and not (path.is_file() and has_state(folder)):
     pieces = architecture.vocab_size - T5_EXTRA_IDS
     console.print(f'Training a vocabulary of {pieces} pieces', highlight=False)
     train_vocabulary(documents, pieces, path)

@@ -1,4 +1,4 @@
-"""`prompt-jax eval`: the scores of what was tuned, or of the bare model, on one split."""
+"""The scores of what was tuned, or of the bare model, on one split."""
 
 import os
 import pathlib
@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 
 from prompt_jax import loading
-from prompt_jax.configuration import config
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
@@ -18,11 +17,14 @@ from prompt_jax.evaluation.evaluator import Method
 from prompt_jax.evaluation.predictions import progress_bar, write_predictions
 from prompt_jax.inference.score import Normalize
 from prompt_jax.loading import BaseModel
-from prompt_jax.runs import evaluation_table, score_table, several
+from prompt_jax.runs import evaluation_table, joint_evaluation, score_table
 from prompt_jax.runs.devices import Devices
+from prompt_jax.runs.record import Record
+from prompt_jax.runs.results import EvaluationResult, Scores, SystemScores
+from prompt_jax.runs.setup import console_of
 from prompt_jax.runtime import processes
 
-# Where neither a flag nor a prompt file says otherwise.
+# Where neither a setting nor a prompt file says otherwise.
 LENGTHS = Lengths(128, 64)
 
 
@@ -31,7 +33,7 @@ def evaluate(
   base: BaseModel,
   devices: Devices,
   prompt_file: str | Sequence[str] | None,
-  choose_task: Callable[..., Task],
+  choose_task: Callable[[Mapping[str, Any]], Task],
   split: str | None,
   method: Method | None,
   normalize: Normalize,
@@ -40,7 +42,9 @@ def evaluate(
   batch_size: int,
   input_length: int | None,
   target_length: int | None,
-) -> None:
+  record: Record,
+  console: Console | None = None,
+) -> EvaluationResult:
   """Measures, prints a table, and writes scores and predictions if a folder is given.
 
   Args:
@@ -48,8 +52,9 @@ def evaluate(
     devices: where to compute.
     prompt_file: a prompt or tuned weights, or several prompts of one model; None for the bare
       model.
-    choose_task: `data.choose`; a file's labels are those that the prompt was tuned on.
-    split: None for test, else validation, whichever has labels.
+    choose_task: from the metadata of a prompt file ({} without one) to the task; see
+      `task_choice.for_prompts`.
+    split: None for test, else validation, the first that has labels.
     method: see `Evaluator`.
     normalize: see `Evaluator`.
     resamples: of the bootstrap that gives intervals; 0 for none.
@@ -57,20 +62,26 @@ def evaluate(
     batch_size: examples at once.
     input_length: most tokens of an input; None as in training.
     target_length: most tokens of a target; None as in training.
+    record: all of these settings as text.
+    console: where to print; None is silent.
+
+  Raises:
+    UserError: a file that is missing, damaged or of another model; no split with labels; a folder
+      of a training run.
   """
-  console = Console(quiet=not processes.is_first())
+  console = console_of(console)
   folder = pathlib.Path(output) if output else None
   placement = devices.start()
   processes.broadcast(lambda: _check(folder, resamples))
   files = [prompt_file] if isinstance(prompt_file, str) else list(prompt_file or ())
   loaded = loading.load_all(base, files, placement)
-  task = several.task_of_all(lambda m: choose_task(**_labels_of(m)), loaded, files)
-  lengths = several.longest([lengths_of(r, input_length, target_length) for r in loaded])
+  task = joint_evaluation.task_of_all(choose_task, loaded, files)
+  lengths = joint_evaluation.longest([lengths_of(r, input_length, target_length) for r in loaded])
   split, examples = _split(task, split, loaded[0].backbone.vocabulary, lengths, output)
   task_ids = [_task_ids(ready, task) for ready in loaded]
-  groups = several.groups(loaded, task_ids)
+  groups = joint_evaluation.groups(loaded, task_ids)
   with progress_bar(len(examples) * len(groups), f'{task.name} {split}', console) as advance:
-    judge, scored = several.evaluate(
+    evaluator, scored = joint_evaluation.evaluate(
       loaded,
       groups,
       task,
@@ -84,82 +95,107 @@ def evaluate(
       placement=placement,
     )
 
-  names = several.names(files) or [f'{loaded[0].backbone.name}, untuned']
+  names = joint_evaluation.names(files) or [f'{loaded[0].backbone.name}, untuned']
   found = dict(zip(names, scored, strict=True))
-  joint = several.together(judge, examples, scored) if len(files) > 1 else {}
-  # One of several processes is enough for the rest, and the others wait for it.
-  processes.broadcast(
-    lambda: _conclude(judge, found, joint, task, split, examples, files, resamples, folder, console)
+  joint = joint_evaluation.combined(evaluator, examples, scored) if len(files) > 1 else {}
+  # One of several processes is enough for the bootstrap, and the others wait for it.
+  systems = processes.broadcast(
+    lambda: _systems(evaluator, found, joint, task, examples, resamples)
   )
+  answers = {name: [predictions] for name, (_, predictions) in (found | joint).items()}
+  measured = Scores(task.name, split, systems, answers)
+  processes.broadcast(
+    lambda: _conclude(
+      measured, list(joint), task, examples, files, resamples, folder, record, console
+    )
+  )
+  return EvaluationResult(measured, folder)
+
+
+def _systems(
+  evaluator: joint_evaluation.TaskEvaluator,
+  found: Mapping[str, joint_evaluation.Scored],
+  joint: Mapping[str, joint_evaluation.Scored],
+  task: Task,
+  examples: Sequence[Example],
+  resamples: int,
+) -> list[SystemScores]:
+  """Every prompt and all together, with intervals."""
+  known = lambda name, scored: evaluation_table.system(
+    name,
+    evaluator,
+    examples,
+    *scored,
+    resamples=resamples,
+    calibrated=name != joint_evaluation.VOTE,
+  )
+  systems = [known(*item) for item in found.items()]
+  if joint:
+    systems += joint_evaluation.mean_and_best(systems, task)
+    systems += [known(*item) for item in joint.items()]
+  return systems
 
 
 def _conclude(
-  judge: several.Judge,
-  found: Mapping[str, several.Scored],
-  joint: Mapping[str, several.Scored],
+  measured: Scores,
+  joint: Sequence[str],
   task: Task,
-  split: str,
   examples: Sequence[Example],
   files: Sequence[str],
   resamples: int,
   folder: pathlib.Path | None,
+  record: Record,
   console: Console,
 ) -> None:
-  """The table, with intervals, of every prompt and of all together; and the files."""
-  known = lambda name, s: evaluation_table.system(
-    name, judge, examples, *s, resamples=resamples, calibrated=name != several.VOTE
-  )
-  systems = [known(*item) for item in found.items()]
-  if joint:
-    systems += several.mean_and_best(systems, task)
-    systems += [known(*item) for item in joint.items()]
+  """The files, where a folder is given, and the table."""
   if folder:
-    config.record(folder)
-    _write(folder, systems, found, joint, task, split, files, resamples)
-  title = f'{task.name}, {len(examples)} {split} examples, in percent'
-  if any(s.intervals for s in systems):
+    record.write(folder)
+    _write(folder, measured, joint, task, files, resamples)
+  title = f'{task.name}, {len(examples)} {measured.split} examples, in percent'
+  if any(s.intervals for s in measured.systems):
     title += f' ({100 * LEVEL:.0f} % intervals of {resamples} resamples)'
-  evaluation_table.show(systems, title, console, task.parts)
+  evaluation_table.show(measured.systems, title, console, task.parts)
 
 
 def _check(folder: pathlib.Path | None, resamples: int) -> None:
-  """Refuses what would be told only after the work is done."""
+  """Refuses what would else be found only after the work is done."""
   if resamples < 0:
-    raise UserError(f'RESAMPLES is {resamples}; expected a number of resamples, or 0 for none.')
+    raise UserError(f'resamples is {resamples}; expected a number of resamples, or 0 for none.')
   if folder and os.path.exists(folder / 'metrics.jsonl'):
     raise UserError(
       f'The folder {folder} holds a training run, whose results would be replaced. Give another '
-      f'--output, such as {folder / "eval"}.'
+      f'output folder, such as {folder / "eval"}.',
+      parameters=['output'],
     )
 
 
 def _write(
   folder: pathlib.Path,
-  systems: Sequence[evaluation_table.System],
-  found: Mapping[str, several.Scored],
-  joint: Mapping[str, several.Scored],
+  measured: Scores,
+  joint: Sequence[str],
   task: Task,
-  split: str,
   files: Sequence[str],
   resamples: int,
 ) -> None:
   """results.json, and the predictions of every prompt and of all together."""
   score_table.write_scores(
     folder / 'results.json',
-    [score_table.SystemScores(s.name, [s.scores]) for s in systems],
+    measured.systems,
     task=task.name,
-    split=split,
+    split=measured.split,
     prompts=list(files),
     tasks=described(task),
     resamples=resamples,
     level=LEVEL,
-    **evaluation_table.facts(systems),
+    **evaluation_table.facts(measured.systems),
   )
-  for number, (_, predictions) in enumerate(found.values(), 1):
+  alone = {name: rows for name, (rows,) in measured.predictions.items() if name not in joint}
+  for number, predictions in enumerate(alone.values(), 1):
     name = f'predictions-{number}.jsonl' if joint else 'predictions.jsonl'
     write_predictions(folder / name, predictions)
-  for name, (_, predictions) in joint.items():
-    write_predictions(folder / f'{several.FILES[name]}.jsonl', predictions)
+  for name in joint:
+    (predictions,) = measured.predictions[name]
+    write_predictions(folder / f'{joint_evaluation.FILES[name]}.jsonl', predictions)
 
 
 def _task_ids(ready: loading.Tuned, task: Task) -> dict[str, int] | None:
@@ -180,9 +216,9 @@ def _task_ids(ready: loading.Tuned, task: Task) -> dict[str, int] | None:
 def _split(
   task: Task, named: str | None, vocabulary: Vocabulary, lengths: Lengths, output: str | None
 ) -> tuple[str, Sequence[Example]]:
-  """The split that is named, or the first that can be judged, and its examples."""
+  """The split that is named, or the first that has labels, and its examples."""
   if named is not None and named not in task.splits:
-    raise unknown(f'split of {task.name!r}', named, task.splits)
+    raise unknown(f'split of {task.name!r}', named, task.splits, parameters=['split'])
   for split in [named] if named else [s for s in ('test', 'validation') if s in task.splits]:
     examples = task.load(split, vocabulary, lengths)
     if task.has_answers(examples) or (named and output):
@@ -190,24 +226,14 @@ def _split(
   if named:
     raise UserError(
       f'The {named} split of {task.name!r} has no labels, so there is no score. Give another '
-      '--split, or --output DIR for the predictions alone.'
+      'split, or an output folder for the predictions alone.',
+      parameters=['split', 'output'],
     )
   raise UserError(
     f'The task {task.name!r} has {", ".join(task.splits)}, of which none but train has labels; '
-    'give --split.'
+    'name a split.',
+    parameters=['split'],
   )
-
-
-def _labels_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-  """The labels that a prompt was tuned on, in their order, as arguments of `data.choose`.
-
-  Without those that a gin binding gives: a prompt may be asked for other words than its own.
-  """
-  known = {'labels': metadata.get('labels')}
-  if words := metadata.get('words'):
-    label_of = {word: label for label, word in words.items()}
-    known = {'labels': [label_of[word] for word in metadata['labels']], 'words': words}
-  return {name: value for name, value in known.items() if not config.is_set(f'choose.{name}')}
 
 
 def lengths_of(ready: loading.Tuned, inputs: int | None, targets: int | None) -> Lengths:

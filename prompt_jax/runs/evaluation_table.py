@@ -1,51 +1,35 @@
 """The table of an evaluation: scores, their intervals, and how far confidence can be trusted."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from prompt_jax.data.example import Example, Task
 from prompt_jax.evaluation.bootstrap import interval
-from prompt_jax.evaluation.calibration import Calibration
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.metrics import Scores
 from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.evaluation.suite import Suite
-
-
-class System(NamedTuple):
-  """One line of the table.
-
-  Attributes:
-    name: of the prompt, or of several together.
-    scores: in percent.
-    intervals: {score: (low, high)}, of those that have one.
-    calibration: {task: how well it is calibrated}, of labels that were ranked.
-  """
-
-  name: str
-  scores: Scores
-  intervals: Mapping[str, tuple[float, float]]
-  calibration: Mapping[str, Calibration]
+from prompt_jax.runs.results import SystemScores
 
 
 def system(
   name: str,
-  judge: Evaluator | Suite,
+  evaluator: Evaluator | Suite,
   examples: Sequence[Example],
   scores: Scores,
   predictions: Sequence[Prediction],
   *,
   resamples: int,
   calibrated: bool,
-) -> System:
+) -> SystemScores:
   """A line with everything that is known of some predictions.
 
   Args:
     name: of the system.
-    judge: what has measured them.
+    evaluator: what has measured them.
     examples: what they answer.
     scores: of them.
     predictions: in the order of the examples.
@@ -53,24 +37,24 @@ def system(
     calibrated: whether their scores are log-probabilities of labels.
   """
   if not scores:
-    return System(name, {}, {}, {})
-  found = judge.distribution(examples, predictions, resamples) if resamples else {}
-  calibration = judge.calibration(examples, predictions) if calibrated else {}
-  several = isinstance(judge, Suite)
+    return SystemScores(name, [{}])
+  found = evaluator.distribution(examples, predictions, resamples) if resamples else {}
+  calibration = evaluator.calibration(examples, predictions) if calibrated else {}
+  of_many = isinstance(evaluator, Suite)
   further = {
-    f'{task}/{key}' if several else key: value
+    f'{task}/{key}' if of_many else key: value
     for task, of_task in calibration.items()
     for key, value in (('ece', of_task.ece), ('brier', of_task.brier))
   }
   intervals = {key: interval(values) for key, values in found.items()}
-  return System(name, {**scores, **further}, intervals, calibration)
+  return SystemScores(name, [{**scores, **further}], intervals=intervals, calibration=calibration)
 
 
 def show(
-  systems: Sequence[System], title: str, console: Console, parts: Sequence[Task] = ()
+  systems: Sequence[SystemScores], title: str, console: Console, parts: Sequence[Task] = ()
 ) -> None:
   """Prints one line a system and one column a score; of several tasks the other way round."""
-  names = list(dict.fromkeys(name for s in systems for name in s.scores))
+  names = list(dict.fromkeys(name for s in systems for name in s.scores[0]))
   table = Table(title=title, title_justify='left', title_style='bold')
   if parts:
     table.add_column('task/score')
@@ -87,17 +71,17 @@ def show(
   console.print(table)
 
 
-def _cell(found: System, name: str) -> str:
-  if name not in found.scores:
+def _cell(found: SystemScores, name: str) -> str:
+  if name not in found.scores[0]:
     return '-'
-  value = f'{found.scores[name]:.1f}'
+  value = f'{found.scores[0][name]:.1f}'
   if name not in found.intervals:
     return value
   low, high = found.intervals[name]
   return f'{value} ({low:.1f} to {high:.1f})'
 
 
-def facts(systems: Sequence[System]) -> dict[str, Any]:
+def facts(systems: Sequence[SystemScores]) -> dict[str, Any]:
   """What results.json has beside the scores: intervals and bins of reliability, by system."""
   intervals = {s.name: {k: list(v) for k, v in s.intervals.items()} for s in systems if s.intervals}
   reliability = {

@@ -13,10 +13,12 @@ from prompt_jax.evaluation.ensemble import vote
 from prompt_jax.evaluation.predictions import write_predictions
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
-from prompt_jax.runs import cells, score_table
+from prompt_jax.runs import score_table
 from prompt_jax.runs.candidates import Candidate
-from prompt_jax.runs.population_scores import Scored, Scores
-from prompt_jax.runs.setup import evaluator_of, write_events
+from prompt_jax.runs.population_scores import PopulationScores, Scored
+from prompt_jax.runs.results import PopulationResult, Scores, SystemScores
+from prompt_jax.runs.setup import evaluator_of, trained_prompt, write_events
+from prompt_jax.runs.variants import title
 from prompt_jax.runtime import processes
 from prompt_jax.training.members import Result
 from prompt_jax.training.partition import count
@@ -39,11 +41,11 @@ class _Measured(NamedTuple):
 def conclude(
   population: Sequence[Candidate],
   results: Sequence[Result],
-  scores: Scores,
+  scores: PopulationScores,
   folder: pathlib.Path,
   batch_size: int,
-) -> None:
-  """Measures every prompt on examples that chose nothing, and keeps the best beside them.
+) -> PopulationResult:
+  """Measures every prompt on examples that selected nothing, and keeps the best beside them.
 
   Args:
     population: what was trained.
@@ -52,13 +54,22 @@ def conclude(
     folder: of the run.
     batch_size: examples at once.
   """
+  found: dict[str, Scores] = {}
+  best: dict[str, pathlib.Path] = {}
   for task in dict.fromkeys(c.setup.task.name for c in population):
     members = [k for k, c in enumerate(population) if c.setup.task.name == task]
     measured = _measured(population, results, members, scores, batch_size)
     # One of several processes is enough for the rest, and the others wait for it.
-    processes.broadcast(
+    found[task], path = processes.broadcast(
       functools.partial(_write, population, results, members, measured, scores, folder)
     )
+    if path is not None:
+      best[task] = path
+  runs = [
+    trained_prompt(r, c.member.seed, c.member.name, c.setting)
+    for c, r in zip(population, results, strict=True)
+  ]
+  return PopulationResult(folder, runs, found, best)
 
 
 def _write(
@@ -66,28 +77,30 @@ def _write(
   results: Sequence[Result],
   members: Sequence[int],
   measured: _Measured | None,
-  scores: Scores,
+  scores: PopulationScores,
   folder: pathlib.Path,
-) -> None:
-  """What is left of one task: its table, its best prompt and what each prompt answered."""
+) -> tuple[Scores, pathlib.Path | None]:
+  """What is left of one task: its table, what each prompt answered, and its best prompt's file."""
   setup = population[members[0]].setup
   console, task = setup.console, setup.task.name
   for k in members:
     write_events(results[k].folder)
   several = len(members) < len(population)
+  found = Scores(task, None)
   if measured is not None:
     name = f'results-{task}.json' if several else 'results.json'
-    _report(population, results, members, measured, scores, folder / name)
+    found = _report(population, results, members, measured, scores, folder / name)
   best = best_of(results, members)
   if best is None:
     console.print('No validation examples, so no prompt is the best: each is in its folder')
-    return
+    return found, None
   path = folder / (f'prompt-{task}.safetensors' if several else 'prompt.safetensors')
   write_atomically(path, results[best].file.read_bytes())
   shown = f'{results[best].selection.best:.4g}, {population[best].member.name}'
   console.print(f'Best prompt: {path} ({shown})', soft_wrap=True, highlight=False)
   line = loading.command(path, setup.model_name)
   console.print(f'Use it: {line}', soft_wrap=True, highlight=False, markup=False)
+  return found, path
 
 
 def best_of(results: Sequence[Result], members: Sequence[int]) -> int | None:
@@ -100,7 +113,7 @@ def _measured(
   population: Sequence[Candidate],
   results: Sequence[Result],
   members: Sequence[int],
-  scores: Scores,
+  scores: PopulationScores,
   batch_size: int,
 ) -> _Measured | None:
   """None where there are no such examples. Every process takes part; the first reads the files."""
@@ -114,8 +127,7 @@ def _measured(
     return {k: load_prompt(results[k].file).params for k in found}
 
   params = processes.broadcast(kept)
-  judged = list(params)
-  scored = dict(zip(judged, scores.of(judged, list(params.values()), split), strict=True))
+  scored = dict(zip(params, scores.of(list(params), list(params.values()), split), strict=True))
   bare = PromptedT5(T5(setup.backbone.config))
   untuned = evaluator_of(setup, bare, batch_size)(
     {'params': {'backbone': setup.backbone.params}}, setup.examples[split]
@@ -128,35 +140,37 @@ def _report(
   results: Sequence[Result],
   members: Sequence[int],
   measured: _Measured,
-  scores: Scores,
+  scores: PopulationScores,
   path: pathlib.Path,
-) -> None:
+) -> Scores:
   """Prints and writes the table of one task, and what its prompts answered."""
   setup, scored = population[members[0]].setup, measured.scored
+  answers = {}
   for k, (_, predictions) in scored.items():
     write_predictions(results[k].folder / 'predictions.jsonl', predictions)
+    answers[population[k].member.name] = [predictions]
   examples = setup.examples[measured.split]
-  table: list[score_table.SystemScores] = []
-  # Settings with other examples to train on have no baseline in common.
+  table: list[SystemScores] = []
+  # Variants with other examples to train on have no baseline in common.
   if len({population[k].digests['train'] for k in members}) == 1:
     table += score_table.baselines(setup.examples['train'], examples, setup.task)
-  table.append(score_table.SystemScores('the model, untuned', [measured.untuned], 0))
+  table.append(SystemScores('the model, untuned', [measured.untuned], 0))
   table += _by_setting(population, results, scored)
   voters = [k for k in scored if not _dropped(results[k])]
   if len(voters) > 1:
     voted = vote([scored[k][1] for k in voters])
-    row = score_table.SystemScores(
-      f'majority vote of {len(voters)}', [scores.measure(voters[0], measured.split, voted)]
-    )
-    table.append(row)
+    of_vote = scores.measure(voters[0], measured.split, voted)
+    table.append(SystemScores(f'majority vote of {len(voters)}', [of_vote]))
+    answers[table[-1].name] = [voted]
     write_predictions(path.with_name(path.name.replace('results', 'vote') + 'l'), voted)
   facts = [_facts(population[k], results[k], scored.get(k)) for k in members]
   tasks = described(setup.task)
   score_table.write_scores(
     path, table, task=setup.task.name, split=measured.split, prompts=facts, tasks=tasks
   )
-  title = f'{setup.task.name}, {len(examples)} {measured.split} examples, in percent'
-  score_table.print_scores(table, title, setup.console, setup.task.parts)
+  heading = f'{setup.task.name}, {len(examples)} {measured.split} examples, in percent'
+  score_table.print_scores(table, heading, setup.console, setup.task.parts)
+  return Scores(setup.task.name, measured.split, table, answers)
 
 
 def _dropped(result: Result) -> bool:
@@ -166,16 +180,14 @@ def _dropped(result: Result) -> bool:
 
 def _by_setting(
   population: Sequence[Candidate], results: Sequence[Result], scored: dict[int, Scored]
-) -> list[score_table.SystemScores]:
-  """One row for each setting, with the scores of its seeds; and what became of those that ended."""
-  rows: dict[str, list[int]] = {}
+) -> list[SystemScores]:
+  """One system for each setting, with the scores of its seeds."""
+  by_title: dict[str, list[int]] = {}
   for k in scored:
-    rows.setdefault(cells.title(population[k].cell) or 'tuned prompt', []).append(k)
+    by_title.setdefault(title(population[k].setting) or 'tuned prompt', []).append(k)
   return [
-    score_table.SystemScores(
-      name, [scored[k][0] for k in members], count(results[members[0]].trainable)
-    )
-    for name, members in rows.items()
+    SystemScores(name, [scored[k][0] for k in members], count(results[members[0]].trainable))
+    for name, members in by_title.items()
   ]
 
 
@@ -184,7 +196,7 @@ def _facts(candidate: Candidate, result: Result, scored: Scored | None) -> dict[
   plain = lambda v: v if isinstance(v, int | float | str) else repr(v)
   return {
     'name': candidate.member.name,
-    'setting': {name: plain(v) for name, v in candidate.cell.items()},
+    'setting': {name: plain(v) for name, v in candidate.setting.items()},
     'seed': candidate.member.seed,
     'steps': result.step,
     'ended': result.ended and dataclasses.asdict(result.ended),

@@ -15,7 +15,7 @@ from prompt_jax.training import partition
 Scored = tuple[dict[str, float], list[Prediction]]
 
 
-class Scores:
+class PopulationScores:
   """Evaluates prompts of a population; compiles once for each model, task and number of prompts."""
 
   def __init__(
@@ -63,7 +63,7 @@ class Scores:
   def validation(
     self, members: Sequence[int], trainables: Sequence[Any]
   ) -> list[Mapping[str, float]]:
-    """Metrics of some members from the leaves that train; what `loop.train_members` asks for."""
+    """Metrics of some members from the leaves that train; for `loop.train_members`."""
     params = []
     for k, trainable in zip(members, trainables, strict=True):
       own = partition.split({'prompt': self._candidates[k].member.prompt}, self._patterns)[1]

@@ -1,9 +1,8 @@
-"""`prompt-jax infer`: what was tuned, applied to texts."""
+"""What was tuned, applied to texts."""
 
 import dataclasses
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.data.batches import evaluation_batches
 from prompt_jax.data.example import Example, Lengths, Task, encode
 from prompt_jax.data.local_file import local_inputs
-from prompt_jax.data.table import decode
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.evaluator import Evaluator, Method
 from prompt_jax.inference.decode import Variables, sample
@@ -23,6 +21,7 @@ from prompt_jax.inference.score import Normalize
 from prompt_jax.loading import BaseModel
 from prompt_jax.runs.devices import Devices
 from prompt_jax.runs.evaluate import lengths_of
+from prompt_jax.runs.results import Answer
 from prompt_jax.runtime import processes
 from prompt_jax.sharding.placement import Placement
 
@@ -41,15 +40,6 @@ class Decoding:
       raise UserError(f'seed is {self.seed}; expected 0 to 2**32 - 1.')
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
-  """The label or text for one input; probability among the labels, None for text."""
-
-  text: str
-  prediction: str
-  probability: float | None = None
-
-
 def infer(
   texts: Sequence[str],
   *,
@@ -65,23 +55,27 @@ def infer(
   method: Method | None,
   normalize: Normalize,
   decoding: Decoding | None,
-) -> None:
-  """Answers each text and prints or writes the answers in order.
+) -> list[Answer]:
+  """Answers each text, in order.
 
   Args:
-    texts: none to read `file` or standard input, in the first of several processes.
+    texts: to answer; of several processes those of the first.
     base: the model.
     devices: where to compute.
     prompt_file: a prompt or tuned weights; None for the bare model.
-    file: a file of texts.
+    file: a file of texts, in place of `texts`.
     column: its column or columns, for a table.
-    output: a JSON Lines file; None prints.
+    output: a JSON Lines file for the answers; None writes none.
     batch_size: texts at once.
     input_length: most tokens of an input; None as in training.
     target_length: most tokens of an answer; None as in training.
     method: see `Evaluator`; None ranks the labels that the prompt was tuned on, if any.
     normalize: see `Evaluator`.
     decoding: how text is written, in place of a label; None for greedily.
+
+  Raises:
+    UserError: a file that is missing, damaged or of another model; settings that exclude each
+      other.
   """
   placement = devices.start()
   texts = processes.broadcast(lambda: _texts(texts, file, column))
@@ -95,9 +89,19 @@ def infer(
   labels = ready.metadata.get('labels')
   if method is None:
     method = 'rank' if labels and decoding is None else 'generate'
-  if method != 'generate':
+  if method == 'generate':
+    if normalize != 'none':
+      raise UserError(
+        'normalize is of ranked labels, and here text is written. Leave it out.', ['normalize']
+      )
+    answers = _write(ready, examples, decoding or Decoding(), lengths, batch_size, placement)
+  else:
     if decoding is not None:
-      raise UserError(f'--decoding is of written text, and --method {method} gives a label.')
+      raise UserError(
+        f'decoding is of written text, and the method {method} gives a label. Leave out one of '
+        'the two.',
+        parameters=['decoding', 'method'],
+      )
     task = Task('infer', {}, labels and tuple(labels), ('accuracy',))
     evaluator = Evaluator(
       ready.model,
@@ -111,26 +115,25 @@ def infer(
     )
     _, predictions = evaluator(ready.variables, examples)
     answers = [Answer(p.input, p.prediction, p.confidence) for p in predictions]
-  else:
-    if normalize != 'none':
-      raise UserError('--normalize is of ranked labels, and here text is written. Leave it out.')
-    how = decoding or Decoding()
-    answers = _write(ready, examples, how, lengths, batch_size, placement)
-  processes.broadcast(lambda: _tell(answers, output))
+  if output is not None:
+    processes.broadcast(lambda: _save(answers, pathlib.Path(output)))
+  return answers
 
 
 def _texts(texts: Sequence[str], file: str | None, column: str | None) -> list[str]:
-  """From the command line, a file, or standard input."""
   if texts and file:
-    raise UserError('Give texts or --input FILE, not both.')
+    raise UserError('Give texts or a file of them, not both.', ['input'])
   if file:
     return [e.inputs for e in local_inputs(file, column)]
-  if not texts and not sys.stdin.isatty():
-    texts = decode(sys.stdin.buffer.read(), 'standard input').split('\n')
   found = [t.strip() for t in texts if t.strip()]
   if not found:
-    raise UserError('No texts: give them as arguments, with --input FILE, or on standard input.')
+    raise UserError('No texts: give some, or a file of them.', ['input'])
   return found
+
+
+def _save(answers: Sequence[Answer], path: pathlib.Path) -> None:
+  lines = [json.dumps(dataclasses.asdict(a), ensure_ascii=False) + '\n' for a in answers]
+  write_atomically(path, ''.join(lines).encode())
 
 
 def _write(
@@ -172,14 +175,3 @@ def _write(
     for i, row in zip(indices.tolist(), found, strict=False):
       answers[i] = Answer(examples[i].inputs_text, vocabulary.decode(row))
   return [answers[i] for i in range(len(examples))]
-
-
-def _tell(answers: Sequence[Answer], output: str | None) -> None:
-  if output is None:
-    for a in answers:
-      share = '' if a.probability is None else f'\t{a.probability:.3f}\t{a.text}'
-      print(f'{a.prediction}{share}')
-    return
-  lines = [json.dumps(dataclasses.asdict(a), ensure_ascii=False) + '\n' for a in answers]
-  write_atomically(pathlib.Path(output), ''.join(lines).encode())
-  print(f'{len(answers)} answers: {output}')

@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,18 +12,11 @@ from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.data.baseline import bag_of_words, majority
 from prompt_jax.data.example import Example, Task
 from prompt_jax.evaluation.suite import GAP, MEAN, summarise
+from prompt_jax.runs.results import SystemScores
 from prompt_jax.training.records import MeanStd, summarize
 
 MAJORITY = 'majority class'
 WORDS = 'TF-IDF + logistic regression'
-
-
-class SystemScores(NamedTuple):
-  """One system and its scores, in percent; several dicts for several seeds."""
-
-  name: str
-  scores: Sequence[Mapping[str, float]]
-  trained: int | None = None  # parameters
 
 
 def baselines(train: Sequence[Example], test: Sequence[Example], task: Task) -> list[SystemScores]:
@@ -67,34 +60,34 @@ def _labelled(train: Sequence[Example], test: Sequence[Example]) -> bool:
 
 
 def print_scores(
-  rows: Sequence[SystemScores], title: str, console: Console, parts: Sequence[Task] = ()
+  systems: Sequence[SystemScores], title: str, console: Console, parts: Sequence[Task] = ()
 ) -> None:
   """Prints one line a system and one column a score; "-" where a system has none.
 
   Of several tasks (`parts`) there are many scores: then one line a score, one column a system.
   """
   if parts:
-    _print_parts(rows, title, console)
+    _print_parts(systems, title, console)
     return
-  names = list(dict.fromkeys(name for row in rows for s in row.scores for name in s))
+  names = list(dict.fromkeys(name for found in systems for s in found.scores for name in s))
   table = Table(title=title, title_justify='left', title_style='bold')
   table.add_column('system')
   for name in names:
     table.add_column(name, justify='right')
   table.add_column('trained parameters', justify='right')
-  for row in rows:
-    values = summarize(row.scores)
+  for found in systems:
+    values = summarize(found.scores)
     cells = [_cell(values.get(name)) for name in names]
-    table.add_row(row.name, *cells, '-' if row.trained is None else f'{row.trained:,}')
+    table.add_row(found.name, *cells, '-' if found.trained is None else f'{found.trained:,}')
   console.print(table)
 
 
-def _print_parts(rows: Sequence[SystemScores], title: str, console: Console) -> None:
+def _print_parts(systems: Sequence[SystemScores], title: str, console: Console) -> None:
   table = Table(title=title, title_justify='left', title_style='bold')
   table.add_column('task/score', no_wrap=True)  # a cropped name is none
-  summaries = [summarize(row.scores) for row in rows]
-  for row in rows:
-    table.add_column(row.name, justify='right')
+  summaries = [summarize(found.scores) for found in systems]
+  for found in systems:
+    table.add_column(found.name, justify='right')
   for name in dict.fromkeys(name for s in reversed(summaries) for name in s):
     table.add_row(name, *(_cell(s.get(name)) for s in summaries))
   console.print(table)
@@ -106,7 +99,10 @@ def _cell(value: MeanStd | None) -> str:
   return f'{value.mean:.1f}' if value.n == 1 else f'{value.mean:.1f} ± {value.std:.1f}'
 
 
-def write_scores(path: pathlib.Path, rows: Sequence[SystemScores], **facts: Any) -> None:
+def write_scores(path: pathlib.Path, systems: Sequence[SystemScores], **facts: Any) -> None:
   """The same as JSON: {"systems": {name: {"scores": [...], "trained": n}}, ...}."""
-  systems = {r.name: {'scores': [dict(s) for s in r.scores], 'trained': r.trained} for r in rows}
-  write_atomically(path, (json.dumps({**facts, 'systems': systems}, indent=2) + '\n').encode())
+  scores = {
+    found.name: {'scores': [dict(s) for s in found.scores], 'trained': found.trained}
+    for found in systems
+  }
+  write_atomically(path, (json.dumps({**facts, 'systems': scores}, indent=2) + '\n').encode())

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +14,6 @@ from rich.console import Console
 from prompt_jax.checkpoints.backbone import Backbone
 from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.source import whole_path
-from prompt_jax.configuration import config
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import suite
@@ -28,7 +27,10 @@ from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.initialise import initialise_prompt
 from prompt_jax.prompts.initializers import ClassLabels
 from prompt_jax.runs import task_prompts
+from prompt_jax.runs.results import TrainedPrompt
+from prompt_jax.runtime import processes
 from prompt_jax.sharding.placement import Placement
+from prompt_jax.training.members import Result
 from prompt_jax.training.records import read_records
 from prompt_jax.training.settings import Settings
 
@@ -75,7 +77,8 @@ def with_task(setup: Setup, task: Task) -> Setup:
   loaded = {s: task.load(s, backbone.vocabulary, setup.lengths) for s in task.splits}
   if 'train' not in loaded:
     raise UserError(
-      f'The task {task.name!r} has no examples to train on; give --data FILE as well.'
+      f'The task {task.name!r} has no examples to train on; give training data as well.',
+      parameters=['data'],
     )
   # The public test splits of GLUE and SuperGLUE have no labels: the validation split is the score.
   examples = {s: found for s, found in loaded.items() if s == 'train' or task.has_answers(found)}
@@ -115,8 +118,14 @@ def with_labels(module: Any, labels: Sequence[str]) -> Any:
   return module.clone(**changes)
 
 
-def metadata_of(setup: Setup, settings: Settings) -> dict[str, Any]:
-  """What the prompt file says about itself, besides step, seed and score."""
+def metadata_of(setup: Setup, settings: Settings, settings_text: str) -> dict[str, Any]:
+  """What the prompt file says about itself, besides step, seed and score.
+
+  Args:
+    setup: of the run.
+    settings: of the run.
+    settings_text: all of them as gin text.
+  """
   method, backbone = setup.model.prompt, setup.backbone
   return {
     'base_model': backbone.name,
@@ -128,7 +137,7 @@ def metadata_of(setup: Setup, settings: Settings) -> dict[str, Any]:
     'vocabulary': backbone.vocabulary.sha256,
     'method': 'none' if method is None else type(method).__name__,
     'method_config': describe(method),
-    'gin': config.used(),
+    'gin': settings_text,
     'length': getattr(method, 'length', 0),
     'patterns': list(settings.patterns),
     'task': setup.task.name,
@@ -157,8 +166,9 @@ def check_positions(setup: Setup, params: dict[str, Any], constants: Any, most: 
   if rows + setup.lengths.inputs > most:
     raise UserError(
       f'The prompt has {rows} rows and inputs may have {setup.lengths.inputs} tokens: together '
-      f'more than {most} positions. Lower --length or --input_length, or raise the limit with '
-      f'--gin.MAX_POSITIONS={rows + setup.lengths.inputs}.'
+      f'more than {most} positions. Shorten one of them, or set max_positions to '
+      f'{rows + setup.lengths.inputs}.',
+      parameters=['length', 'input_length', 'max_positions'],
     )
 
 
@@ -185,8 +195,32 @@ def metric_of(setup: Setup, settings: Settings) -> str | None:
   known = suite.scores_of(setup.task)
   # The scores of a measure of the task's own are known only once they are there.
   if settings.metric and setup.task.score is None and settings.metric not in known:
-    raise unknown(f'score of {setup.task.name!r} to select by (METRIC)', settings.metric, known)
+    what = f'score of {setup.task.name!r} to select by'
+    raise unknown(what, settings.metric, known, parameters=['metric'])
   return settings.metric or known[0]
+
+
+def console_of(console: Console | None) -> Console:
+  """Where a run prints: nowhere without a console, and of several processes the first alone."""
+  return console if console is not None and processes.is_first() else Console(quiet=True)
+
+
+def trained_prompt(
+  result: Result, seed: int, name: str = '', setting: Mapping[str, Any] | None = None
+) -> TrainedPrompt:
+  """What a run returns of one prompt; `setting` is what varies among those of a population."""
+  return TrainedPrompt(
+    name=name,
+    seed=seed,
+    folder=result.folder,
+    file=result.file,
+    step=result.step,
+    best_step=result.selection.step,
+    validation=result.selection.best,
+    curve=processes.broadcast(lambda: read_records(result.folder / 'metrics.jsonl')),
+    setting=setting or {},
+    ended=result.ended.why if result.ended else None,
+  )
 
 
 def write_events(folder: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
-"""Which task: a name, a file of the user's own, or recorded examples."""
+"""Which task: a name, a `Task`, a file or rows of the user's own, or recorded examples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from prompt_jax.data.example import Task
 from prompt_jax.data.in_memory import is_in_memory
@@ -14,10 +15,10 @@ from prompt_jax.tasks.find import find
 
 
 def choose(
-  task: str | Sequence[str] | None = None,
-  data: str | None = None,
-  validation: str | None = None,
-  test: str | None = None,
+  task: str | Task | Sequence[str | Task] | None = None,
+  data: Any = None,
+  validation: Any = None,
+  test: Any = None,
   text: str | None = None,
   label: str | None = None,
   inputs: str | None = None,
@@ -33,13 +34,14 @@ def choose(
   label_noise: float = 0.0,
   draw: int = 0,
 ) -> Task:
-  """The task that the flags name.
+  """The task that some settings name.
 
   Args:
-    task: a task's name; several are a mixture.
-    data: a file instead: .tsv, .csv or .jsonl (also .gz), or .npz of recorded examples.
-    validation: a file to select the best prompt on.
-    test: a file for the final score.
+    task: a task or its name; several are a mixture.
+    data: a file instead: .tsv, .csv or .jsonl (also .gz), or .npz of recorded examples; or rows in
+      memory, see `in_memory.memory_table`.
+    validation: a file or rows to select the best prompt on.
+    test: a file or rows for the final score.
     text: column of the text; several, comma-separated, are joined as "name: value ...".
     label: column of the label.
     inputs: column of the inputs of a text-to-text file, instead of `text`.
@@ -59,7 +61,7 @@ def choose(
     UserError: both or neither of task and data, an unknown name, or a bad file.
   """
   if bad_rows not in ('refuse', 'skip'):
-    raise UserError(f"BAD_ROWS is {bad_rows!r}; expected 'refuse' or 'skip'.")
+    raise UserError(f"bad_rows is {bad_rows!r}; expected 'refuse' or 'skip'.", ['bad_rows'])
 
   def wrapped(found: Task) -> Task:
     # Shots first: the examples to select by are among them, and their labels stay right.
@@ -69,16 +71,22 @@ def choose(
   columns = {'text': text, 'label': label, 'inputs': inputs, 'targets': targets}
   files = {'validation': validation, 'test': test}
   if task:
-    names = [task] if isinstance(task, str) else list(task)
-    _refuse(f'--task {" ".join(names)}', {'data': data, **files, **columns})
-    found = [wrapped(find(name, folder, modules, bad_rows)) for name in names]
+    chosen = [task] if isinstance(task, str | Task) else list(task)
+    names = ' '.join(t if isinstance(t, str) else t.name for t in chosen)
+    _refuse(f'the task {names}', {'data': data, **files, **columns})
+    found = [
+      wrapped(t if isinstance(t, Task) else find(t, folder, modules, bad_rows)) for t in chosen
+    ]
     return found[0] if len(found) == 1 else mixture(found, mixing or Mixing())
-  _refuse('a file of your own', {'folder': folder, 'module': ', '.join(modules)})
+  _refuse('a file of your own', {'folder': folder, 'module': ' '.join(modules)})
   if bad_rows == 'skip':
-    raise UserError("BAD_ROWS = 'skip' is for data sets in a --folder; leave it out for a file.")
+    raise UserError(
+      "bad_rows = 'skip' is for data sets in a folder; leave it out for a file.", ['bad_rows']
+    )
   if data is None and validation is None and test is None:
     raise UserError(
-      'Nothing to work on: give --task NAME (prompt-jax tasks lists them) or --data FILE.'
+      'Nothing to work on: give the name of a task (prompt-jax tasks lists them), or a file.',
+      parameters=['task', 'data'],
     )
   if isinstance(data, str) and data.endswith('.npz'):
     _refuse('recorded examples', {**files, **columns})
@@ -90,8 +98,27 @@ def choose(
   return wrapped(own)
 
 
-def _refuse(what: str, given: Mapping[str, object]) -> None:
-  """Refuses flags that would have no effect beside `what`."""
-  flags = [f'--{name}' for name, value in given.items() if is_in_memory(value) or value]
-  if flags:
-    raise UserError(f'{", ".join(flags)} cannot be combined with {what}. Leave one of them out.')
+def for_prompts(given: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Task]:
+  """Chooses the task that a prompt is evaluated on, by the metadata of its file.
+
+  The labels of a file of one's own are those that the prompt was tuned on, in their order, unless
+  `given`, arguments of `choose`, has others: a prompt may be asked for other words than its own.
+  """
+  return lambda metadata: choose(**{**_labels_of(metadata), **given})
+
+
+def _labels_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+  """The labels that a prompt was tuned on, as arguments of `choose`."""
+  if words := metadata.get('words'):
+    label_of = {word: label for label, word in words.items()}
+    return {'labels': [label_of[word] for word in metadata['labels']], 'words': words}
+  return {'labels': metadata.get('labels')}
+
+
+def _refuse(what: str, given: Mapping[str, Any]) -> None:
+  """Refuses settings that would have no effect beside `what`."""
+  names = [name for name, value in given.items() if is_in_memory(value) or value]
+  if names:
+    raise UserError(
+      f'{", ".join(names)} cannot be combined with {what}. Leave one of them out.', names
+    )

@@ -1,4 +1,4 @@
-"""`prompt-jax train`: tune a prompt, or more, on a frozen model. The phases are in order."""
+"""Tune a prompt, or more, on a frozen model. The phases are in order."""
 
 import collections
 import dataclasses
@@ -11,9 +11,8 @@ import optax
 from rich.console import Console
 
 from prompt_jax import loading
-from prompt_jax.configuration import config
 from prompt_jax.data.batches import BatchStream
-from prompt_jax.data.example import Example, Lengths, Task
+from prompt_jax.data.example import Lengths, Task
 from prompt_jax.data.mixture import quotas
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.comparison import described
@@ -26,14 +25,18 @@ from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.runs import score_table, task_prompts
 from prompt_jax.runs.devices import Devices, on_mesh
 from prompt_jax.runs.packing import Packing, packed_stream
+from prompt_jax.runs.record import Record
+from prompt_jax.runs.results import Scores, SystemScores, TrainResult
 from prompt_jax.runs.setup import (
   Setup,
   check_positions,
+  console_of,
   evaluator_of,
   fresh_prompt,
   metadata_of,
   metric_of,
   set_up,
+  trained_prompt,
   write_events,
 )
 from prompt_jax.runtime import processes
@@ -63,8 +66,12 @@ def train(
   max_positions: int,
   seed: int,
   seeds: Sequence[int] | None,
-) -> None:
+  record: Record,
+  console: Console | None = None,
+) -> TrainResult:
   """Trains once a seed, measures the test split, and writes everything into the output folder.
+
+  Called again it resumes what is in the folder, which must have been begun with the same record.
 
   Args:
     base: the model.
@@ -82,19 +89,26 @@ def train(
     max_positions: of the encoder, prompt rows and tokens together.
     seed: of the only run, or
     seeds: of several runs, in folders of their own.
+    record: all of these settings as text.
+    console: where to print; None is silent.
+
+  Raises:
+    UserError: settings that exclude each other, or another record than the folder's; else see
+      `training.loop.train`.
   """
-  console = Console(quiet=not processes.is_first())
+  console = console_of(console)
   placement = devices.start()
   folder = pathlib.Path(output or f'runs/{task.name}')
   if seeds and len(set(seeds)) < len(seeds):
-    raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one run.')
+    raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one run.', ['seeds'])
   if base.weights and any(pattern != 'prompt/.*' for pattern in settings.patterns):
     raise UserError(
-      'Weights in int8 cannot be trained: leave WEIGHTS out, or train the prompt only.'
+      'Weights in int8 cannot be trained: leave them in another dtype, or train the prompt only.',
+      parameters=['weights', 'train'],
     )
   settings = on_mesh(settings, placement, base, batch_size, packing.on)
   may_change = ('STEPS', 'MESH', 'LAYOUT', 'SLICES')
-  processes.broadcast(lambda: config.record(folder, may_change))
+  processes.broadcast(lambda: record.write(folder, may_change))
   setup = set_up(base, placement, task, prompt, lengths, dropout, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)
 
@@ -115,9 +129,14 @@ def train(
         batch_size=batch_size,
         max_positions=max_positions,
         folder=folder / f'seed_{number}' if seeds else folder,
+        record=record,
       )
     )
-  _report(setup, evaluator, results, folder, batch_size)
+  measured = _measured(setup, evaluator, results, batch_size)
+  # One of several processes is enough for the rest, and the others wait for it.
+  processes.broadcast(lambda: _conclude(setup, results, measured, folder))
+  runs = [trained_prompt(r, seed=s) for r, s in zip(results, seeds or [seed], strict=True)]
+  return TrainResult(folder, runs, measured)
 
 
 def _tuned(
@@ -131,6 +150,7 @@ def _tuned(
   batch_size: int,
   max_positions: int,
   folder: pathlib.Path,
+  record: Record,
 ) -> loop.Result:
   """One run, of the seed in its settings."""
   prompt, constants = fresh_prompt(setup, settings.seed)
@@ -145,7 +165,7 @@ def _tuned(
     stream=_stream(setup, variables_of(params, constants), packing, batch_size, settings),
     settings=settings,
     folder=folder,
-    metadata=metadata_of(setup, settings),
+    metadata=metadata_of(setup, settings, record.text),
     evaluate=_validation(setup, evaluator, params, constants, settings),
     console=setup.console,
     placement=setup.placement,
@@ -215,45 +235,53 @@ def _validation(
   return evaluate
 
 
-def _report(
+def _measured(
   setup: Setup,
   evaluator: Evaluator | Suite,
   results: Sequence[loop.Result],
-  folder: pathlib.Path,
   batch_size: int,
-) -> None:
-  """Measures what was tuned beside what needs no tuning, on examples that chose nothing."""
-  which = next((s for s in ('test', 'validation') if s in setup.examples), None)
-  measured = None
-  if which is not None:
-    measured = _measured(setup, evaluator, results, setup.examples[which], batch_size)
-  # One of several processes is enough for the rest, and the others wait for it.
-  processes.broadcast(lambda: _tell(setup, results, which, measured, folder))
+) -> Scores:
+  """What was tuned beside what needs no tuning, on examples that selected nothing."""
+  split = next((s for s in ('test', 'validation') if s in setup.examples), None)
+  if split is None:
+    return Scores(setup.task.name, None)
+  examples = setup.examples[split]
+  bare = PromptedT5(T5(setup.backbone.config))
+  variables = {'params': {'backbone': setup.backbone.params}}
+  untuned = evaluator_of(setup, bare, batch_size)(variables, examples)[0]
+  scores, answers = [], []
+  for result in results:
+    ready = loading.attach(setup.backbone, result.file, setup.placement)
+    found, predictions = evaluator(ready.variables, examples)
+    scores.append(found)
+    answers.append(predictions)
+  kind = processes.broadcast(lambda: loading.kind_of(results[0].file))
+  tuned = 'tuned prompt' if kind == 'prompt' else 'tuned weights'
+  systems = [
+    *processes.broadcast(
+      lambda: score_table.baselines(setup.examples['train'], examples, setup.task)
+    ),
+    SystemScores('the model, untuned', [untuned], 0),
+    SystemScores(tuned, scores, count(results[0].trainable)),
+  ]
+  return Scores(setup.task.name, split, systems, {tuned: answers})
 
 
-def _tell(
-  setup: Setup,
-  results: Sequence[loop.Result],
-  which: str | None,
-  measured: tuple[dict[str, float], list[dict[str, float]]] | None,
-  folder: pathlib.Path,
+def _conclude(
+  setup: Setup, results: Sequence[loop.Result], measured: Scores, folder: pathlib.Path
 ) -> None:
-  """The table, and where everything is."""
+  """Writes the predictions and the table, and prints where everything is."""
   console, best = setup.console, results[0].file
-  kind = loading.kind_of(best)
-  if which is not None and measured is not None:
-    untuned, scores = measured
-    examples = setup.examples[which]
-    table = score_table.baselines(setup.examples['train'], examples, setup.task)
-    table.append(score_table.SystemScores('the model, untuned', [untuned], 0))
-    what = 'tuned prompt' if kind == 'prompt' else 'tuned weights'
-    table.append(score_table.SystemScores(what, scores, count(results[0].trainable)))
+  for predictions in measured.predictions.values():
+    for result, of_seed in zip(results, predictions, strict=True):
+      write_predictions(result.folder / 'predictions.jsonl', of_seed)
+  if measured.split is not None:
     tasks = described(setup.task)
-    score_table.write_scores(
-      folder / 'results.json', table, task=setup.task.name, split=which, tasks=tasks
-    )
-    title = f'{setup.task.name}, {len(examples)} {which} examples, in percent'
-    score_table.print_scores(table, title, console, setup.task.parts)
+    facts = {'task': measured.task, 'split': measured.split, 'tasks': tasks}
+    score_table.write_scores(folder / 'results.json', measured.systems, **facts)
+    n = len(setup.examples[measured.split])
+    title = f'{measured.task}, {n} {measured.split} examples, in percent'
+    score_table.print_scores(measured.systems, title, console, setup.task.parts)
   console.print(f'{best.stem.capitalize()} file: {best}', soft_wrap=True, highlight=False)
   for result in results:
     if prompts := task_prompts.write(result.file, setup.task.parts, setup.backbone.config):
@@ -261,24 +289,3 @@ def _tell(
   console.print(f'Learning curve: {best.parent / "curve.png"}', soft_wrap=True, highlight=False)
   line = loading.command(best, setup.model_name)
   console.print(f'Use it: {line}', soft_wrap=True, highlight=False, markup=False)
-
-
-def _measured(
-  setup: Setup,
-  evaluator: Evaluator | Suite,
-  results: Sequence[loop.Result],
-  examples: Sequence[Example],
-  batch_size: int,
-) -> tuple[dict[str, float], list[dict[str, float]]]:
-  """Scores of the model without a prompt, and of each run."""
-  bare = PromptedT5(T5(setup.backbone.config))
-  variables = {'params': {'backbone': setup.backbone.params}}
-  untuned = evaluator_of(setup, bare, batch_size)(variables, examples)[0]
-  scores = []
-  for result in results:
-    ready = loading.attach(setup.backbone, result.file, setup.placement)
-    found, predictions = evaluator(ready.variables, examples)
-    if processes.is_first():
-      write_predictions(result.folder / 'predictions.jsonl', predictions)
-    scores.append(found)
-  return untuned, scores

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from prompt_jax.errors import UserError
-from prompt_jax.runs import cells
+from prompt_jax.runs import variants
 
 Setting = Mapping[str, Any]
 # Flags of `train` and of `population`, by the name of an axis; other axes are names of gin.
@@ -68,11 +68,11 @@ def cells_of(axes: Mapping[str, Sequence[Any]], seeds: Sequence[int]) -> list[Ce
   """
   if not seeds or len(set(seeds)) < len(seeds):
     raise UserError(f'SEEDS is {list(seeds)!r}; expected different whole numbers, at least one.')
-  settings = cells.combinations(axes)
+  settings = variants.combinations(axes)
   shown = {axis: _short(values) for axis, values in axes.items()}
-  labels = cells.combinations(shown)
+  labels = variants.combinations(shown)
   found = [
-    Cell(setting, label, seed, cells.folder(label, seed))
+    Cell(setting, label, seed, variants.folder(label, seed))
     for setting, label in zip(settings, labels, strict=True)
     for seed in seeds
   ]
@@ -123,7 +123,7 @@ def population_jobs(
   for cell in found:
     together = cell.setting.get('method') != MODEL_TUNING
     apart = {n: v for n, v in cell.label.items() if n not in varies}
-    key = f'together-{cells.folder(apart, None)}' if together else cell.name
+    key = f'together-{variants.folder(apart, None)}' if together else cell.name
     groups.setdefault(key, []).append(cell)
   jobs = []
   for name, members in groups.items():

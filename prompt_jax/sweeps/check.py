@@ -1,7 +1,7 @@
 """What is wrong with a cell, and how large it is, before any of them runs."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -10,22 +10,14 @@ import numpy as np
 from flax import traverse_util
 
 from prompt_jax.checkpoints.check import expected_shapes
-from prompt_jax.cli import arguments
-from prompt_jax.cli import population as population_verb
-from prompt_jax.cli import train as train_verb
-from prompt_jax.configuration import config
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.int8 import scaled_axis
 from prompt_jax.prompts.base import placeholder
 from prompt_jax.prompts.initialise import without_initializers
-from prompt_jax.runs import cells, population, task_choice, task_prompts, train
-from prompt_jax.runs.candidates import Parts
 from prompt_jax.sweeps.cell_step import step_of
 from prompt_jax.sweeps.cells import TOGETHER, Job
-from prompt_jax.training.losses import Loss
 from prompt_jax.training.partition import count, split
-from prompt_jax.training.settings import Settings
 
 BYTES = {'float32': 4, 'bfloat16': 2}
 
@@ -60,65 +52,53 @@ class Checked:
   program: str
 
 
-def checked(job: Job) -> Checked:
+@dataclasses.dataclass(frozen=True)
+class Resolver:
+  """What the configuration knows of the commands of a sweep.
+
+  Attributes:
+    arguments: from a command to the arguments of `train`; of a population to the shared ones, and
+      the "prompt" (the longest) and "optimizer" of one of its variants.
+    varying: from a command of `train` and some macros and bindings to those in which the prompts of
+      one population may differ.
+    compiler: the command line of a process that compiles steps, see `planning.plans`.
+  """
+
+  arguments: Callable[[Job], dict[str, Any]]
+  varying: Callable[[Job, Collection[str]], set[str]]
+  compiler: Sequence[str]
+
+
+def checked(job: Job, resolver: Resolver) -> Checked:
   """Reads the configuration of a command and makes all that needs no data.
 
   Raises:
     UserError: with the cell's name: an unknown name or macro, a value of another kind, no model.
   """
   try:
-    given = made(job)
+    given = resolver.arguments(job)
     step = step_of(given, len(job.cells))
     return Checked(_size(given, step.config), given['settings'].steps, step.program)
   except UserError as e:
-    raise UserError(f'Cell {job.name}: {e}') from e
+    raise UserError(f'Cell {job.name}: {e}', e.parameters) from e
 
 
-def made(job: Job) -> dict[str, Any]:
-  """The arguments of a command; of a population also "prompt", the longest, and "optimizer".
-
-  Raises:
-    UserError: see `checked`.
-  """
-  args = arguments.parse([job.verb, *job.flags])
-  if job.verb == 'train':
-    train_verb.load(args)
-    given = config.built(train.train)
-    return {**given, 'prompt': task_prompts.for_tasks(given['prompt'], given['task'])}
-  population_verb.load(args)
-  given = config.built(population.population)
-  task = given['choose_task']()
-  longest = {'PROMPT_LENGTH': max(given['lengths'])} if given['lengths'] else {}
-  with cells.applied(longest):
-    parts = given['choose_parts']()
-  prompt = task_prompts.for_tasks(parts.prompt, task)
-  return {**given, 'prompt': prompt, 'optimizer': parts.optimizer}
-
-
-def together_axes(jobs: Sequence[Job], axes: Sequence[str]) -> Collection[str]:
+def together_axes(jobs: Sequence[Job], axes: Sequence[str], resolver: Resolver) -> Collection[str]:
   """The axes of a sweep in which prompts of one population may differ.
 
   Args:
     jobs: every `train` of the sweep.
     axes: of the sweep.
+    resolver: of commands.
   """
-  varies = set(TOGETHER)
   job = next((j for j in jobs if '--train=all' not in j.flags), None)
   if job is None:
-    return varies
-  flags = [flag for flag in job.flags if not flag.startswith('--seed=')]
+    return set(TOGETHER)
+  names = [name for name in axes if name.isupper() or '.' in name]
   try:
-    population_verb.load(arguments.parse(['population', *flags]))
+    return set(TOGETHER) | resolver.varying(job, names)
   except UserError as e:
-    raise UserError(f'Cell {job.name}, as one of a population: {e}') from e
-  for name in axes:
-    if name.isupper() or '.' in name:
-      try:
-        cells.check_names({name: ()}, [Parts, task_choice.choose], [Settings, Loss])
-      except UserError:
-        continue
-      varies.add(name)
-  return varies
+    raise UserError(f'Cell {job.name}, as one of a population: {e}', e.parameters) from e
 
 
 def _size(given: dict[str, Any], cfg: T5Config) -> Size:

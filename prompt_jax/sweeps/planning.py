@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -67,7 +66,7 @@ def where(topology: str | None, cluster: str, xpk: Mapping[str, Any]) -> tuple[s
     try:
       slices_of_tpus.check_compiler()
     except UserError as e:
-      raise UserError(f'{e} --gin.PLAN=False starts without a plan.') from e
+      raise UserError(f'{e} Without a plan the runs start at once.', ['plan']) from e
   return topology, slices
 
 
@@ -81,6 +80,7 @@ def plans(
   known: Mapping[str, Checked],
   topology: str,
   slices: int,
+  compiler: Sequence[str],
   console: Console,
 ) -> dict[str, Figures]:
   """The plan of each job by name; jobs of one program share it.
@@ -90,7 +90,9 @@ def plans(
     known: by name of a job.
     topology: see `where`.
     slices: so many of them.
-    console: where to tell how far it is.
+    compiler: the command line of a process that reads JSON {"topology", "slices", "jobs": [{"name",
+      "verb", "flags", "prompts"}, ...]} and writes a line of JSON for each job as it is done.
+    console: where to show progress.
 
   Raises:
     UserError: a step that cannot be compiled, with the run's name.
@@ -99,36 +101,38 @@ def plans(
   todo = [job for job in jobs if first[known[job.name].program] is job]
   found: dict[str, Figures] = {}
   with console.status('') as status:
-    told = _compiled(todo, topology, slices)
+    answers = _compiled(todo, topology, slices, compiler)
     for number, job in enumerate(todo, 1):
       status.update(f'Compiling the training step of {number} of {len(todo)}: {job.name}')
-      figures = next(told)
+      figures = next(answers)
       if 'error' in figures:
         raise UserError(f'Cell {job.name}: {figures["error"]}')
       found[known[job.name].program] = Figures(**figures)
   return {job.name: found[known[job.name].program] for job in jobs}
 
 
-def _compiled(jobs: Sequence[Job], topology: str, slices: int) -> Iterator[dict[str, Any]]:
-  """What `sweep_compile` says of each job, as it says it."""
+def _compiled(
+  jobs: Sequence[Job], topology: str, slices: int, compiler: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+  """What the compiler's process answers for each job, as it answers."""
   asked = [
     {'name': j.name, 'verb': j.verb, 'flags': j.flags, 'prompts': len(j.cells)} for j in jobs
   ]
   # The compiler of slices needs no TPU, and must not take one that is here from the runs.
   env = {**os.environ, **({} if topology == HERE else {'JAX_PLATFORMS': 'cpu'})}
-  words = [sys.executable, '-m', 'prompt_jax.sweeps.compile']
   with tempfile.TemporaryFile('w+') as question, tempfile.TemporaryFile('w+') as noise:
     json.dump({'topology': topology, 'slices': slices, 'jobs': asked}, question)
     question.seek(0)
     process = subprocess.Popen(
-      words, stdin=question, stdout=subprocess.PIPE, stderr=noise, text=True, env=env
+      compiler, stdin=question, stdout=subprocess.PIPE, stderr=noise, text=True, env=env
     )
     assert process.stdout is not None
     try:
       for job in jobs:
         line = process.stdout.readline()
         if not line:
-          raise UserError(f'Cell {job.name} could not be planned: {_last_line(process, noise)}')
+          what = _last_line(process, noise)
+          raise UserError(f'Cell {job.name} could not be planned: {what}', ['plan'])
         figures = json.loads(line)
         assert figures.pop('name') == job.name
         yield figures
@@ -143,8 +147,8 @@ def _last_line(process: subprocess.Popen, noise: Any) -> str:
   lines = [line.strip() for line in noise if line.strip()]
   said = lines[-1] if lines else 'it said nothing'
   return (
-    f'the process that compiles ended with code {code}: {said}. --gin.PLAN=False starts without a '
-    'plan.'
+    f'the process that compiles ended with code {code}: {said}. Without a plan the runs start at '
+    'once.'
   )
 
 
@@ -243,12 +247,13 @@ def fitting(
     text = '\n'.join([f'{what} and are left out:', *lines])
     console.print(text, soft_wrap=True, highlight=False, markup=False)
     return [job for job in jobs if job not in large]
-  search = 'prompt-jax plan --model MODEL --topology v5e-16 --search looks for what fits TPUs.'
+  search = 'prompt-jax plan looks for what fits TPUs, with a search over a topology such as v5e-16.'
   if topology != HERE:
-    search = f'prompt-jax plan --model MODEL --topology {topology} --search looks for what fits.'
+    search = f'prompt-jax plan looks for what fits, with a search over the topology {topology}.'
   raise UserError(
     '\n'.join([f'{what}, and nothing was started:', *lines])
     + "\nMICROBATCHES (parts of a batch), WEIGHTS = 'int8', a MESH with LAYOUT = 'tensor' or a "
-    f'smaller BATCH_SIZE need less memory; {search} --too_large skip leaves these runs out, and '
-    '--too_large run starts them all the same.'
+    f'smaller BATCH_SIZE need less memory; {search} "skip" leaves these runs out, and "run" starts '
+    'them all the same.',
+    parameters=['too_large'],
   )

@@ -1,4 +1,4 @@
-"""`prompt-jax sweep`: a run for every combination of lists. The phases are in order."""
+"""A run for every combination of lists. The phases are in order."""
 
 import functools
 import pathlib
@@ -13,7 +13,7 @@ from prompt_jax.errors import UserError, unknown
 from prompt_jax.sweeps import local, planning, slurm_jobs, tables, xpk_workloads
 from prompt_jax.sweeps import state as on_disk
 from prompt_jax.sweeps.cells import Cell, Job, cells_of, check_names, population_jobs, train_job
-from prompt_jax.sweeps.check import Checked, checked, together_axes
+from prompt_jax.sweeps.check import Checked, Resolver, checked, together_axes
 from prompt_jax.sweeps.state import State
 
 CLUSTERS = ('local', 'slurm', 'xpk')
@@ -42,6 +42,8 @@ def sweep(
   dry_run: bool,
   job: str | None,
   again: Sequence[str],
+  resolver: Resolver,
+  console: Console,
 ) -> None:
   """Checks every cell, prints a plan, runs what is not done yet, and gathers the scores.
 
@@ -67,12 +69,14 @@ def sweep(
     dry_run: only check, and print what would be done.
     job: name of the only command to run, here.
     again: arguments of this command, for the jobs of a cluster.
+    resolver: of the commands that the sweep runs.
+    console: where to print.
 
   Raises:
     UserError: a cell that cannot run or does not fit, by name; some cells failed.
   """
   if cluster not in CLUSTERS:
-    raise unknown('cluster', cluster, CLUSTERS)
+    raise unknown('cluster', cluster, CLUSTERS, parameters=['cluster'])
   if too_large not in planning.TOO_LARGE:
     raise unknown('thing to do with runs that do not fit', too_large, planning.TOO_LARGE)
   jax.config.update('jax_platforms', 'cpu')  # only shapes are looked at; runs have the devices
@@ -83,19 +87,19 @@ def sweep(
   axes = {**{n: v for n, v in named.items() if v is not None}, **grid}
   check_names(axes, fixed)
   cells = cells_of(axes, seeds)
-  jobs = _jobs(cells, axes, fixed, gin_files, together)
+  jobs = _jobs(cells, axes, fixed, gin_files, together, resolver)
   if job is not None:
     jobs = _named(jobs, job)
-  console, folder = Console(), pathlib.Path(output)
+  folder = pathlib.Path(output)
   if cluster == 'xpk' and job is None:
     xpk_workloads.check(xpk, folder, dry_run)
-  known = _checked(jobs)
+  known = _checked(jobs, resolver)
   states = {j.name: on_disk.read(folder, j) for j in jobs}
   tables.plan(jobs, states, known, console)
   say = functools.partial(_say, console)
   if plan and job is None:
     place, slices = planning.where(topology, cluster, xpk)
-    jobs = _planned(jobs, states, known, place, slices, too_large, console)
+    jobs = _planned(jobs, states, known, place, slices, too_large, resolver, console)
   if cluster == 'slurm' and job is None:
     slurm_jobs.hand_over(folder, jobs, states, slurm, again, dry_run, say)
   elif cluster == 'xpk' and job is None:
@@ -115,11 +119,12 @@ def _jobs(
   fixed: Mapping[str, Any],
   gin_files: Sequence[str],
   together: bool,
+  resolver: Resolver,
 ) -> list[Job]:
   apart = [train_job(cell, fixed, gin_files) for cell in cells]
   if not together:
     return apart
-  return population_jobs(cells, together_axes(apart, list(axes)), fixed, gin_files)
+  return population_jobs(cells, together_axes(apart, list(axes), resolver), fixed, gin_files)
 
 
 def _named(jobs: Sequence[Job], name: str) -> list[Job]:
@@ -129,13 +134,13 @@ def _named(jobs: Sequence[Job], name: str) -> list[Job]:
   return chosen
 
 
-def _checked(jobs: Sequence[Job]) -> dict[str, Checked]:
+def _checked(jobs: Sequence[Job], resolver: Resolver) -> dict[str, Checked]:
   """By name of a job; those that differ in the seed alone are checked once."""
   found: dict[str, Checked] = {}
   for j in jobs:
     alone = f'{j.verb} {dict(j.cells[0].setting)}' if len(j.cells) == 1 else j.name
     if alone not in found:
-      found[alone] = checked(j)
+      found[alone] = checked(j, resolver)
     found[j.name] = found[alone]
   return found
 
@@ -147,6 +152,7 @@ def _planned(
   place: str | None,
   slices: int,
   too_large: str,
+  resolver: Resolver,
   console: Console,
 ) -> list[Job]:
   """Plans what is left; the jobs that are to be run."""
@@ -154,9 +160,12 @@ def _planned(
   if not left:
     return list(jobs)
   if place is None:
-    _say(console, 'No plan: --topology v5e-16 plans for such TPUs where the runs go elsewhere.')
+    _say(
+      console,
+      'No plan: where the runs go is not known here. A topology such as v5e-16 plans for it.',
+    )
     return list(jobs)
-  found = planning.plans(left, known, place, slices, console)
+  found = planning.plans(left, known, place, slices, resolver.compiler, console)
   planning.show(left, found, known, place, console)
   return planning.fitting(jobs, found, too_large, place, console)
 

@@ -7,7 +7,7 @@ import pytest
 from gin import config as gin_config
 
 from prompt_jax.batch import Batch
-from prompt_jax.configuration import config
+from prompt_jax.configuration import run_files
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
@@ -34,7 +34,7 @@ PUBLISHED = {
 
 def architecture(name: str) -> T5Config:
   gin_config.clear_config()
-  gin_config.parse_config_file(str(config.folder() / 'models' / f'{name}.gin'))
+  gin_config.parse_config_file(str(run_files.folder() / 'models' / f'{name}.gin'))
   return gin_config.query_parameter('ARCHITECTURE/gin.macro.value').scoped_configurable_fn()
 
 
@@ -55,11 +55,11 @@ def by_hand(cfg: T5Config) -> int:
   return embeddings + layers + tables + 2 * h
 
 
-@pytest.mark.parametrize('name', config.names('models'))
+@pytest.mark.parametrize('name', run_files.names('models'))
 def test_totals(name):
   cfg = architecture(name)
   assert total(cfg) == PUBLISHED.get(name, by_hand(cfg))
 
 
 def test_every_published_total_has_a_file():
-  assert set(config.names('models')) > set(PUBLISHED)
+  assert set(run_files.names('models')) > set(PUBLISHED)

@@ -25,7 +25,7 @@ from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import embedded_folder, load_backbone
 from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
 from prompt_jax.checkpoints.prompt_file import load_prompt
-from prompt_jax.configuration import config
+from prompt_jax.configuration import run_files
 from prompt_jax.data.vocabulary import FILE_NAME
 from prompt_jax.inference.score import score
 from prompt_jax.main import main
@@ -101,9 +101,9 @@ class T5X:
 
   def start(self, script: str, files: list[str], **macros) -> subprocess.Popen:
     given = {**self.common, **macros}
-    command = [sys.executable, '-m', f't5x.{script}', f'--gin_search_paths={config.folder()}']
+    command = [sys.executable, '-m', f't5x.{script}', f'--gin_search_paths={run_files.folder()}']
     # Whole paths: gin takes a folder `prompts` or `models` on Python's path for a package.
-    paths = [self.folder / 'embedded.gin', *(config.folder() / name for name in files)]
+    paths = [self.folder / 'embedded.gin', *(run_files.folder() / name for name in files)]
     command += [f'--gin_file={path}' for path in paths]
     command += [f'--gin.{name}={value!r}' for name, value in given.items()]
     package = pathlib.Path(prompt_jax.__file__).parent.parent

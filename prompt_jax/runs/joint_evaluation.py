@@ -1,4 +1,4 @@
-"""Several prompts of one model, evaluated in one pass: each, and what they say together."""
+"""Prompts of one model evaluated in one pass: each by itself, and their vote and mean."""
 
 import os
 import pathlib
@@ -13,11 +13,11 @@ from prompt_jax.evaluation.ensemble import average, vote
 from prompt_jax.evaluation.evaluator import Advance, Evaluator
 from prompt_jax.evaluation.metrics import Scores
 from prompt_jax.evaluation.predictions import Prediction
-from prompt_jax.runs.evaluation_table import System
+from prompt_jax.runs.results import SystemScores
 from prompt_jax.stacking import group_by_structure
 
-# Whatever evaluates a task, and what it found: scores and predictions.
-Judge = Evaluator | suite.Suite
+# What evaluates a task, and what it found: scores and predictions.
+TaskEvaluator = Evaluator | suite.Suite
 Scored = tuple[Scores, list[Prediction]]
 VOTE, AVERAGE = 'majority vote', 'mean probability'
 FILES = {VOTE: 'vote', AVERAGE: 'average'}
@@ -28,7 +28,7 @@ def task_of_all(
   loaded: Sequence[loading.Tuned],
   files: Sequence[str],
 ) -> Task:
-  """The task that all prompts are asked.
+  """The task that all prompts are evaluated on.
 
   Args:
     choose: from what a prompt file says of itself to the task; a file's labels are those that the
@@ -40,9 +40,9 @@ def task_of_all(
     UserError: prompts that would answer in different words.
   """
   task = choose(loaded[0].metadata)
-  said = lambda ready: tuple(ready.metadata.get(key) for key in ('labels', 'words'))
+  answers = lambda ready: tuple(ready.metadata.get(key) for key in ('labels', 'words'))
   for file, ready in zip(files[1:], loaded[1:], strict=False):
-    if said(ready) == said(loaded[0]):
+    if answers(ready) == answers(loaded[0]):
       continue
     try:
       other = choose(ready.metadata)
@@ -87,7 +87,7 @@ def evaluate(
   examples: Sequence[Example],
   advance: Advance,
   **options: Any,
-) -> tuple[Judge, list[Scored]]:
+) -> tuple[TaskEvaluator, list[Scored]]:
   """Scores and predictions of each prompt; those of a group share every batch.
 
   Args:
@@ -96,49 +96,50 @@ def evaluate(
     task: what is measured.
     task_ids: of each prompt, see `Evaluator`.
     examples: of the task.
-    advance: told of each batch, once for a group.
+    advance: called with the size of each batch, once for a group.
     options: further ones of `Evaluator`.
 
   Returns:
     An evaluator of the task, and what each prompt has reached.
   """
-  judges: list[Judge] = []
+  evaluators: list[TaskEvaluator] = []
   scored: dict[int, Scored] = {}
   for group in groups:
-    judge = suite.evaluator(
+    evaluator = suite.evaluator(
       loaded[group[0]].model,
       loaded[0].backbone.vocabulary,
       task,
       task_ids=task_ids[group[0]],
       **options,
     )
-    found = judge.each([loaded[k].variables for k in group], examples, advance)
+    found = evaluator.each([loaded[k].variables for k in group], examples, advance)
     scored |= dict(zip(group, found, strict=True))
-    judges.append(judge)
-  return judges[0], [scored[k] for k in range(len(loaded))]
+    evaluators.append(evaluator)
+  return evaluators[0], [scored[k] for k in range(len(loaded))]
 
 
-def together(
-  judge: Judge, examples: Sequence[Example], scored: Sequence[Scored]
+def combined(
+  evaluator: TaskEvaluator, examples: Sequence[Example], scored: Sequence[Scored]
 ) -> dict[str, Scored]:
   """The majority vote of several prompts and, of ranked labels, their mean probability."""
   members = [predictions for _, predictions in scored]
   found = {VOTE: vote(members)}
-  if judge.ranks:
+  if evaluator.ranks:
     found[AVERAGE] = average(members)
-  return {name: (judge.measure(examples, chosen), chosen) for name, chosen in found.items()}
+  return {name: (evaluator.measure(examples, chosen), chosen) for name, chosen in found.items()}
 
 
-def mean_and_best(systems: Sequence[System], task: Task) -> list[System]:
+def mean_and_best(systems: Sequence[SystemScores], task: Task) -> list[SystemScores]:
   """The mean of the prompts' scores, and the one that is best by the score that selects.
 
   Nothing where no target is known.
   """
-  if not all(s.scores for s in systems):
+  if not all(s.scores[0] for s in systems):
     return []
   named = suite.scores_of(task)[0]
-  # A measure of the task's own has names of its own.
-  key = named if named in systems[0].scores else next(iter(systems[0].scores))
-  best = max(systems, key=lambda s: s.scores[key])
-  mean = {name: sum(s.scores[name] for s in systems) / len(systems) for name in best.scores}
-  return [System('mean', mean, {}, {}), System(f'best: {best.name}', best.scores, {}, {})]
+  # A score function of the task's own has names of its own.
+  key = named if named in systems[0].scores[0] else next(iter(systems[0].scores[0]))
+  best = max(systems, key=lambda s: s.scores[0][key])
+  names = best.scores[0]
+  mean = {name: sum(s.scores[0][name] for s in systems) / len(systems) for name in names}
+  return [SystemScores('mean', [mean]), SystemScores(f'best: {best.name}', best.scores)]

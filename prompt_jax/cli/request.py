@@ -1,0 +1,28 @@
+"""What was typed, as a request of the configuration."""
+
+import argparse
+
+from prompt_jax.cli import arguments
+from prompt_jax.configuration.config import Request
+
+
+def request_of(args: argparse.Namespace) -> Request:
+  """The flags as settings by macro, and what was given as gin text.
+
+  Args:
+    args: of the verb, see `arguments.parse`.
+  """
+  flags = arguments.given(args)
+  settings = {setting.macro: value for setting, value in flags}
+  origins = {setting.macro: f'--{setting.name}' for setting, _ in flags}
+  for name, macro in (('prompt', 'PROMPT'), ('init', 'PROMPT_INIT'), ('decoding', 'DECODING')):
+    if getattr(args, name, None) is not None:
+      settings[macro], origins[macro] = getattr(args, name), f'--{name}'
+  return Request(
+    settings=settings,
+    bindings=args.gin,
+    files=args.gin_file,
+    search=[folder for folder in args.gin_search_paths.split(',') if folder],
+    origins=origins,
+    command=args.command,
+  )

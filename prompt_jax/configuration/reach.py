@@ -1,0 +1,137 @@
+"""What a run reads of its gin configuration, and what was given that it does not read."""
+
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from gin import config as gin_config
+
+from prompt_jax.configuration.old_names import modernised
+from prompt_jax.configuration.run_files import folder
+from prompt_jax.errors import UserError, unknown
+
+NO_SETTINGS = ('record', 'console')  # arguments of runs
+MACRO = re.compile(r'^([A-Za-z_]\w*)\s*=', re.MULTILINE)
+# `thing.parameter =`, or `thing:` before an indented block of parameters.
+BINDING = re.compile(r'^((?:\w+/)*[A-Za-z_][\w.]*)(?:\.\w+\s*=|:\s*$)', re.MULTILINE)
+
+
+def selector_of(part: Callable[..., Any]) -> str:
+  """gin's name of a function or class."""
+  return gin_config._inverse_lookup(part).selector
+
+
+def complete(*entries: Callable[..., Any]) -> str:
+  """Every setting that calls of `entries` read, their defaults among them, as gin text.
+
+  The text is what gin calls the operative configuration, without calling anything: it also has what
+  is called later or not at all (`@choose`).
+  """
+  found: dict[tuple[str, str], dict[str, Any]] = {}
+  queue: list[tuple[tuple[str, ...], str]] = [((), selector_of(entry)) for entry in entries]
+  while queue:
+    scopes, selector = queue.pop()
+    key = ('/'.join(scopes), selector)
+    if key in found:
+      continue
+    bound = gin_config._get_bindings(selector, list(scopes))
+    defaults = gin_config._get_default_configurable_parameter_values(
+      _signature(selector), None, None
+    )
+    found[key] = {n: v for n, v in {**defaults, **bound}.items() if n not in NO_SETTINGS}
+    for reference in gin_config.iterate_references(bound):
+      queue.append((tuple(reference.scopes) or scopes, reference.configurable.selector))
+  return gin_config._config_str(found)
+
+
+def _signature(selector: str) -> Callable[..., Any]:
+  wrapped = gin_config._REGISTRY[selector].wrapped
+  return gin_config._find_class_construction_fn(wrapped) if isinstance(wrapped, type) else wrapped
+
+
+def reachable(start: str) -> tuple[set[str], set[str]]:
+  """The macros and the selectors that the configurable `start` refers to, directly or not."""
+  macros: set[str] = set()
+  selectors = {start}
+  queue = [start]
+  while queue:
+    for reference in _references(queue.pop()):
+      is_macro = reference.configurable.wrapped is gin_config.macro
+      name = '/'.join(reference.scopes) if is_macro else reference.configurable.selector
+      seen = macros if is_macro else selectors
+      if name not in seen:
+        seen.add(name)
+        queue.append(f'%{name}' if is_macro else name)
+  return macros, selectors
+
+
+def _references(name: str) -> Iterator[gin_config.ConfigurableReference]:
+  """References in the bindings of a selector (in any scope), or in the value of a %MACRO."""
+  for (scope, selector), bindings in gin_config._CONFIG.items():
+    if name.startswith('%'):
+      if selector == 'gin.macro' and scope == name[1:]:
+        yield from gin_config.iterate_references(bindings)
+    elif selector == name:
+      yield from gin_config.iterate_references(bindings)
+
+
+def reads(*parts: Callable[..., Any]) -> set[str]:
+  """The macros, and the selectors of gin, that some configurables read, directly or not."""
+  found: set[str] = set()
+  for part in parts:
+    macros, selectors = reachable(selector_of(part))
+    found |= macros | selectors
+  return found
+
+
+def is_in(name: str, known: set[str]) -> bool:
+  """Whether `reads` found a macro, or the thing of a binding such as "adafactor.decay"."""
+  if '.' not in name:
+    return name in known
+  matching = gin_config._REGISTRY.matching_selectors(name.rpartition('.')[0])
+  return any(selector in known for selector in matching)
+
+
+def refuse_unread(
+  entry: Callable[..., Any], given: Mapping[str, str], files: Sequence[pathlib.Path]
+) -> None:
+  """Refuses what was given and can have no effect: nothing that `entry` builds refers to it.
+
+  Args:
+    entry: of the run.
+    given: name of a macro or binding -> how it was given, for messages.
+    files: gin files of the user, or of ours that the user named.
+
+  Raises:
+    UserError: something is not read.
+  """
+  macros, selectors = reachable(selector_of(entry))
+  given_macros = {name: where for name, where in given.items() if '.' not in name}
+  bound = [(name.rpartition('.')[0], where) for name, where in given.items() if '.' in name]
+  for path in files:
+    text = modernised(path.read_text(encoding='utf-8'))
+    if path.is_relative_to(folder()):
+      _refuse_unread_file(path, text, macros)
+      continue
+    given_macros.update({name: str(path) for name in MACRO.findall(text)})
+    bound += [(name, f'{name} in {path}') for name in BINDING.findall(text)]
+  for name, where in given_macros.items():
+    if name not in macros:
+      raise unknown(f'macro (from {where})', name, macros)
+  for name, where in bound:
+    # gin has parsed it, so there is exactly one such configurable.
+    (selector,) = gin_config._REGISTRY.matching_selectors(name.rpartition('/')[2])
+    if selector not in selectors:
+      used = sorted(s.rsplit('.', 1)[-1] for s in selectors)
+      raise UserError(
+        f'{where} has no effect: this run does not use {name!r}. It uses {", ".join(used)}.'
+      )
+
+
+def _refuse_unread_file(path: pathlib.Path, text: str, macros: set[str]) -> None:
+  unread = [name for name in MACRO.findall(text) if name not in macros]
+  if unread:
+    raise UserError(
+      f'{path.relative_to(folder())} is not for this run, which does not read {", ".join(unread)}.'
+    )

@@ -1,0 +1,111 @@
+"""The settings of a run, as a value and as files from which the run can be repeated.
+
+`operative_config.gin` holds every setting, `command.txt` what was typed or called. A run that goes
+on must have the settings that it began with.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.configuration import gin_text
+from prompt_jax.errors import UserError
+from prompt_jax.runs.description import literal
+
+SETTINGS, COMMAND = 'operative_config.gin', 'command.txt'
+# Saved states of a run, of one of several seeds, and of a stage of pretraining.
+STATES = ('state/[0-9]*', 'seed_*/state/[0-9]*', 'runs/*/state/[0-9]*')
+# Where and how a run computes may be another each time that it goes on.
+MAY_CHANGE = ('COMPILATION_CACHE', 'DEVICE', 'PROFILE')
+# Version 0.1 did not record all settings, and imported its entry points from prompt_jax.cli.
+INCOMPLETE = re.compile(r'^from prompt_jax\.cli import', re.MULTILINE)
+OUR_MODULE = re.compile(r'^from prompt_jax\S* import (\w+)(?: as (\w+))?', re.MULTILINE)
+STRING = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """All settings of a run.
+
+  Attributes:
+    text: gin text, one setting a line.
+    command: the command line or call that makes the run.
+  """
+
+  text: str
+  command: str
+
+  @classmethod
+  def of_values(cls, values: Mapping[str, Any], command: str) -> 'Record':
+    """The record of settings that are Python values, see `description.describe`."""
+    return cls(''.join(f'{name} = {literal(v)}\n' for name, v in values.items()), command)
+
+  @property
+  def settings(self) -> dict[str, str]:
+    """Name -> value, both as text."""
+    return gin_text.settings(self.text)
+
+  def write(self, folder: pathlib.Path, may_change: Sequence[str] = ()) -> None:
+    """Writes both files.
+
+    Args:
+      folder: of the run.
+      may_change: settings that may differ from those of the run that the folder already holds,
+        besides `MAY_CHANGE`.
+
+    Raises:
+      UserError: the folder holds a run with other settings, or cannot be written.
+    """
+    path = folder / SETTINGS
+    if path.is_file() and has_state(folder):
+      changed = differences(path.read_text('utf-8'), self.text)
+      lines = [
+        f'  {name}: {before or "not set"} before, {now or "not set"} now'
+        for name, (before, now) in changed.items()
+        if name not in (*MAY_CHANGE, *may_change)
+      ]
+      if lines:
+        raise UserError(
+          f'The folder {folder} holds a run with other settings:\n' + '\n'.join(lines) + '\n'
+          'Give the settings of that run to resume it, or another output folder.',
+          parameters=['output'],
+        )
+    write_atomically(path, self.text.encode())
+    write_atomically(folder / COMMAND, f'{self.command}\n'.encode())
+
+
+def has_state(folder: pathlib.Path) -> bool:
+  """Whether a run has saved a state in the folder."""
+  return any(any(folder.glob(pattern)) for pattern in STATES)
+
+
+def differences(before: str, now: str) -> dict[str, tuple[str | None, str | None]]:
+  """Settings with another value, by name: (before, now), None where not set.
+
+  The module that one of our own functions or classes lies in is no setting. Names that version 0.1
+  did not record are not compared with it.
+  """
+  old, new = _without_modules(before), _without_modules(now)
+  names = old.keys() | new.keys()
+  if INCOMPLETE.search(before):
+    # What a missing name refers to has a name of its own.
+    names = {n for n in old if n in new or not old[n].startswith(('%', '@'))}
+  return {n: (old.get(n), new.get(n)) for n in sorted(names) if old.get(n) != new.get(n)}
+
+
+def _without_modules(text: str) -> dict[str, str]:
+  """The settings of gin text, in which 'optim.adafactor.decay' is 'adafactor.decay'."""
+  aliases = {alias or name for name, alias in OUR_MODULE.findall(text)}
+  if not aliases:
+    return gin_text.settings(text)
+  in_name = re.compile(rf'(^|/)(?:{"|".join(aliases)})\.(?=\w+\.)')
+  in_value = re.compile(rf'(@(?:\w+/)*)(?:{"|".join(aliases)})\.')
+  found = {}
+  for name, value in gin_text.settings(text).items():
+    parts = STRING.split(value)  # those of odd number are quoted
+    parts[::2] = [in_value.sub(r'\1', part) for part in parts[::2]]
+    found[in_name.sub(r'\1', name)] = ''.join(parts)
+  return found

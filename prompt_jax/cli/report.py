@@ -7,7 +7,7 @@ from rich.console import Console
 
 from prompt_jax.errors import UserError
 from prompt_jax.reports import columns, parts, text
-from prompt_jax.reports.columns import COLUMNS, Table
+from prompt_jax.reports.columns import COLUMNS, ReportTable
 from prompt_jax.reports.find import find
 from prompt_jax.reports.runs import FoundRuns
 from prompt_jax.reports.sections import sections
@@ -41,14 +41,14 @@ def run(args: argparse.Namespace) -> None:
   _unread(found, console)
 
 
-def _show(found: FoundRuns, table: Table, chosen: bool, console: Console) -> None:
+def _show(found: FoundRuns, table: ReportTable, chosen: bool, console: Console) -> None:
   """Prints runs, or groups of them, and the tables of several tasks."""
   if not found.runs:
     return
   shared, rest = ({}, table) if chosen else columns.parted(table)
   notes = [] if chosen else [run for run in found.runs if run.note]
   if not chosen:
-    rest = Table(tuple(n for n in rest.names if n != 'note'), rest.rows, rest.by)
+    rest = ReportTable(tuple(n for n in rest.names if n != 'note'), rest.rows, rest.by)
   n = len(found.runs)
   heading = f'{n} run{"" if n == 1 else "s"}, scores in percent'
   scores = [n for n in rest.names if n not in COLUMNS]

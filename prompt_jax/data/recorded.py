@@ -102,7 +102,7 @@ def replay(path: str | os.PathLike[str]) -> Task:
 
   def loader(split: str):
     def load(vocabulary: Vocabulary, lengths: Lengths) -> list[Example]:
-      _check(path, about, vocabulary, lengths)
+      _check_compatible(path, about, vocabulary, lengths)
       return _examples(arrays, about, split)
 
     return load
@@ -145,7 +145,7 @@ def _write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     raise UserError(f'Cannot write {path}: {error.strerror}.') from error
 
 
-def _check(
+def _check_compatible(
   path: pathlib.Path, about: Mapping[str, Any], vocabulary: Vocabulary, lengths: Lengths
 ) -> None:
   if vocabulary.sha256 != about['vocabulary']:

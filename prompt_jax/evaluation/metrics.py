@@ -29,7 +29,7 @@ INVALID = -1
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
+class MetricInputs:
   """What a metric compares.
 
   Attributes:
@@ -68,12 +68,12 @@ class Metric(NamedTuple):
   """One metric.
 
   Attributes:
-    of: answers -> the scores of draws of their units.
+    of: inputs -> the scores of draws of their units.
     scores: the names of its scores, the one to select prompts by first.
-    needs: what `Answers` must have beside targets and predictions.
+    needs: what `MetricInputs` must have beside targets and predictions.
   """
 
-  of: Callable[[Answers], ScoresOfDraws]
+  of: Callable[[MetricInputs], ScoresOfDraws]
   scores: tuple[str, ...]
   needs: Literal['groups', 'labels', 'vocabulary'] | None = None
 
@@ -98,21 +98,21 @@ def of_mean(columns: Mapping[str, Sequence[Any]], units: np.ndarray) -> ScoresOf
   )
 
 
-def accuracy(answers: Answers) -> ScoresOfDraws:
+def accuracy(inputs: MetricInputs) -> ScoresOfDraws:
   """Share of predictions equal to their target."""
-  return of_mean({'accuracy': [t == p for t, p in answers.pairs()]}, answers.units)
+  return of_mean({'accuracy': [t == p for t, p in inputs.pairs()]}, inputs.units)
 
 
-def exact_match(answers: Answers) -> ScoresOfDraws:
+def exact_match(inputs: MetricInputs) -> ScoresOfDraws:
   """Share of predictions equal to one of their answers, white space at the ends aside.
 
   T5's sequence_accuracy.
   """
-  hits = [text_metrics.is_correct(t, p) for t, p in answers.pairs()]
-  return of_mean({'exact_match': hits}, answers.units)
+  hits = [text_metrics.is_correct(t, p) for t, p in inputs.pairs()]
+  return of_mean({'exact_match': hits}, inputs.units)
 
 
-def f1(answers: Answers) -> ScoresOfDraws:
+def f1(inputs: MetricInputs) -> ScoresOfDraws:
   """F1 of label 1 against label 0 (MRPC, QQP).
 
   An invalid prediction counts as the wrong one of the two labels. Where label 1 is neither a
@@ -121,7 +121,7 @@ def f1(answers: Answers) -> ScoresOfDraws:
   Raises:
     UserError: the targets have other labels.
   """
-  t, p = np.asarray(answers.targets), np.asarray(answers.predictions)
+  t, p = np.asarray(inputs.targets), np.asarray(inputs.predictions)
   if not np.isin(t, (0, 1)).all():
     raise UserError(
       f'f1 is for two labels, but the targets have the labels {sorted(set(t.tolist()))}; '
@@ -129,33 +129,33 @@ def f1(answers: Answers) -> ScoresOfDraws:
     )
   p = np.where(np.isin(p, (0, 1)), p, 1 - t)
   rows = np.stack([(t == 1) & (p == 1), t == 1, p == 1], axis=-1).astype(np.float64)
-  return of_sums(rows, answers.units, lambda s: {'f1': _f1(*s.T)})
+  return of_sums(rows, inputs.units, lambda s: {'f1': _f1(*s.T)})
 
 
-def f1_macro(answers: Answers) -> ScoresOfDraws:
+def f1_macro(inputs: MetricInputs) -> ScoresOfDraws:
   """Mean F1 of all labels of the task.
 
   T5's mean_3class_f1 (CB). A label that is neither a target nor predicted counts as 0, so a split
   without a label cannot reach 100.
   """
-  every = np.arange(answers.labels or 0)
-  t, p = (np.asarray(x)[:, None] == every for x in (answers.targets, answers.predictions))
+  every = np.arange(inputs.labels or 0)
+  t, p = (np.asarray(x)[:, None] == every for x in (inputs.targets, inputs.predictions))
   rows = np.stack([t & p, t, p], axis=1).reshape(len(t), -1).astype(np.float64)
 
   def score(s: np.ndarray) -> dict[str, np.ndarray]:
     hits, wanted, given = s.reshape(len(s), 3, -1).transpose(1, 0, 2)
     return {'f1_macro': _f1(hits, wanted, given).mean(axis=-1)}
 
-  return of_sums(rows, answers.units, score)
+  return of_sums(rows, inputs.units, score)
 
 
-def matthews_corrcoef(answers: Answers) -> ScoresOfDraws:
+def matthews_corrcoef(inputs: MetricInputs) -> ScoresOfDraws:
   """Matthews correlation (CoLA), -100 to 100; 0 if targets or predictions are constant.
 
   Gorodkin's form for any number of classes, by which scikit-learn computes it.
   """
-  classes = np.union1d(answers.targets, answers.predictions)
-  t, p = (np.asarray(x)[:, None] == classes for x in (answers.targets, answers.predictions))
+  classes = np.union1d(inputs.targets, inputs.predictions)
+  t, p = (np.asarray(x)[:, None] == classes for x in (inputs.targets, inputs.predictions))
   hits = (t & p).any(axis=-1, keepdims=True)
   rows = np.concatenate([hits, t, p], axis=-1).astype(np.float64)
 
@@ -166,23 +166,23 @@ def matthews_corrcoef(answers: Answers) -> ScoresOfDraws:
     covariance = hits * n - (t * p).sum(axis=-1)
     return {'matthews_corrcoef': 100 * _ratio(covariance, np.sqrt(spread))}
 
-  return of_sums(rows, answers.units, score)
+  return of_sums(rows, inputs.units, score)
 
 
-def pearson_corrcoef(answers: Answers) -> ScoresOfDraws:
+def pearson_corrcoef(inputs: MetricInputs) -> ScoresOfDraws:
   """Pearson correlation (STS-B), -100 to 100; 0 if targets or predictions are constant."""
-  t, p = numbers(answers.targets), numbers(answers.predictions)
+  t, p = numbers(inputs.targets), numbers(inputs.predictions)
   t, p = t - t.mean(), p - p.mean()  # no precision is lost where the numbers are far from 0
   rows = np.stack([np.ones(len(t)), t, p, t * t, p * p, t * p], axis=-1)
-  return of_sums(rows, answers.units, lambda s: {'pearson_corrcoef': _correlation(s)})
+  return of_sums(rows, inputs.units, lambda s: {'pearson_corrcoef': _correlation(s)})
 
 
-def spearman_corrcoef(answers: Answers) -> ScoresOfDraws:
+def spearman_corrcoef(inputs: MetricInputs) -> ScoresOfDraws:
   """Spearman rank correlation (STS-B), -100 to 100; ranks are found anew in each resample."""
-  ranks = [_ranks(numbers(x)) for x in (answers.targets, answers.predictions)]
+  ranks = [_ranks(numbers(x)) for x in (inputs.targets, inputs.predictions)]
 
   def of(draws: np.ndarray) -> dict[str, np.ndarray]:
-    draws = draws[:, answers.units]
+    draws = draws[:, inputs.units]
     middle = draws.sum(axis=-1, keepdims=True) / 2
     t, p = (ranks_of(draws) - middle for ranks_of in ranks)
     terms = (np.ones_like(t), t, p, t * t, p * p, t * p)
@@ -192,63 +192,63 @@ def spearman_corrcoef(answers: Answers) -> ScoresOfDraws:
   return of
 
 
-def group_exact_match(answers: Answers) -> ScoresOfDraws:
+def group_exact_match(inputs: MetricInputs) -> ScoresOfDraws:
   """Share of groups whose examples are all correct (MultiRC's questions): "exact_match"."""
-  correct = np.ones(answers.units.max() + 1, bool)
-  np.logical_and.at(correct, answers.units, [t == p for t, p in answers.pairs()])
+  correct = np.ones(inputs.units.max() + 1, bool)
+  np.logical_and.at(correct, inputs.units, [t == p for t, p in inputs.pairs()])
   return of_mean({'exact_match': correct.tolist()}, np.arange(len(correct)))
 
 
-def squad(answers: Answers) -> ScoresOfDraws:
+def squad(inputs: MetricInputs) -> ScoresOfDraws:
   """SQuAD 1.1 (Rajpurkar et al. 2016): {"em", "f1"}, each the best over the correct answers."""
-  found = [text_metrics.squad_scores(t, p) for t, p in answers.pairs()]
-  return of_mean(_columns(('em', 'f1'), found), answers.units)
+  found = [text_metrics.squad_scores(t, p) for t, p in inputs.pairs()]
+  return of_mean(_columns(('em', 'f1'), found), inputs.units)
 
 
-def squad_by_group(answers: Answers) -> ScoresOfDraws:
+def squad_by_group(inputs: MetricInputs) -> ScoresOfDraws:
   """SQuAD's em and f1 of the first example of each group (ReCoRD repeats its passages)."""
-  first = np.unique(answers.units, return_index=True)[1]
-  each = [text_metrics.squad_scores(answers.targets[i], answers.predictions[i]) for i in first]
+  first = np.unique(inputs.units, return_index=True)[1]
+  each = [text_metrics.squad_scores(inputs.targets[i], inputs.predictions[i]) for i in first]
   return of_mean(_columns(('em', 'f1'), each), np.arange(len(first)))
 
 
-def span_f1(answers: Answers) -> ScoresOfDraws:
+def span_f1(inputs: MetricInputs) -> ScoresOfDraws:
   """F1 of names written as "PER: Ada $$ LOC: Bonn", over all texts together.
 
   mT5's measure of WikiAnn: a name counts with its kind and as often as it occurs, after SQuAD's
   normalisation; what has no kind is no name. 0 where no name is correct.
   """
-  rows = [text_metrics.span_counts(t, p) for t, p in answers.pairs()]
-  return of_sums(np.array(rows, np.float64), answers.units, lambda s: {'span_f1': _f1(*s.T)})
+  rows = [text_metrics.span_counts(t, p) for t, p in inputs.pairs()]
+  return of_sums(np.array(rows, np.float64), inputs.units, lambda s: {'span_f1': _f1(*s.T)})
 
 
-def bleu(answers: Answers) -> ScoresOfDraws:
+def bleu(inputs: MetricInputs) -> ScoresOfDraws:
   """Corpus BLEU by sacrebleu with T5's settings (tokenisation "intl", exponential smoothing)."""
-  rows = text_metrics.bleu_counts(answers.targets, answers.predictions)
+  rows = text_metrics.bleu_counts(inputs.targets, inputs.predictions)
   score = lambda s: {'bleu': np.array([text_metrics.bleu_of_counts(row) for row in s])}
-  return of_sums(rows, answers.units, score)
+  return of_sums(rows, inputs.units, score)
 
 
-def rouge(answers: Answers) -> ScoresOfDraws:
+def rouge(inputs: MetricInputs) -> ScoresOfDraws:
   """Mean F-measure of ROUGE-1, -2 and -Lsum (rouge-score, no stemming).
 
   Of several references the best counts. T5 reports the middle of bootstrap samples of the same
   quantity, which changes from run to run; this is the mean itself. rouge-score reads ASCII
   letters and digits only: use `sp_rouge` for other scripts.
   """
-  found = text_metrics.rouge_scores(answers.targets, answers.predictions)
-  return of_mean(_columns(text_metrics.ROUGE_TYPES, found), answers.units)
+  found = text_metrics.rouge_scores(inputs.targets, inputs.predictions)
+  return of_mean(_columns(text_metrics.ROUGE_TYPES, found), inputs.units)
 
 
-def sp_rouge(answers: Answers) -> ScoresOfDraws:
+def sp_rouge(inputs: MetricInputs) -> ScoresOfDraws:
   """ROUGE of the tokens of a vocabulary in place of words, for any script (Vu et al. 2022).
 
   Published scores use mT5's vocabulary; those of another are not comparable. A token that the
   vocabulary does not know equals no other.
   """
-  found = text_metrics.rouge_scores(answers.targets, answers.predictions, answers.vocabulary)
+  found = text_metrics.rouge_scores(inputs.targets, inputs.predictions, inputs.vocabulary)
   names = [f'sp_{name}' for name in text_metrics.ROUGE_TYPES]
-  return of_mean(_columns(names, found), answers.units)
+  return of_mean(_columns(names, found), inputs.units)
 
 
 METRICS: Mapping[str, Metric] = {
@@ -291,11 +291,11 @@ def compute(
 
   Args:
     names: keys of METRICS.
-    targets: see `Answers`.
-    predictions: see `Answers`.
-    groups: see `Answers`.
-    labels: see `Answers`.
-    vocabulary: see `Answers`.
+    targets: see `MetricInputs`.
+    predictions: see `MetricInputs`.
+    groups: see `MetricInputs`.
+    labels: see `MetricInputs`.
+    vocabulary: see `MetricInputs`.
 
   Raises:
     UserError: an unknown metric, no examples, or no groups, labels or vocabulary for a metric that
@@ -317,18 +317,18 @@ def statistic(
   Raises:
     UserError: as `compute`.
   """
-  answers = Answers(targets, predictions, groups, labels, vocabulary)
+  inputs = MetricInputs(targets, predictions, groups, labels, vocabulary)
   if not len(targets):
     raise UserError('There are no examples to evaluate; check the split or the limit on examples.')
   for name in names:
-    _check_needs(name, _metric(name), answers)
-  parts = [METRICS[name].of(answers) for name in names]
+    _check_needs(name, _metric(name), inputs)
+  parts = [METRICS[name].of(inputs) for name in names]
 
   def of(draws: np.ndarray) -> dict[str, np.ndarray]:
     found = {name: values for part in parts for name, values in part(draws).items()}
     return {name: found[name] for name in scores_of(names)}
 
-  return Statistic(of, int(answers.units.max()) + 1)
+  return Statistic(of, int(inputs.units.max()) + 1)
 
 
 def _metric(name: str) -> Metric:
@@ -337,14 +337,14 @@ def _metric(name: str) -> Metric:
   return METRICS[name]
 
 
-def _check_needs(name: str, metric: Metric, answers: Answers) -> None:
-  if metric.needs == 'labels' and answers.labels is None:
+def _check_needs(name: str, metric: Metric, inputs: MetricInputs) -> None:
+  if metric.needs == 'labels' and inputs.labels is None:
     raise UserError(f'The metric {name!r} is for tasks with labels; this one has none.')
-  if metric.needs == 'vocabulary' and answers.vocabulary is None:
+  if metric.needs == 'vocabulary' and inputs.vocabulary is None:
     raise UserError(
       f'The metric {name!r} reads the tokens of a vocabulary; none is given.', ['vocabulary']
     )
-  if metric.needs == 'groups' and not answers.grouped:
+  if metric.needs == 'groups' and not inputs.grouped:
     raise UserError(f"The metric {name!r} needs a field 'group' in every example.")
 
 

@@ -44,7 +44,7 @@ SCORES_BEFORE = 'validation'  # the scores come before this column
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class ReportTable:
   """A table of a report.
 
   Attributes:
@@ -116,7 +116,7 @@ def sorted_by(runs: Sequence[Run], name: str | None) -> list[Run]:
   return _in_order(runs, lambda run: value(run, name.removeprefix('-')), name.startswith('-'))
 
 
-def with_sorted_rows(table: Table, name: str | None) -> Table:
+def with_sorted_rows(table: ReportTable, name: str | None) -> ReportTable:
   """The table with its rows in the order of a column, if it has that; see `sorted_by`."""
   if name is None or name.removeprefix('-') not in table.names:
     return table
@@ -139,12 +139,12 @@ def order(found: Value) -> tuple[int, float, str]:
   return (1, 0.0, str(found))
 
 
-def table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+def table(runs: Sequence[Run], names: Sequence[str]) -> ReportTable:
   """One row a run."""
-  return Table(tuple(names), tuple({n: value(run, n) for n in names} for run in runs))
+  return ReportTable(tuple(names), tuple({n: value(run, n) for n in names} for run in runs))
 
 
-def grouped_table(runs: Sequence[Run], names: Sequence[str], by: Sequence[str]) -> Table:
+def grouped_table(runs: Sequence[Run], names: Sequence[str], by: Sequence[str]) -> ReportTable:
   """One row for runs of one task and split that are equal in some columns (`by`).
 
   Scores are means over all seeds of all runs of a group; of other columns it has the value that
@@ -170,7 +170,7 @@ def grouped_table(runs: Sequence[Run], names: Sequence[str], by: Sequence[str]) 
     rows.append(row)
   first = [n for n in ('task', 'split') if n in names and n not in by]
   rest = [n for n in names if n not in (*first, *by, 'folder')]
-  return Table((*by, *first, 'runs', *rest), tuple(rows), tuple(by))
+  return ReportTable((*by, *first, 'runs', *rest), tuple(rows), tuple(by))
 
 
 def _shared(values: Sequence[Value]) -> Value:
@@ -178,7 +178,7 @@ def _shared(values: Sequence[Value]) -> Value:
   return different[0] if len(different) == 1 else f'{len(different)} values'
 
 
-def parted(table: Table) -> tuple[dict[str, Value], Table]:
+def parted(table: ReportTable) -> tuple[dict[str, Value], ReportTable]:
   """The values that all rows share, and a table of the other columns, with the first and scores.
 
   Columns that are empty in all rows are in neither.
@@ -192,4 +192,4 @@ def parted(table: Table) -> tuple[dict[str, Value], Table]:
     if len(values) == 1 and ((may_leave and len(table.rows) > 1) or values == {None}):
       shared[name] = values.pop()
   left = tuple(name for name in table.names if name not in shared)
-  return {n: v for n, v in shared.items() if v is not None}, Table(left, table.rows, table.by)
+  return {n: v for n, v in shared.items() if v is not None}, ReportTable(left, table.rows, table.by)

@@ -9,10 +9,10 @@ from html import escape
 
 from prompt_jax.reports import columns, text
 from prompt_jax.reports.answers import Answer
-from prompt_jax.reports.columns import Table, Value
+from prompt_jax.reports.columns import ReportTable, Value
 from prompt_jax.reports.plots import Picture
 from prompt_jax.reports.runs import UNFINISHED, FoundRuns, Unreadable
-from prompt_jax.reports.sections import Answers, Section, references
+from prompt_jax.reports.sections import RunAnswers, Section, references
 from prompt_jax.training.records import MeanStd
 
 TEMPLATE = pathlib.Path(__file__).with_name('page.html')
@@ -21,7 +21,9 @@ LONGEST = 300  # letters of an input that are shown
 WIDE = ('folder', 'note')  # columns whose texts may be broken
 
 
-def page(found: FoundRuns, table: Table, grouped: Table | None, sections: Sequence[Section]) -> str:
+def page(
+  found: FoundRuns, table: ReportTable, grouped: ReportTable | None, sections: Sequence[Section]
+) -> str:
   """The whole page.
 
   Args:
@@ -86,7 +88,7 @@ def _section(section: Section, number: int) -> list[str]:
   return body
 
 
-def _answers(answers: Answers) -> str:
+def _answers(answers: RunAnswers) -> str:
   parts = [
     f'<summary>{_text(answers.name)} <span class="soft">{_text(answers.said)}</span></summary>'
   ]
@@ -113,7 +115,7 @@ def _cut(words: str) -> str:
   return words if len(words) <= LONGEST else f'{words[:LONGEST]} …'
 
 
-def _table(table: Table) -> str:
+def _table(table: ReportTable) -> str:
   kinds = ['number' if text.numeric(table, name) else '' for name in table.names]
   rows = [[_value(n, row[n], k) for n, k in zip(table.names, kinds, strict=True)]
           for row in table.rows]  # fmt: skip

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from prompt_jax.reports.columns import Table, Value, of_one_task
+from prompt_jax.reports.columns import ReportTable, Value, of_one_task
 from prompt_jax.reports.runs import Run
 from prompt_jax.training.records import MeanStd, mean_std
 
@@ -68,7 +68,7 @@ def group_by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
   return list(groups.values())
 
 
-def score_table(runs: Sequence[Run]) -> Table:
+def score_table(runs: Sequence[Run]) -> ReportTable:
   """One row a task, and for each run its score and, of tasks not trained on, the gap.
 
   Args:
@@ -93,7 +93,7 @@ def score_table(runs: Sequence[Run]) -> Table:
       last[run.name] = others(run)
       last[f'{run.name}: {GAP}'] = run.metrics.get(GAP)
     rows.append(last)
-  return Table(tuple(rows[0]), tuple(rows))
+  return ReportTable(tuple(rows[0]), tuple(rows))
 
 
 def others(run: Run) -> MeanStd:
@@ -102,7 +102,7 @@ def others(run: Run) -> MeanStd:
   return mean_std([sum(s[n] for n in names) / len(names) for s in run.scores])
 
 
-def long_table(runs: Sequence[Run]) -> Table:
+def long_table(runs: Sequence[Run]) -> ReportTable:
   """One row for each run and task, for other programs."""
   rows: list[dict[str, Value]] = [
     {'folder': run.name, 'task': run.task, 'split': run.split, 'part': part.name,
@@ -110,4 +110,4 @@ def long_table(runs: Sequence[Run]) -> Table:
     for run in runs
     for part in parts(run)
   ]  # fmt: skip
-  return Table(('folder', 'task', 'split', 'part', 'metric', 'score', 'gap'), tuple(rows))
+  return ReportTable(('folder', 'task', 'split', 'part', 'metric', 'score', 'gap'), tuple(rows))

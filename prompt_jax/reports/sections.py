@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from prompt_jax.reports import answers, columns, parts, plots
 from prompt_jax.reports.answers import MOST_LABELS, Answer
-from prompt_jax.reports.columns import Table
+from prompt_jax.reports.columns import ReportTable
 from prompt_jax.reports.plots import Picture
 from prompt_jax.reports.runs import FoundRuns, Reference, Run, Unreadable
 from prompt_jax.training.records import mean_std
@@ -14,7 +14,7 @@ MISTAKES = 8  # shown of a run
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
+class RunAnswers:
   """The answers of one run.
 
   Attributes:
@@ -43,8 +43,8 @@ class Section:
 
   task: str
   pictures: tuple[Picture, ...]
-  tables: tuple[Table, ...]
-  answers: tuple[Answers, ...]
+  tables: tuple[ReportTable, ...]
+  answers: tuple[RunAnswers, ...]
 
 
 def sections(
@@ -89,7 +89,7 @@ def _section(
   return Section(task, tuple(pictures), tuple(map(parts.score_table, groups)), tuple(said))
 
 
-def _answers(run: Run, unreadable: list[Unreadable]) -> Answers:
+def _answers(run: Run, unreadable: list[Unreadable]) -> RunAnswers:
   found = [a for path in run.predictions for a in answers.read(path, unreadable)]
   files = len(run.predictions)
   said = f'{len(found)} answer{"" if len(found) == 1 else "s"}' + (
@@ -102,10 +102,10 @@ def _answers(run: Run, unreadable: list[Unreadable]) -> Answers:
     said += f'; {most} labels are too many for a matrix'
   confusions = answers.confusions(run, found)
   pictures = tuple(plots.confusion(c, run) for c in confusions)
-  return Answers(run.name, said, pictures, tuple(answers.worst(found, MISTAKES)))
+  return RunAnswers(run.name, said, pictures, tuple(answers.worst(found, MISTAKES)))
 
 
-def references(found: FoundRuns) -> Table:
+def references(found: FoundRuns) -> ReportTable:
   """Baselines without tuning, one row per system and task."""
   rows: list[dict[str, columns.Value]] = [
     {'task': r.task, 'split': r.split, 'system': r.system, 'model': r.model,
@@ -113,4 +113,4 @@ def references(found: FoundRuns) -> Table:
     for r in sorted(found.references, key=lambda r: r.task)
   ]  # fmt: skip
   names = tuple(dict.fromkeys(n for row in rows for n in row))
-  return Table(names, tuple({n: row.get(n) for n in names} for row in rows))
+  return ReportTable(names, tuple({n: row.get(n) for n in names} for row in rows))

@@ -9,10 +9,10 @@ from typing import Literal
 
 from rich.console import Console
 from rich.measure import Measurement
-from rich.table import Table as Drawn
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from prompt_jax.reports.columns import Table, Value
+from prompt_jax.reports.columns import ReportTable, Value
 from prompt_jax.training.records import MeanStd
 
 # Shown by their words; other columns by their own names.
@@ -48,14 +48,14 @@ def title(name: str) -> str:
   return printable(TITLES.get(name, name))
 
 
-def numeric(table: Table, name: str) -> bool:
+def numeric(table: ReportTable, name: str) -> bool:
   """Whether a column holds numbers, which stand at the right."""
   values = [row[name] for row in table.rows if row[name] is not None]
   return bool(values) and not any(isinstance(v, str) for v in values)
 
 
 def print_table(
-  table: Table, heading: str, console: Console, may_leave: Sequence[str] = ()
+  table: ReportTable, heading: str, console: Console, may_leave: Sequence[str] = ()
 ) -> list[str]:
   """Prints a table, at its full width where the output is no terminal.
 
@@ -76,14 +76,14 @@ def print_table(
     if _width(drawn, console) <= console.width:
       break
     if name in table.names:
-      table = Table(tuple(n for n in table.names if n != name), table.rows)
+      table = ReportTable(tuple(n for n in table.names if n != name), table.rows)
       drawn, out = _drawn(table, heading), [*out, name]
   console.print(drawn)
   return out
 
 
-def _drawn(table: Table, heading: str) -> Drawn:
-  drawn = Drawn(title=Text(heading), title_justify='left', title_style='bold')
+def _drawn(table: ReportTable, heading: str) -> RichTable:
+  drawn = RichTable(title=Text(heading), title_justify='left', title_style='bold')
   for name in table.names:
     right = numeric(table, name)
     # A number is never broken; a long folder is.
@@ -94,13 +94,13 @@ def _drawn(table: Table, heading: str) -> Drawn:
   return drawn
 
 
-def _width(drawn: Drawn, console: Console) -> int:
+def _width(drawn: RichTable, console: Console) -> int:
   """Of a table in which nothing is wrapped."""
   options = console.options.update(max_width=1_000_000)
   return Measurement.get(console, options, drawn).maximum
 
 
-def to_csv(table: Table) -> str:
+def to_csv(table: ReportTable) -> str:
   """One line a row, numbers as they are; of a score two columns, its mean and deviation."""
   out = io.StringIO()
   writer = csv.writer(out, lineterminator='\n')
@@ -121,7 +121,7 @@ def _plain(value: Value, score: bool) -> list[str | int | float]:
   return [empty, ''] if score else [empty]
 
 
-def to_markdown(table: Table) -> str:
+def to_markdown(table: ReportTable) -> str:
   """A table of GitHub's Markdown."""
   rule = ['---:' if numeric(table, n) else '---' for n in table.names]
   lines = [[title(n) for n in table.names], rule]

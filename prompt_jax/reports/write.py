@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.reports import columns, parts, text
-from prompt_jax.reports.columns import Table
+from prompt_jax.reports.columns import ReportTable
 from prompt_jax.reports.page import counted, page
 from prompt_jax.reports.plots import Picture
 from prompt_jax.reports.runs import FoundRuns
@@ -18,8 +18,8 @@ PICTURES = 'pictures'
 def write(
   folder: str | os.PathLike,
   found: FoundRuns,
-  table: Table,
-  grouped: Table | None,
+  table: ReportTable,
+  grouped: ReportTable | None,
   sections: Sequence[Section],
 ) -> list[pathlib.Path]:
   """Writes report.html, report.md, runs.csv, pictures/*.png, and if there are any, parts.csv (the
@@ -76,8 +76,8 @@ def _named(pictures: Iterable[Picture]) -> list[tuple[str, Picture]]:
 
 def markdown(
   found: FoundRuns,
-  table: Table,
-  grouped: Table | None,
+  table: ReportTable,
+  grouped: ReportTable | None,
   sections: Sequence[Section],
   files: Sequence[tuple[str, Picture]],
 ) -> str:

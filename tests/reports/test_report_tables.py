@@ -8,7 +8,7 @@ from rich.console import Console
 
 from prompt_jax.errors import UserError
 from prompt_jax.reports import columns, text
-from prompt_jax.reports.columns import Table
+from prompt_jax.reports.columns import ReportTable
 from prompt_jax.reports.find import find
 from prompt_jax.training.records import mean_std
 from tests.reports import folders
@@ -141,7 +141,7 @@ def test_values_as_people_read_them(name, value, shown):
 
 
 def test_markdown_takes_text_as_it_is():
-  table = Table(('folder',), ({'folder': '<b>|x|[l](u) `c` _i_ a_b *s*'},))
+  table = ReportTable(('folder',), ({'folder': '<b>|x|[l](u) `c` _i_ a_b *s*'},))
   line = text.to_markdown(table).splitlines()[2]
   assert line == r'| \<b\>\|x\|\[l\](u) \`c\` \_i\_ a_b \*s\* |'
 

@@ -1,4 +1,4 @@
-"""`prompt-jax pretrain`: a T5 from plain text, as two ordinary runs with everything trainable."""
+"""`prompt-jax pretrain`: a T5 from plain text, in two ordinary runs that train all weights."""
 
 import functools
 import hashlib
@@ -21,7 +21,7 @@ from prompt_jax.models.t5.t5 import T5
 from prompt_jax.pretraining.cooccurrence import token_vectors as vectors_of
 from prompt_jax.pretraining.mimetic import mimetic
 from prompt_jax.pretraining.published_scale import at_published_scale
-from prompt_jax.pretraining.text_stream import Objective, TextStream, read_documents, tokenise
+from prompt_jax.pretraining.text_stream import PretrainingTask, TextStream, read_documents, tokenise
 from prompt_jax.pretraining.train_vocabulary import train_vocabulary
 from prompt_jax.pretraining.word_choice import content_words
 from prompt_jax.prompted import PromptedT5
@@ -44,27 +44,27 @@ class Stage(NamedTuple):
   """One of the runs.
 
   Attributes:
-    objective: what is learnt from the text.
+    objective: the pretraining task: "span_corruption" or "prefix_lm".
     settings: how long, and how.
     optimizer: of all weights.
     choice_share: fraction of the rows that are word choice, see `data.word_choice`.
   """
 
-  objective: Objective
+  objective: PretrainingTask
   settings: Settings
   optimizer: optax.GradientTransformation
   choice_share: float
 
 
-class First(NamedTuple):
-  """What the first stage begins with.
+class Start(NamedTuple):
+  """What the first stage starts from.
 
   Attributes:
     architecture: of the model.
     vocabulary: of the model and the text.
     params: of the model.
     tokens: int32[n] the text.
-    fingerprint: what a run that goes on must share.
+    fingerprint: that a resumed run must have too.
   """
 
   architecture: T5Config
@@ -119,7 +119,7 @@ def pretrain(
     record: all of these settings as text.
   """
   if not corpus or not output:
-    raise UserError('Give a text (--corpus FILE) and a folder for the model (--output DIR).')
+    raise UserError('Give a text and a folder for the model.', ('corpus', 'output'))
   console, folder = Console(), pathlib.Path(output)
   keep_compiled(compilation_cache, choose_device(device))
   if model:
@@ -166,7 +166,7 @@ def _first(
   seed: int,
   folder: pathlib.Path,
   console: Console,
-) -> First:
+) -> Start:
   """The model given, or a new one, and the text in its vocabulary."""
   documents = read_documents(corpus)
   if base is None:
@@ -177,11 +177,11 @@ def _first(
     architecture, words, params = base.config, base.vocabulary, base.params
     tokens = tokenise(documents, words)
   console.print(f'{len(documents):,} documents, {len(tokens):,} tokens', highlight=False)
-  # A new model's weights are its own; the first ones may differ in their last bits from one process
-  # to the next, as those of an iterative SVD do.
+  # The initial weights of a new model may differ in their last bits from one process to the next,
+  # as those of an iterative SVD do, so only a given model's are part of the fingerprint.
   given = words.sha256 + (base.fingerprint if base else '')
   fingerprint = hashlib.sha256(given.encode() + tokens.tobytes()).hexdigest()[:16]
-  return First(architecture, words, params, tokens, fingerprint)
+  return Start(architecture, words, params, tokens, fingerprint)
 
 
 def _trained(
@@ -222,15 +222,17 @@ def _trained(
 def _check_given(
   model: str, vocabulary: str | None, token_vectors: bool, folder: pathlib.Path
 ) -> None:
-  """A given model decides what a new one is told."""
-  for macro, given in (('VOCABULARY', vocabulary), ('TOKEN_VECTORS', token_vectors)):
+  """Refuses settings of a new model where one is given, and the folder of that model."""
+  for name, given in (('vocabulary', vocabulary), ('token_vectors', token_vectors)):
     if given:
       raise UserError(
-        f'{macro} is {given!r}, but the model {model!r} has its own. Leave out one of the two.'
+        f'{name} is {given!r}, but the model {model!r} has its own. Leave out one of the two.',
+        (name, 'model'),
       )
   if folder.resolve() == pathlib.Path(model).resolve():
     raise UserError(
-      f'The model {model!r} would be replaced by what is made of it. Give another --output.'
+      f'The model {model!r} would be overwritten by the one trained from it. Give another folder.',
+      ('output',),
     )
 
 
@@ -238,8 +240,9 @@ def _check_heads(architecture: T5Config) -> None:
   joined = architecture.num_heads * architecture.head_dim
   if joined != architecture.emb_dim:
     raise UserError(
-      f'TOKEN_VECTORS needs num_heads * head_dim = emb_dim, but {architecture.num_heads} * '
-      f'{architecture.head_dim} is not {architecture.emb_dim}. Change the sizes, or leave it off.'
+      f'token_vectors needs num_heads * head_dim = emb_dim, but {architecture.num_heads} * '
+      f'{architecture.head_dim} is not {architecture.emb_dim}. Change the sizes, or leave it off.',
+      ('token_vectors',),
     )
 
 
@@ -261,7 +264,7 @@ def _vocabulary(
   if words.size > architecture.vocab_size:
     raise UserError(
       f'The vocabulary {given or path} has {words.size} ids, the architecture only '
-      f'{architecture.vocab_size} rows. Set --gin.T5Config.vocab_size={words.size} or more.'
+      f'{architecture.vocab_size} rows. Set T5Config.vocab_size to {words.size} or more.'
     )
   return words
 
@@ -279,24 +282,25 @@ def _first_params(
   return params if architecture.tied_logits else at_published_scale(params)
 
 
-def _choices(first: First) -> np.ndarray:
+def _choices(first: Start) -> np.ndarray:
   content = content_words(first.tokens, first.vocabulary)
   if not content.any():
     raise UserError(
       'No token of this text is a word to choose from: word choice needs a SentencePiece '
-      'vocabulary and more text. Leave CHOICE_SHARE at 0.'
+      'vocabulary and more text. Leave choice_share at 0.',
+      ('choice_share',),
     )
   return content
 
 
 def _streams(
-  first: First,
+  first: Start,
   input_length: int,
   target_length: int,
   content: np.ndarray | None,
   seed: int,
 ) -> Callable[..., TextStream]:
-  """Makes a stream of some tokens and an objective."""
+  """Makes a stream of some tokens and a pretraining task."""
   words = first.vocabulary
   return functools.partial(
     TextStream,
@@ -325,7 +329,7 @@ def _with_vectors(params: Tree, tokens: np.ndarray, architecture: T5Config) -> T
 def _held_out(
   make: Callable[..., TextStream], tokens: np.ndarray, batch_size: int, choice_share: float
 ) -> list[Batch]:
-  """The same batches every time; fewer rows where the text is short."""
+  """The validation batches, the same every time; with fewer rows where the text is short."""
   stream = make(tokens, 1, choice_share=choice_share)
   stream.batch_size = min(batch_size, stream.rows)
   count = min(EVAL_BATCHES, stream.rows // stream.batch_size)

@@ -18,7 +18,7 @@ from prompt_jax.data.vocabulary import T5_EXTRA_IDS, Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.pretraining import span_corruption, word_choice
 
-Objective = Literal['span_corruption', 'prefix_lm']
+PretrainingTask = Literal['span_corruption', 'prefix_lm']
 # A word choice offers up to so many words, takes wrong ones from a window of so many tokens, and
 # has a passage of so many tokens or more.
 OPTIONS = 20
@@ -59,7 +59,7 @@ def tokenise(documents: list[str], vocabulary: Vocabulary) -> np.ndarray:
 
 @dataclasses.dataclass
 class TextStream(NumberedStream):
-  """Batches of one objective over one token array.
+  """Batches of one pretraining task over one token array.
 
   Attributes:
     tokens: int[n] the text.
@@ -84,7 +84,7 @@ class TextStream(NumberedStream):
   inputs: int
   targets: int
   first_sentinel: int
-  objective: Objective = 'span_corruption'
+  objective: PretrainingTask = 'span_corruption'
   eos: int = 1
   density: float = 0.15
   mean_span: float = 3.0
@@ -101,7 +101,8 @@ class TextStream(NumberedStream):
       if self.inputs > most:
         raise UserError(
           f'Inputs of {self.inputs} tokens have more masked spans than the {self.sentinels} '
-          f'sentinels of the vocabulary; span corruption takes at most {most} (--input_length)'
+          f'sentinels of the vocabulary; span corruption takes at most {most}',
+          ('input_length',),
         )
       self.chunk = span_corruption.chunk_length(self.inputs, self.density, self.mean_span)
       lengths = span_corruption.corrupted_lengths(self.chunk, self.density, self.mean_span)

@@ -44,7 +44,8 @@ def train_vocabulary(documents: Sequence[str], pieces: int, path: pathlib.Path) 
   except RuntimeError as e:
     raise UserError(
       f'No vocabulary of {pieces} pieces can be made of this text: {e}. Give more text, a smaller '
-      'model (--gin.T5Config.vocab_size=N), or a vocabulary (--vocabulary FILE).'
+      'model (T5Config.vocab_size), or a vocabulary.',
+      ('vocabulary',),
     ) from None
   part.with_suffix('.part.vocab').unlink()
   part.with_suffix('.part.model').replace(path)

@@ -118,7 +118,7 @@ def cost(text: str, chip: Chip, unknown_trips: int = 1) -> Cost:
 
 def _cycle_seconds(instruction: Instruction, chip: Chip, otherwise: float) -> float:
   found = re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes)
-  # About 2**63 stands for "not known".
+  # About 2**63 means "not known".
   return int(found[1]) / chip.clock if found and int(found[1]) < 1e13 else otherwise
 
 
@@ -186,10 +186,10 @@ def _group(instruction: Instruction) -> int:
   shaped = re.search(r'replica_groups=\[(\d+),(\d+)\]', instruction.attributes)
   if shaped:
     return int(shaped[2])
-  # Between the two may stand in which order the devices are.
+  # Between the two there may be the order of the devices.
   mesh = re.search(r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}', instruction.attributes)
   if not mesh:
-    raise ValueError(f'No devices are told by {instruction.name}: {instruction.attributes[:200]}')
+    raise ValueError(f'No devices are named by {instruction.name}: {instruction.attributes[:200]}')
   sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
   # An axis may take part as a whole, or a piece of it, as 'axis':(before)size.
   pieces = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])

@@ -1,7 +1,7 @@
 """Whether a step fits the devices of this machine, from its own compiler; nothing is allocated.
 
-How long it takes is not told by this compiler. What is told is a floor: the FLOPs that a training
-step cannot do without, at the rate of one matrix product that is measured here.
+This compiler does not say how long a step takes. Instead there is a lower bound: the FLOPs that a
+training step needs at least, at the rate of one matrix product that is measured here.
 """
 
 import functools
@@ -70,10 +70,10 @@ def plan(work: Work, place: Placement) -> Plan:
 
 @functools.cache
 def rate(device: jax.Device, dtype: str) -> float:
-  """FLOPs a second of one matrix product: the best of many, so that a floor stays one.
+  """FLOPs a second of one matrix product: the best of many, so that the bound stays one.
 
-  Of several sizes, because a GPU needs large ones, and on a busy machine the small ones are now and
-  then left alone.
+  Of several sizes, because a GPU needs large ones, while on a busy machine small ones are the
+  likeliest to run undisturbed.
   """
   product = jax.jit(jnp.matmul)
   best = 0.0
@@ -99,21 +99,25 @@ def _timed(product: Callable[[Any, Any], Any], x: Any) -> float:
 def formula(device: jax.Device, dtype: str) -> str:
   """What the figures of a plan for this machine mean."""
   of_cpu = 'this machine, or its container, has available now'
-  there = of_cpu if device.platform == 'cpu' else 'JAX may take of it'
+  limit = of_cpu if device.platform == 'cpu' else 'JAX may allocate'
   return (
-    f'Of one device ({device.device_kind}). Memory: what its compiler assigned, against what '
-    f'{there}; the process itself comes on top. Ideal is a floor and no estimate: 4 FLOPs a weight '
-    f'and token, and attention, at the rate of one matrix product of {dtype}, measured here: '
-    f'{rate(device, dtype) / 1e12:.3g} TFLOP/s.'
+    f'Figures are for one device ({device.device_kind}). Memory: what its compiler assigned, '
+    f'against what {limit}; the process itself comes on top. Ideal is a lower bound, not an '
+    f'estimate: 4 FLOPs a weight and token, and attention, at the rate of one matrix product of '
+    f'{dtype}, measured here: {rate(device, dtype) / 1e12:.3g} TFLOP/s.'
   )
 
 
-def check(topologies: Sequence[str], search: bool, fit: bool) -> None:
-  """Refuses what goes with slices only."""
+def check_topologies(topologies: Sequence[str], search: bool, fit: bool) -> None:
+  """Refuses what goes with TPU slices only."""
   if HERE not in topologies:
     return
   if len(topologies) > 1:
-    raise UserError(f'Topology {HERE!r} is this machine, which is planned for alone.')
+    raise UserError(
+      f'Topology {HERE!r} is this machine, which is planned for alone.', ('topology',)
+    )
   if search or fit:
-    flag = '--search' if search else '--fit'
-    raise UserError(f'{flag} tries ways of running on TPU slices; with {HERE!r} leave it out.')
+    name = 'search' if search else 'fit'
+    raise UserError(
+      f'{name} tries ways of running on TPU slices; with topology {HERE!r} leave it out.', (name,)
+    )

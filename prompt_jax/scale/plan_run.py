@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from prompt_jax.scale import search as ways
 from prompt_jax.scale.chips import slice_of
 from prompt_jax.scale.program import STEPS, Work
 from prompt_jax.scale.search import Setting
-from prompt_jax.scale.table import COLUMNS, FORMULA, Row, as_json, cells, markdown
+from prompt_jax.scale.table import COLUMNS, FORMULA, PlanRow, as_json, cells, markdown
 from prompt_jax.sharding.layouts import MeshSize
 
 FORMS = ('.json', '.md')
@@ -91,15 +92,15 @@ def plan(
     architecture, _ = find(model).model()
   platform = _platform(topologies, device, attention)
   dtype = dtype or default_dtype(platform)
-  settings = dict(
-    dtype=dtype,
-    query_chunk=query_chunk,
-    scores_dtype=scores_dtype,
-    attention=attention,
-    remat=remat or REMAT,
-  )
   work = Work(
-    config=dataclasses.replace(architecture, **settings),  # type: ignore[arg-type]
+    config=dataclasses.replace(
+      architecture,
+      dtype=dtype,
+      query_chunk=query_chunk,
+      scores_dtype=scores_dtype,
+      attention=attention,
+      remat=remat or REMAT,
+    ),
     method=prompt,
     weights=weights or dtype,
     batch=batch_size,
@@ -110,16 +111,15 @@ def plan(
   )
   given = ways.Given(MeshSize(*mesh) if mesh else None, layout, weights, microbatches, remat)
   console = Console()
-  rows = []
-  for step in steps:
+  rows: list[PlanRow] = []
+  for step, topology in itertools.product(steps, topologies):
     of_step = dataclasses.replace(work, step=step)
-    for topology in topologies:
-      if search:
-        rows += list(_searched(of_step, topology, given, console))
-      elif fit:
-        rows += list(_fitting(of_step, topology, given, console))
-      else:
-        rows.append(_as_given(of_step, topology, given, slices, platform))
+    if search:
+      rows += _searched(of_step, topology, given, console)
+    elif fit:
+      rows += _fitting(of_step, topology, given, console)
+    else:
+      rows.append(_as_given(of_step, topology, given, slices, platform))
   is_here = here.HERE in topologies
   meaning = here.formula(jax.devices(platform)[0], dtype) if is_here else FORMULA
   _show(rows, meaning, console)
@@ -127,7 +127,7 @@ def plan(
     _write(pathlib.Path(output), rows, meaning)
 
 
-def _as_given(work: Work, topology: str, given: ways.Given, slices: int, platform: str) -> Row:
+def _as_given(work: Work, topology: str, given: ways.Given, slices: int, platform: str) -> PlanRow:
   """The plan of what was given, and the defaults of the rest."""
   layout = given.layout or LAYOUT
   if topology == here.HERE:
@@ -138,8 +138,8 @@ def _as_given(work: Work, topology: str, given: ways.Given, slices: int, platfor
   micro = work.microbatches if work.step == 'train' else 1
   setting = Setting(topology, layout, mesh, work.weights, micro, work.config.remat, slices)
   if topology == here.HERE:
-    return Row(work.step, setting, here.plan(work, place))
-  return Row(work.step, setting, ways.compiled(work, setting))
+    return PlanRow(work.step, setting, here.plan(work, place))
+  return PlanRow(work.step, setting, ways.compiled(work, setting))
 
 
 def _platform(topologies: Sequence[str], device: str, attention: str) -> str:
@@ -147,7 +147,9 @@ def _platform(topologies: Sequence[str], device: str, attention: str) -> str:
   if here.HERE in topologies:
     return choose(device).platform
   if device != 'auto':
-    raise UserError(f'--device is of this machine, for --topology {here.HERE}. Leave it out.')
+    raise UserError(
+      f'device is for topology {here.HERE!r}, which is this machine. Leave it out.', ('device',)
+    )
   if attention == 'cudnn':
     raise UserError('A plan is of TPUs, and the cudnn attention is of GPUs: plain or fused.')
   jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
@@ -167,36 +169,38 @@ def _check(
   if output is not None and pathlib.Path(output).suffix not in FORMS:
     raise UserError(f'The output is {output!r}; expected a name that ends in .json or .md.')
   if search and fit:
-    raise UserError('--search finds more than --fit does. Leave out one of the two.')
+    raise UserError('search finds more than fit does. Leave out one of the two.', ('search', 'fit'))
   if (search or fit) and slices > 1:
-    flag = '--search' if search else '--fit'
-    raise UserError(f'{flag} tries ways of running on one slice. Leave out --slices, or {flag}.')
+    name = 'search' if search else 'fit'
+    raise UserError(
+      f'{name} tries ways of running on one slice. Leave out slices, or {name}.', ('slices', name)
+    )
   for step in steps:
     if step not in STEPS:
       raise unknown('step', step, STEPS)
-  here.check(topologies, search, fit)
+  here.check_topologies(topologies, search, fit)
   for topology in topologies:
     if topology != here.HERE:
       slice_of(topology)
 
 
-def _fitting(work: Work, topology: str, given: ways.Given, console: Console) -> Iterator[Row]:
+def _fitting(work: Work, topology: str, given: ways.Given, console: Console) -> Iterator[PlanRow]:
   """The first way that fits."""
   found = ways.first(work, topology, given)
   if found is None:
     console.print(f'Nothing that was tried fits {topology}.')
   else:
-    yield Row(work.step, found.setting, found.plan)
+    yield PlanRow(work.step, found.setting, found.plan)
 
 
-def _searched(work: Work, topology: str, given: ways.Given, console: Console) -> Iterator[Row]:
+def _searched(work: Work, topology: str, given: ways.Given, console: Console) -> Iterator[PlanRow]:
   """The best ways that fit, and the smallest slice that does."""
   shown = functools.partial(track, description=f'{work.step} on {topology}', console=console)
   found = ways.search(work, topology, given, shown=shown)
   if not found:
     console.print(f'Nothing that was tried fits {topology}.')
   for best in found[:BEST]:
-    yield Row(work.step, best.setting, best.plan)
+    yield PlanRow(work.step, best.setting, best.plan)
   if given.mesh is not None:  # which has its number of devices
     return
   least = ways.smallest(work, topology, given)
@@ -204,10 +208,10 @@ def _searched(work: Work, topology: str, given: ways.Given, console: Console) ->
     console.print(f'Nothing that was tried fits any slice of the chips of {topology}.')
   else:
     console.print(f'The smallest slice that fits: {least.setting.topology}.', highlight=False)
-    yield Row(work.step, least.setting, least.plan)
+    yield PlanRow(work.step, least.setting, least.plan)
 
 
-def _show(rows: Sequence[Row], meaning: str, console: Console) -> None:
+def _show(rows: Sequence[PlanRow], meaning: str, console: Console) -> None:
   """One column a plan: there are more figures than fit on a line."""
   table = Table(show_header=False)
   table.add_column(style='bold')
@@ -219,7 +223,7 @@ def _show(rows: Sequence[Row], meaning: str, console: Console) -> None:
   console.print(meaning, highlight=False, soft_wrap=True)
 
 
-def _write(path: pathlib.Path, rows: Sequence[Row], meaning: str) -> None:
+def _write(path: pathlib.Path, rows: Sequence[PlanRow], meaning: str) -> None:
   if path.suffix == '.md':
     text = markdown(rows, meaning)
   else:

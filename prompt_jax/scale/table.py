@@ -14,25 +14,26 @@ COLUMNS = (
   'roofline s', 'kernels s', 'estimate s', 'ideal s', 'compile s',
 )  # fmt: skip
 FORMULA = (
-  'All figures are of one device. Estimate: the sum over all instructions, loops multiplied out, '
-  "of the compiler's cycles / clock, and of bytes sent / bandwidth of one link; nothing overlaps. "
-  'Kernels, a part of it whose cycles are not told: the FLOPs or bytes that they declare, at the '
-  "rate that the compiler's schedule of attention reaches. Roofline, a lower bound: the sum of "
-  'max(FLOPs / peak, bytes / memory bandwidth). Ideal: 4 FLOPs a weight and token, and attention '
-  '(least TFLOP), at peak. What goes between slices is in no time. Nothing was timed on a TPU.'
+  'All figures are for one device. Estimate: the sum over all instructions, with loops multiplied '
+  "out, of the compiler's cycles / clock, and of bytes sent / bandwidth of one link; nothing "
+  'overlaps. Kernels, a part of the estimate whose cycles the compiler does not give: the FLOPs or '
+  "bytes that they declare, at the rate that the compiler's schedule of attention reaches. "
+  'Roofline, a lower bound: the sum of max(FLOPs / peak, bytes / memory bandwidth). Ideal: 4 FLOPs '
+  'a weight and token, and attention (least TFLOP), at peak. No time includes transfers between '
+  'slices. Nothing was timed on a TPU.'
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-  """One plan and what it is of."""
+class PlanRow:
+  """One plan, and what was planned."""
 
   step: str
   setting: Setting
   plan: Plan
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: PlanRow) -> list[str]:
   """One text a column of `COLUMNS`; "-" where a plan that does not fit has no figure."""
   s, p = row.setting, row.plan
   memory, cost = p.memory, p.cost
@@ -60,13 +61,13 @@ def cells(row: Row) -> list[str]:
   ]
 
 
-def markdown(rows: Sequence[Row], meaning: str = FORMULA) -> str:
+def markdown(rows: Sequence[PlanRow], meaning: str = FORMULA) -> str:
   """A table, and what its figures mean."""
   lines = [' | '.join(line) for line in (COLUMNS, ['---'] * len(COLUMNS), *map(cells, rows))]
   return ''.join(f'| {line} |\n' for line in lines) + f'\n{meaning}\n'
 
 
-def as_json(row: Row) -> dict[str, Any]:
+def as_json(row: PlanRow) -> dict[str, Any]:
   """Every figure of a plan, in bytes, FLOPs and seconds."""
   return {
     'step': row.step,
@@ -81,8 +82,8 @@ def _collectives(plan: Plan) -> str:
   found = dict(plan.cost.collectives)
   if plan.cost.between_slices.count:
     found['between slices'] = plan.cost.between_slices
-  told = [f'{t.count} {kind} {t.bytes / 1e6:.1f} MB' for kind, t in found.items()]
-  return ', '.join(told) or 'none'
+  parts = [f'{t.count} {kind} {t.bytes / 1e6:.1f} MB' for kind, t in found.items()]
+  return ', '.join(parts) or 'none'
 
 
 def _number(value: float | None, digits: int) -> str:

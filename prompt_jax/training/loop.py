@@ -188,24 +188,7 @@ def train_members(
   folder = pathlib.Path(folder)
   check_members(members, settings, evaluate, rungs)
 
-  # Split, and put on the device: the frozen side as it is, the trainable side as float32.
-  trainables, frozen, own = split_members(members, backbone, settings.patterns)
-  console.print(
-    _counts(trainables, count(frozen) + count((trainables[0], own[0]))), highlight=False
-  )
-  collections = [{'prompt': m.constants} if m.constants else {} for m in members]
-  files = [
-    MemberFiles(folder / m.name, trainable, rest, constants, {**m.metadata, 'seed': m.seed})
-    for m, trainable, rest, constants in zip(members, trainables, own, collections, strict=True)
-  ]
-  put = placement.replicate if placement else jax.device_put
-  frozen, own, collections = put((frozen, own, collections))
-  fresh = [
-    MemberState(create_state(trainable, m.update, m.seed), constants)
-    for m, trainable, constants in zip(members, trainables, collections, strict=True)
-  ]
-
-  # Restore, loop, finish.
+  fresh, frozen, own, files = _begin(members, backbone, settings, folder, console, placement)
   streams = Streams({m.key: m.stream for m in members})
   with opened(folder, members, files, settings) as run_folder, Interrupt() as interrupt:
     run = _Run(members, settings, run_folder, frozen, own, evaluate, rungs, console, placement)
@@ -221,6 +204,37 @@ def train_members(
     if interrupt.signal:  # it came after the last step
       _leave(run, training, interrupt)
     return results
+
+
+def _begin(
+  members: Sequence[Member],
+  backbone: Tree,
+  settings: Settings,
+  folder: pathlib.Path,
+  console: Console,
+  placement: Placement | None,
+) -> tuple[list[MemberState], Tree, list[Tree], list[MemberFiles]]:
+  """Splits, and puts on the device: the frozen side as it is, the trainable side as float32.
+
+  Returns the fresh state of each member, what is frozen and shared, what is frozen of each, and the
+  files of each.
+  """
+  trainables, frozen, own = split_members(members, backbone, settings.patterns)
+  console.print(
+    _counts(trainables, count(frozen) + count((trainables[0], own[0]))), highlight=False
+  )
+  collections = [{'prompt': m.constants} if m.constants else {} for m in members]
+  files = [
+    MemberFiles(folder / m.name, trainable, rest, constants, {**m.metadata, 'seed': m.seed})
+    for m, trainable, rest, constants in zip(members, trainables, own, collections, strict=True)
+  ]
+  put = placement.replicate if placement else jax.device_put
+  frozen, own, collections = put((frozen, own, collections))
+  fresh = [
+    MemberState(create_state(trainable, m.update, m.seed), constants)
+    for m, trainable, constants in zip(members, trainables, collections, strict=True)
+  ]
+  return fresh, frozen, own, files
 
 
 def _counts(trainables: Sequence[Tree], of_one: int) -> str:

@@ -283,7 +283,8 @@ def _check_rungs(rungs: Sequence[int], steps: int, eval_every: int) -> None:
     if not 0 < rung < steps or eval_every < 1 or rung % eval_every:
       raise UserError(
         f'The rung {rung} is no step with an evaluation before the last one: rungs are multiples '
-        f'of eval_every ({eval_every}) below steps ({steps}).'
+        f'of eval_every ({eval_every}) below steps ({steps}).',
+        ('eval_every', 'steps'),
       )
 
 

@@ -89,8 +89,8 @@ def test_goes_on_from_a_model(made, command, tmp_path):
 @pytest.mark.parametrize(
   ('more', 'says'),
   [
-    (['--vocabulary', 'bytes'], ('VOCABULARY',)),
-    (['--gin.TOKEN_VECTORS=True'], ('TOKEN_VECTORS',)),
+    (['--vocabulary', 'bytes'], ('vocabulary',)),
+    (['--gin.TOKEN_VECTORS=True'], ('token_vectors',)),
     (['--output', 'made'], ('made',)),
     (['--adapt_steps', '40'], ('40',)),
   ],

@@ -7,12 +7,19 @@ import numpy as np
 import optax
 import pytest
 
+from prompt_jax.batch import Batch
 from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.t5 import T5
+from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
 from prompt_jax.scale import here, memory
 from prompt_jax.scale.plan import train_flops
-from prompt_jax.scale.program import Work
+from prompt_jax.scale.program import Work, abstract_variables, lowered
+from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.optim import Update
+from prompt_jax.training.partition import split
+from prompt_jax.training.step import create_state, jit_train_step
 
 CONFIG = T5Config(512, 64, 4, 16, 2, 2, 128)
 WORK = Work(CONFIG, InputPrompt(length=28), 'float32', batch=8, inputs=100, targets=16)
@@ -69,6 +76,44 @@ def test_all_weights_that_train_are_state_in_float32():
   # With a moment of each weight, twice as much.
   moments = planned(dataclasses.replace(tuned, weights='bfloat16'))
   assert 2 <= moments.memory.arguments / (4 * WEIGHTS) < 2.1
+
+
+def test_prompts_of_one_run_are_one_program():
+  three = dataclasses.replace(WORK, prompts=3)
+  at_once, in_turn = planned(three), planned(dataclasses.replace(three, at_once=1))
+  assert at_once.least_flops == 3 * train_flops(WORK)
+  assert in_turn.memory.arguments == at_once.memory.arguments
+  # The activations of one prompt, and the gradients of three.
+  one = planned(WORK).memory.temporaries
+  assert in_turn.memory.temporaries < 1.5 * one
+  assert at_once.memory.temporaries > 2 * one
+
+
+def test_a_plan_is_of_the_step_that_a_run_compiles():
+  """On the mesh of the plan, with arrays in place of shapes."""
+  place = here.placement(None, 'data', None, jax.devices())
+  optimizer = optax.sgd(0.1)
+  work = dataclasses.replace(WORK, optimizer=optimizer, microbatches=2)
+  params, _ = abstract_variables(work)
+  drawn = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
+  trainable, frozen = split(drawn)
+  objective = CrossEntropy(PromptedT5(T5(CONFIG), WORK.method))
+  update = Update(optimizer)
+  tokens = np.ones((8, 100), np.int32)
+  targets = np.ones((8, 16), np.int32)
+  batch = Batch(tokens, targets, targets, targets.astype(np.float32))
+  step = jit_train_step(microbatches=2, placement=place)
+  states = place.replicate([create_state(trainable, update, 0)])
+  run = step.lower(
+    states,
+    place.put_params(frozen),
+    [{}],
+    [{}],
+    place.put_rows([batch]),
+    objectives=(objective,),
+    updates=(update,),
+  )
+  assert lowered(work, place).as_text() == run.as_text()
 
 
 def test_a_prompt_for_each_task_gets_the_number_of_the_task():

@@ -198,26 +198,26 @@ def _parse(text: str) -> tuple[dict[str, Computation], str]:
       elif line.startswith('}'):
         current = None
       continue
-    begun = _INSTRUCTION.match(line)
-    if begun:
-      instruction = _instruction(line, begun)
+    matched = _INSTRUCTION.match(line)
+    if matched:
+      instruction = _instruction(line, matched)
       current[instruction.name] = instruction
   return computations, entry
 
 
-def _instruction(line: str, begun: re.Match[str]) -> Instruction:
-  start = begun.end()
+def _instruction(line: str, matched: re.Match[str]) -> Instruction:
+  start = matched.end()
   # A tuple's shape holds spaces; an array's does not.
   end = _closing(line, start) if line[start] == '(' else line.index(' ', start)
   opened = line.index('(', end)
   closed = _closing(line, opened)
   return Instruction(
-    name=begun[2],
+    name=matched[2],
     operation=line[end:opened].strip(),
     shape=line[start:end],
     arguments=line[opened + 1 : closed - 1],
     attributes=line[closed:],
-    is_root=bool(begun[1]),
+    is_root=bool(matched[1]),
   )
 
 

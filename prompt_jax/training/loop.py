@@ -76,7 +76,7 @@ class _Run:
   def upcoming(
     self, training: TrainingState, streams: Streams, put: Callable[[Any], Any]
   ) -> list[StepArguments]:
-    """Of the steps to compile ahead of time: one for each shape of the batches to come."""
+    """Of the programs to compile ahead of time: one for each shape of the next batches."""
     if processes.count() > 1:  # they would not begin in the same order
       return []
     batches = streams.upcoming_shapes(self.settings.steps - training.step)
@@ -341,7 +341,7 @@ def _evaluate(
 def _diverged(
   run: _Run, training: TrainingState, progress: Progress, member: int, step: int, what: str
 ) -> None:
-  """Takes a member out; ends a run of which no other goes on or has come to its own end."""
+  """Stops a member; ends the run if all members have diverged."""
   name = run.members[member].name
   training.members[member].ended = Ended(step, 'diverged')
   if all(s.ended is not None and s.ended.why == 'diverged' for s in training.members):
@@ -358,7 +358,7 @@ def _leave(run: _Run, training: TrainingState, interrupt: Interrupt) -> None:
   run.folder.wait()
   name = signal.Signals(interrupt.exit_code - 128).name
   run.console.print(
-    f'{name}: saved step {training.step}. The same command goes on from there.', highlight=False
+    f'{name}: saved step {training.step}. The same command resumes from there.', highlight=False
   )
   raise SystemExit(interrupt.exit_code)
 

@@ -57,7 +57,7 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-  """Why a member trains no more though the run goes on: "patience", "halving" or "diverged"."""
+  """Why a member stopped before the run did: "patience", "halving" or "diverged"."""
 
   step: int
   why: str
@@ -242,7 +242,7 @@ def evaluate_and_select(
     for k in halved:
       training.members[k].ended = Ended(training.step, 'halving')
     names = ', '.join(members[k].name for k in halved)
-    lines.append(f'{len(training.active)} go on, without {names or "none"}')
+    lines.append(f'{len(training.active)} continue, without {names or "none"}')
   return Evaluation(metrics, seconds, improved, lines)
 
 
@@ -260,8 +260,8 @@ def metric_value(metrics: Mapping[str, float], name: str) -> float:
 def worse_half(best: Mapping[int, float | None], mode: str) -> list[int]:
   """The members that stop (Jamieson and Talwalkar 2016, arXiv:1502.07943, algorithm 1).
 
-  Of n members ceil(n / 2) stay. The batch is not filled up again: those left go on with the rows
-  that they had, so that each remains what a run of its own would be, and a step costs less.
+  Of n members ceil(n / 2) stay. The batch is not filled up again: those left keep the rows that
+  they had, so that each remains what a run of its own would be, and a step costs less.
 
   Args:
     best: member -> the best value of its validation metric so far, which is what its prompt file

@@ -21,7 +21,7 @@ class Records:
   """
 
   def __init__(self, path: str | os.PathLike, step: int):
-    """Keeps earlier records up to `step`, which is where the run goes on; drops later ones."""
+    """Keeps earlier records up to `step`, from where the run resumes; drops later ones."""
     self.path = pathlib.Path(path)
     if not processes.is_first():
       return

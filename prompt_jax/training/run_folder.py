@@ -164,7 +164,7 @@ class RunFolder:
       if before != given:
         raise UserError(
           f'The run in {str(self.path)!r} has the {what} {before}, but {given} was given. '
-          'Give what it was begun with, or another output folder.'
+          'Give what it was started with, or another output folder.'
         )
     tree = from_arrays(self._tree(fresh), arrays, str(self.path))
     # Copies: a donated array must not share the memory of a NumPy one.

@@ -187,8 +187,8 @@ class StepArguments(NamedTuple):
 class CompiledStep:
   """A jitted step, of which some programs are compiled ahead of time, each in a thread of its own.
 
-  A call of other shapes is compiled when it comes. Use it as a context manager, which drops what
-  was not begun.
+  A call of other shapes is compiled when it comes. Use it as a context manager, which drops
+  compilations that have not begun.
   """
 
   def __init__(self, step: Any, upcoming: Sequence[StepArguments] = ()):

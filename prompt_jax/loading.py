@@ -176,7 +176,8 @@ def load_all(base: BaseModel, files: Sequence[str], placement: Placement | None)
     )
   if whole and base.weights:
     raise UserError(
-      f'{whole[0]} holds weights that were trained, which stay as they are: leave WEIGHTS out.'
+      f'{whole[0]} holds weights that were trained, which stay as they are: leave weights out.',
+      parameters=['weights'],
     )
   if read:
     base = base.of_prompt(read[0].saved.metadata)

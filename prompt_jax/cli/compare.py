@@ -2,6 +2,8 @@
 
 import argparse
 
+from rich.console import Console
+
 from prompt_jax.runs.compare import compare
 
 
@@ -13,4 +15,5 @@ def run(args: argparse.Namespace) -> None:
     vocabulary=args.vocabulary,
     examples=args.examples,
     resamples=args.resamples,
+    console=Console(),
   )

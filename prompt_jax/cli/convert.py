@@ -2,6 +2,8 @@
 
 import argparse
 
+from rich.console import Console
+
 from prompt_jax.cli.request import request_of
 from prompt_jax.configuration import config
 from prompt_jax.runs.convert import convert
@@ -10,4 +12,5 @@ from prompt_jax.runtime import processes
 
 def run(args: argparse.Namespace) -> None:
   processes.refuse_multiple('convert')
-  convert(args.source, args.dest, **config.load('convert', convert, request_of(args)).arguments)
+  found = config.load('convert', convert, request_of(args))
+  convert(args.source, args.dest, **found.arguments, console=Console())

@@ -1,4 +1,4 @@
-"""`prompt-jax compare`: two systems on the same examples, from the predictions they left."""
+"""Two systems on the same examples, from the predictions they left."""
 
 import dataclasses
 import pathlib
@@ -15,6 +15,8 @@ from prompt_jax.errors import UserError
 from prompt_jax.evaluation import comparison, metrics
 from prompt_jax.evaluation.bootstrap import LEVEL
 from prompt_jax.evaluation.predictions import Prediction
+from prompt_jax.runs.results import ComparisonResult
+from prompt_jax.runs.setup import console_of
 
 FILE = 'predictions.jsonl'
 FIELDS = {field.name for field in dataclasses.fields(Prediction)}
@@ -29,8 +31,9 @@ def compare(
   vocabulary: str | None,
   examples: int,
   resamples: int,
-) -> None:
-  """Prints the scores of both, their difference, and where they differ.
+  console: Console | None = None,
+) -> ComparisonResult:
+  """The scores of both, their difference, and where they differ.
 
   Args:
     a: an output folder, or a file of predictions.
@@ -39,11 +42,12 @@ def compare(
     vocabulary: a SentencePiece model, for metrics that read its tokens.
     examples: how many to show of those that only one has right.
     resamples: of the paired bootstrap.
+    console: where to print; None is silent.
 
   Raises:
     UserError: a file is missing or damaged, or the examples differ.
   """
-  console = Console()
+  console = console_of(console)
   first, second = _files(a), _files(b)
   if first.keys() != second.keys():
     have = [', '.join(found) or 'one run' for found in (first, second)]
@@ -53,28 +57,35 @@ def compare(
     comparison.check_pairs(ours, theirs)
   words = load_vocabulary(vocabulary) if vocabulary else None
   console.print(f'A: {a}\nB: {b}', highlight=False, markup=False, soft_wrap=True)
+  differences = {}
   for name, (ours, theirs) in read.items():
     facts = _facts(first[name]) or _facts(second[name])
     if metric:
       of_all = {'metrics': list(metric)}
       facts = {t: {**comparison.about_task(facts, t), **of_all} for t in comparison.tasks(ours)}
-    _check(facts, words)
-    found = comparison.differences(ours, theirs, facts, resamples, vocabulary=words)
+    _refuse_without_vocabulary(facts, words)
+    differences[name] = found = comparison.differences(
+      ours, theirs, facts, resamples, vocabulary=words
+    )
     title = (
       f'{len(ours)} examples, in percent; {100 * LEVEL:.0f} % interval of {resamples} resamples'
     )
     _show(found, f'{name}: {title}' if name else title, console)
     _tests(ours, theirs, facts, console)
     _examples(ours, theirs, examples, console)
+  return ComparisonResult(a, b, differences)
 
 
-def _check(facts: Mapping[str, Mapping[str, Any]], vocabulary: Vocabulary | None) -> None:
+def _refuse_without_vocabulary(
+  facts: Mapping[str, Mapping[str, Any]], vocabulary: Vocabulary | None
+) -> None:
   """Refuses a metric that needs a vocabulary where none is given."""
   names = [name for about in facts.values() for name in about['metrics']]
   if vocabulary is None and (asked := metrics.needing('vocabulary', names)):
     raise UserError(
-      f'{asked[0]} compares the tokens of a vocabulary: give --vocabulary FILE, a SentencePiece '
-      'model, or another --metric.'
+      f'{asked[0]} compares the tokens of a vocabulary: give one, a SentencePiece model, or '
+      'another metric.',
+      parameters=['vocabulary', 'metric'],
     )
 
 
@@ -90,8 +101,7 @@ def _files(path: str) -> dict[str, pathlib.Path]:
   seeds = {file.parent.name: file for file in sorted(given.glob(f'seed_*/{FILE}'))}
   if not seeds:
     raise UserError(
-      f'No {FILE} in {path}. Give a folder that train or eval has written (--output), or a file of '
-      'predictions.'
+      f'No {FILE} in {path}. Give an output folder of train or eval, or a file of predictions.'
     )
   return seeds
 

@@ -1,4 +1,4 @@
-"""`prompt-jax convert`: a frozen model in another form, and the proof that it is the same model."""
+"""A frozen model in another form, and the proof that it is the same model."""
 
 import os
 import pathlib
@@ -13,6 +13,7 @@ from prompt_jax.checkpoints.source import find
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation.predictions import progress_bar
 from prompt_jax.models.t5.config import T5Config
+from prompt_jax.runs.setup import console_of
 from prompt_jax.runtime.device import choose as choose_device
 
 DTYPES = ('float32', 'bfloat16')
@@ -30,6 +31,7 @@ def convert(
   dtype: str | None,
   verify: str,
   device: str,
+  console: Console | None = None,
 ) -> None:
   """Writes the model beside its place, compares it with its source, and then moves it there.
 
@@ -43,14 +45,15 @@ def convert(
     verify: "logits" also computes those of a fixed input from both, which loads each model whole;
       "values" compares names, shapes and checksums only.
     device: where logits are computed, see `runtime.device`.
+    console: where to print; None is silent.
   """
-  for what, value, known in (('--to', to, forms.FORMS), ('--verify', verify, VERIFY)):
+  for what, value, known in (('to', to, forms.FORMS), ('verify', verify, VERIFY)):
     if value not in known:
-      raise unknown(f'value of {what}', str(value), known)
+      raise unknown(f'value of {what}', str(value), known, parameters=[what])
   if dtype not in (None, *DTYPES):
-    raise unknown('value of --dtype', dtype, DTYPES)
+    raise unknown('value of dtype', dtype, DTYPES, parameters=['dtype'])
   choose_device(device)
-  console, folder = Console(), pathlib.Path(dest)
+  console, folder = console_of(console), pathlib.Path(dest)
   found = find(source, vocabulary, architecture)
   model = forms.listed(found, dtype)
   if to == 'hf':
@@ -76,7 +79,7 @@ def convert(
   console.print(f'{model.name}: {title}, {model.size / 1e6:,.1f} MB', highlight=False)
   console.print(f'Verified: {same}.', soft_wrap=True, highlight=False)
   if to == 't5x':
-    _tell_what_is_lost(model, folder, console)
+    _print_what_is_lost(model, folder, console)
   console.print(f'Model: {folder}', soft_wrap=True, highlight=False)
 
 
@@ -91,12 +94,12 @@ def _difference(model: forms.Model, written: forms.Model) -> float:
   return difference
 
 
-def _tell_what_is_lost(model: forms.Model, folder: pathlib.Path, console: Console) -> None:
+def _print_what_is_lost(model: forms.Model, folder: pathlib.Path, console: Console) -> None:
   """What a T5X checkpoint does not hold and its reader must be told."""
   lost = forms.not_in_shapes(model, folder)
   if lost:
     console.print(
-      f'Its shapes do not tell {", ".join(lost)}: to read it, give --gin_file with ARCHITECTURE.',
+      f'Its shapes do not tell {", ".join(lost)}: to read it, give its architecture.',
       soft_wrap=True,
       markup=False,
     )

@@ -74,7 +74,8 @@ def slots(model: PromptedT5, variables: dict[str, Any]) -> tuple[Slots, Slots]:
   if reads:
     raise UserError(
       f'{type(model.prompt).__name__} reads {", ".join(reads)} of each input, and a packed row has '
-      'several inputs. Leave out --pack, or take a prompt that is the same for every input.'
+      'several inputs. Train without packing, or take a prompt that is the same for every input.',
+      parameters=['pack', 'prompt'],
     )
   tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
   call = lambda v, t: model.apply(v, t, t[:, 0], method='injections')
@@ -82,7 +83,8 @@ def slots(model: PromptedT5, variables: dict[str, Any]) -> tuple[Slots, Slots]:
   if injections.encoder.delta is not None or injections.decoder.delta is not None:
     raise UserError(
       f'{type(model.prompt).__name__} adds to the tokens by their position in an input, and a '
-      'packed row has several inputs. Leave out --pack.'
+      'packed row has several inputs. Train without packing.',
+      parameters=['pack'],
     )
   return _slots(injections.encoder), _slots(injections.decoder)
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompt_jax.evaluation.calibration import Calibration
+from prompt_jax.evaluation.comparison import Difference
 from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.training.records import summarize
-
-NO_INTERVALS: Mapping[str, tuple[float, float]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +131,21 @@ class EvaluationResult:
 
   measured: Scores
   folder: pathlib.Path | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonResult:
+  """What `compare` finds.
+
+  Attributes:
+    first: the folder or file of one system.
+    second: that of the other.
+    differences: seed ("" of a run by itself) -> score name -> the scores of both and their interval.
+  """
+
+  first: str
+  second: str
+  differences: Mapping[str, Mapping[str, Difference]]
 
 
 @dataclasses.dataclass(frozen=True)

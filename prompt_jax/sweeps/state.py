@@ -59,7 +59,8 @@ def read(output: pathlib.Path, job: Job) -> State:
     )
     raise UserError(
       f'Cell {job.name} was begun with {" ".join(before) or "less"}, and now has '
-      f'{" ".join(now) or "less"}. Give what it was begun with, or another OUTPUT.'
+      f'{" ".join(now) or "less"}. Give what it was begun with, or another output folder.',
+      ['output'],
     )
   return state
 

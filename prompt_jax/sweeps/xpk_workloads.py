@@ -127,7 +127,8 @@ def check(options: Mapping[str, Any], output: pathlib.Path, dry_run: bool) -> No
   if not dry_run and shutil.which('xpk') is None:
     raise UserError(
       'xpk is not here, which runs workloads on GKE. Install it (pip install xpk) and log in with '
-      'gcloud, or print the commands with --dry-run.'
+      'gcloud, or only print the commands (a dry run).',
+      ['dry_run'],
     )
   hint = "XPK = {'cluster': 'mine', 'zone': 'us-west4-a', 'tpu-type': 'v5litepod-16'}"
   if 'cluster' not in options:

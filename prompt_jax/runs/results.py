@@ -140,7 +140,7 @@ class ComparisonResult:
   Attributes:
     first: the folder or file of one system.
     second: that of the other.
-    differences: seed ("" of a run by itself) -> score name -> the scores of both and their interval.
+    differences: seed ("" of a run by itself) -> score name -> both scores and an interval.
   """
 
   first: str

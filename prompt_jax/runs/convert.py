@@ -14,7 +14,7 @@ from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation.predictions import progress_bar
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.runs.setup import console_of
-from prompt_jax.runtime.device import choose as choose_device
+from prompt_jax.runtime.devices import choose_device
 
 DTYPES = ('float32', 'bfloat16')
 VERIFY = ('logits', 'values')
@@ -44,7 +44,7 @@ def convert(
     dtype: of what is written; None keeps each array's own.
     verify: "logits" also computes those of a fixed input from both, which loads each model whole;
       "values" compares names, shapes and checksums only.
-    device: where logits are computed, see `runtime.device`.
+    device: where logits are computed, see `runtime.devices`.
     console: where to print; None is silent.
   """
   for what, value, known in (('to', to, forms.FORMS), ('verify', verify, VERIFY)):

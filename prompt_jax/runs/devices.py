@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import jax
 
 from prompt_jax.loading import BaseModel
-from prompt_jax.runtime.compilation_cache import use as keep_compiled
-from prompt_jax.runtime.device import choose
+from prompt_jax.runtime.compilation_cache import enable_compilation_cache
+from prompt_jax.runtime.devices import choose_device
 from prompt_jax.sharding import placement as meshes
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.settings import Settings
@@ -18,7 +18,7 @@ class Devices:
   """Where a run computes.
 
   Attributes:
-    device: see `runtime.device`.
+    device: see `runtime.devices.KINDS`.
     compilation_cache: see `runtime.compilation_cache`.
     mesh: (data, model) devices along each axis; None for one device, or for those of all processes.
     layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
@@ -33,8 +33,8 @@ class Devices:
 
   def start(self) -> Placement | None:
     """Makes the device JAX's and its compiled programs kept; the mesh, None for one device."""
-    chosen = choose(self.device)
-    keep_compiled(self.compilation_cache, chosen)
+    chosen = choose_device(self.device)
+    enable_compilation_cache(self.compilation_cache, chosen)
     return meshes.make(self.mesh, self.layout, jax.devices(chosen.platform), self.slices)
 
 

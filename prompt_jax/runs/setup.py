@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +15,8 @@ from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.source import whole_path
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.evaluation import suite
+from prompt_jax.evaluation import suite, tensorboard
 from prompt_jax.evaluation.evaluator import Evaluator
-from prompt_jax.evaluation.tensorboard import EventFile
 from prompt_jax.injections import prefix_length
 from prompt_jax.loading import BaseModel
 from prompt_jax.models.t5.int8 import Int8, wide
@@ -224,9 +222,5 @@ def trained_prompt(
 
 
 def write_events(folder: pathlib.Path) -> None:
-  """The records of a run once more, for TensorBoard."""
-  shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
-  events = EventFile(folder / 'tensorboard')
-  for record in read_records(folder / 'metrics.jsonl'):
-    scalars = {k: v for k, v in record.items() if k not in ('step', 'kind')}
-    events.add(record['step'], {f'{record["kind"]}/{k}': v for k, v in scalars.items()})
+  """The records of a run for TensorBoard, where the library `tensorboard` is installed."""
+  tensorboard.write_events(folder / 'tensorboard', read_records(folder / 'metrics.jsonl'))

@@ -1,8 +1,7 @@
-"""Compiled programs kept on disk, so that the next process with the same shapes compiles nothing.
+"""JAX's cache on disk: the next process with the same shapes compiles nothing.
 
-JAX keeps them under a key of the program, its own version and the kind of device. What it leaves
-out on a CPU are the instructions that the machine code needs, so that machines that share a home
-folder have folders of their own here.
+JAX's cache key covers the program, its own version and the kind of device, but not the instruction
+set of a CPU: each kind of CPU has a folder of its own here, as machines may share a home folder.
 """
 
 import hashlib
@@ -17,70 +16,77 @@ import jax
 
 from prompt_jax.errors import UserError
 
-# What is faster than this to compile is not worth a file.
-LEAST_SECONDS = 0.5
-MOST_BYTES = 2**30
-# Lines of /proc/cpuinfo that tell what a core can do (x86 and ARM).
-_CAN = ('vendor_id', 'cpu family', 'model', 'flags', 'CPU implementer', 'CPU part', 'Features')
+MIN_COMPILE_SECONDS = 0.5  # a program that compiles faster is not worth a file
+MAX_BYTES = 2**30
+# Lines of /proc/cpuinfo that name the instruction set (x86 and ARM).
+_CPU_FIELDS = (
+  'vendor_id',
+  'cpu family',
+  'model',
+  'flags',
+  'CPU implementer',
+  'CPU part',
+  'Features',
+)
 
 
-def use(where: str, device: jax.Device) -> None:
-  """Lets JAX read and keep compiled programs, from the next one that it compiles.
+def enable_compilation_cache(where: str, device: jax.Device) -> None:
+  """Turns on JAX's cache on disk, from the next compilation on.
 
-  A folder that cannot be used is told in a warning, and the run compiles everything.
+  If the folder cannot be used there is a warning, and the run compiles everything.
 
   Args:
-    where: "auto", "off" or a folder; see `folder`.
-    device: what computes.
+    where: a folder, "auto" (see `folder`), or "off".
+    device: the device that computes.
 
   Raises:
-    UserError: an address.
+    UserError: `where` is a URL.
   """
   if '://' in where:
     raise UserError(
-      f'Compiled programs are kept in a folder of this machine; {where} is an address. For one, '
-      'set JAX_COMPILATION_CACHE_DIR instead.'
+      f'compilation_cache is {where!r}; expected a local folder, "auto" or "off". For a URL set '
+      'JAX_COMPILATION_CACHE_DIR instead.'
     )
   if where == 'off':
     jax.config.update('jax_enable_compilation_cache', False)
     return
   if where == 'auto' and os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-    return  # JAX has read its own variables
+    return  # JAX reads this variable itself
   try:
     chosen = folder(where, device.platform, os.environ)
-    # Whoever may write here can make this user's next run do anything.
+    # Private: whoever can write here can run code as this user.
     chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_room(chosen)
     if not os.access(chosen, os.W_OK | os.X_OK):
       raise PermissionError(f'{chosen} cannot be written to')
   except (OSError, RuntimeError) as e:  # RuntimeError: the user has no home
     warnings.warn(
-      f'Compiled programs cannot be kept for the next run: {e}. Give another folder with '
-      '--compilation_cache DIR, or "off".',
+      f'Compiled programs cannot be kept for the next run: {e}. Give compilation_cache another '
+      'folder, or "off".',
       stacklevel=2,
     )
     return
   jax.config.update('jax_compilation_cache_dir', str(chosen))
   if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', LEAST_SECONDS)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', MIN_COMPILE_SECONDS)
 
 
 def folder(where: str, kind: str, environment: Mapping[str, str]) -> pathlib.Path:
-  """Where programs for this machine are kept.
+  """The cache folder for a kind of device.
 
   Args:
-    where: a folder, or "auto" for prompt_jax/ in the user's folder for such things.
-    kind: of the device that computes: "cpu", "gpu", ...
+    where: a folder, or "auto" for prompt_jax/ in the user's cache folder.
+    kind: platform of the device: "cpu", "gpu", ...
     environment: variables of the process.
   """
-  root = _of_user(environment) / 'prompt_jax' if where == 'auto' else pathlib.Path(where)
-  return root / (f'cpu-{_instructions()}' if kind == 'cpu' else kind)
+  root = _user_cache(environment) / 'prompt_jax' if where == 'auto' else pathlib.Path(where)
+  return root / (f'cpu-{_instruction_set()}' if kind == 'cpu' else kind)
 
 
-def _of_user(environment: Mapping[str, str]) -> pathlib.Path:
-  """What the platform says: XDG base directories, or those of macOS and Windows."""
+def _user_cache(environment: Mapping[str, str]) -> pathlib.Path:
+  """The user's cache folder by the rules of XDG, macOS or Windows."""
   given = pathlib.Path(environment.get('XDG_CACHE_HOME', ''))
-  if given.is_absolute():  # a relative one is to be ignored
+  if given.is_absolute():  # XDG ignores relative paths
     return given
   home = pathlib.Path.home()
   if sys.platform == 'darwin':
@@ -90,20 +96,20 @@ def _of_user(environment: Mapping[str, str]) -> pathlib.Path:
   return home / '.cache'
 
 
-def _instructions() -> str:
-  """A short name of what this machine's CPU can do."""
+def _instruction_set() -> str:
+  """A short digest of the instruction set of this machine's CPU."""
   lines = [platform.machine(), platform.processor()]
   try:
     first, _, _ = pathlib.Path('/proc/cpuinfo').read_text('utf-8').partition('\n\n')
-    lines += [line for line in first.splitlines() if line.partition(':')[0].strip() in _CAN]
+    lines += [line for line in first.splitlines() if line.partition(':')[0].strip() in _CPU_FIELDS]
   except OSError:  # not Linux
     pass
   return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:12]
 
 
 def _make_room(chosen: pathlib.Path) -> None:
-  """Deletes the oldest files beyond `MOST_BYTES`; other processes may do the same."""
-  left = MOST_BYTES
+  """Deletes the oldest files beyond `MAX_BYTES`; other processes may do so at the same time."""
+  left = MAX_BYTES
   for path, stat in sorted(_files(chosen), key=lambda found: -found[1].st_mtime):
     left -= stat.st_size
     if left < 0:
@@ -111,10 +117,10 @@ def _make_room(chosen: pathlib.Path) -> None:
 
 
 def _files(chosen: pathlib.Path) -> Iterator[tuple[pathlib.Path, os.stat_result]]:
-  """What JAX has written there; a folder of the user's may hold other files."""
+  """The files that JAX wrote; a user's folder may hold others."""
   for path in chosen.glob('*-cache'):
     try:
       if path.is_file():
         yield path, path.stat()
-    except FileNotFoundError:  # deleted meanwhile
+    except FileNotFoundError:  # another process deleted it
       continue

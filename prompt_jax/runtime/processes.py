@@ -1,64 +1,57 @@
-"""Several processes that compute as one, each with the devices of its host.
+"""Several processes that compute as one run, each with the devices of its host.
 
-Every process runs the same program on the same values. The first one alone writes files and prints;
-what only it can know (a saved state, a file that it wrote) it tells the others.
+Every process runs the same program on the same values. Process 0 alone writes files and prints;
+what only it can know (a saved state, a file that it wrote) it broadcasts to the others.
+
+JAX watches over the processes: it ends all of them when one is lost, and the run resumes from its
+last saved state.
 """
 
+import atexit
 import contextlib
 import importlib.util
 import os
 import pickle
 import re
+import sys
 import threading
-import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jax._src.clusters import ClusterEnv
 from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 
 from prompt_jax.errors import UserError
-from prompt_jax.runtime import libtpu
-from prompt_jax.runtime.watch import Watch
+from prompt_jax.runtime import devices
 
 T = TypeVar('T')
 
 
-class Meeting(NamedTuple):
-  """Where the processes of a run meet.
+class Coordinator(NamedTuple):
+  """How a process finds the others.
 
   Attributes:
-    where: "HOST:PORT", an address of the first one.
-    size: how many they are.
-    number: of this one, from 0.
-    devices: numbers of those of its host that it takes; None for all.
+    address: "HOST:PORT" of process 0.
+    size: number of processes.
+    process: index of this one, from 0.
   """
 
-  where: str
+  address: str
   size: int
-  number: int
-  devices: Sequence[int] | None
+  process: int
 
 
-# Seconds that processes wait for each other to begin.
-JOINING = 300
-
-# Seconds without a sign of life after which JAX gives a process up and aborts the others, should
-# `watch`, which takes less, not have told it.
-HEARTBEAT = 100
-# Seconds that a process with an error of its own waits for the others to end too.
-GRACE = 5
-MOST = 2**31 - 1  # bytes told at a time
-INTERRUPTED = 130  # exit code, as shells report a process that Ctrl-C ended
-# Seconds that one waits which is through, while the first one writes files: `watch` tells if it is
-# in vain.
-PATIENCE = 3600
-# What any error says of a transport between processes whose other end is gone, and what only one of
-# JAX's own means by it.
+JOIN_TIMEOUT = 300  # seconds that processes wait for each other to begin
+HEARTBEAT_TIMEOUT = 100  # seconds without a sign of life after which JAX ends the run
+# Seconds that a process which is done waits for the others to be done: the first may be writing.
+DONE_TIMEOUT = 3600
+ERROR_TIMEOUT = 5  # the same, for a process that ends with an error
+MAX_BYTES = 2**31 - 1  # of a value that is broadcast or gathered
+# What an exception says when the other end of a transfer is gone: collectives raise errors of any
+# kind that name their transport, and JAX itself one of its own.
 TRANSPORT = re.compile(r'gloo|nccl', re.IGNORECASE)
 LOST = re.compile(r'connection|unavailable|heartbeat|deadline_exceeded', re.IGNORECASE)
 
@@ -67,45 +60,42 @@ LOST = re.compile(r'connection|unavailable|heartbeat|deadline_exceeded', re.IGNO
 def distributed(
   coordinator: str | None, processes: int | None, process: int | None
 ) -> Iterator[None]:
-  """Joins the processes of a run for as long as it is entered; before any device is touched.
+  """Joins the processes of a run and leaves them at the end. Enter it before JAX finds devices.
 
-  Without arguments, where `srun` started several tasks and on the hosts of a TPU pod, JAX finds the
-  others by itself; elsewhere there is one process and nothing to join.
+  Without arguments JAX finds the other processes where `srun` started several tasks and on the
+  hosts of a TPU pod. Elsewhere there is one process, and this does nothing.
 
   Args:
-    coordinator: "HOST:PORT", an address of the first process that the others reach.
-    processes: how many there are.
-    process: number of this one, from 0.
+    coordinator: "HOST:PORT", an address of process 0 that the others can reach.
+    processes: number of processes.
+    process: index of this one, from 0.
 
   Raises:
-    UserError: some arguments and not all, or impossible ones; another process was lost.
+    UserError: some arguments without the others, or impossible ones; the port is taken; a transfer
+      failed because another process was lost.
   """
-  meeting = _given(coordinator, processes, process) or _found()
-  if meeting is None:
+  if not _initialize(_given(coordinator, processes, process)):
     yield
     return
-  watch = _join(meeting)
   if not is_first():
-    warnings.simplefilter('ignore')  # the first one warns
+    warnings.simplefilter('ignore')  # process 0 warns
   try:
     yield
-  except Exception as e:
-    if what := _told_of_loss(e):
-      watch.end(_lost(what))
-    if _part(watch, GRACE):
-      raise
-    # The others run on and are told by this end of the connection; Python would wait for them.
-    if not isinstance(e, UserError):
-      traceback.print_exc()
-    watch.end(e)
-  except SystemExit:  # all stop at one step
-    _part(watch, PATIENCE)
+  except SystemExit:  # all processes stop after the same step
+    jax.distributed.shutdown()
     raise
-  except BaseException:
-    if not _part(watch, GRACE):  # as above
-      watch.end('interrupted', INTERRUPTED)
+  except BaseException as e:
+    lost = _lost_process(e)
+    if lost or not _shutdown_within(ERROR_TIMEOUT):
+      # Python's exit would wait for the others, and they for this process.
+      atexit.register(_exit_at_once, _exit_code(e))
+    if lost:
+      raise UserError(
+        f'Another process of this run was lost ({lost}). See what it printed last; the same '
+        'command in every process resumes from the last saved state.'
+      ) from None
     raise
-  _part(watch, PATIENCE)
+  jax.distributed.shutdown()
 
 
 def is_first() -> bool:
@@ -114,60 +104,60 @@ def is_first() -> bool:
 
 
 def index() -> int:
-  """Of this process, from 0."""
+  """Index of this process, from 0."""
   return jax.process_index()
 
 
 def count() -> int:
-  """How many processes compute together."""
+  """Number of processes."""
   return jax.process_count()
 
 
 def broadcast(make: Callable[[], T]) -> T:
-  """What `make` returns in the first process, which alone calls it, in all of them.
+  """Calls `make` in process 0 only and returns its result in all processes.
 
-  All processes must call this in the same order. It waits for them.
+  A collective: all processes must call it in the same order.
 
   Args:
     make: returns something that can be pickled.
 
   Raises:
-    UserError: `make` did in the first process.
+    UserError: in all processes, if `make` raised it.
   """
   if count() == 1:
     return make()
   data = _pickled(make) if is_first() else np.zeros(0, np.uint8)
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
-  sent = np.resize(data, size)  # of the others only the size counts
-  return _value(multihost_utils.broadcast_one_to_all(sent))
+  padded = np.resize(data, size)  # the others only need an array of that size
+  return _unpickled(multihost_utils.broadcast_one_to_all(padded))
 
 
 def allgather(make: Callable[[], T]) -> list[T]:
-  """What `make` returns in each process, in the order of their numbers, in all of them.
+  """Calls `make` in every process and returns all results, by process index, in all of them.
 
-  All processes must call this in the same order. It waits for them.
+  A collective: all processes must call it in the same order.
 
   Args:
     make: returns something that can be pickled.
 
   Raises:
-    UserError: `make` did in some process; that of the first such process in all of them.
+    UserError: in all processes, the one of the first process in which `make` raised one.
   """
   if count() == 1:
     return [make()]
   data = _pickled(make)
   sizes = multihost_utils.process_allgather(np.int64(len(data)))
   rows = multihost_utils.process_allgather(np.pad(data, (0, int(max(sizes)) - len(data))))
-  return [_value(row[:size]) for row, size in zip(rows, sizes, strict=True)]
+  return [_unpickled(row[:size]) for row, size in zip(rows, sizes, strict=True)]
 
 
 def set_value(name: str, value: str) -> None:
-  """Leaves a note for all processes in the place of an older one of that name."""
+  """Sets a value that every process can read with `get_value`. It asks process 0."""
   _client().key_value_set(name, value, allow_overwrite=True)
 
 
 def get_value(name: str) -> str | None:
-  """What was left under that name; None if nothing was. It asks the first process."""
+  """The value that some process set under a name, None if none did. It asks process 0."""
   try:
     return _client().key_value_try_get(name)
   except jax.errors.JaxRuntimeError as e:
@@ -177,9 +167,9 @@ def get_value(name: str) -> str | None:
 
 
 def refuse_multiple(verb: str) -> None:
-  """Raises UserError where srun started several processes for a verb that works in one.
+  """Raises UserError where srun started several processes for a verb that works in one only.
 
-  Touches no device: what the verb starts may need them.
+  Touches no device: subprocesses of the verb may need them.
   """
   if _in_srun():
     raise UserError(
@@ -189,64 +179,90 @@ def refuse_multiple(verb: str) -> None:
 
 
 def _pickled(make: Callable[[], Any]) -> np.ndarray:
-  """uint8[n] what it returns, or the UserError that it raises."""
-  found: tuple[Any, UserError | None]
+  """uint8[n]: the result of `make`, or the UserError that it raised."""
+  result: tuple[Any, UserError | None]
   try:
-    found = (make(), None)
+    result = (make(), None)
   except UserError as e:
-    found = (None, e)
-  data = pickle.dumps(found)
-  if len(data) > MOST:
+    result = (None, e)
+  data = pickle.dumps(result)
+  if len(data) > MAX_BYTES:
     error = UserError(
-      f'Processes tell each other {MOST} bytes at most, and this is {len(data)}: weights that were '
-      'trained, it seems. Evaluate them in one process, with --mesh for the devices of its host.'
+      f'A value of {len(data)} bytes cannot be sent to other processes, which takes at most '
+      f'{MAX_BYTES}. If it is a trained model, evaluate it in one process with a mesh over the '
+      'devices of its host.'
     )
     data = pickle.dumps((None, error))
   return np.frombuffer(data, np.uint8)
 
 
-def _value(data: np.ndarray) -> Any:
-  """The opposite of `_pickled`; raises the error."""
+def _unpickled(data: np.ndarray) -> Any:
+  """The inverse of `_pickled`; raises the error."""
   value, error = pickle.loads(data.tobytes())
   if error is not None:
     raise error
   return value
 
 
-def _given(coordinator: str | None, processes: int | None, process: int | None) -> Meeting | None:
-  """What the user says; None for nothing."""
-  given = {'--coordinator': coordinator, '--processes': processes, '--process': process}
+def _given(
+  coordinator: str | None, processes: int | None, process: int | None
+) -> Coordinator | None:
+  """The coordinator that the user named, None if nothing was given."""
+  given = {'coordinator': coordinator, 'processes': processes, 'process': process}
   missing = [name for name, value in given.items() if value is None]
   if len(missing) == len(given):
     return None
   if coordinator is None or processes is None or process is None:
     raise UserError(
       f'{", ".join(n for n in given if n not in missing)} without {", ".join(missing)}: give all '
-      'three, the last one different in each process, or none on a TPU pod or under srun.'
+      'three, with another value of process in each process, or none on a TPU pod or under srun.'
     )
   if not re.fullmatch(r'.+:\d+', coordinator):
-    raise UserError(f'--coordinator is {coordinator!r}; expected HOST:PORT, such as 10.0.0.1:1234.')
+    raise UserError(f'coordinator is {coordinator!r}; expected HOST:PORT, such as 10.0.0.1:1234.')
   if process >= processes:
     raise UserError(
-      f'--process is {process} of {processes} processes, which are counted from 0: expected at '
+      f'process is {process} of {processes} processes, which are counted from 0; expected at '
       f'most {processes - 1}.'
     )
-  return Meeting(coordinator, processes, process, None)
+  return Coordinator(coordinator, processes, process)
 
 
-def _found() -> Meeting | None:
-  """What JAX finds out; None where there is one process."""
+def _initialize(given: Coordinator | None) -> bool:
+  """Waits for the other processes. Returns whether there are any."""
+  if given is None and not _in_srun() and not _on_tpu():
+    return False
+  jax.config.update('jax_enable_preemption_service', False)  # `Interrupt` handles signals
+  # JAX would abort with a stack trace: this line comes before.
+  timer = threading.Timer(JOIN_TIMEOUT, _give_up_joining, [given])
+  timer.daemon = True
+  timer.start()
+  try:
+    jax.distributed.initialize(
+      coordinator_address=given.address if given else None,
+      num_processes=given.size if given else None,
+      process_id=given.process if given else None,
+      cluster_detection_method='deactivate' if given else 'slurm' if _in_srun() else None,
+      initialization_timeout=2 * JOIN_TIMEOUT,
+      heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+      shutdown_timeout_seconds=DONE_TIMEOUT,
+    )
+  except ValueError:
+    if given:
+      raise
+    return False  # chips of another kind than a TPU host's
+  except jax.errors.JaxRuntimeError as e:
+    raise UserError(
+      f'Process 0 cannot listen{f" at {given.address}" if given else ""} ({e}). Give a coordinator '
+      'with a free port, the same one in every process.'
+    ) from None
+  finally:
+    timer.cancel()
+  return True
+
+
+def _on_tpu() -> bool:
   wanted = os.environ.get('JAX_PLATFORMS', 'tpu').split(',')
-  on_tpu = libtpu.chips() and 'tpu' in wanted and importlib.util.find_spec('libtpu')
-  if not _in_srun() and not on_tpu:
-    return None
-  # As `jax.distributed.initialize` does, which keeps to itself where it lets the processes meet.
-  method = 'slurm' if _in_srun() else None
-  found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, method, JOINING)
-  where, count, number, devices = found
-  if where is None or count is None or number is None:
-    return None  # chips of another kind than a TPU host's
-  return Meeting(where, count, number, devices)
+  return bool(devices.tpu_chips() and 'tpu' in wanted and importlib.util.find_spec('libtpu'))
 
 
 def _in_srun() -> bool:
@@ -255,66 +271,47 @@ def _in_srun() -> bool:
   return in_step and int(os.environ.get('SLURM_NTASKS', '1')) > 1
 
 
-def _join(meeting: Meeting) -> Watch:
-  """Waits for the others, and watches them from then on."""
-  jax.config.update('jax_enable_preemption_service', False)  # signals are `Interrupt`'s
-  watch = Watch(meeting.where, meeting.number == 0, _lost)
-  # JAX would abort, in words of its own.
-  alone = threading.Timer(JOINING, watch.end, [_missed(meeting)])
-  alone.daemon = True
-  alone.start()
-  jax.distributed.initialize(
-    watch.address,
-    meeting.size,
-    meeting.number,
-    meeting.devices,
-    cluster_detection_method='deactivate',
-    coordinator_bind_address=watch.address,
-    initialization_timeout=2 * JOINING,
-    heartbeat_timeout_seconds=HEARTBEAT,
-    shutdown_timeout_seconds=PATIENCE,
+def _give_up_joining(given: Coordinator | None) -> None:
+  which = f'Process {given.process} of {given.size}' if given else 'This process'
+  where = f' at {given.address}' if given else ''
+  line = (
+    f'prompt-jax: {which} waited {JOIN_TIMEOUT} seconds{where}, and not all processes came. Start '
+    'every process within that time, with the same coordinator (an address of process 0 that all '
+    'of them reach) and the same number of processes.\n'
   )
-  alone.cancel()
-  watch.connected()
-  return watch
+  os.write(2, line.encode())
+  os._exit(2)
 
 
-def _missed(meeting: Meeting) -> str:
-  return (
-    f'Process {meeting.number} of {meeting.size} waited {JOINING} seconds at {meeting.where}, and '
-    'not all of them came. Start every process within that time, each with the same --coordinator, '
-    'an address of the first that all reach, and the same --processes.'
-  )
-
-
-def _told_of_loss(error: Exception) -> str | None:
-  """What an error says if it is that of a transfer from or to a lost process; else None."""
+def _lost_process(error: BaseException) -> str | None:
+  """The message of a transfer that failed because a process was lost; None for other errors."""
   text = str(error)
   by_jax = isinstance(error, jax.errors.JaxRuntimeError) and LOST.search(text)
-  by_any = isinstance(error, (ValueError, RuntimeError)) and TRANSPORT.search(text)
-  if isinstance(error, UserError) or not (by_jax or by_any):
-    return None
-  return str(error).strip().splitlines()[0][:200]
-
-
-def _lost(what: str) -> str:
-  return (
-    f'Another process of this run was lost ({what}). Look at what it said last; the same command '
-    'in every process goes on from the last saved state.'
-  )
+  by_collective = isinstance(error, (ValueError, RuntimeError)) and TRANSPORT.search(text)
+  return text.strip().splitlines()[0][:200] if by_jax or by_collective else None
 
 
 def _client() -> Any:
-  """Of the service at which the processes meet; JAX has no public name for it."""
+  """The client of JAX's key-value store, for which JAX has no public name."""
   return global_state.client
 
 
-def _part(watch: Watch, seconds: float) -> bool:
-  """Leaves the others once all want to; false if some do not within so many seconds."""
+def _shutdown_within(seconds: float) -> bool:
+  """Leaves the other processes once all want to leave; False if some do not in that time."""
   thread = threading.Thread(target=jax.distributed.shutdown, daemon=True)
   thread.start()
   thread.join(seconds)
-  if thread.is_alive():
-    return False
-  watch.close()
-  return True
+  return not thread.is_alive()
+
+
+def _exit_code(error: BaseException) -> int:
+  """The exit code that `main` gives to an error."""
+  if isinstance(error, KeyboardInterrupt):
+    return 130
+  return 1 if _lost_process(error) is None and not isinstance(error, UserError) else 2
+
+
+def _exit_at_once(code: int) -> None:
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)

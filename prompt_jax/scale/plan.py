@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from prompt_jax.errors import UserError
-from prompt_jax.runtime import libtpu
+from prompt_jax.runtime.devices import quiet_libtpu
 from prompt_jax.scale import flops
 from prompt_jax.scale.chips import slice_of
 from prompt_jax.scale.cost import Cost, cost
@@ -160,7 +160,7 @@ def devices(topology: str, slices: int = 1) -> Any:
   """
   described = slice_of(topology)
   check_compiler()
-  libtpu.set_up()
+  quiet_libtpu()
   from jax.experimental import topologies
 
   options = {**described.options, **({'num_slices': slices} if slices > 1 else {})}

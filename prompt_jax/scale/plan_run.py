@@ -17,8 +17,7 @@ from prompt_jax.checkpoints.source import find
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.prompts.base import PromptMethod
-from prompt_jax.runtime.default_device import default_dtype
-from prompt_jax.runtime.device import choose
+from prompt_jax.runtime.devices import choose_device, default_dtype
 from prompt_jax.scale import here
 from prompt_jax.scale import search as ways
 from prompt_jax.scale.chips import slice_of
@@ -70,7 +69,7 @@ def plan(
       found.
     layout: see `sharding.layouts.LAYOUTS`; None for "data", or to be found.
     slices: so many of each topology, over which "data" is cut first.
-    device: of this machine, see `runtime.device`.
+    device: of this machine, see `runtime.devices`.
     weights: storage of frozen weights, see `scale.program.Work`; None for `dtype`, or to be found.
     batch_size: rows a step.
     input_length: tokens of an input.
@@ -145,7 +144,7 @@ def _as_given(work: Work, topology: str, given: ways.Given, slices: int, platfor
 def _platform(topologies: Sequence[str], device: str, attention: str) -> str:
   """Of the devices that are planned for."""
   if here.HERE in topologies:
-    return choose(device).platform
+    return choose_device(device).platform
   if device != 'auto':
     raise UserError(
       f'device is for topology {here.HERE!r}, which is this machine. Leave it out.', ('device',)

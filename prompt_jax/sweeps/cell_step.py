@@ -12,8 +12,7 @@ import optax
 from prompt_jax.checkpoints.source import find
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.prompts.initialise import without_initializers
-from prompt_jax.runtime.default_device import default_dtype
-from prompt_jax.runtime.device import choose
+from prompt_jax.runtime.devices import choose_device, default_dtype
 from prompt_jax.scale import here
 from prompt_jax.scale import plan as slices_of_tpus
 from prompt_jax.scale.plan import Plan
@@ -39,7 +38,7 @@ class CellStep:
     microbatches: None for what suits.
     dtype: None for what suits.
     weights: "int8", or None for `dtype`.
-    device: see `runtime.device`.
+    device: see `runtime.devices`.
     mesh: None for one device, or for those of all processes.
     layout: of the mesh.
     slices: of the mesh.
@@ -131,7 +130,7 @@ def compiled(step: CellStep, topology: str, slices: int = 1) -> Compiled:
     UserError: something does not divide, or there are no such devices.
   """
   if topology == here.HERE:
-    devices = jax.devices(choose(step.device).platform)
+    devices = jax.devices(choose_device(step.device).platform)
   else:
     devices = slices_of_tpus.devices(topology, slices)
   place = here.placement(step.mesh, step.layout, step.slices, devices)

@@ -34,8 +34,8 @@ COUNTING = textwrap.dedent("""
 # One small program, and where the cache is.
 SMALL = textwrap.dedent("""
   import sys, jax
-  from prompt_jax.runtime.compilation_cache import use
-  use(sys.argv[1], jax.devices()[0])
+  from prompt_jax.runtime.compilation_cache import enable_compilation_cache
+  enable_compilation_cache(sys.argv[1], jax.devices()[0])
   jax.jit(lambda x: x + 1)(1.0)
 """)
 
@@ -91,12 +91,12 @@ def test_a_folder_that_cannot_be_written_is_a_notice(tmp_path):
   error = process(SMALL, tmp_path, 'auto').stderr
   assert mentions(error, 'UserWarning', 'compil')
   assert str(tmp_path / 'user') in error
-  assert '--compilation_cache' in error
+  assert 'compilation_cache' in error
 
 
 def test_an_address_is_refused():
   with pytest.raises(UserError, match=facts('gs://bucket/x', 'JAX_COMPILATION_CACHE_DIR')):
-    compilation_cache.use('gs://bucket/x', jax.devices()[0])
+    compilation_cache.enable_compilation_cache('gs://bucket/x', jax.devices()[0])
 
 
 def test_the_folder_is_the_users_and_that_of_the_machine(monkeypatch):
@@ -116,7 +116,7 @@ def test_the_folder_is_the_users_and_that_of_the_machine(monkeypatch):
 
 
 def test_the_oldest_programs_go_where_there_are_too_many(tmp_path, monkeypatch):
-  monkeypatch.setattr(compilation_cache, 'MOST_BYTES', 250)
+  monkeypatch.setattr(compilation_cache, 'MAX_BYTES', 250)
   names = ['c-cache', 'a-cache', 'b-cache', 'the work of a year']
   for age, name in enumerate(names):
     (tmp_path / name).write_bytes(b'x' * 100)

@@ -14,8 +14,8 @@ import pytest
 
 from prompt_jax.errors import UserError
 from prompt_jax.models.attention import kernel
-from prompt_jax.runtime import device, libtpu
-from prompt_jax.runtime.default_device import default_device
+from prompt_jax.runtime import devices
+from prompt_jax.runtime.devices import default_device
 from prompt_jax.stacking import parts_for_caches, prompts_at_once
 from tests.shared import facts
 
@@ -29,10 +29,10 @@ MISSING = (
 def machine(monkeypatch, tmp_path):
   """A machine whose driver's files are `tmp_path / 'nvidia'`, and JAX as if just imported."""
   monkeypatch.delenv('JAX_PLATFORMS', raising=False)
-  monkeypatch.setattr(device, 'NVIDIA', (str(tmp_path / 'nvidia'),))
+  monkeypatch.setattr(devices, 'NVIDIA', (str(tmp_path / 'nvidia'),))
   config = types.SimpleNamespace(jax_default_device=None, updates=[])
   config.update = lambda name, value: config.updates.append((name, value))
-  monkeypatch.setattr(device.jax, 'config', config)
+  monkeypatch.setattr(devices.jax, 'config', config)
   return config
 
 
@@ -48,7 +48,7 @@ def starts(monkeypatch, says=lambda: None):
   cpu = types.SimpleNamespace(platform='cpu', device_kind='cpu')
   turns = iter([says])
 
-  def devices():
+  def found():
     next(turns, lambda: None)()
     return [cpu]
 
@@ -57,8 +57,8 @@ def starts(monkeypatch, says=lambda: None):
       raise RuntimeError(f'Unknown backend {backend}')
     return [cpu]
 
-  monkeypatch.setattr(device.jax, 'devices', devices)
-  monkeypatch.setattr(device.jax, 'local_devices', local_devices)
+  monkeypatch.setattr(devices.jax, 'devices', found)
+  monkeypatch.setattr(devices.jax, 'local_devices', local_devices)
 
 
 def plugin_without_driver():
@@ -80,7 +80,7 @@ def test_a_machine_without_a_gpu_says_nothing(monkeypatch, caplog):
     starts(monkeypatch, says)
     with warnings.catch_warnings():
       warnings.simplefilter('error')
-      assert device.choose('auto').platform == 'cpu'
+      assert devices.choose_device('auto').platform == 'cpu'
   assert caplog.records == []
 
 
@@ -95,7 +95,7 @@ def test_a_machine_without_a_gpu_says_nothing(monkeypatch, caplog):
 def test_a_gpu_that_jax_cannot_use_is_told_in_one_line(monkeypatch, caplog, gpu, says, words):
   starts(monkeypatch, says)
   with pytest.warns(UserWarning, match=facts('NVIDIA GPU', words)) as told:
-    assert device.choose('auto').platform == 'cpu'
+    assert devices.choose_device('auto').platform == 'cpu'
   assert len(told) == 1
   assert '\n' not in str(told[0].message)
   assert caplog.records == []
@@ -103,45 +103,45 @@ def test_a_gpu_that_jax_cannot_use_is_told_in_one_line(monkeypatch, caplog, gpu,
 
 def test_a_plugin_that_ends_jax_leaves_the_cpu(monkeypatch, machine):
   starts(monkeypatch, no_visible_device)
-  device.choose('auto')
+  devices.choose_device('auto')
   assert machine.updates == [('jax_platforms', 'cpu')]
 
 
 def test_a_tpu_without_its_library_is_told(monkeypatch):
   starts(monkeypatch, lambda: LOGGER.warning('A Google TPU may be present on this machine, but'))
   with pytest.warns(UserWarning, match=facts('TPU', "'prompt_jax[tpu]'")):
-    device.choose('auto')
+    devices.choose_device('auto')
 
 
 def test_who_says_cpu_hears_nothing(monkeypatch, gpu):
   starts(monkeypatch, plugin_without_driver)
   with warnings.catch_warnings():
     warnings.simplefilter('error')
-    device.choose('cpu')
+    devices.choose_device('cpu')
     monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
-    device.choose('auto')
+    devices.choose_device('auto')
 
 
 def test_other_warnings_of_jax_are_seen(monkeypatch, caplog):
   starts(monkeypatch, lambda: LOGGER.warning('Platform x is experimental'))
-  device.choose('auto')
+  devices.choose_device('auto')
   assert [record.getMessage() for record in caplog.records] == ['Platform x is experimental']
 
 
 def test_a_gpu_that_was_demanded_and_does_not_start(monkeypatch, gpu):
   starts(monkeypatch, no_visible_device)
   with pytest.raises(UserError, match=facts('gpu', 'no device')):
-    device.choose('gpu')
+    devices.choose_device('gpu')
   starts(monkeypatch)
   with pytest.raises(UserError, match=facts('pip', '[cuda]')):
-    device.choose('gpu')
+    devices.choose_device('gpu')
 
 
 def test_a_plugin_that_was_demanded_by_the_environment(monkeypatch):
   monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
   starts(monkeypatch, no_visible_device)
   with pytest.raises(UserError, match=facts("'cuda'", 'Unable to initialize')):
-    device.choose('auto')
+    devices.choose_device('auto')
 
 
 def test_dtypes_and_parts_follow_the_chosen_device(monkeypatch):
@@ -181,14 +181,14 @@ def test_kernels_of_this_device_are_taken():
 
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')
-@pytest.mark.skipif(bool(libtpu.chips()), reason='this machine may have a TPU')
+@pytest.mark.skipif(bool(devices.tpu_chips()), reason='this machine may have a TPU')
 def test_the_library_of_tpus_is_silent_where_there_is_none():
-  hidden = ('JAX_PLATFORMS', *libtpu.SETTINGS)
+  hidden = ('JAX_PLATFORMS', *devices.LIBTPU_WITHOUT_TPU)
   done = subprocess.run(
     [
       sys.executable,
       '-c',
-      "from prompt_jax.cli import device; print(device.choose('auto').platform)",
+      "from prompt_jax.runtime import devices; print(devices.choose_device('auto').platform)",
     ],
     env={name: value for name, value in os.environ.items() if name not in hidden},
     capture_output=True,

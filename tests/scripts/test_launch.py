@@ -10,7 +10,7 @@ import pytest
 from tests.shared import mentions
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-LAUNCH = ROOT / 'scripts' / 'launch'
+LAUNCH = ROOT / 'contrib' / 'launch'
 SCRIPTS = sorted(LAUNCH.glob('*.sh'))
 # With a space and a quote, which have to arrive as they are.
 TRAIN = ['--', 'prompt-jax', 'train', '--data', "it's here.tsv", '--output', 'out']
@@ -186,7 +186,9 @@ def test_every_script_is_sound(script):
   subprocess.run(['bash', '-n', str(script)], check=True)
   if script.name != 'common.sh':
     assert 'set -euo pipefail' in script.read_text()
-    assert launch(script.name, '--help').stdout.count('--dry-run') == 1
+    text = launch(script.name, '--help').stdout
+    assert text.count('--dry-run') == 1
+    assert 'Not run on a cluster' in text
   if not shutil.which('shellcheck'):
     pytest.skip('shellcheck is not installed; bash -n is content')
   subprocess.run(['shellcheck', '--external-sources', str(script)], check=True, cwd=LAUNCH)

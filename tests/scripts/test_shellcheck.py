@@ -8,7 +8,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-SCRIPTS = [*sorted((ROOT / 'scripts').rglob('*.sh')), ROOT / '.ci' / 'run']
+FOLDERS = (ROOT / 'scripts', ROOT / 'contrib')
+SCRIPTS = [*(path for f in FOLDERS for path in sorted(f.rglob('*.sh'))), ROOT / '.ci' / 'run']
 
 
 @pytest.fixture(scope='module')

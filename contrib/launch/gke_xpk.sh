@@ -2,7 +2,9 @@
 # Trains on a GKE cluster of TPU slices by xpk: creates the cluster if asked to, submits this checkout
 # as a workload, waits until it ends, and deletes what was created.
 #
-#   scripts/launch/gke_xpk.sh --cluster CLUSTER --workload NAME --type v5litepod-16 [options] -- \
+# Not run on a cluster: tested by its dry run and against stand-ins only. Watch the first run.
+#
+#   contrib/launch/gke_xpk.sh --cluster CLUSTER --workload NAME --type v5litepod-16 [options] -- \
 #     prompt-jax train --task docstrings_iid --output /mnt/bucket/out
 #
 #   --cluster CLUSTER  that xpk made

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Trains on GPUs of a SLURM cluster: writes a batch script that starts one task a GPU, and submits it.
 #
-#   scripts/launch/slurm.sh --nodes 2 --gpus 4 [options] -- \
+# Not run on a cluster: tested by its dry run and against stand-ins only. Watch the first run.
+#
+#   contrib/launch/slurm.sh --nodes 2 --gpus 4 [options] -- \
 #     prompt-jax train --task docstrings_iid --output /shared/out
 #
 #   --nodes N          default 1

@@ -2,7 +2,9 @@
 # Trains on a Cloud TPU slice: creates it as a queued resource, waits, installs this checkout on all
 # of its hosts, runs the command on all, copies the output folder here, and deletes the slice.
 #
-#   scripts/launch/tpu_pod.sh --name NAME --zone ZONE --type v5litepod-16 [options] -- \
+# Not run on a cluster: tested by its dry run and against stand-ins only. Watch the first run.
+#
+#   contrib/launch/tpu_pod.sh --name NAME --zone ZONE --type v5litepod-16 [options] -- \
 #     prompt-jax train --task docstrings_iid --output out/
 #
 #   --name NAME        of the slice

@@ -1,4 +1,4 @@
-"""`prompt-jax tasks check NAME`: every stage of a task over a sample, and what comes out."""
+"""Checks a task: runs a sample of its examples through every stage and prints statistics."""
 
 from rich.console import Console
 from rich.table import Table
@@ -13,17 +13,17 @@ from prompt_jax.evaluation import metrics
 def check_task(
   task: Task, vocabulary: Vocabulary, lengths: Lengths, most: int, console: Console
 ) -> None:
-  """Reads, formats, tokenises and judges, and prints a table of the splits.
+  """Reads, formats, tokenises and scores examples, and prints a table of the splits.
 
   Args:
-    task: what to check; of several tasks each part.
+    task: the task; each part of a mixture is checked.
     vocabulary: the model's.
     lengths: the most tokens of inputs and targets.
-    most: examples of each split that are looked at.
-    console: to print on.
+    most: number of examples of each split to check.
+    console: where to print.
 
   Raises:
-    UserError: what any stage refuses; label words of the same tokens among it.
+    UserError: any stage fails, for instance on label words with the same tokens.
   """
   for part in task.parts or (task,):
     _check_one(part, vocabulary, lengths, most, console)
@@ -61,7 +61,7 @@ def _check_one(
 
 
 def _score_targets(task: Task, examples: list) -> None:
-  """The metrics of the right answers: whatever they refuse is found before a model has run."""
+  """Scores the targets as predictions, so that errors of metrics are found before a model runs."""
   if task.labels is None:
     targets = [e.fields.get('answers', e.targets_text) for e in examples]
     given = [task.postprocess(e.targets_text) for e in examples]

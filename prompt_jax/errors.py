@@ -16,6 +16,10 @@ class UserError(Exception):
     super().__init__(message)
     self.parameters = tuple(parameters)
 
+  def _render_traceback_(self) -> list[str]:
+    """What IPython shows in a notebook: the message without a traceback."""
+    return [f'{type(self).__name__}: {self}']
+
 
 def unknown(
   what: str,

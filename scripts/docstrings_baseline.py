@@ -5,9 +5,9 @@ python scripts/docstrings_baseline.py
 
 import collections
 
+from prompt_jax.data import baseline
 from prompt_jax.data.example import Lengths
 from prompt_jax.data.vocabulary import ByteVocabulary
-from prompt_jax.runs import score_table
 from prompt_jax.tasks import docstrings
 
 
@@ -19,9 +19,9 @@ def main() -> None:
       counts = collections.Counter(e.targets_text for e in examples)
       print(f'  {split:10s}', ' '.join(f'{label} {counts[label]}' for label in task.labels or ()))
     for split in ('validation', 'test'):
-      print(f'  {split:10s} majority {score_table.majority(splits["train"], splits[split]):.3f}'
+      print(f'  {split:10s} majority {baseline.majority(splits["train"], splits[split]):.3f}'
             f'  TF-IDF + logistic regression '
-            f'{score_table.bag_of_words(splits["train"], splits[split]):.3f}')  # fmt: skip
+            f'{baseline.bag_of_words(splits["train"], splits[split]):.3f}')  # fmt: skip
 
 
 if __name__ == '__main__':

@@ -160,6 +160,8 @@ ALLOWED: dict[str, set[str]] = {
     'sweeps',
     'tasks',
   },
+  'api': {'configuration', 'loading', 'runs', 'tuned_model'},
+  'tuned_model': {'data.example', 'evaluation.evaluator', 'inference.score', 'loading', 'runs'},
   'main': {'cli'},
   '__main__': {'main'},
   't5x': {

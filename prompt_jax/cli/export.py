@@ -2,11 +2,11 @@
 
 import argparse
 
-from prompt_jax.export.prompt import export
+from prompt_jax.export.prompt import export_prompt
 
 
 def run(args: argparse.Namespace) -> None:
-  export(
+  export_prompt(
     args.file,
     args.destination,
     args.to,

@@ -25,7 +25,7 @@ COMBINE: dict[Placement, str] = {
 }
 
 
-def export(
+def export_prompt(
   file: str,
   destination: str,
   to: str,

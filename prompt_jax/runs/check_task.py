@@ -1,4 +1,4 @@
-"""Checks a task: runs a sample of its examples through every stage and prints statistics."""
+"""`prompt-jax tasks check NAME`: every stage of a task over a sample, and what comes out."""
 
 from rich.console import Console
 from rich.table import Table
@@ -13,17 +13,17 @@ from prompt_jax.evaluation import metrics
 def check_task(
   task: Task, vocabulary: Vocabulary, lengths: Lengths, most: int, console: Console
 ) -> None:
-  """Reads, formats, tokenises and scores examples, and prints a table of the splits.
+  """Reads, formats, tokenises and judges, and prints a table of the splits.
 
   Args:
-    task: the task; each part of a mixture is checked.
+    task: what to check; of several tasks each part.
     vocabulary: the model's.
     lengths: the most tokens of inputs and targets.
-    most: number of examples of each split to check.
-    console: where to print.
+    most: examples of each split that are looked at.
+    console: to print on.
 
   Raises:
-    UserError: any stage fails, for instance on label words with the same tokens.
+    UserError: what any stage refuses; label words of the same tokens among it.
   """
   for part in task.parts or (task,):
     _check_one(part, vocabulary, lengths, most, console)
@@ -61,7 +61,7 @@ def _check_one(
 
 
 def _score_targets(task: Task, examples: list) -> None:
-  """Scores the targets as predictions, so that errors of metrics are found before a model runs."""
+  """The metrics of the right answers: whatever they refuse is found before a model has run."""
   if task.labels is None:
     targets = [e.fields.get('answers', e.targets_text) for e in examples]
     given = [task.postprocess(e.targets_text) for e in examples]

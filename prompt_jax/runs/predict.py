@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -80,44 +80,131 @@ def infer(
   placement = devices.start()
   texts = processes.broadcast(lambda: _texts(texts, file, column))
   (ready,) = loading.load_all(base, [] if prompt_file is None else [prompt_file], placement)
-  lengths = lengths_of(ready, input_length, target_length)
-  words = ready.backbone.vocabulary
-  none = np.asarray([words.eos_id], np.int32)
-  examples = [
-    Example(encode(t, words, lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
-  ]
-  labels = ready.metadata.get('labels')
-  if method is None:
-    method = 'rank' if labels and decoding is None else 'generate'
-  if method == 'generate':
-    if normalize != 'none':
-      raise UserError(
-        'normalize is of ranked labels, and here text is written. Leave it out.', ['normalize']
-      )
-    answers = _write(ready, examples, decoding or Decoding(), lengths, batch_size, placement)
-  else:
+  answer = Predictor(
+    ready,
+    lengths_of(ready, input_length, target_length),
+    method=method,
+    normalize=normalize,
+    decoding=decoding,
+    batch_size=batch_size,
+    placement=placement,
+  )
+  answers = answer(texts)
+  if output is not None:
+    processes.broadcast(lambda: _save(answers, pathlib.Path(output)))
+  return answers
+
+
+class Predictor:
+  """From texts to answers; compiles once for each shape of a batch, however often it is called."""
+
+  def __init__(
+    self,
+    ready: loading.Tuned,
+    lengths: Lengths,
+    *,
+    method: Method | None = None,
+    normalize: Normalize = 'none',
+    decoding: Decoding | None = None,
+    batch_size: int = 32,
+    placement: Placement | None = None,
+  ):
+    """Fixes how texts are answered.
+
+    Args:
+      ready: the model and its prompt.
+      lengths: most tokens of a text and of an answer.
+      method: see `Evaluator`; None ranks the labels that the prompt was tuned on, if any.
+      normalize: see `Evaluator`.
+      decoding: how text is generated, in place of a label; None for greedily.
+      batch_size: texts at a time.
+      placement: the mesh over which the model lies; None for one device.
+
+    Raises:
+      UserError: settings that exclude each other, or a method that needs labels where there are
+        none.
+    """
+    self._ready, self._lengths, self._batch_size = ready, lengths, batch_size
+    self._placement = placement
+    labels = ready.metadata.get('labels')
+    if method is None:
+      method = 'rank' if labels and decoding is None else 'generate'
+    self._evaluator: Evaluator | None = None
+    if method == 'generate':
+      if normalize != 'none':
+        raise UserError(
+          'normalize is of ranked labels, and here text is generated. Leave it out.', ['normalize']
+        )
+      self._generate = self._generator(decoding or Decoding())
+      return
     if decoding is not None:
       raise UserError(
-        f'decoding is of written text, and the method {method} gives a label. Leave out one of '
+        f'decoding is of generated text, and the method {method} gives a label. Leave out one of '
         'the two.',
         parameters=['decoding', 'method'],
       )
-    task = Task('infer', {}, labels and tuple(labels), ('accuracy',))
-    evaluator = Evaluator(
+    self._evaluator = Evaluator(
       ready.model,
-      words,
-      task,
+      ready.backbone.vocabulary,
+      Task('infer', {}, labels and tuple(labels), ('accuracy',)),
       max_target_length=lengths.targets,
       method=method,
       batch_size=batch_size,
       normalize=normalize,
       placement=placement,
     )
-    _, predictions = evaluator(ready.variables, examples)
-    answers = [Answer(p.input, p.prediction, p.confidence) for p in predictions]
-  if output is not None:
-    processes.broadcast(lambda: _save(answers, pathlib.Path(output)))
-  return answers
+
+  def __call__(self, texts: Sequence[str]) -> list[Answer]:
+    """The answer to each text, in order.
+
+    Args:
+      texts: at least one.
+    """
+    words = self._ready.backbone.vocabulary
+    none = np.asarray([words.eos_id], np.int32)
+    examples = [
+      Example(encode(t, words, self._lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
+    ]
+    if self._evaluator is None:
+      return self._written(examples)
+    (predictions,) = self._evaluator.predict([self._ready.variables], examples)
+    return [Answer(p.input, p.prediction, p.confidence) for p in predictions]
+
+  def _generator(self, decoding: Decoding) -> Callable[..., jax.Array]:
+    """(variables, int32[B, T], number of the batch) -> int32[B, U]."""
+
+    def generate(variables: Variables, tokens: jax.Array, number: int) -> jax.Array:
+      written = sample(
+        self._ready.model,
+        variables,
+        tokens,
+        self._lengths.targets,
+        jax.random.fold_in(jax.random.key(decoding.seed), number),
+        temperature=decoding.temperature,
+        topk=decoding.topk,
+        topp=decoding.topp,
+        eos_id=self._ready.backbone.vocabulary.eos_id,
+      )
+      return written.tokens
+
+    return jax.jit(self._placement.with_mesh(generate) if self._placement else generate)
+
+  def _written(self, examples: Sequence[Example]) -> list[Answer]:
+    """What the model generates for each text, the same on any mesh."""
+    placement, vocabulary = self._placement, self._ready.backbone.vocabulary
+    answers: dict[int, Answer] = {}
+    size = min(self._batch_size, len(examples))
+    for number, (batch, indices) in enumerate(evaluation_batches(examples, size)):
+      tokens: Any = batch.encoder_input_tokens
+      if placement:  # more rows, and not more texts: what is drawn for one depends on its batch
+        tokens = placement.put_rows(
+          np.resize(tokens, (placement.pad_to_multiple(size), tokens.shape[1]))
+        )
+      found = self._generate(self._ready.variables, tokens, number)
+      found = jax.device_get(placement.to_local(found) if placement else found)
+      for i, row in zip(indices.tolist(), found, strict=False):
+        answers[i] = Answer(examples[i].inputs_text, vocabulary.decode(row))
+    return [answers[i] for i in range(len(examples))]
 
 
 def _texts(texts: Sequence[str], file: str | None, column: str | None) -> list[str]:
@@ -134,44 +221,3 @@ def _texts(texts: Sequence[str], file: str | None, column: str | None) -> list[s
 def _save(answers: Sequence[Answer], path: pathlib.Path) -> None:
   lines = [json.dumps(dataclasses.asdict(a), ensure_ascii=False) + '\n' for a in answers]
   write_atomically(path, ''.join(lines).encode())
-
-
-def _write(
-  ready: loading.Tuned,
-  examples: Sequence[Example],
-  decoding: Decoding,
-  lengths: Lengths,
-  batch_size: int,
-  placement: Placement | None,
-) -> list[Answer]:
-  """What the model writes for each text, the same on any mesh."""
-  vocabulary = ready.backbone.vocabulary
-
-  def write(variables: Variables, tokens: jax.Array, number: int) -> jax.Array:
-    written = sample(
-      ready.model,
-      variables,
-      tokens,
-      lengths.targets,
-      jax.random.fold_in(jax.random.key(decoding.seed), number),
-      temperature=decoding.temperature,
-      topk=decoding.topk,
-      topp=decoding.topp,
-      eos_id=vocabulary.eos_id,
-    )
-    return written.tokens
-
-  call = jax.jit(placement.with_mesh(write) if placement else write)
-  answers: dict[int, Answer] = {}
-  size = min(batch_size, len(examples))
-  for number, (batch, indices) in enumerate(evaluation_batches(examples, size)):
-    tokens: Any = batch.encoder_input_tokens
-    if placement:  # more rows, and not more texts: what is drawn for one depends on its batch
-      tokens = placement.put_rows(
-        np.resize(tokens, (placement.pad_to_multiple(size), tokens.shape[1]))
-      )
-    found = call(ready.variables, tokens, number)
-    found = jax.device_get(placement.to_local(found) if placement else found)
-    for i, row in zip(indices.tolist(), found, strict=False):
-      answers[i] = Answer(examples[i].inputs_text, vocabulary.decode(row))
-  return [answers[i] for i in range(len(examples))]

@@ -1,14 +1,36 @@
 """What runs return."""
 
 import dataclasses
+import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from typing import Any
 
+from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.evaluation.calibration import Calibration
 from prompt_jax.evaluation.comparison import Difference
 from prompt_jax.evaluation.predictions import Prediction
-from prompt_jax.training.records import summarize
+from prompt_jax.runs import html
+from prompt_jax.training.records import curve_png, summarize
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+  """A picture that a notebook shows.
+
+  Attributes:
+    png: the file's bytes.
+  """
+
+  png: bytes = dataclasses.field(repr=False)
+
+  def save(self, path: str | os.PathLike[str]) -> None:
+    """Writes the PNG."""
+    write_atomically(pathlib.Path(path), self.png)
+
+  def _repr_png_(self) -> bytes:
+    return self.png
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +80,10 @@ class Scores:
     """SystemScores name -> score name -> mean over seeds, in percent."""
     return {s.name: s.mean for s in self.systems}
 
+  def _repr_html_(self) -> str:
+    title = self.task if self.split is None else f'{self.task}, {self.split} split, in percent'
+    return html.score_table(list(self.by_system.items()), title)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedPrompt:
@@ -70,7 +96,8 @@ class TrainedPrompt:
     file: the prompt (or weights) of the best step.
     step: the last one.
     best_step: the one that was selected; None without validation examples.
-    validation: its score; None without validation examples.
+    metric: the validation score that selects it; None without validation examples.
+    validation: its value at the best step.
     curve: the records of the run, as in metrics.jsonl.
     setting: of a member of a population, what varies.
     ended: why it ended before its last step: "patience", "halving", "diverged"; None if not.
@@ -82,6 +109,7 @@ class TrainedPrompt:
   file: pathlib.Path
   step: int
   best_step: int | None
+  metric: str | None
   validation: float | None
   curve: Sequence[Mapping[str, Any]]
   setting: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -102,6 +130,28 @@ class TrainResult:
   runs: Sequence[TrainedPrompt]
   measured: Scores
 
+  @property
+  def scores(self) -> dict[str, dict[str, float]]:
+    """System name -> score name -> mean over seeds, in percent."""
+    return self.measured.by_system
+
+  @property
+  def file(self) -> pathlib.Path:
+    """The prompt file (or weights) of the first seed."""
+    return self.runs[0].file
+
+  @property
+  def curve(self) -> Sequence[Mapping[str, Any]]:
+    """The training history of the first seed: records of steps, losses and validation scores."""
+    return self.runs[0].curve
+
+  def plot(self) -> Plot:
+    """The training loss and the validation score of the first seed by step."""
+    return Plot(curve_png(self.runs[0].curve, self.runs[0].metric))
+
+  def _repr_html_(self) -> str:
+    return f'{self.measured._repr_html_()}<p>{escape(str(self.file))}</p>'
+
 
 @dataclasses.dataclass(frozen=True)
 class PopulationResult:
@@ -119,6 +169,15 @@ class PopulationResult:
   measured: Mapping[str, Scores]
   best: Mapping[str, pathlib.Path]
 
+  @property
+  def scores(self) -> dict[str, dict[str, dict[str, float]]]:
+    """Task -> system name -> score name -> mean over seeds, in percent."""
+    return {task: measured.by_system for task, measured in self.measured.items()}
+
+  def _repr_html_(self) -> str:
+    best = ''.join(f'<p>{escape(t)}: {escape(str(f))}</p>' for t, f in self.best.items())
+    return ''.join(scores._repr_html_() for scores in self.measured.values()) + best
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
@@ -131,6 +190,14 @@ class EvaluationResult:
 
   measured: Scores
   folder: pathlib.Path | None
+
+  @property
+  def scores(self) -> dict[str, dict[str, float]]:
+    """System name -> score name -> value, in percent."""
+    return self.measured.by_system
+
+  def _repr_html_(self) -> str:
+    return self.measured._repr_html_()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,3 +222,28 @@ class Answer:
   text: str
   prediction: str
   probability: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers(Sequence[Answer]):
+  """Answers in the order of their texts.
+
+  Attributes:
+    answers: one a text.
+  """
+
+  answers: tuple[Answer, ...]
+
+  def __getitem__(self, index):
+    return self.answers[index]
+
+  def __len__(self) -> int:
+    return len(self.answers)
+
+  def __iter__(self) -> Iterator[Answer]:
+    return iter(self.answers)
+
+  def _repr_html_(self) -> str:
+    share = lambda p: '-' if p is None else f'{p:.3f}'
+    rows = [[a.text, a.prediction, share(a.probability)] for a in self.answers]
+    return html.table(['text', 'answer', 'probability'], rows)

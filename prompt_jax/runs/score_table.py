@@ -1,6 +1,5 @@
-"""The table of scores at the end of a run, with baselines that need no model of ours."""
+"""The table at the end of a run."""
 
-import collections
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.data.baseline import bag_of_words, majority
 from prompt_jax.data.example import Example, Task
 from prompt_jax.evaluation.suite import GAP, MEAN, summarise
 from prompt_jax.runs.results import SystemScores
@@ -20,9 +20,9 @@ WORDS = 'TF-IDF + logistic regression'
 
 
 def baselines(train: Sequence[Example], test: Sequence[Example], task: Task) -> list[SystemScores]:
-  """The scores of systems that need no model of ours; none for a task without labels.
+  """What needs no model of ours; none for a task without labels.
 
-  Each of several tasks is learned from its own examples, or from those of the task trained on.
+  Of several tasks each is learned from its own examples, or those of the one trained on.
   """
   if not task.parts:
     found = {MAJORITY: _majority(train, test), WORDS: _words(train, test)}
@@ -59,39 +59,12 @@ def _labelled(train: Sequence[Example], test: Sequence[Example]) -> bool:
   return bool(train and test) and not any(e.label is None for e in (*train, *test))
 
 
-def majority(train: Sequence[Example], test: Sequence[Example]) -> float:
-  """Accuracy in [0, 1] on `test` of always answering the most frequent label of `train`."""
-  ((label, _),) = collections.Counter(e.label for e in train).most_common(1)
-  return sum(e.label == label for e in test) / len(test)
-
-
-def bag_of_words(train: Sequence[Example], test: Sequence[Example]) -> float | None:
-  """Accuracy in [0, 1] on `test` of logistic regression on TF-IDF of words and pairs of words.
-
-  It reads the whole text, before truncation. The settings are scikit-learn's defaults but for
-  sublinear counts and weaker regularisation (C = 10), the usual ones for short texts.
-  None where no text has a word (of two letters or digits, as scikit-learn counts).
-  """
-  # Imported here: scikit-learn takes a second to import, and most commands do not need it.
-  from sklearn.feature_extraction.text import TfidfVectorizer
-  from sklearn.linear_model import LogisticRegression
-
-  vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-  words_of = vectorizer.build_analyzer()
-  if not any(words_of(e.inputs_text) for e in train):
-    return None
-  features = vectorizer.fit_transform([e.inputs_text for e in train])
-  classifier = LogisticRegression(C=10.0, max_iter=1000).fit(features, [e.label for e in train])
-  test_features = vectorizer.transform([e.inputs_text for e in test])
-  return float(classifier.score(test_features, [e.label for e in test]))
-
-
 def print_scores(
   systems: Sequence[SystemScores], title: str, console: Console, parts: Sequence[Task] = ()
 ) -> None:
-  """Prints a row per system and a column per score; "-" where a system has none.
+  """Prints one line a system and one column a score; "-" where a system has none.
 
-  Several tasks (`parts`) have many scores: then a row per score and a column per system.
+  Of several tasks (`parts`) there are many scores: then one line a score, one column a system.
   """
   if parts:
     _print_parts(systems, title, console)

@@ -214,6 +214,7 @@ def trained_prompt(
     file=result.file,
     step=result.step,
     best_step=result.selection.step,
+    metric=result.metric,
     validation=result.selection.best,
     curve=processes.broadcast(lambda: read_records(result.folder / 'metrics.jsonl')),
     setting=setting or {},

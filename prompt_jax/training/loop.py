@@ -380,6 +380,7 @@ def _finish(run: _Run, training: TrainingState, k: int) -> Result:
     step=step,
     metrics={k: v for k, v in evaluated[-1].items() if k not in about} if evaluated else {},
     selection=state.selection,
+    metric=m.metric,
     file=files.best,
     trainable=jax.device_get(trainable),
     folder=files.folder,

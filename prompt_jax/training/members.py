@@ -122,6 +122,7 @@ class Result:
     step: number of steps done.
     metrics: of the last evaluation, {} if there was none.
     selection: best value of the validation metric and its step; empty without a metric.
+    metric: that it was selected by.
     file: the prompt file (or weights) of the best step; of the last without a metric. Of a prompt
       that diverged before it was evaluated there is none.
     trainable: host arrays of the last step.
@@ -132,6 +133,7 @@ class Result:
   step: int
   metrics: dict[str, float]
   selection: Selection
+  metric: str | None
   file: pathlib.Path
   trainable: Tree
   folder: pathlib.Path

@@ -63,12 +63,18 @@ def read_records(path: str | os.PathLike) -> list[Record]:
   return records
 
 
-def plot_curve(records: list[Record], path: str | os.PathLike, metric: str | None = None) -> None:
-  """Draws the training loss and, on a second axis, a validation metric, as a PNG.
+def plot_curve(
+  records: Sequence[Mapping[str, Any]], path: str | os.PathLike, metric: str | None = None
+) -> None:
+  """Writes `curve_png` to a file."""
+  write_atomically(path, curve_png(records, metric))
+
+
+def curve_png(records: Sequence[Mapping[str, Any]], metric: str | None = None) -> bytes:
+  """The training loss and, on a second axis, a validation metric by step, as a PNG.
 
   Args:
     records: see `Records`.
-    path: the PNG.
     metric: which value of the "eval" records; None draws the loss alone.
   """
   import io
@@ -91,7 +97,7 @@ def plot_curve(records: list[Record], path: str | os.PathLike, metric: str | Non
     right.set_ylabel(f'validation {metric}', color='C1')
   data = io.BytesIO()
   figure.savefig(data, format='png', dpi=120)
-  write_atomically(path, data.getvalue())
+  return data.getvalue()
 
 
 class MeanStd(NamedTuple):

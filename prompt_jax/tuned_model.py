@@ -1,0 +1,149 @@
+"""A frozen model and its prompt, for use from Python: answers, text, scores."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from prompt_jax.data.example import Lengths
+from prompt_jax.errors import UserError
+from prompt_jax.evaluation.evaluator import Method
+from prompt_jax.inference.score import Normalize
+from prompt_jax.loading import Tuned
+from prompt_jax.runs import html
+from prompt_jax.runs.evaluate import lengths_of
+from prompt_jax.runs.predict import Decoding, Predictor
+from prompt_jax.runs.results import Answers
+
+SHOWN = ('task', 'method', 'length', 'base_model', 'metric', 'value', 'step', 'labels')
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class TunedModel:
+  """What `prompt_jax.load` returns.
+
+  Programs are compiled once for each shape of a batch, and kept on disk for the next process.
+
+  Attributes:
+    ready: the model and its variables, for use as `ready.model.apply(ready.variables, batch)`.
+    predictors: those that were used, by their options.
+  """
+
+  ready: Tuned
+  predictors: dict[Any, Predictor] = dataclasses.field(default_factory=dict)
+
+  @property
+  def metadata(self) -> dict[str, Any]:
+    """What the prompt file says of itself; {} without one."""
+    return self.ready.metadata
+
+  @property
+  def labels(self) -> tuple[str, ...] | None:
+    """The words that it answers with, where it was tuned on labels."""
+    labels = self.metadata.get('labels')
+    return tuple(labels) if labels else None
+
+  def predict(
+    self,
+    texts: Sequence[str],
+    *,
+    method: Method | None = None,
+    normalize: Normalize = 'none',
+    batch_size: int = 32,
+    input_length: int | None = None,
+  ) -> Answers:
+    """The answer to each text, in order: a label with its probability, or text.
+
+    Args:
+      texts: at least one.
+      method: "rank" takes the label of the highest probability; "constrained" decodes what can only
+        be a label; "generate" decodes text greedily. None: "rank" where the prompt was tuned on
+        labels, else "generate".
+      normalize: with "rank", "tokens" divides a label's log-probability by its length.
+      batch_size: texts at a time.
+      input_length: most tokens of a text; None as in training.
+
+    Raises:
+      UserError: no texts, or a method that needs labels where there are none.
+    """
+    lengths = lengths_of(self.ready, input_length, None)
+    predictor = self._predictor(lengths, method, normalize, None, batch_size)
+    return Answers(tuple(predictor(_checked(texts))))
+
+  def generate(
+    self,
+    texts: Sequence[str],
+    *,
+    beams: int = 1,
+    temperature: float = 0.0,
+    topk: int = 0,
+    topp: float = 0.0,
+    seed: int = 0,
+    max_new_tokens: int | None = None,
+    batch_size: int = 32,
+    input_length: int | None = None,
+  ) -> list[str]:
+    """The text that the model writes for each text.
+
+    Args:
+      texts: at least one.
+      beams: hypotheses of beam search; 1 decodes greedily, or samples.
+      temperature: of sampling; 0 is greedy.
+      topk: sample among so many most probable tokens; 0 for all.
+      topp: sample among the most probable tokens of this total probability; 0 for all.
+      seed: of sampling.
+      max_new_tokens: most tokens of an answer; None as in training.
+      batch_size: texts at a time.
+      input_length: most tokens of a text; None as in training.
+
+    Raises:
+      UserError: no texts, or settings that exclude each other.
+    """
+    decoding = Decoding(temperature=temperature, topk=topk, topp=topp, seed=seed)
+    lengths = lengths_of(self.ready, input_length, max_new_tokens)
+    predictor = self._predictor(lengths, 'generate', 'none', decoding, batch_size)
+    return [answer.prediction for answer in predictor(_checked(texts))]
+
+  def _predictor(
+    self,
+    lengths: Lengths,
+    method: Method | None,
+    normalize: Normalize,
+    decoding: Decoding | None,
+    batch_size: int,
+  ) -> Predictor:
+    """The one of these options, made once, so that its programs are compiled once."""
+    options = (lengths, method, normalize, decoding, batch_size)
+    if options not in self.predictors:
+      self.predictors[options] = Predictor(
+        self.ready,
+        lengths,
+        method=method,
+        normalize=normalize,
+        decoding=decoding,
+        batch_size=batch_size,
+      )
+    return self.predictors[options]
+
+  def __repr__(self) -> str:
+    facts = ', '.join(f'{name}={value!r}' for name, value in self._facts().items())
+    return f'TunedModel({facts})'
+
+  def _repr_html_(self) -> str:
+    return html.table(['prompt', ''], list(self._facts().items()))
+
+  def _facts(self) -> dict[str, Any]:
+    if not self.metadata:
+      return {'base_model': self.ready.backbone.name, 'method': 'none'}
+    return {name: self.metadata[name] for name in SHOWN if self.metadata.get(name) is not None}
+
+
+def _checked(texts: Sequence[str]) -> list[str]:
+  if isinstance(texts, str):
+    raise UserError('texts is one text; expected a list of texts. Write [text].', ['texts'])
+  found = list(texts)
+  wrong = next((t for t in found if not isinstance(t, str)), None)
+  if wrong is not None:
+    raise UserError(f'texts holds {wrong!r}, a {type(wrong).__name__}; expected texts.', ['texts'])
+  if not found:
+    raise UserError('texts is empty; expected at least one text.', ['texts'])
+  return found

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prompt_jax.batch import Batch
+from prompt_jax.data.batches import ExampleOrder, NumberedStream, check_batch
 from prompt_jax.data.example import Example
-from prompt_jax.data.stream import ExampleOrder, NumberedStream, check_batch
 from prompt_jax.errors import UserError
 
 # Number of batches that candidate shapes are tried on.

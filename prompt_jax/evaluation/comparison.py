@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from prompt_jax.data.example import Task, same_text
+from prompt_jax.data.example import same_text
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import bootstrap, metrics
@@ -51,20 +51,6 @@ class Discordance(NamedTuple):
   p: float
 
 
-def described(task: Task) -> dict[str, dict[str, Any]]:
-  """{task: {"metrics", "labels"}}: what `differences` needs to score predictions again.
-
-  A task's own measure cannot be computed from predictions: there, correctness is compared.
-  """
-  return {
-    part.name: {
-      'metrics': ['exact_match'] if part.score else list(part.metrics),
-      'labels': part.labels and list(part.labels),
-    }
-    for part in task.parts or (task,)
-  }
-
-
 def check_pairs(first: Sequence[Prediction], second: Sequence[Prediction]) -> None:
   """Refuses predictions that are not of the same examples in the same order.
 
@@ -100,7 +86,7 @@ def differences(
   Args:
     first: predictions of A.
     second: predictions of B on the same examples (`check_pairs`).
-    facts: see `described`; a task that is not among them is compared by accuracy.
+    facts: see `suite.task_facts`; a task that is not among them is compared by accuracy.
     resamples: number of resamples of the paired bootstrap.
     seed: of the resamples.
     vocabulary: whose tokens SP-ROUGE compares.

@@ -224,3 +224,17 @@ def averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 def _mean(values: Sequence[float]) -> float:
   return sum(values) / len(values)
+
+
+def task_facts(task: Task) -> dict[str, dict[str, Any]]:
+  """{task: {"metrics", "labels"}}: what `comparison.differences` needs to score predictions again.
+
+  A task's own measure cannot be computed from predictions: there, correctness is compared.
+  """
+  return {
+    part.name: {
+      'metrics': ['exact_match'] if part.score else list(part.metrics),
+      'labels': part.labels and list(part.labels),
+    }
+    for part in task.parts or (task,)
+  }

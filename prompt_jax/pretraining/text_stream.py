@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from prompt_jax.batch import Batch
-from prompt_jax.data.stream import NumberedStream
+from prompt_jax.data.batches import NumberedStream
 from prompt_jax.data.vocabulary import T5_EXTRA_IDS, Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.pretraining import span_corruption, word_choice

@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_jax.data.batches import BatchStream
-from prompt_jax.data.stream import digest
+from prompt_jax.data.batches import BatchStream, digest
 from prompt_jax.prompts.initialise import without_initializers
 from prompt_jax.runs import task_prompts
 from prompt_jax.runs.setup import (

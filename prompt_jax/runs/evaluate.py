@@ -12,9 +12,9 @@ from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation.bootstrap import LEVEL
-from prompt_jax.evaluation.comparison import described
 from prompt_jax.evaluation.evaluator import Method
 from prompt_jax.evaluation.predictions import progress_bar, write_predictions
+from prompt_jax.evaluation.suite import task_facts
 from prompt_jax.inference.score import Normalize
 from prompt_jax.loading import BaseModel
 from prompt_jax.runs import evaluation_table, joint_evaluation, score_table
@@ -184,7 +184,7 @@ def _write(
     task=task.name,
     split=measured.split,
     prompts=list(files),
-    tasks=described(task),
+    tasks=task_facts(task),
     resamples=resamples,
     level=LEVEL,
     **evaluation_table.facts(measured.systems),

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from prompt_jax import loading
 from prompt_jax.checkpoints.prompt_file import load_prompt, write_atomically
-from prompt_jax.evaluation.comparison import described
 from prompt_jax.evaluation.ensemble import vote
 from prompt_jax.evaluation.predictions import write_predictions
+from prompt_jax.evaluation.suite import task_facts
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.runs import score_table
@@ -164,7 +164,7 @@ def _report(
     answers[table[-1].name] = [voted]
     write_predictions(path.with_name(path.name.replace('results', 'vote') + 'l'), voted)
   facts = [_facts(population[k], results[k], scored.get(k)) for k in members]
-  tasks = described(setup.task)
+  tasks = task_facts(setup.task)
   score_table.write_scores(
     path, table, task=setup.task.name, split=measured.split, prompts=facts, tasks=tasks
   )

@@ -15,10 +15,9 @@ from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Lengths, Task
 from prompt_jax.data.mixture import quotas
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation.comparison import described
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.predictions import write_predictions
-from prompt_jax.evaluation.suite import Suite
+from prompt_jax.evaluation.suite import Suite, task_facts
 from prompt_jax.loading import BaseModel
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
@@ -276,7 +275,7 @@ def _conclude(
     for result, of_seed in zip(results, predictions, strict=True):
       write_predictions(result.folder / 'predictions.jsonl', of_seed)
   if measured.split is not None:
-    tasks = described(setup.task)
+    tasks = task_facts(setup.task)
     facts = {'task': measured.task, 'split': measured.split, 'tasks': tasks}
     score_table.write_scores(folder / 'results.json', measured.systems, **facts)
     n = len(setup.examples[measured.split])

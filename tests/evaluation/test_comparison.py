@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prompt_jax.data.example import Task
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import comparison, metrics
+from prompt_jax.evaluation import comparison, metrics, suite
 from prompt_jax.evaluation.predictions import Prediction
 from tests.shared import facts
 
@@ -129,11 +129,9 @@ def test_predictions_without_known_answers_are_refused():
 def test_a_task_is_described_by_what_measures_it():
   plain = Task('a', {}, ('no', 'yes'), ('f1', 'accuracy'))
   own = Task('b', {}, None, ('bleu',), score=lambda e, p: {'x': 1.0})
-  assert comparison.described(plain) == {
-    'a': {'metrics': ['f1', 'accuracy'], 'labels': ['no', 'yes']}
-  }
+  assert suite.task_facts(plain) == {'a': {'metrics': ['f1', 'accuracy'], 'labels': ['no', 'yes']}}
   both = dataclasses.replace(plain, name='a+b', parts=(plain, own))
-  assert comparison.described(both)['b'] == {'metrics': ['exact_match'], 'labels': None}
+  assert suite.task_facts(both)['b'] == {'metrics': ['exact_match'], 'labels': None}
   assert comparison.counts_hits(['f1'], ['no', 'yes'])
   assert comparison.counts_hits(['squad'], None)
   assert not comparison.counts_hits(['rouge', 'bleu'], None)

@@ -26,7 +26,7 @@ def traced(folder) -> list[str]:
   [(0, 1000, (20, 25)), (40, 1000, (60, 65)), (0, 12, (7, 12)), (0, 3, (0, 3)), (8, 10, (8, 10))],
 )
 def test_steps_after_the_first_are_traced_or_the_last(done, steps, want, tmp_path):
-  profile = Profile(True, tmp_path, done, steps, None)
+  profile = Profile(tmp_path, done, steps, None)
   assert (profile.first, profile.last) == want
 
 

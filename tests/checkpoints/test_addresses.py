@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 from flax import traverse_util
-from test_huggingface import CONFIGS
 
 from prompt_jax.checkpoints.backbone import load_backbone
 from prompt_jax.checkpoints.formats import t5x_checkpoint, t5x_writer
@@ -21,6 +20,7 @@ from prompt_jax.models.t5.config import T5Config
 from prompt_jax.testing.tiny import random_params
 from tests.checkpoints.object_store import ObjectStore
 from tests.checkpoints.t5x_forms import FORMS
+from tests.checkpoints.test_huggingface import CONFIGS
 from tests.checkpoints.test_t5x import FORMS as FIXTURES
 from tests.checkpoints.test_t5x import unpack
 from tests.shared import facts, mentions

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import tensorstore as ts
 from flax import serialization, traverse_util
-from test_huggingface import CONFIGS
 
 from prompt_jax.checkpoints.formats.t5x import from_t5x
 from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
@@ -25,6 +24,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.testing.tiny import random_params
+from tests.checkpoints.test_huggingface import CONFIGS
 from tests.shared import facts, shared
 
 FORMS = {

@@ -5,7 +5,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import serialization, traverse_util
-from test_huggingface import CONFIGS
 
 from prompt_jax.checkpoints.formats.t5x import from_t5x
 from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint, open_checkpoint
@@ -13,6 +12,7 @@ from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
 from prompt_jax.testing.tiny import random_params
 from tests.checkpoints.t5x_forms import STEP, orbax_msgpack
+from tests.checkpoints.test_huggingface import CONFIGS
 from tests.shared import facts
 
 PARAMS = random_params(CONFIGS['t5_1_1'])

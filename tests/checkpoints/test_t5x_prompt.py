@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorstore
 from flax import serialization, traverse_util
-from test_huggingface import CONFIGS
 
 from prompt_jax.checkpoints.prompt_formats.t5x_prompt import read_t5x
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
 from prompt_jax.testing.tiny import random_params
 from tests.checkpoints.t5x_forms import FORMS, STEP, one_file
+from tests.checkpoints.test_huggingface import CONFIGS
 from tests.shared import facts
 
 ROWS = np.random.default_rng(1).normal(size=(5, 8)).astype(np.float32)

@@ -17,7 +17,6 @@ copyright = f'2026, {author}'
 
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode']
 source_suffix = {'.md': 'markdown'}
-exclude_patterns = ['images']
 html_theme = 'furo'
 html_title = f'prompt_jax {version}'
 highlight_language = 'none'

@@ -91,19 +91,23 @@ def _cell(value: MeanStd) -> str:
 
 
 def _plot(table: dict[str, dict[str, MeanStd]], path: pathlib.Path) -> None:
-  names = list(next(iter(table.values())))
-  figure, axes = plt.subplots(figsize=(1.5 + 2.2 * len(table), 4), layout='constrained')
-  width = 0.8 / len(names)
-  for i, name in enumerate(names):
-    at = [j + (i - (len(names) - 1) / 2) * width for j in range(len(table))]
-    values = [scores[name] for scores in table.values()]
-    bars = [v.std if v.n > 1 else 0.0 for v in values]
-    axes.bar(at, [v.mean for v in values], width, yerr=bars, capsize=2, label=name)
-  axes.set_xticks(range(len(table)), list(table))
-  axes.set_ylabel('test accuracy, %')
-  axes.set_ylim(0, 100)
-  axes.legend(fontsize='small', ncols=2, frameon=False)
-  figure.savefig(path, dpi=120)
+  """A bar for each system with its score beside it, grey for baselines; a row of axes per task."""
+  names = list(next(iter(table.values())))[::-1]
+  colors = ['#b0b0b0' if name in BASELINES else 'C0' for name in names]
+  size = (7, 0.6 + 0.36 * len(names) * len(table))
+  figure, rows = plt.subplots(
+    len(table), sharex=True, squeeze=False, figsize=size, layout='constrained'
+  )
+  for axes, (task, scores) in zip(rows[:, 0], table.items(), strict=True):
+    values = [scores[name] for name in names]
+    spread = [v.std if v.n > 1 else 0.0 for v in values]
+    bars = axes.barh(names, [v.mean for v in values], xerr=spread, color=colors, height=0.7)
+    axes.bar_label(bars, [_cell(v) for v in values], padding=4, fontsize='small')
+    axes.set_title(task, fontsize='medium', loc='left')
+    axes.spines[['top', 'right']].set_visible(False)
+  axes.set_xlim(0, 100)
+  axes.set_xlabel('test accuracy, %')
+  figure.savefig(path, dpi=110)
 
 
 if __name__ == '__main__':

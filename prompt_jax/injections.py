@@ -1,60 +1,140 @@
-"""The contract between prompt methods and the frozen T5: what may be added, and where.
+"""The contract between prompt methods and frozen models: what may be added, and where.
 
 A prompt method returns one `Injections`; the model has a few injection points and knows no
 method. Letters: B batch, T input tokens, P prompt rows, S = P + T, H model width, L layers,
-N heads, D head width.
+N heads, D head width, G examples packed in a row.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from flax import struct
+from flax import core, struct
+
+from prompt_jax.errors import UserError, unknown
 
 Array = jax.Array
 Placement = Literal['before', 'after_bos', 'before_eos', 'after_eos']
 PLACEMENTS: tuple[Placement, ...] = ('before', 'after_bos', 'before_eos', 'after_eos')
-# Where the first prompt row stands if that is the same for all examples.
+# Position of the first prompt row where it is the same for all examples. A causal stack knows no
+# other placement: where a text ends is not known while it is written.
 _FIRST = {'before': 0, 'after_bos': 1}
+CAUSAL_PLACEMENTS = tuple(_FIRST)
 # Folded into the key of a step for its method; far from the numbers of microbatches.
 _PROMPT_STREAM = 0x70726F6D
+# What a method may read of the input, see `Context`.
+READS = ('tokens', 'embeds', 'mask', 'task_id', 'pooled', 'hidden')
 
 
 class Dims(NamedTuple):
   """The sizes of one stack that a method may need."""
 
-  L: int  # layers (of the stack in question; encoder and decoder may differ)
+  L: int  # layers
   H: int  # model width
   N: int  # attention heads
   D: int  # width of one head
+  kv_heads: int  # heads of keys and values: N, or fewer that several query heads share
+
+
+class Sizes(NamedTuple):
+  """The sizes of a model.
+
+  Attributes:
+    stacks: of each stack by its name, "encoder" or "decoder". A model with both has cross
+      attention, whose keys and values are as the decoder's own.
+    input_stack: the stack that reads the input: "encoder", or "decoder" of a decoder-only model.
+  """
+
+  stacks: core.FrozenDict[str, Dims]
+  input_stack: str
+
+
+class Method(Protocol):
+  """What a model asks of its prompt method besides the call; see `prompts.base.PromptMethod`."""
+
+  @property
+  def depends_on(self) -> frozenset[str]: ...
 
 
 @struct.dataclass
 class Context:
-  """Everything a method may look at.
+  """Everything that a method may look at.
+
+  What a method does not name in its `depends_on` is None, whether or not the input has it.
 
   Attributes:
     tokens: int32[B, T] input ids, 0 is padding.
     embeds: [B, T, H] their frozen embeddings.
     mask: bool[B, T] true where there is a token.
     task_id: int32[B] which prompt a row uses, for methods that hold several; int32[B, G] which each
-      example of a packed row uses, see `batch.Batch`.
-    pooled: [B, H] mean of the frozen encoder's states; only if the method depends on "pooled".
-    encoder: sizes of the encoder (static).
-    decoder: sizes of the decoder (static).
+      example of a packed row uses, see `batch.Batch`; None where the input does not say.
+    pooled: [B, H] mean of `hidden` over the tokens of an example.
+    hidden: [B, T, H] states of the frozen input stack without a prompt: one more pass through it.
+    stacks: sizes of each stack, see `Sizes` (static).
+    input_stack: name of the stack that reads the input; methods place there what reads it (static).
     train: whether the method trains (static); only then may it draw, by `make_rng('prompt')`.
   """
 
-  tokens: Array
-  embeds: Array
-  mask: Array
+  tokens: Array | None = None
+  embeds: Array | None = None
+  mask: Array | None = None
   task_id: Array | None = None
   pooled: Array | None = None
-  encoder: Dims = struct.field(pytree_node=False, default=Dims(0, 0, 0, 0))
-  decoder: Dims = struct.field(pytree_node=False, default=Dims(0, 0, 0, 0))
+  hidden: Array | None = None
+  stacks: core.FrozenDict[str, Dims] = struct.field(
+    pytree_node=False, default_factory=core.FrozenDict
+  )
+  input_stack: str = struct.field(pytree_node=False, default='encoder')
   train: bool = struct.field(pytree_node=False, default=False)
+
+  @property
+  def input_dims(self) -> Dims:
+    """Sizes of the stack that reads the input."""
+    return self.stacks[self.input_stack]
+
+
+def context_for(
+  method: Method, sizes: Sizes, inputs: dict[str, Array | None], train: bool = False
+) -> Context:
+  """The context with those of `inputs` that the method declares.
+
+  Args:
+    method: the method.
+    sizes: of the model.
+    inputs: by the names of `READS`; at least what the method declares.
+    train: see `Context`.
+
+  Raises:
+    UserError: the method declares something that no model gives.
+  """
+  for name in sorted(method.depends_on):
+    if name not in READS:
+      raise unknown(f'read in {type(method).__name__}.depends_on', name, READS)
+  seen = {name: inputs[name] for name in method.depends_on}
+  return Context(**seen, stacks=sizes.stacks, input_stack=sizes.input_stack, train=train)
+
+
+@contextlib.contextmanager
+def undeclared_reads_explained(method: Method) -> Iterator[None]:
+  """Around a call of a method: an error about a None names the reads that it does not declare.
+
+  Raises:
+    UserError: the method read something that it does not declare.
+  """
+  try:
+    yield
+  except (AttributeError, TypeError) as error:
+    if 'None' not in str(error):
+      raise
+    declared = ', '.join(sorted(method.depends_on)) or 'nothing'
+    missing = ', '.join(f'ctx.{name}' for name in READS if name not in method.depends_on)
+    raise UserError(
+      f'{type(method).__name__} failed on a value that is None: {error}. Its depends_on declares '
+      f'{declared}, so that {missing} are None. Name there what the method reads.'
+    ) from error
 
 
 @struct.dataclass
@@ -63,13 +143,13 @@ class Layout:
 
   Attributes:
     mask: bool[B, S] true where there is a token or a prompt row.
-    slot: int32[B|1, S] the prompt row that stands at this position, -1 for a token; None where
-      the stack has no prompt rows.
+    slot: int32[B|1, S] the prompt row at this position, -1 for a token; None where the stack has no
+      prompt rows.
     segments: int32[B, S] which packed example a position belongs to, 0 is padding; None where
       rows are not packed.
     positions: int32[B|1, S] position within the example; None for 0, 1, 2, ...
-    from_prompt: int32[B|1, S] position minus that of the first prompt row, where the prompt rows
-      are not among these positions but a stream of their own (see `stands_apart`); else None.
+    from_prompt: int32[B|1, S] position minus that of the first prompt row, where the prefix is not
+      among these positions but a stream of its own (see `is_input_independent`); else None.
   """
 
   mask: Array
@@ -83,7 +163,8 @@ class Layout:
 class LayerEdit:
   """`x = fn(theta[l], x, layout)` before layer l. Leaves of `theta` are [L, ...]; `fn` is pure.
 
-  `fn` changes each position by itself: prompt rows that stand apart and tokens come in two calls.
+  `fn` changes each position by itself: an input-independent prefix and the tokens come in two
+  calls.
   """
 
   theta: Any
@@ -98,14 +179,14 @@ class Injection:
     prefix: [B|1, P, H] rows put among the token embeddings, where `placement` says; [B, G, P, H]
       of each example of a packed row, where they differ.
     delta: [B|1, T, H] added to the token embeddings.
-    kv: [L, 2, B|1, P, N, D] extra keys and values in front of each layer's own.
+    kv: [L, 2, B|1, P, kv_heads, D] extra keys and values in front of each layer's own.
     hidden: an edit of the residual stream before each layer.
     placement: where `prefix` rows go (static). "before_eos" is what google-research/prompt-tuning
       calls a suffix prompt.
     sees_input: whether `prefix` rows attend to the input tokens (static). If not, their states
-      do not depend on the input. Read in the encoder only.
-    kv_bias: the relative-position bias of `kv` keys (static): "zero", or "shifted" as if they
-      stood at positions -P..-1 (METHODS 2.9: weights are not interchangeable).
+      do not depend on the input. A causal stack refuses False.
+    kv_bias: the relative-position bias of `kv` keys (static): "zero", or "shifted" to positions
+      -P..-1. Weights trained with one are useless with the other.
   """
 
   prefix: Array | None = None
@@ -119,7 +200,7 @@ class Injection:
 
 @struct.dataclass
 class Injections:
-  """What a prompt method adds to an encoder-decoder.
+  """What a prompt method adds to the stacks of a model; those that a model lacks stay empty.
 
   Attributes:
     encoder: added to the encoder and its self attention.
@@ -150,26 +231,27 @@ def prefix_length(injection: Injection) -> int:
   return 0 if injection.prefix is None else injection.prefix.shape[-2]
 
 
-def stands_apart(injection: Injection) -> bool:
-  """Whether `prefix` is run through the encoder by itself, once for all examples of a batch.
+def is_input_independent(injection: Injection) -> bool:
+  """Whether the states of `prefix` are the same for all examples of a batch.
 
-  It is if its rows do not see the input and nothing that they see differs between examples.
+  They are if its rows do not see the input and nothing that they see differs between examples.
+  The encoder then runs the prefix once for the batch, as a stream of its own.
   """
   prefix = injection.prefix
   if prefix is None or injection.sees_input or prefix.ndim == 4 or prefix.shape[0] != 1:
     return False
   if injection.kv is None:
     return True
-  # Keys that stand before the input are the farther from the rows the later the rows come.
+  # Keys in front of the input are the farther from the rows the later the rows come.
   moves = injection.kv_bias == 'shifted' and injection.placement not in _FIRST
   return injection.kv.shape[2] == 1 and not moves
 
 
-def prompt_layout(injection: Injection) -> Layout:
-  """The layout of `prefix` rows that stand apart, a batch of one.
+def prefix_layout(injection: Injection) -> Layout:
+  """The layout of an input-independent prefix, a batch of one.
 
-  Their distances from one another are the same wherever they stand, and those from anything else
-  are asked for only where `placement` is the same for all examples.
+  The distances between its rows are the same wherever they are, and those to anything else are
+  asked for only where `placement` is the same for all examples.
   """
   slot = jnp.arange(prefix_length(injection), dtype=jnp.int32)[None]
   first = _FIRST.get(injection.placement, 0)
@@ -177,7 +259,12 @@ def prompt_layout(injection: Injection) -> Layout:
 
 
 def attach(
-  injection: Injection, x: Array, layout: Layout, prompt_slot: Array | None = None
+  injection: Injection,
+  x: Array,
+  layout: Layout,
+  prompt_slot: Array | None = None,
+  *,
+  causal: bool = False,
 ) -> tuple[Array, Layout]:
   """Adds `delta`, then puts `prefix` rows among the embeddings, or makes room for them beside.
 
@@ -187,10 +274,15 @@ def attach(
     layout: of x; its `slot` is ignored.
     prompt_slot: int32[B, S] the prompt row for each reserved position, -1 for a token (packed
       rows). None inserts the rows where `injection.placement` says.
+    causal: whether x enters a stack that sees no later position, as a decoder.
 
   Returns:
-    [B, S, H] embeddings and their layout. Rows that stand apart are not among them: S = T, and
-    the tokens have the positions that they would have around the rows.
+    [B, S, H] embeddings and their layout. An input-independent prefix is not among them: S = T, and
+    the tokens have the positions that they would have around its rows.
+
+  Raises:
+    UserError: a causal stack with a placement or visibility that it does not have.
+    ValueError: packed rows with `delta`, or without `prompt_slot`.
   """
   if injection.delta is not None:
     if layout.segments is not None:
@@ -198,7 +290,9 @@ def attach(
     x = x + injection.delta.astype(x.dtype)
   if injection.prefix is None:
     return x, dataclasses.replace(layout, slot=None)
-  if prompt_slot is None and stands_apart(injection):
+  if causal:
+    _check_causal(injection)
+  elif prompt_slot is None and is_input_independent(injection):
     return x, _around(injection, layout)
   b = x.shape[0]
   rows = jnp.broadcast_to(injection.prefix, (b, *injection.prefix.shape[1:])).astype(x.dtype)
@@ -216,6 +310,18 @@ def attach(
   return _insert(rows, x, layout, injection.placement)
 
 
+def _check_causal(injection: Injection) -> None:
+  if injection.placement not in CAUSAL_PLACEMENTS:
+    raise UserError(
+      f"The placement of a decoder's prompt is {injection.placement!r}; a decoder cannot put rows "
+      f'at the end of what it has not written yet. Known: {", ".join(CAUSAL_PLACEMENTS)}.'
+    )
+  if not injection.sees_input:
+    raise UserError(
+      "A decoder's prompt has sees_input=False; its rows see what is before them. Give True."
+    )
+
+
 def _first_row(placement: Placement, layout: Layout) -> Array:
   """int32[B|1, S|1] position of the first prompt row, for the example at each position."""
   if placement not in PLACEMENTS:
@@ -231,7 +337,7 @@ def _first_row(placement: Placement, layout: Layout) -> Array:
 
 
 def _around(injection: Injection, layout: Layout) -> Layout:
-  """The layout of tokens that stand around prompt rows which are not among them."""
+  """The layout of tokens around prompt rows which are not among them."""
   own = layout.positions
   if own is None:
     own = jnp.arange(layout.mask.shape[1], dtype=jnp.int32)[None]

@@ -22,7 +22,7 @@ from prompt_jax.models.attention.kernel import check_device
 from prompt_jax.models.t5.config import T5Config, with_dropout
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
-from prompt_jax.prompts.base import placeholder
+from prompt_jax.prompts.base import injected
 from prompt_jax.runtime import processes
 from prompt_jax.runtime.devices import default_device
 from prompt_jax.sharding.placement import Placement
@@ -252,11 +252,8 @@ def _check_parameters(
       f'The prompt file {str(path)!r} does not say how its method is built ("method_config"). '
       'Train it again.'
     )
-  cfg = backbone.config
-  variables = {'params': saved.params, 'constants': saved.constants}
-  context = placeholder(cfg.encoder_dims, cfg.decoder_dims)
   try:
-    jax.eval_shape(method.apply, variables, context)
+    jax.eval_shape(lambda: injected(method, saved.params, saved.constants, backbone.config.sizes))
   except FlaxError as e:  # a parameter that is missing or of another shape
     what = ' '.join(str(e).split()).split(' (https:')[0]
     raise UserError(

@@ -14,12 +14,13 @@ from flax import struct
 
 from prompt_jax.batch import Batch
 from prompt_jax.injections import (
-  Context,
   Injection,
   Injections,
   Layout,
   attach,
+  context_for,
   prefix_length,
+  undeclared_reads_explained,
 )
 from prompt_jax.models.t5.layers import KeysValues
 from prompt_jax.models.t5.stack import SelfCache, kv_length
@@ -34,7 +35,7 @@ class Encoded:
 
   Attributes:
     all_states: what the decoder attends to: [B, S, H] the encoder's states, in front of them
-      [1, P, H] those of prompt rows that stand apart (see `injections.stands_apart`).
+      [1, P, H] those of an input-independent prefix (see `injections.is_input_independent`).
     layout: of the former.
     injections: what the prompt adds; the decoder's part is still to be used.
   """
@@ -55,8 +56,8 @@ class Cache:
 
   Attributes:
     own: keys and values of the decoder's self attention, and where the next go.
-    cross: [L, B|1, S, N, D] keys and values of cross attention: injected ones, those of a prompt
-      that stands apart, those of the other states.
+    cross: [L, B|1, S, N, D] keys and values of cross attention: injected ones, those of an
+      input-independent prefix, those of the other states.
   """
 
   own: SelfCache
@@ -72,7 +73,7 @@ class PromptedT5(nn.Module):
   """A T5 and the method that prompts it; `prompt=None` is the bare model.
 
   A method is a module `method(ctx: Context) -> Injections` with `depends_on` (see
-  `injections.Context`).
+  `injections.Context`), which gets only what it declares there.
   """
 
   backbone: T5
@@ -110,26 +111,18 @@ class PromptedT5(nn.Module):
     """What the method adds for these inputs (int32[B, T]); nothing for the bare model."""
     if self.prompt is None:
       return Injections()
-    mask = tokens > 0
-    embeds = self.backbone.embed(tokens)
-    pooled = None
-    if 'pooled' in self.prompt.depends_on:  # one more pass through the frozen encoder
-      (states,) = self.backbone.encode(embeds, Layout(mask=mask), Injection())
+    reads, mask = self.prompt.depends_on, tokens > 0
+    inputs = {'tokens': tokens, 'mask': mask, 'task_id': task_id}
+    if reads & {'embeds', 'hidden', 'pooled'}:
+      inputs['embeds'] = self.backbone.embed(tokens)
+    if reads & {'hidden', 'pooled'}:
+      (states,) = self.backbone.encode(inputs['embeds'], Layout(mask=mask), Injection())
       weights = mask[..., None].astype(states.dtype)
-      pooled = jnp.sum(states * weights, 1) / jnp.maximum(jnp.sum(weights, 1), 1)
-    cfg = self.backbone.cfg
-    return self.prompt(
-      Context(
-        tokens=tokens,
-        embeds=embeds,
-        mask=mask,
-        task_id=task_id,
-        pooled=pooled,
-        encoder=cfg.encoder_dims,
-        decoder=cfg.decoder_dims,
-        train=train,
-      )
-    )
+      inputs['hidden'] = states
+      inputs['pooled'] = jnp.sum(states * weights, 1) / jnp.maximum(jnp.sum(weights, 1), 1)
+    ctx = context_for(self.prompt, self.backbone.cfg.sizes, inputs, train)
+    with undeclared_reads_explained(self.prompt):
+      return self.prompt(ctx)
 
   def encode(
     self,
@@ -173,8 +166,8 @@ class PromptedT5(nn.Module):
     slot: Array | None = None,
   ) -> Array:
     injection = encoded.injections.decoder
-    x, layout = attach(injection, self.backbone.embed(tokens), layout, slot)
-    # Both placements a decoder allows end with P rows before the first predicted token.
+    x, layout = attach(injection, self.backbone.embed(tokens), layout, slot, causal=True)
+    # Both placements of a decoder put P rows before the first predicted token.
     skip = prefix_length(injection) if slot is None else 0
     logits, _, _ = self.backbone.decode(
       x,
@@ -212,7 +205,9 @@ class PromptedT5(nn.Module):
       )
     own = SelfCache(keys, values, start=jnp.int32(extra), layer=jnp.int32(0))
     tokens = jnp.zeros((b, 1), jnp.int32)
-    x, layout = attach(injection, self.backbone.embed(tokens), Layout(mask=tokens == 0))
+    x, layout = attach(
+      injection, self.backbone.embed(tokens), Layout(mask=tokens == 0), causal=True
+    )
     return self._cached(encoded, x, layout, own, None)
 
   def decode_step(self, encoded: Encoded, tokens: Array, cache: Cache) -> tuple[Array, Cache]:

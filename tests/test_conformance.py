@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import core
 
 from prompt_jax.batch import Batch
 from prompt_jax.checkpoints.method import build, describe
@@ -25,11 +26,11 @@ from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Example
 from prompt_jax.data.packing import Packed, PackedStream
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Injections
+from prompt_jax.injections import Dims, Injection, Injections, Sizes
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.base import PromptMethod, materialise
-from prompt_jax.prompts.initialise import initialise_prompt
+from prompt_jax.prompts.initialise import draw, initialise_prompt
 from prompt_jax.runs.packing import slots
 from prompt_jax.testing import tiny
 from prompt_jax.training.losses import Loss, token_losses
@@ -42,7 +43,7 @@ from tests.shared import facts
 FOLDER = pathlib.Path(__file__).parent.parent / 'gin' / 'prompts'
 FILES = {path.stem: (path.stem, ()) for path in sorted(FOLDER.glob('*.gin'))}
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
-  'input-after_bos-blind': (
+  'input-after_bos-own_stream': (
     'input',
     ("PROMPT_PLACEMENT = 'after_bos'", 'PROMPT_SEES_INPUT = False'),
   ),
@@ -52,7 +53,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
   'prefix_zero-shifted': ('prefix_zero', ("PROMPT_KV_BIAS = 'shifted'",)),
   'deep-add-before_eos': ('deep', ("PROMPT_MODE = 'add'", "PROMPT_PLACEMENT = 'before_eos'")),
   'task_prompts-shared': ('task_prompts', ('PROMPT_SHARED = 2', "PROMPT_PLACEMENT = 'after_bos'")),
-  'deep-both-blind': ('deep', ('DeepPrompt.decoder = True', 'PROMPT_SEES_INPUT = False')),
+  'deep-both-own_stream': ('deep', ('DeepPrompt.decoder = True', 'PROMPT_SEES_INPUT = False')),
 }
 CASES = FILES | VARIANTS
 # Sizes for a model of width 32; a file that does not use a macro is not affected.
@@ -79,7 +80,7 @@ every_training = pytest.mark.parametrize('name', [*FILES, 'deep-add-before_eos']
 # Where rows are reserved, and where none are: other placements and modes differ in neither.
 PACKED = [
   *FILES,
-  *(name for name in VARIANTS if 'blind' in name or 'shared' in name),
+  *(name for name in VARIANTS if 'own_stream' in name or 'shared' in name),
   'input-before_eos',
   'input_both-after_bos',
 ]
@@ -285,19 +286,46 @@ def test_prompts_trained_together_are_those_trained_apart(name):
 @every_case
 def test_materialised_is_the_method_or_is_refused(name):
   c = case(name)
-  method, prompt = c.model.prompt, c.params['prompt']
-  sizes = {'encoder': CONFIG.encoder_dims, 'decoder': CONFIG.decoder_dims}
-  if method.depends_on:
-    with pytest.raises(UserError, match=facts(min(method.depends_on))):
-      materialise(method, prompt, c.constants, **sizes)
+  method = c.model.prompt
+  make = functools.partial(
+    materialise, method, c.params['prompt'], c.constants.get('prompt', {}), CONFIG.sizes
+  )
+  if reads := method.depends_on - {'task_id'}:
+    with pytest.raises(UserError, match=facts(min(reads))):
+      make()
     return
-  fixed = materialise(method, prompt, c.constants.get('prompt', {}), **sizes)
-  live = c.model.apply(c.variables, BATCH.encoder_input_tokens, method='injections')
+  live = c.model.apply(c.variables, BATCH.encoder_input_tokens, TASK_IDS, method='injections')
+  if 'task_id' in method.depends_on:  # a prompt for each task
+    with pytest.raises(UserError, match='task_id'):
+      make()
+    for row, task in enumerate(TASK_IDS):
+      fixed = make(task_id=int(task))
+      np.testing.assert_array_equal(fixed.encoder.prefix, live.encoder.prefix[row : row + 1])
+      logits = forced_with(fixed)
+      np.testing.assert_allclose(logits[row], decoded(name).forced[row], atol=2e-5)
+    return
+  fixed = make()
   assert jax.tree.structure(fixed) == jax.tree.structure(live)
   jax.tree.map(np.testing.assert_array_equal, fixed, live)
   if name in MATERIALISED:  # and the bare model, given these arrays, is the prompted one
     logits = forced_with(fixed)
     np.testing.assert_allclose(logits, decoded(name).forced, atol=2e-5)
+
+
+@every_file
+def test_a_decoder_only_model_needs_no_method_changed(name):
+  """All that reads the input is placed in its one stack, keys and values by its own heads."""
+  dims = Dims(L=3, H=32, N=4, D=8, kv_heads=2)
+  sizes = Sizes(core.FrozenDict(decoder=dims), input_stack='decoder')
+  table = jax.ShapeDtypeStruct((64, 32), jnp.float32)
+  make = lambda key, table: draw(parse(name), key, table, tiny.Vocabulary(), sizes)
+  injections, params, _ = jax.eval_shape(make, jax.random.key(0), table)
+  assert params
+  assert (injections.encoder, injections.cross) == (Injection(), Injection())
+  added = injections.decoder
+  assert added.prefix is not None or added.kv is not None
+  assert added.prefix is None or added.prefix.shape == (1, 4, 32)
+  assert added.kv is None or added.kv.shape == (3, 2, 1, 4, 2, 8)
 
 
 @every_file
@@ -325,7 +353,7 @@ def test_a_saved_prompt_is_the_same_method_and_the_same_bits(name, tmp_path):
   assert build(loaded.metadata['method']) == c.model.prompt
 
 
-@pytest.mark.parametrize('name', [name for name in CASES if 'blind' in name])
+@pytest.mark.parametrize('name', [name for name in CASES if 'own_stream' in name])
 def test_prompt_rows_that_do_not_see_the_input_are_run_once_for_all_inputs(name):
   c, tokens = case(name), BATCH.encoder_input_tokens
   injections = c.model.apply(c.variables, tokens, method='injections')

@@ -19,7 +19,7 @@ class Masked(PromptMethod):
   @nn.compact
   def __call__(self, ctx):
     mask = self.variable('constants', 'mask', jnp.ones, (3, 1)).value
-    rows = self.param('prompt', nn.initializers.ones, (3, ctx.encoder.H))
+    rows = self.param('prompt', nn.initializers.ones, (3, ctx.input_dims.H))
     return Injections(encoder=Injection(prefix=(rows * mask)[None]))
 
 

@@ -11,6 +11,14 @@ from prompt_jax.errors import UserError
 
 JSON = Any  # dict, list, str, int, float, bool or None
 OWN_FIELDS = ('parent', 'name')  # of every Flax module; not part of what it computes
+# Where version 0.1.0 had the modules that prompt files name.
+MOVED = {
+  'prompt_jax.prompts.adept': 'prompt_jax.prompts.methods.input.adept',
+  'prompt_jax.prompts.deep_prompt': 'prompt_jax.prompts.methods.deep.deep_prompt',
+  'prompt_jax.prompts.input_prompt': 'prompt_jax.prompts.methods.input.input_prompt',
+  'prompt_jax.prompts.prefix_tuning': 'prompt_jax.prompts.methods.prefix.prefix_tuning',
+  'prompt_jax.prompts.task_prompts': 'prompt_jax.prompts.methods.multitask.task_prompts',
+}
 
 
 def describe(value: Any) -> JSON:
@@ -69,7 +77,7 @@ def _find(name: str) -> type:
   """The class of that name. Only modules and dataclasses: a file must not call anything else."""
   module, _, attribute = name.rpartition('.')
   try:
-    found = getattr(importlib.import_module(module), attribute)
+    found = getattr(importlib.import_module(MOVED.get(module, module)), attribute)
   except (ImportError, AttributeError, ValueError):
     raise UserError(
       f'The prompt file needs {name}, which cannot be imported. Install or put on PYTHONPATH the '

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     return
   cfg, params = ready.backbone.config, ready.variables['params']['prompt']
   constants = ready.variables['constants'].get('prompt', {})
-  found = blocks(ready.model.prompt, params, constants, cfg.encoder_dims, cfg.decoder_dims)
+  found = blocks(ready.model.prompt, params, constants, cfg.sizes)
   usual = float(np.mean(norms(_words(ready.backbone))))
   _blocks(console, found, usual)
   for block in found:

@@ -9,12 +9,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
-from prompt_jax.injections import Dims, Injections
-from prompt_jax.prompts.base import placeholder
+from prompt_jax.injections import Sizes
+from prompt_jax.prompts.base import PromptMethod, injected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +33,13 @@ class Block:
 
 
 def blocks(
-  method: nn.Module,
+  method: PromptMethod,
   params: Mapping[str, Any],
   constants: Mapping[str, Any],
-  encoder: Dims,
-  decoder: Dims,
+  sizes: Sizes,
 ) -> list[Block]:
   """Everything that a method adds independently of the input; `delta`s are left out."""
-  variables = {'params': params, 'constants': constants}
-  injections: Injections = jax.device_get(method.apply(variables, placeholder(encoder, decoder)))
+  injections = jax.device_get(injected(method, params, constants, sizes))
   found = []
   for stack in ('encoder', 'decoder', 'cross'):
     injection = getattr(injections, stack)

@@ -95,8 +95,7 @@ def _plain(ready: loading.Tuned, file: str) -> Rows | DecoderKeysValues:
     cast(PromptMethod, method),
     ready.variables['params']['prompt'],
     ready.variables['constants'].get('prompt', {}),
-    encoder=config.encoder_dims,
-    decoder=config.decoder_dims,
+    config.sizes,
   )
   return plain(injections, type(method).__name__)
 

@@ -1,13 +1,20 @@
 """The protocol of prompt methods, and the evaluation of one that does not read its input."""
 
-from typing import Any, ClassVar, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Context, Dims, Injections
+from prompt_jax.injections import (
+  Context,
+  Injections,
+  Sizes,
+  context_for,
+  undeclared_reads_explained,
+)
 
 Array = jax.Array
 Tree = dict[str, Any]
@@ -17,17 +24,32 @@ class PromptMethod(nn.Module):
   """A prompt method: `method(ctx) -> Injections`, reading nothing but `ctx`.
 
   The collection `params` trains; `constants` holds state that does not. Submodules and parameters
-  have explicit names, because those end in saved files.
+  have explicit names, because those end in saved files. Random numbers come from
+  `self.make_rng('prompt')`, which is there while `ctx.train` is true.
 
   Attributes:
-    depends_on: what the injections depend on, of "embeds", "task_id", "pooled", "hidden". Empty if
-      they are the same for every input: such a prompt can be turned into plain arrays.
+    depends_on: what the method reads of the input, of `injections.READS`; everything else is None
+      in its context. Empty if it injects the same for every input: such a prompt can be turned into
+      plain arrays, and one that reads "task_id" alone into plain arrays for each task.
   """
 
   depends_on: ClassVar[frozenset[str]] = frozenset()
 
   def __call__(self, ctx: Context) -> Injections:
     raise NotImplementedError(f'{type(self).__name__} does not say what it injects')
+
+  def for_tasks(self, count: int) -> Self:
+    """The method for a run on a mixture of `count` tasks; most are the same for any number."""
+    del count
+    return self
+
+  def rows_parameter(self) -> tuple[str, ...] | None:
+    """Path of the parameter [P, H] that is itself the encoder's prompt rows, as in prompt tuning.
+
+    T5X and google-research/prompt-tuning have a name for such a parameter. None, as for most
+    methods, where the rows are computed from several parameters, or there are none.
+    """
+    return None
 
 
 def own_table(method: nn.Module, table: nn.Module, name: str) -> nn.Module:
@@ -39,22 +61,53 @@ def own_table(method: nn.Module, table: nn.Module, name: str) -> nn.Module:
   return table.copy(parent=method, name=name)
 
 
-def placeholder(encoder: Dims, decoder: Dims) -> Context:
-  """A context of one padding token, for methods that only ask for sizes, and for initialising."""
+def placeholder(method: PromptMethod, sizes: Sizes, task_id: int = 0) -> Context:
+  """A context of one padding token, for initialising and for methods that read no input.
+
+  Args:
+    method: the method, which gets what it declares.
+    sizes: of the model.
+    task_id: the prompt that is asked for, of a method that holds several.
+  """
+  width = sizes.stacks[sizes.input_stack].H
   tokens = jnp.zeros((1, 1), jnp.int32)
-  return Context(
-    tokens=tokens,
-    embeds=jnp.zeros((1, 1, encoder.H), jnp.float32),
-    mask=tokens > 0,
-    task_id=jnp.zeros((1,), jnp.int32),
-    pooled=jnp.zeros((1, encoder.H), jnp.float32),
-    encoder=encoder,
-    decoder=decoder,
-  )
+  inputs: dict[str, Array | None] = {
+    'tokens': tokens,
+    'embeds': jnp.zeros((1, 1, width), jnp.float32),
+    'mask': tokens > 0,
+    'task_id': jnp.full((1,), task_id, jnp.int32),
+    'pooled': jnp.zeros((1, width), jnp.float32),
+    'hidden': jnp.zeros((1, 1, width), jnp.float32),
+  }
+  return context_for(method, sizes, inputs)
+
+
+def first_values(method: PromptMethod, key: Array, sizes: Sizes) -> tuple[Injections, Tree]:
+  """What a method first injects, and its first variables; pure, so that it may be traced."""
+  with undeclared_reads_explained(method):
+    injections, variables = method.init_with_output(key, placeholder(method, sizes))
+  return cast(Injections, injections), cast(Tree, variables)
+
+
+def injected(
+  method: PromptMethod,
+  params: Mapping[str, Any],
+  constants: Mapping[str, Any],
+  sizes: Sizes,
+  task_id: int = 0,
+) -> Injections:
+  """What a method injects for one padding token; of use where the input does not matter."""
+  variables = {'params': params, 'constants': constants}
+  with undeclared_reads_explained(method):
+    return cast(Injections, method.apply(variables, placeholder(method, sizes, task_id)))
 
 
 def materialise(
-  method: PromptMethod, params: Tree, constants: Tree, *, encoder: Dims, decoder: Dims
+  method: PromptMethod,
+  params: Mapping[str, Any],
+  constants: Mapping[str, Any],
+  sizes: Sizes,
+  task_id: int | None = None,
 ) -> Injections:
   """Evaluates a method that does not read its input; the result replaces it at serving.
 
@@ -62,20 +115,22 @@ def materialise(
     method: the method.
     params: its trained parameters.
     constants: its other state; {} if it has none.
-    encoder: sizes of the encoder.
-    decoder: sizes of the decoder.
+    sizes: of the model.
+    task_id: whose prompt, of a method that reads "task_id"; ignored by others.
 
   Returns:
     Injections of plain arrays whose batch axis is 1.
 
   Raises:
-    UserError: the injections depend on the input, so that no arrays can stand for the method.
+    UserError: the injections depend on the input, so that no arrays can stand for the method; or
+      they depend on the task and none is given.
   """
-  if method.depends_on:
+  name = type(method).__name__
+  if reads := method.depends_on - {'task_id'}:
     raise UserError(
-      f'{type(method).__name__} reads {", ".join(sorted(method.depends_on))} of each input, so it '
-      'is no fixed set of arrays; keep the method itself.'
+      f'{name} reads {", ".join(sorted(reads))} of each input, so it is no fixed set of arrays; '
+      'keep the method itself.'
     )
-  variables = {'params': params, 'constants': constants}
-  injections = method.apply(variables, placeholder(encoder, decoder))
-  return cast(Injections, injections)
+  if task_id is None and method.depends_on:
+    raise UserError(f'{name} holds a prompt for each task; task_id must say which one is wanted.')
+  return injected(method, params, constants, sizes, task_id or 0)

@@ -3,17 +3,19 @@
 import dataclasses
 import functools
 import warnings
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prompt_jax.injections import Dims, Injections
-from prompt_jax.prompts.base import PromptMethod, Tree, placeholder
+from prompt_jax.injections import Injections, Sizes
+from prompt_jax.prompts.base import PromptMethod, Tree, first_values
 from prompt_jax.prompts.initializers import Initializer, Uniform, Vocabulary
 
 Array = jax.Array
+M = TypeVar('M', bound=nn.Module)
 # How many times longer or shorter than an embedding a first prompt row may be without a warning.
 NORM_RATIO = 5.0
 
@@ -21,7 +23,7 @@ NORM_RATIO = 5.0
 class Prompted(Protocol):
   """A model with a prompt, such as `prompted.PromptedT5`."""
 
-  backbone: Any  # has cfg.encoder_dims and cfg.decoder_dims
+  backbone: Any  # has cfg.sizes
   prompt: Any
 
 
@@ -31,10 +33,7 @@ def initialise_prompt(
   """`initialise` for the prompt of a model; ({}, {}) for a model without one."""
   if model.prompt is None:
     return {}, {}
-  cfg = model.backbone.cfg
-  return initialise(
-    model.prompt, key, embedding, vocabulary, encoder=cfg.encoder_dims, decoder=cfg.decoder_dims
-  )
+  return initialise(model.prompt, key, embedding, vocabulary, model.backbone.cfg.sizes)
 
 
 def initialise(
@@ -42,9 +41,7 @@ def initialise(
   key: Array,
   embedding: Any,
   vocabulary: Vocabulary | None,
-  *,
-  encoder: Dims,
-  decoder: Dims,
+  sizes: Sizes,
 ) -> tuple[Tree, Tree]:
   """Evaluates the initialisers that a method and its tables hold.
 
@@ -56,8 +53,7 @@ def initialise(
     key: PRNG key.
     embedding: [V, H] the frozen embedding table.
     vocabulary: whose ids index the table; None if the initialisers need none.
-    encoder: sizes of the encoder.
-    decoder: sizes of the decoder.
+    sizes: of the model.
 
   Returns:
     The `params` and `constants` of the method, float32.
@@ -65,9 +61,7 @@ def initialise(
   Raises:
     UserError: an initialiser cannot make what is asked of it.
   """
-  injections, params, constants = draw(
-    method, key, embedding, vocabulary, encoder=encoder, decoder=decoder
-  )
+  injections, params, constants = draw(method, key, embedding, vocabulary, sizes)
   _warn_of_norms(injections, embedding, vocabulary)
   return params, constants
 
@@ -77,54 +71,50 @@ def draw(
   key: Array,
   embedding: Any,
   vocabulary: Vocabulary | None,
-  *,
-  encoder: Dims,
-  decoder: Dims,
+  sizes: Sizes,
 ) -> tuple[Injections, Tree, Tree]:
   """What `initialise` draws, without its warning; pure, so that it may be traced.
-
-  Args:
-    method: as in `initialise`, and so are the rest.
-    key: PRNG key.
-    embedding: [V, H] the frozen embedding table.
-    vocabulary: whose ids index the table.
-    encoder: sizes of the encoder.
-    decoder: sizes of the decoder.
 
   Returns:
     What the method first injects, and its `params` and `constants`.
   """
-  bound = _bind(method, embedding, vocabulary)
-  injections, variables = bound.init_with_output(key, placeholder(encoder, decoder))
+
+  def with_table(value: Any) -> Any:
+    if not isinstance(value, Initializer):
+      return value
+    return functools.partial(value, embedding=embedding, vocabulary=vocabulary)
+
+  injections, variables = first_values(map_fields(method, with_table), key, sizes)
   return injections, variables.get('params', {}), variables.get('constants', {})
 
 
-def _bind(module: nn.Module, embedding: Any, vocabulary: Vocabulary | None) -> nn.Module:
-  """`module` with the table and vocabulary supplied to every initialiser in it."""
+def map_fields(module: M, change: Callable[[Any], Any]) -> M:
+  """`module` with `change` of each of its fields, and of those of the modules that it holds."""
   changes: dict[str, Any] = {}
   for field in dataclasses.fields(module):
-    value = None if field.name == 'parent' else getattr(module, field.name)
-    if isinstance(value, nn.Module):
-      changes[field.name] = _bind(value, embedding, vocabulary)
-    elif isinstance(value, Initializer):
-      changes[field.name] = functools.partial(value, embedding=embedding, vocabulary=vocabulary)
+    if field.name == 'parent':
+      continue
+    value = getattr(module, field.name)
+    changes[field.name] = (
+      map_fields(value, change) if isinstance(value, nn.Module) else change(value)
+    )
   return module.clone(**changes)
 
 
-def without_initializers(module: nn.Module) -> nn.Module:
+def without_initializers(module: M) -> M:
   """`module` with one and the same initialiser everywhere.
 
   It computes the same from the same parameters, and models that differ in how their prompts began
-  are then equal, so that they can be trained together.
+  are then equal, so that they can be trained in one program.
   """
-  changes: dict[str, Any] = {}
-  for field in dataclasses.fields(module):
-    value = None if field.name == 'parent' else getattr(module, field.name)
-    if isinstance(value, nn.Module):
-      changes[field.name] = without_initializers(value)
-    elif isinstance(value, Initializer):
-      changes[field.name] = Uniform()
-  return module.clone(**changes)
+  return map_fields(module, lambda value: Uniform() if isinstance(value, Initializer) else value)
+
+
+def with_labels(module: M, labels: Sequence[str]) -> M:
+  """`module` with a task's labels in the initialisers that want them and have none."""
+  return map_fields(
+    module, lambda value: value.for_labels(labels) if isinstance(value, Initializer) else value
+  )
 
 
 def _warn_of_norms(injections: Any, embedding: Any, vocabulary: Vocabulary | None) -> None:

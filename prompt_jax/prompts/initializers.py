@@ -54,6 +54,11 @@ class Initializer(abc.ABC):
       UserError: the table or the vocabulary is needed and absent, or the shape cannot be had.
     """
 
+  def for_labels(self, labels: Sequence[str]) -> 'Initializer':
+    """The initialiser for a task that answers with `labels`; most do not care."""
+    del labels
+    return self
+
 
 @dataclasses.dataclass(frozen=True)
 class Zeros(Initializer):
@@ -172,6 +177,9 @@ class ClassLabels(Initializer):
     if isinstance(self.labels, str):
       raise UserError(f'ClassLabels.labels is a list of texts; got the text {self.labels!r}.')
     object.__setattr__(self, 'labels', tuple(self.labels))  # gin gives lists, which do not hash
+
+  def for_labels(self, labels: Sequence[str]) -> 'ClassLabels':
+    return self if self.labels else dataclasses.replace(self, labels=tuple(labels))
 
   def __call__(self, key, shape, embedding=None, vocabulary=None):
     if not self.labels:

@@ -1,5 +1,6 @@
 """`prompt-jax import`: a prompt of another library as a prompt file."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
@@ -17,10 +18,8 @@ from prompt_jax.checkpoints.prompt_formats.t5x_prompt import read_t5x
 from prompt_jax.checkpoints.source import whole_path
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Placement
-from prompt_jax.prompts.base import PromptMethod
-from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
-from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
-from prompt_jax.prompts.tables import Plain
+from prompt_jax.prompts.base import PromptMethod, Tree
+from prompt_jax.prompts.from_injections import method_of
 
 
 def import_prompt(
@@ -98,21 +97,19 @@ def find(source: str) -> Found:
   )
 
 
-def _method(found: Found, placement: Any) -> tuple[PromptMethod, dict[str, Any]]:
+def _method(found: Found, placement: Placement | None) -> tuple[PromptMethod, Tree]:
   """The method that does with the numbers what the other library did, and its parameters."""
   prompt = found.prompt
   if placement and found.form.startswith('PEFT'):
     raise UserError(
       f'{found.path!r} is of {found.form}, which puts its numbers in one place only: leave out '
-      '--placement, which is for rows of a .npy file or of T5X.'
+      'placement, which is for rows of a .npy file or of T5X.'
     )
-  if isinstance(prompt, Rows):
-    method = InputPrompt(length=len(prompt.values), table=Plain(), placement=placement or 'before')
-    return method, {'encoder': {'prompt': prompt.values}}
-  layers, pair, length, heads, width = prompt.values.shape
-  prefix = PrefixTuning(length=length, table=Plain(), encoder=False, cross=False, kv_bias='shifted')
-  table = prompt.values.reshape(layers, pair, length, heads * width)
-  return prefix, {'decoder': {'prompt': table}}
+  if placement and isinstance(prompt, Rows):
+    prompt = dataclasses.replace(prompt, placement=placement)
+  made = method_of(prompt.injections())
+  assert made is not None  # other libraries know rows, and keys and values, alone
+  return made
 
 
 def _check_fits(found: Found, backbone: Backbone) -> None:
@@ -123,7 +120,7 @@ def _check_fits(found: Found, backbone: Backbone) -> None:
     if width != cfg.emb_dim:
       raise UserError(
         f'{found.path!r} holds rows of width {width}; the model {backbone.name!r} is {cfg.emb_dim} '
-        'wide. Give the model that the prompt was trained on with --model.'
+        'wide. Give the model that the prompt was trained on.'
       )
     return
   assert isinstance(prompt, DecoderKeysValues)
@@ -133,7 +130,7 @@ def _check_fits(found: Found, backbone: Backbone) -> None:
     raise UserError(
       f'{found.path!r} holds keys and values of {got[0]} layers, {got[1]} heads of width {got[2]}; '
       f'the decoder of {backbone.name!r} has {expected[0]}, {expected[1]} and {expected[2]}. Give '
-      'the model that the prompt was trained on with --model.'
+      'the model that the prompt was trained on.'
     )
 
 
@@ -150,7 +147,7 @@ def _metadata(
     'vocabulary': backbone.vocabulary.sha256,
     'method': type(method).__name__,
     'method_config': describe(method),
-    'length': method.length,
+    'length': getattr(method, 'length', 0),
     'labels': labels,
     'step': found.step,
     'imported': {'form': found.form, 'path': found.path, 'base_model': found.base_model},

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from prompt_jax.data.example import Example
 from prompt_jax.data.packing import NO_SLOTS, PackedStream, Slots
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Injection, prefix_length, stands_apart
+from prompt_jax.injections import Injection, is_input_independent, prefix_length
 from prompt_jax.prompted import PromptedT5
 
 
@@ -90,6 +90,6 @@ def slots(model: PromptedT5, variables: dict[str, Any]) -> tuple[Slots, Slots]:
 
 
 def _slots(injection: Injection) -> Slots:
-  if stands_apart(injection):
+  if is_input_independent(injection):
     return NO_SLOTS
   return Slots(prefix_length(injection), injection.placement)

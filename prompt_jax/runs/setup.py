@@ -22,8 +22,7 @@ from prompt_jax.loading import BaseModel
 from prompt_jax.models.t5.int8 import Int8, wide
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
-from prompt_jax.prompts.initialise import initialise_prompt
-from prompt_jax.prompts.initializers import ClassLabels
+from prompt_jax.prompts.initialise import initialise_prompt, with_labels
 from prompt_jax.runs import task_prompts
 from prompt_jax.runs.results import TrainedPrompt
 from prompt_jax.runtime import processes
@@ -102,18 +101,6 @@ def fresh_prompt(setup: Setup, seed: int) -> tuple[Any, Any]:
     embedding = setup.placement.to_local(embedding)
   vocabulary = setup.backbone.vocabulary
   return initialise_prompt(setup.model, jax.random.key(seed), wide(embedding), vocabulary)
-
-
-def with_labels(module: Any, labels: Sequence[str]) -> Any:
-  """`module` with the task's labels in every ClassLabels initialiser that was given none."""
-  changes = {}
-  for field in dataclasses.fields(module):
-    value = None if field.name == 'parent' else getattr(module, field.name)
-    if isinstance(value, ClassLabels) and not value.labels:
-      changes[field.name] = dataclasses.replace(value, labels=tuple(labels))
-    elif isinstance(value, nn.Module):
-      changes[field.name] = with_labels(value, labels)
-  return module.clone(**changes)
 
 
 def metadata_of(setup: Setup, settings: Settings, settings_text: str) -> dict[str, Any]:

@@ -283,7 +283,7 @@ def _conclude(
     score_table.print_scores(measured.systems, title, console, setup.task.parts)
   console.print(f'{best.stem.capitalize()} file: {best}', soft_wrap=True, highlight=False)
   for result in results:
-    if prompts := task_prompts.write(result.file, setup.task.parts, setup.backbone.config):
+    if prompts := task_prompts.write(result.file, setup.task.parts, setup.backbone.config.sizes):
       console.print(f'The prompt of each task: {prompts}', soft_wrap=True, highlight=False)
   console.print(f'Learning curve: {best.parent / "curve.png"}', soft_wrap=True, highlight=False)
   line = loading.command(best, setup.model_name)

@@ -179,8 +179,7 @@ def abstract_variables(work: Work) -> tuple[Tree, Tree]:
     draw,
     work.method,
     vocabulary=_Ids(cfg.vocab_size),  # type: ignore[arg-type]
-    encoder=cfg.encoder_dims,
-    decoder=cfg.decoder_dims,
+    sizes=cfg.sizes,
   )
   try:
     with warnings.catch_warnings():  # of first values, of which only the shape is looked at

@@ -13,7 +13,7 @@ from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.int8 import scaled_axis
-from prompt_jax.prompts.base import placeholder
+from prompt_jax.prompts.base import first_values
 from prompt_jax.prompts.initialise import without_initializers
 from prompt_jax.sweeps.cell_step import step_of
 from prompt_jax.sweeps.cells import TOGETHER, Job
@@ -107,8 +107,7 @@ def _size(given: dict[str, Any], cfg: T5Config) -> Size:
   if given['prompt'] is not None:
     # First values may need the words of a task; their shapes do not.
     method = without_initializers(given['prompt'])
-    context = placeholder(cfg.encoder_dims, cfg.decoder_dims)
-    made = jax.eval_shape(method.init, jax.random.key(0), context)
+    _, made = jax.eval_shape(lambda key: first_values(method, key, cfg.sizes), jax.random.key(0))
     params['prompt'] = made.get('params', {})
   trainable, _ = split(params, given['settings'].patterns)
   sizes = {path: int(np.prod(shape.shape)) for path, shape in shapes.items()}

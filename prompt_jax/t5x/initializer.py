@@ -103,8 +103,7 @@ class PromptInitializer(utils.TrainStateInitializer):
         jax.random.split(rng)[1],
         _embedding(path),
         SeqioVocabulary(model.input_vocabulary),
-        encoder=model.architecture.encoder_dims,
-        decoder=model.architecture.decoder_dims,
+        model.architecture.sizes,
       )
     return traverse_util.flatten_dict(to_t5x(model.prompt, {}, params, constants))
 

@@ -101,8 +101,7 @@ class PromptedModel(models.BaseTransformerModel):
         for_prompt,
         backbone['token_embedder']['embedding'],
         SeqioVocabulary(self.input_vocabulary),
-        encoder=self.architecture.encoder_dims,
-        decoder=self.architecture.decoder_dims,
+        self.architecture.sizes,
       )
     params = to_t5x(self.prompt, backbone, prompt, constants)
     self.split(params)

@@ -1,7 +1,7 @@
 """Our parameters as one tree with T5X's names, and back.
 
 T5X keeps a tree for each layer; ours are stacked. A prompt that google-research/prompt-tuning has
-too stands where it stands there, at `encoder/prompt/prompt/prompt`; every other method's
+too has its name there, `encoder/prompt/prompt/prompt`; every other method's
 parameters are below `prompt`, with their own names, and its constants below `prompt_constants`.
 """
 
@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
@@ -17,13 +16,11 @@ from flax.linen.partitioning import AxisMetadata
 
 from prompt_jax.checkpoints.prompt_formats.foreign import PARAMETER
 from prompt_jax.errors import UserError
-from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
-from prompt_jax.prompts.tables import Plain
+from prompt_jax.prompts.base import PromptMethod
 
 Tree = dict[str, Any]
 Path = tuple[str, ...]
 
-OURS = ('encoder', 'prompt')  # the same rows in the tree of an InputPrompt with a plain table
 PROMPT = 'prompt'
 CONSTANTS = 'prompt_constants'
 # What trains unless the user says otherwise, as a pattern of T5X's names.
@@ -42,7 +39,7 @@ AXES = {
 }
 
 
-def to_t5x(method: nn.Module | None, backbone: Tree, prompt: Tree, constants: Tree) -> Tree:
+def to_t5x(method: PromptMethod | None, backbone: Tree, prompt: Tree, constants: Tree) -> Tree:
   """One tree with T5X's names.
 
   Args:
@@ -62,9 +59,9 @@ def to_t5x(method: nn.Module | None, backbone: Tree, prompt: Tree, constants: Tr
     at = path.index('layers')
     for i in range(leaf.shape[0]):
       flat[(*path[:at], f'layers_{i}', *path[at + 1 :])] = leaf[i]
-  as_reference = _as_reference(method)
+  rows = None if method is None else method.rows_parameter()
   for path, leaf in traverse_util.flatten_dict(prompt).items():
-    flat[PARAMETER if as_reference and path == OURS else (PROMPT, *path)] = leaf
+    flat[PARAMETER if path == rows else (PROMPT, *path)] = leaf
   for path, leaf in traverse_util.flatten_dict(constants).items():
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
       raise UserError(
@@ -75,15 +72,15 @@ def to_t5x(method: nn.Module | None, backbone: Tree, prompt: Tree, constants: Tr
   return traverse_util.unflatten_dict(flat)
 
 
-def from_t5x(method: nn.Module | None, tree: Mapping[str, Any]) -> tuple[Tree, Tree, Tree]:
+def from_t5x(method: PromptMethod | None, tree: Mapping[str, Any]) -> tuple[Tree, Tree, Tree]:
   """The inverse of `to_t5x`: (backbone, prompt, constants). Stacking copies the layers."""
   flat: dict[Path, Any] = {}
   layers: dict[Path, dict[int, Any]] = {}
   prompt, constants = {}, {}
-  as_reference = _as_reference(method)
+  rows = None if method is None else method.rows_parameter()
   for path, leaf in traverse_util.flatten_dict(dict(tree)).items():
-    if as_reference and path == PARAMETER:
-      prompt[OURS] = leaf
+    if rows is not None and path == PARAMETER:
+      prompt[rows] = leaf
     elif path[0] == PROMPT:
       prompt[path[1:]] = leaf
     elif path[0] == CONSTANTS:
@@ -125,8 +122,3 @@ def logical_axes(tree: Tree) -> Tree:
   if unknown:
     raise ValueError(f'No logical axes for {", ".join(unknown)}')
   return traverse_util.unflatten_dict(axes, sep='/')
-
-
-def _as_reference(method: nn.Module | None) -> bool:
-  """Whether the encoder's rows are themselves the trained parameters of prompt tuning."""
-  return type(method) is InputPrompt and type(method.table) is Plain and method.encoder

@@ -9,7 +9,11 @@ import pytest
 from prompt_jax.checkpoints.method import build, describe
 from prompt_jax.errors import UserError
 from prompt_jax.prompts.initializers import Uniform
+from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
+from prompt_jax.prompts.methods.input.adept import ADePT
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
+from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.prompts.tables import LowRank
 
 
@@ -50,6 +54,21 @@ def test_a_missing_class_is_named(name):
 def test_a_file_cannot_call_what_is_no_part_of_a_method():
   with pytest.raises(UserError, match='none'):
     build({'class': 'subprocess.Popen', 'fields': {'args': ['true']}})
+
+
+@pytest.mark.parametrize(
+  ('old', 'kind'),
+  [
+    ('adept.ADePT', ADePT),
+    ('deep_prompt.DeepPrompt', DeepPrompt),
+    ('input_prompt.InputPrompt', InputPrompt),
+    ('prefix_tuning.PrefixTuning', PrefixTuning),
+    ('task_prompts.TaskPrompts', TaskPrompts),
+  ],
+)
+def test_prompt_files_of_version_0_1_name_modules_that_have_moved(old, kind):
+  fields = describe(kind(length=3))['fields']
+  assert build({'class': f'prompt_jax.prompts.{old}', 'fields': fields}) == kind(length=3)
 
 
 def test_fields_of_another_version_are_told():

@@ -23,7 +23,7 @@ from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.inference.decode import greedy
 from prompt_jax.main import main
-from prompt_jax.prompts.base import placeholder
+from prompt_jax.prompts.base import first_values
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.prompts.tables import LowRank, Lstm, Mlp, Plain
@@ -102,8 +102,8 @@ def bare(ref: Reference) -> np.ndarray:
 def save_random(path: pathlib.Path, method: Any, ref: Reference, model: str) -> pathlib.Path:
   """A prompt file of that method with random parameters."""
   cfg = ref.cfg
-  context = placeholder(cfg.encoder_dims, cfg.decoder_dims)
-  shapes = jax.eval_shape(method.init, jax.random.key(0), context)['params']
+  _, made = jax.eval_shape(lambda key: first_values(method, key, cfg.sizes), jax.random.key(0))
+  shapes = made['params']
   rng = np.random.default_rng(7)
   params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
   ready = loading.load(model, None)

@@ -16,9 +16,8 @@ EMBEDDING = np.random.default_rng(0).normal(size=(CFG.vocab_size, CFG.emb_dim)).
 
 
 def blocks_of(method):
-  dims = {'encoder': CFG.encoder_dims, 'decoder': CFG.decoder_dims}
-  params, constants = initialise(method, jax.random.key(0), EMBEDDING, tiny.Vocabulary(), **dims)
-  return params, inspect.blocks(method, params, constants, **dims)
+  params, constants = initialise(method, jax.random.key(0), EMBEDDING, tiny.Vocabulary(), CFG.sizes)
+  return params, inspect.blocks(method, params, constants, CFG.sizes)
 
 
 def test_an_input_prompt_is_one_block_with_its_own_numbers():

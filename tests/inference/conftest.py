@@ -23,12 +23,12 @@ class Everywhere(nn.Module):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     draw = nn.initializers.normal(1.0)
-    rows = lambda name, n: self.param(name, draw, (1, n, ctx.encoder.H))
+    rows = lambda name, n: self.param(name, draw, (1, n, ctx.stacks['encoder'].H))
     kv = lambda name, d: self.param(name, draw, (d.L, 2, 1, 2, d.N, d.D))
     return Injections(
-      encoder=Injection(prefix=rows('encoder', 3), kv=kv('encoder_kv', ctx.encoder)),
-      decoder=Injection(prefix=rows('decoder', 2), kv=kv('decoder_kv', ctx.decoder)),
-      cross=Injection(kv=kv('cross_kv', ctx.decoder)),
+      encoder=Injection(prefix=rows('encoder', 3), kv=kv('encoder_kv', ctx.stacks['encoder'])),
+      decoder=Injection(prefix=rows('decoder', 2), kv=kv('decoder_kv', ctx.stacks['decoder'])),
+      cross=Injection(kv=kv('cross_kv', ctx.stacks['decoder'])),
     )
 
 

@@ -84,7 +84,7 @@ class Rows(nn.Module):
 
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
-    rows = self.param('rows', nn.initializers.normal(1.0), (self.length, ctx.encoder.H))
+    rows = self.param('rows', nn.initializers.normal(1.0), (self.length, ctx.input_dims.H))
     return Injections(encoder=Injection(prefix=rows[None]))
 
 

@@ -174,7 +174,7 @@ def test_on_a_gpu_it_is_two_calls_without_a_gradient_of_the_bias(some_cudnn):
   }
 
 
-@pytest.mark.parametrize('rows', [1, 2])  # a prompt that stands apart, a batch
+@pytest.mark.parametrize('rows', [1, 2])  # an input-independent prefix, a batch
 def test_several_prompts_are_one_call_that_shares_the_bias(some_cudnn, rows):
   q, k, v, bias, mask = arrays(rows, 13, 15)
   prompts = [jnp.stack([x, x, x]).astype(jnp.bfloat16) for x in (q, k, v)]

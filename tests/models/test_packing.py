@@ -26,13 +26,16 @@ class Added(nn.Module):
   @nn.compact
   def __call__(self, ctx):
     kv = lambda seed, d: normal(seed, d.L, 2, 1, 2, d.N, d.D)
-    rows = self.param('rows', nn.initializers.normal(1.0), (P, ctx.encoder.H))
+    rows = self.param('rows', nn.initializers.normal(1.0), (P, ctx.stacks['encoder'].H))
     return Injections(
       encoder=Injection(
-        prefix=rows[None], kv=kv(2, ctx.encoder), sees_input=self.sees_input, kv_bias=self.kv_bias
+        prefix=rows[None],
+        kv=kv(2, ctx.stacks['encoder']),
+        sees_input=self.sees_input,
+        kv_bias=self.kv_bias,
       ),
-      decoder=Injection(kv=kv(3, ctx.decoder), kv_bias=self.kv_bias),
-      cross=Injection(kv=kv(4, ctx.decoder)),
+      decoder=Injection(kv=kv(3, ctx.stacks['decoder']), kv_bias=self.kv_bias),
+      cross=Injection(kv=kv(4, ctx.stacks['decoder'])),
     )
 
 

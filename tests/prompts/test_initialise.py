@@ -11,7 +11,7 @@ from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts import initializers as ini
 from prompt_jax.prompts import tables
-from prompt_jax.prompts.base import PromptMethod, materialise, placeholder
+from prompt_jax.prompts.base import PromptMethod, first_values, materialise, placeholder
 from prompt_jax.prompts.initialise import initialise, initialise_prompt
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
@@ -22,13 +22,13 @@ from tests.shared import facts
 CONFIG = tiny.config()
 H = CONFIG.emb_dim
 TABLE = np.random.default_rng(0).normal(size=(64, H)).astype(np.float32)
-SIZES = {'encoder': CONFIG.encoder_dims, 'decoder': CONFIG.decoder_dims}
+SIZES = CONFIG.sizes
 WORDS = ini.SampledVocabulary(40)
 
 
 def start(method, table=TABLE, vocabulary=None, seed=0):
   vocabulary = vocabulary or tiny.Vocabulary()
-  return initialise(method, jax.random.key(seed), table, vocabulary, **SIZES)
+  return initialise(method, jax.random.key(seed), table, vocabulary, SIZES)
 
 
 def no_warning(method, **kwargs):
@@ -47,7 +47,7 @@ def test_the_table_and_vocabulary_reach_initialisers_inside_tables_inside_tables
   want = np.stack([TABLE[ids[:2]].mean(0), TABLE[ids[2]]])
   np.testing.assert_allclose(rows[:2], want, rtol=1e-6)
   # The tree has the names that the unbound method reads.
-  method.apply({'params': params}, placeholder(**SIZES))
+  method.apply({'params': params}, placeholder(method, SIZES))
 
 
 def test_a_key_gives_one_prompt_and_stacks_differ():
@@ -68,7 +68,7 @@ def test_a_model_is_initialised_like_its_method():
 
 def test_without_the_table_an_initialiser_that_reads_it_says_so():
   with pytest.raises(UserError, match='initialise_prompt'):
-    InputPrompt(3, tables.Plain(WORDS)).init(jax.random.key(0), placeholder(**SIZES))
+    first_values(InputPrompt(3, tables.Plain(WORDS)), jax.random.key(0), SIZES)
   with pytest.raises(UserError, match=facts('32', '24')):
     start(PrefixTuning(3, tables.Plain(WORDS)))
 
@@ -101,11 +101,11 @@ def test_materialise_refuses_a_method_that_reads_its_input():
   class Reader(PromptMethod):
     depends_on = frozenset({'pooled', 'task_id'})
 
-  with pytest.raises(UserError, match=facts('Reader', 'pooled', 'task_id')):
-    materialise(Reader(), {}, {}, **SIZES)
+  with pytest.raises(UserError, match=facts('Reader', 'pooled')):
+    materialise(Reader(), {}, {}, SIZES)
   method = InputPrompt(3, tables.LowRank(2, WORDS))
   params, constants = start(method)
-  prefix = materialise(method, params, constants, **SIZES).encoder.prefix
+  prefix = materialise(method, params, constants, SIZES).encoder.prefix
   np.testing.assert_allclose(
     prefix[0], params['encoder']['left'] @ params['encoder']['right'], rtol=1e-5
   )

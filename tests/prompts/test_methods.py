@@ -6,9 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import core
 
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Context, Dims, Injection, Injections, LayerEdit, Layout
+from prompt_jax.injections import (
+  Context,
+  Dims,
+  Injection,
+  Injections,
+  LayerEdit,
+  Layout,
+  Sizes,
+)
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts import base, tables
@@ -23,7 +32,7 @@ from tests.shared import facts
 
 P = 3
 CONFIG = tiny.config()
-L, H, N, D = CONFIG.encoder_dims
+L, H, N, D, _ = CONFIG.sizes.stacks['encoder']
 RNG = np.random.default_rng(0)
 
 
@@ -36,7 +45,7 @@ def plain(value):
 
 
 def inject(method, ctx=None):
-  ctx = ctx or base.placeholder(CONFIG.encoder_dims, CONFIG.decoder_dims)
+  ctx = ctx or base.placeholder(method, CONFIG.sizes)
   return method.init_with_output(jax.random.key(0), ctx)
 
 
@@ -101,8 +110,7 @@ def test_adept_moves_every_token_by_the_same_network():
     tokens=batch.encoder_input_tokens,
     embeds=jnp.asarray(x),
     mask=batch.encoder_input_tokens > 0,
-    encoder=CONFIG.encoder_dims,
-    decoder=CONFIG.decoder_dims,
+    stacks=CONFIG.sizes.stacks,
   )
   value = normal(P, H)
   method = ADePT(P, 4, plain(value))
@@ -125,8 +133,9 @@ def test_adept_moves_every_token_by_the_same_network():
 
 
 def test_adept_counts_the_parameters_of_the_paper():
-  dims = Dims(L=12, H=768, N=12, D=64)
-  shapes = jax.eval_shape(ADePT().init, jax.random.key(0), base.placeholder(dims, dims))
+  dims = Dims(L=12, H=768, N=12, D=64, kv_heads=12)
+  model = Sizes(core.FrozenDict(encoder=dims, decoder=dims), 'encoder')
+  shapes = jax.eval_shape(lambda key: base.first_values(ADePT(), key, model), jax.random.key(0))[1]
   sizes = [leaf.size for leaf in jax.tree.leaves(shapes['params'])]
   assert sum(sizes) == 60 * 768 + 2 * 768 * 19 + 19 + 768 == 76051
 
@@ -147,7 +156,8 @@ def test_prefix_rows_are_heads_of_keys_then_values():
 
 
 def test_prefix_sizes_follow_each_stack():
-  ctx = base.placeholder(Dims(5, H, N, D), Dims(2, H, N, D))
+  stacks = core.FrozenDict(encoder=Dims(5, H, N, D, N), decoder=Dims(2, H, N, D, N))
+  ctx = base.placeholder(PrefixTuning(P), Sizes(stacks, 'encoder'))
   got = jax.eval_shape(PrefixTuning(P).init_with_output, jax.random.key(0), ctx)[0]
   assert got.encoder.kv.shape == (5, 2, 1, P, N, D)
   assert got.decoder.kv.shape == got.cross.kv.shape == (2, 2, 1, P, N, D)
@@ -266,7 +276,7 @@ def test_task_prompts_puts_the_shared_rows_and_those_of_the_task():
   own, shared = normal(4, P, H), normal(2, H)
   method = TaskPrompts(tasks=4, length=P, shared=2)
   ids = np.array([3, 0, 3], np.int32)
-  ctx = base.placeholder(CONFIG.encoder_dims, CONFIG.decoder_dims).replace(task_id=ids)
+  ctx = base.placeholder(method, CONFIG.sizes).replace(task_id=ids)
   params = {'tasks': {'prompt': own}, 'shared': {'prompt': shared}}
   found = method.apply({'params': params}, ctx).encoder.prefix
   want = np.stack([np.concatenate([shared, own[k]]) for k in ids])

@@ -37,16 +37,22 @@ class Rows:
   values: np.ndarray
   placement: Placement = 'before'
 
+  def injections(self) -> Injections:
+    return Injections(encoder=Injection(prefix=self.values[None], placement=self.placement))
+
 
 @dataclasses.dataclass(frozen=True)
 class DecoderKeysValues:
-  """Prefix tuning of the decoder's self attention, the keys standing at positions -P..-1.
+  """Prefix tuning of the decoder's self attention, the keys at positions -P..-1.
 
   Attributes:
     values: float32[L, 2, P, N, D] keys and values of each of the decoder's layers.
   """
 
   values: np.ndarray
+
+  def injections(self) -> Injections:
+    return Injections(decoder=Injection(kv=self.values[:, :, None], kv_bias='shifted'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +104,7 @@ def plain(injections: Injections, method: str) -> Rows | DecoderKeysValues:
   if decoder.kv_bias != 'shifted':
     raise _other(
       method,
-      f'has kv_bias={decoder.kv_bias!r}, elsewhere added keys stand at positions -P..-1 '
+      f'has kv_bias={decoder.kv_bias!r}, elsewhere added keys are at positions -P..-1 '
       '(kv_bias="shifted"), and weights of one are useless with the other',
     )
   return DecoderKeysValues(np.asarray(decoder.kv[:, :, 0], np.float32))

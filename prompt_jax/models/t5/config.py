@@ -2,8 +2,10 @@
 
 import dataclasses
 
+from flax import core
+
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Dims
+from prompt_jax.injections import Dims, Sizes
 
 ATTENTION = ('plain', 'fused', 'cudnn')
 
@@ -91,12 +93,13 @@ class T5Config:
       )
 
   @property
-  def encoder_dims(self) -> Dims:
-    return Dims(self.num_encoder_layers, self.emb_dim, self.num_heads, self.head_dim)
-
-  @property
-  def decoder_dims(self) -> Dims:
-    return Dims(self.num_decoder_layers, self.emb_dim, self.num_heads, self.head_dim)
+  def sizes(self) -> Sizes:
+    """What prompt methods ask of the model."""
+    heads = (self.emb_dim, self.num_heads, self.head_dim, self.num_heads)
+    encoder, decoder = (
+      Dims(layers, *heads) for layers in (self.num_encoder_layers, self.num_decoder_layers)
+    )
+    return Sizes(core.FrozenDict(encoder=encoder, decoder=decoder), input_stack='encoder')
 
 
 def with_dropout(config: T5Config, rate: float) -> T5Config:

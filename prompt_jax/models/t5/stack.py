@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
-from prompt_jax.injections import Injection, LayerEdit, Layout, prefix_length, prompt_layout
+from prompt_jax.injections import Injection, LayerEdit, Layout, prefix_layout, prefix_length
 from prompt_jax.models.t5 import layers
 from prompt_jax.models.t5.config import T5Config
 
@@ -179,7 +179,7 @@ class Encoder(nn.Module):
   def __call__(
     self, x: Array, layout: Layout, injection: Injection, deterministic: bool
   ) -> tuple[Array, ...]:
-    """Runs the stack on x, and before it on prompt rows that stand apart.
+    """Runs the stack on x, and before it on an input-independent prefix.
 
     Args:
       x: [B, S, H] embeddings as `injections.attach` gives them.
@@ -188,12 +188,12 @@ class Encoder(nn.Module):
       deterministic: no dropout.
 
     Returns:
-      [B, S, H] states of x; in front of them [1, P, H] of prompt rows that are not among x.
+      [B, S, H] states of x; in front of them [1, P, H] of a prefix that is not among x.
     """
     cfg, streams, layouts = self.cfg, [x], [layout]
     if layout.from_prompt is not None and injection.prefix is not None:
       streams = [injection.prefix.astype(x.dtype), x]
-      layouts = [prompt_layout(injection), layout]
+      layouts = [prefix_layout(injection), layout]
     views = [_encoder_view(each, injection, cfg) for each in layouts]
     if not cfg.relpos_per_layer:
       table = layers.RelativeBias(cfg, name='relpos_bias')
@@ -245,8 +245,6 @@ class Decoder(nn.Module):
       cache, and with `cache` the cross-attention keys and values.
     """
     cfg, extra = self.cfg, kv_length(injection)
-    if layout.from_prompt is not None:
-      raise ValueError('Prompt rows of a decoder see the input: their sees_input must be True')
     if cache is None:
       own = positions(layout, x.shape[1])
       key, unbiased = with_injected(own, injection)
@@ -301,7 +299,7 @@ def with_injected(own: Array, injection: Injection) -> tuple[Array, Array | None
 
 
 def _encoder_view(layout: Layout, injection: Injection, cfg: T5Config) -> View:
-  """What the rows of a layout see: injected keys, a prompt that stands apart, and themselves."""
+  """What the rows of a layout see: injected keys, an input-independent prefix, and themselves."""
   own, extra = positions(layout, layout.mask.shape[1]), kv_length(injection)
   mask = layout.mask[:, None, None, :]
   if layout.segments is not None:
@@ -311,13 +309,13 @@ def _encoder_view(layout: Layout, injection: Injection, cfg: T5Config) -> View:
     mask = mask & (is_prompt[:, None, None, :] | ~is_prompt[:, None, :, None])
   buckets_of = functools.partial(layers.relative_buckets, bidirectional=True, cfg=cfg)
   buckets = buckets_of(own, *with_injected(own, injection))
-  apart = 0
+  beside = 0
   if layout.from_prompt is not None:
-    apart = prefix_length(injection)
-    prompt = buckets_of(layout.from_prompt, jnp.arange(apart, dtype=jnp.int32), None)
+    beside = prefix_length(injection)
+    prompt = buckets_of(layout.from_prompt, jnp.arange(beside, dtype=jnp.int32), None)
     parts = [buckets[..., :extra], prompt, buckets[..., extra:]]
     buckets = jnp.concatenate(parts, axis=-1)
-  return View(layout, _with_visible(mask, extra + apart), buckets)
+  return View(layout, _with_visible(mask, extra + beside), buckets)
 
 
 def _with_visible(mask: Array, keys: int) -> Array:

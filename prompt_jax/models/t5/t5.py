@@ -41,7 +41,7 @@ class Embedder(nn.Module):
 
 
 class T5(nn.Module):
-  """Embedding, encoder and decoder, each callable apart."""
+  """Embedding, encoder and decoder, each callable by itself."""
 
   cfg: T5Config
 

@@ -38,12 +38,12 @@ class DeepPrompt(PromptMethod):
   Attributes:
     length: P, rows in each layer.
     table: how the rows are parametrised; each stack gets its own copy.
-    placement: where the rows stand in the encoder's input.
+    placement: where the rows go in the encoder's input.
     sees_input: whether the encoder's prompt rows attend to the input.
     mode: "replace" makes every layer start from its own rows; "add" adds them to what the layer
       before made of the earlier rows.
-    encoder: whether the encoder gets a prompt.
-    decoder: whether the decoder gets one, before its start token.
+    encoder: whether the stack that reads the input gets a prompt: in a T5 the encoder.
+    decoder: whether the decoder gets one, before its start token, where it is another stack.
   """
 
   length: int = 20
@@ -57,12 +57,14 @@ class DeepPrompt(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     self._check()
-    encoder = decoder = Injection()
+    parts = {}
     if self.encoder:
-      encoder = self._injection('encoder', ctx.encoder, self.placement, self.sees_input)
-    if self.decoder:
-      decoder = self._injection('decoder', ctx.decoder, 'before', True)
-    return Injections(encoder=encoder, decoder=decoder)
+      parts[ctx.input_stack] = self._injection(
+        ctx.input_stack, ctx.input_dims, self.placement, self.sees_input
+      )
+    if self.decoder and 'decoder' not in parts:
+      parts['decoder'] = self._injection('decoder', ctx.stacks['decoder'], 'before', True)
+    return Injections(**parts)
 
   def _injection(self, name: str, dims: Dims, placement: Placement, sees_input: bool) -> Injection:
     rows = own_table(self, self.table, name)((dims.L, self.length, dims.H))

@@ -41,8 +41,9 @@ class ADePT(PromptMethod):
     check_length(self)
     if self.rank < 1:
       raise UserError(f'ADePT.rank is {self.rank}; it must be at least 1.')
-    rows = own_table(self, self.table, 'encoder')((self.length, ctx.encoder.H))
+    width = ctx.input_dims.H
+    rows = own_table(self, self.table, ctx.input_stack)((self.length, width))
     start = symmetric_uniform(self.rank**-0.5)
     x = nn.relu(nn.Dense(self.rank, kernel_init=start, name='down')(ctx.embeds))
-    delta = nn.Dense(ctx.encoder.H, kernel_init=nn.initializers.zeros, name='up')(x)
-    return Injections(encoder=Injection(prefix=rows[None], delta=delta))
+    delta = nn.Dense(width, kernel_init=nn.initializers.zeros, name='up')(x)
+    return Injections(**{ctx.input_stack: Injection(prefix=rows[None], delta=delta)})

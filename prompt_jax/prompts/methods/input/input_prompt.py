@@ -4,13 +4,22 @@ import dataclasses
 from typing import Literal
 
 import flax.linen as nn
+import jax
 
 from prompt_jax.errors import UserError
-from prompt_jax.injections import PLACEMENTS, Context, Injection, Injections, Placement
+from prompt_jax.injections import (
+  CAUSAL_PLACEMENTS,
+  PLACEMENTS,
+  Context,
+  Dims,
+  Injection,
+  Injections,
+  Placement,
+)
 from prompt_jax.prompts.base import PromptMethod, own_table
 from prompt_jax.prompts.tables import Plain
 
-DECODER_PLACEMENTS = ('before', 'after_bos')
+Array = jax.Array
 
 
 class InputPrompt(PromptMethod):
@@ -24,8 +33,8 @@ class InputPrompt(PromptMethod):
     placement: where the rows go in the encoder's input.
     sees_input: whether the encoder's prompt rows attend to the input. If not, their states are the
       same for every input.
-    encoder: whether the encoder gets a prompt.
-    decoder: whether the decoder gets one.
+    encoder: whether the stack that reads the input gets a prompt: in a T5 the encoder.
+    decoder: whether the decoder gets one, where it is another stack.
     decoder_placement: where the rows go in the decoder's input: before or after its start token.
   """
 
@@ -40,20 +49,28 @@ class InputPrompt(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     self._check()
-    encoder = decoder = Injection()
+    parts = {}
     if self.encoder:
-      rows = own_table(self, self.table, 'encoder')((self.length, ctx.encoder.H))
-      encoder = Injection(prefix=rows[None], placement=self.placement, sees_input=self.sees_input)
-    if self.decoder:
-      rows = own_table(self, self.table, 'decoder')((self.length, ctx.decoder.H))
-      decoder = Injection(prefix=rows[None], placement=self.decoder_placement)
-    return Injections(encoder=encoder, decoder=decoder)
+      rows = self._rows(ctx.input_stack, ctx.input_dims)
+      parts[ctx.input_stack] = Injection(
+        prefix=rows, placement=self.placement, sees_input=self.sees_input
+      )
+    if self.decoder and 'decoder' not in parts:
+      rows = self._rows('decoder', ctx.stacks['decoder'])
+      parts['decoder'] = Injection(prefix=rows, placement=self.decoder_placement)
+    return Injections(**parts)
+
+  def rows_parameter(self) -> tuple[str, ...] | None:
+    return ('encoder', 'prompt') if self.encoder and type(self.table) is Plain else None
+
+  def _rows(self, name: str, dims: Dims) -> Array:
+    return own_table(self, self.table, name)((self.length, dims.H))[None]
 
   def _check(self) -> None:
     if not (self.encoder or self.decoder):
       raise UserError('InputPrompt is off in both stacks; turn on encoder, decoder or both.')
     check_length(self)
-    for field, known in (('placement', PLACEMENTS), ('decoder_placement', DECODER_PLACEMENTS)):
+    for field, known in (('placement', PLACEMENTS), ('decoder_placement', CAUSAL_PLACEMENTS)):
       if getattr(self, field) not in known:
         raise UserError(
           f'InputPrompt.{field} is {getattr(self, field)!r}; known: {", ".join(known)}.'

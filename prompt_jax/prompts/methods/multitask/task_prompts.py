@@ -1,7 +1,7 @@
 """One prompt for each of several tasks, and rows that all of them share."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ class TaskPrompts(PromptMethod):
   Attributes:
     tasks: K; a run on a mixture sets it to the number of its tasks.
     length: rows of each task's own prompt.
-    shared: rows that stand before them for every task.
+    shared: rows in front of them for every task.
     table: how the rows are parametrised; the two have a copy each.
     placement: where the rows go in the encoder's input.
   """
@@ -43,16 +43,20 @@ class TaskPrompts(PromptMethod):
     if ctx.task_id is None:
       raise UserError(
         f'This prompt is one for each of {self.tasks} tasks, and nothing says which an input '
-        'belongs to. Give --task NAME of one it was trained on, or the prompt of that task alone, '
+        'belongs to. Name a task that it was trained on, or take the prompt of that task alone, '
         'which training has put into the folder task_prompts.'
       )
-    own = own_table(self, self.table, 'tasks')((self.tasks, self.length, ctx.encoder.H))
+    width = ctx.input_dims.H
+    own = own_table(self, self.table, 'tasks')((self.tasks, self.length, width))
     rows = own[ctx.task_id]  # [B, length, H]; [B, G, length, H] of packed rows
     if self.shared:
-      common = own_table(self, self.table, 'shared')((self.shared, ctx.encoder.H))
+      common = own_table(self, self.table, 'shared')((self.shared, width))
       before = jnp.broadcast_to(common, (*rows.shape[:-2], *common.shape))
       rows = jnp.concatenate([before, rows], axis=-2)
-    return Injections(encoder=Injection(prefix=rows, placement=self.placement))
+    return Injections(**{ctx.input_stack: Injection(prefix=rows, placement=self.placement)})
+
+  def for_tasks(self, count: int) -> Self:
+    return self.clone(tasks=count)
 
   def _check(self) -> None:
     for name, least in (('tasks', 1), ('length', 1), ('shared', 0)):

@@ -1,6 +1,7 @@
 """Prefix tuning: trained keys and values in front of those of every layer."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import flax.linen as nn
@@ -18,9 +19,9 @@ KV_BIASES = ('zero', 'shifted')
 class PrefixTuning(PromptMethod):
   """softmax(q [K_l; K]^T) [V_l; V] in every layer l (Li and Liang 2021, arXiv:2101.00190).
 
-  The keys and values are the rows of a table, N * D wide, which need not be the model's width. With
-  `tables.Mlp` it is the paper's method, (K_l, V_l) = W2 tanh(W1 e); with `tables.Plain` and
-  `initializers.Zeros` the keys and values themselves are trained, from 0: every query then at
+  The keys and values are the rows of a table, kv_heads * D wide, which need not be the model's
+  width. With `tables.Mlp` it is the paper's method, (K_l, V_l) = W2 tanh(W1 e); with `tables.Plain`
+  and `initializers.Zeros` the keys and values themselves are trained, from 0: every query then at
   first gives the prefix the weight of neutral keys and reads nothing from it.
 
   Parameters: a table at each of `encoder` and `decoder` (self attention) and `cross` that is on.
@@ -28,11 +29,11 @@ class PrefixTuning(PromptMethod):
   Attributes:
     length: P, keys added to each attention.
     table: how keys and values are parametrised; each attention gets its own copy.
-    encoder: whether the encoder's self attention gets a prefix.
-    decoder: whether the decoder's self attention does.
-    cross: whether cross attention does.
-    kv_bias: relative-position bias of the added keys: "zero", or "shifted", as if they stood at
-      -P..-1. Weights of one are useless with the other. Cross attention has no bias in T5.
+    encoder: whether the self attention of the stack that reads the input gets a prefix.
+    decoder: whether the decoder's self attention does, where it is another stack.
+    cross: whether cross attention does, where there is any.
+    kv_bias: relative-position bias of the added keys: "zero", or "shifted" to positions -P..-1.
+      Weights of one are useless with the other. Cross attention has no bias in T5.
   """
 
   length: int = 20
@@ -45,16 +46,19 @@ class PrefixTuning(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     self._check()
-    return Injections(
-      encoder=self._injection('encoder', ctx.encoder) if self.encoder else Injection(),
-      decoder=self._injection('decoder', ctx.decoder) if self.decoder else Injection(),
-      cross=self._injection('cross', ctx.decoder) if self.cross else Injection(),
-    )
+    parts = {}
+    if self.encoder:
+      parts[ctx.input_stack] = self._injection(ctx.input_stack, ctx.input_dims)
+    if self.decoder and 'decoder' not in parts:
+      parts['decoder'] = self._injection('decoder', ctx.stacks['decoder'])
+    if self.cross and 'encoder' in ctx.stacks:
+      parts['cross'] = self._injection('cross', ctx.stacks['decoder'])
+    return Injections(**parts)
 
   def _injection(self, name: str, dims: Dims) -> Injection:
-    layers, _, heads, width = dims
-    rows = own_table(self, self.table, name)((layers, 2, self.length, heads * width))
-    kv: jax.Array = rows.reshape(layers, 2, 1, self.length, heads, width)
+    heads = (dims.kv_heads, dims.D)
+    rows = own_table(self, self.table, name)((dims.L, 2, self.length, math.prod(heads)))
+    kv: jax.Array = rows.reshape(dims.L, 2, 1, self.length, *heads)
     return Injection(kv=kv, kv_bias=self.kv_bias)
 
   def _check(self) -> None:

@@ -1,7 +1,7 @@
-"""Prompt rows that do not see the input, run once a batch, are what they are among the tokens.
+"""An input-independent prefix, run once a batch, is what it is among the tokens.
 
-An injection whose rows have a batch axis is never run apart, so the same rows repeated for every
-example are the other side of each comparison.
+An injection whose rows have a batch axis is never run as a stream of its own, so the same rows
+repeated for every example are the other side of each comparison.
 """
 
 import dataclasses
@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_jax.errors import UserError
 from prompt_jax.inference import decode, score
-from prompt_jax.injections import PLACEMENTS, Injection, Injections, LayerEdit, stands_apart
+from prompt_jax.injections import PLACEMENTS, Injection, Injections, LayerEdit, is_input_independent
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.methods.deep.deep_prompt import add_rows, replace_rows
@@ -108,23 +109,23 @@ CASES = [
 
 
 @pytest.mark.parametrize(('per_layer', 'placement', 'edit', 'kv_bias'), CASES)
-def test_rows_apart_are_rows_among_the_tokens(per_layer, placement, edit, kv_bias):
+def test_a_prefix_of_its_own_stream_is_one_among_the_tokens(per_layer, placement, edit, kv_bias):
   """Logits by teacher forcing and with a cache, and the gradient of everything that is added."""
   theta, (model, variables) = theta_of(kv_bias), bare(per_layer)
   args = (placement, edit, kv_bias or 'zero')
-  apart, among = (run(theta, variables, model, repeat, *args) for repeat in (False, True))
+  own_stream, among = (run(theta, variables, model, repeat, *args) for repeat in (False, True))
   b, t = BATCH.encoder_input_tokens.shape
-  assert [x.shape[:2] for x in apart[3]] == [(1, P), (b, t)]
+  assert [x.shape[:2] for x in own_stream[3]] == [(1, P), (b, t)]
   assert [x.shape[:2] for x in among[3]] == [(b, P + t)]
   scale = np.abs(among[0]).max()
-  np.testing.assert_allclose(apart[0], among[0], atol=1e-5 * scale)
-  np.testing.assert_allclose(apart[2], among[0], atol=1e-5 * scale)
+  np.testing.assert_allclose(own_stream[0], among[0], atol=1e-5 * scale)
+  np.testing.assert_allclose(own_stream[2], among[0], atol=1e-5 * scale)
   for name, want in among[1].items():
     scale = np.abs(want).max()
     # Rows that are replaced before the first layer, and edits that nobody makes, change nothing.
     idle = (edit is replace_rows and name == 'rows') or (edit is None and name == 'hidden')
     assert (scale > 0) == (not idle)
-    np.testing.assert_allclose(apart[1][name], want, atol=1e-5 * scale, err_msg=name)
+    np.testing.assert_allclose(own_stream[1][name], want, atol=1e-5 * scale, err_msg=name)
 
 
 class Repeated(nn.Module):
@@ -139,7 +140,7 @@ class Repeated(nn.Module):
     return added.replace(encoder=added.encoder.replace(prefix=rows))
 
 
-def test_decoding_and_ranking_take_rows_apart():
+def test_decoding_and_ranking_with_a_prefix_of_its_own_stream():
   rows = normal(5, P, CONFIG.emb_dim)
   labels = jnp.asarray([[5, 1, 0], [9, 4, 1]])
 
@@ -162,25 +163,29 @@ def test_decoding_and_ranking_take_rows_apart():
 
 @pytest.mark.parametrize('kv_bias', ['zero', 'shifted'])
 @pytest.mark.parametrize('placement', PLACEMENTS)
-def test_rows_stand_apart_only_if_all_that_they_see_is_the_same(placement, kv_bias):
+def test_a_prefix_is_input_independent_only_if_all_that_it_sees_is_the_same(placement, kv_bias):
   """Keys at -P..-1 are at another distance from rows behind a longer input."""
   theta = theta_of(kv_bias)
   injection = encoder_injection(theta, False, placement, None, kv_bias)
-  assert stands_apart(injection) == (kv_bias == 'zero' or placement in ('before', 'after_bos'))
-  assert not stands_apart(injection.replace(sees_input=True))
-  assert not stands_apart(injection.replace(kv=jnp.repeat(injection.kv, 3, axis=2)))
-  assert not stands_apart(injection.replace(prefix=None))
+  assert is_input_independent(injection) == (
+    kv_bias == 'zero' or placement in ('before', 'after_bos')
+  )
+  assert not is_input_independent(injection.replace(sees_input=True))
+  assert not is_input_independent(injection.replace(kv=jnp.repeat(injection.kv, 3, axis=2)))
+  assert not is_input_independent(injection.replace(prefix=None))
 
 
-def test_a_decoder_has_no_rows_apart():
-  rows = Injection(prefix=normal(5, 1, P, CONFIG.emb_dim), sees_input=False)
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [('sees_input', False), ('placement', 'before_eos'), ('placement', 'after_eos')],
+)
+def test_a_decoder_refuses_a_prefix_that_needs_the_end_of_what_it_writes(field, value):
+  """In teacher forcing and in cached decoding, which would otherwise disagree."""
+  rows = Injection(prefix=normal(5, 1, P, CONFIG.emb_dim)).replace(**{field: value})
   model, variables = bare()
   apply = functools.partial(model.apply, variables)
-
-  def call():
-    x, y = BATCH.encoder_input_tokens, BATCH.decoder_input_tokens
-    encoded = apply(x, injections=Injections(decoder=rows), method='encode')
-    return apply(encoded, y, method='decode')
-
-  with pytest.raises(ValueError, match=facts('sees_input', 'True')):
-    jax.eval_shape(call)
+  x, y = BATCH.encoder_input_tokens, BATCH.decoder_input_tokens
+  encoded = jax.eval_shape(lambda: apply(x, injections=Injections(decoder=rows), method='encode'))
+  for method, last in (('decode', y), ('start_cache', TARGETS)):
+    with pytest.raises(UserError, match=facts(field, str(value))):
+      jax.eval_shape(lambda e, m=method, last=last: apply(e, last, method=m), encoded)

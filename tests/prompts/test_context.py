@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from messages import facts
 
 from prompt_jax.errors import UserError
 from prompt_jax.injections import READS, Injection, Injections
@@ -13,6 +12,7 @@ from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.base import PromptMethod, first_values, materialise
 from prompt_jax.runs.packing import slots
 from prompt_jax.testing import tiny
+from tests.shared import facts
 
 CONFIG = tiny.config()
 TOKENS = tiny.batch().encoder_input_tokens

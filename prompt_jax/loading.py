@@ -253,7 +253,8 @@ def _check_parameters(
       'Train it again.'
     )
   try:
-    jax.eval_shape(lambda: injected(method, saved.params, saved.constants, backbone.config.sizes))
+    call = lambda params, constants: injected(method, params, constants, backbone.config.sizes)
+    jax.eval_shape(call, saved.params, saved.constants)
   except FlaxError as e:  # a parameter that is missing or of another shape
     what = ' '.join(str(e).split()).split(' (https:')[0]
     raise UserError(

@@ -103,7 +103,8 @@ def _method(found: Found, placement: Placement | None) -> tuple[PromptMethod, Tr
   if placement and found.form.startswith('PEFT'):
     raise UserError(
       f'{found.path!r} is of {found.form}, which puts its numbers in one place only: leave out '
-      'placement, which is for rows of a .npy file or of T5X.'
+      'placement, which is for rows of a .npy file or of T5X.',
+      ['placement'],
     )
   if placement and isinstance(prompt, Rows):
     prompt = dataclasses.replace(prompt, placement=placement)

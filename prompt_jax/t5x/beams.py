@@ -79,9 +79,11 @@ class CachedDecoder:
       logits, new = made
       return logits, new.own.keys, new.own.values
 
-    apart = lambda x, axis: x.reshape(*x.shape[:axis], -1, self._beams, *x.shape[axis + 1 :])
+    split_beams = lambda x, axis: x.reshape(*x.shape[:axis], -1, self._beams, *x.shape[axis + 1 :])
     logits, keys, values = jax.vmap(one_beam, in_axes=(1, 2, 2), out_axes=(1, 2, 2))(
-      apart(tokens[:, 0], 0), apart(cache['keys'], 1), apart(cache['values'], 1)
+      split_beams(tokens[:, 0], 0),
+      split_beams(cache['keys'], 1),
+      split_beams(cache['values'], 1),
     )
-    together = lambda x, axis: x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
-    return together(logits, 0), together(keys, 1), together(values, 1)
+    merge_beams = lambda x, axis: x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+    return merge_beams(logits, 0), merge_beams(keys, 1), merge_beams(values, 1)

@@ -12,7 +12,7 @@ import safetensors.numpy
 from prompt_jax.checkpoints.backbone import save_backbone
 from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.prompt_file import load_prompt, save_prompt
-from prompt_jax.cli import arguments
+from prompt_jax.cli import own_arguments
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.injections import PLACEMENTS
 from prompt_jax.main import main
@@ -208,7 +208,7 @@ def test_foreign_files_where_a_prompt_file_is_expected(mistake, npy, imported, t
 
 
 def test_the_placements_of_the_command_line_are_those_of_the_contract():
-  assert arguments.PLACEMENTS == PLACEMENTS
+  assert own_arguments.PLACEMENTS == PLACEMENTS
 
 
 def test_import_and_export_need_neither_torch_nor_peft(npy, model, tmp_path):

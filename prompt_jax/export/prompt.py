@@ -48,7 +48,10 @@ def export_prompt(
     UserError: the form cannot hold such a prompt, or the destination exists.
   """
   if base_model and to != 'peft':
-    raise UserError('--base_model is what PEFT calls the model; it goes with --to=peft only.')
+    raise UserError(
+      f'base_model is what PEFT calls the model; it goes with the format "peft", not with {to!r}.',
+      ['base_model'],
+    )
   console = Console()
   place = pathlib.Path(destination)
   ready = loading.load(model, file, 'float32', vocabulary)
@@ -65,7 +68,9 @@ def export_prompt(
     return
   if not isinstance(prompt, Rows):
     raise UserError(
-      f'{file!r} holds keys and values; --to={to} knows only rows before the input. Use --to=peft.'
+      f'{file!r} holds keys and values; the format {to!r} knows only rows before the input. Use '
+      '"peft".',
+      ['to'],
     )
   if to == 't5x':
     place = place / f'checkpoint_{step}'

@@ -27,7 +27,7 @@ class Shifted(pj.PromptMethod):
 
   @nn.compact
   def __call__(self, ctx):
-    rows = self.param('rows', nn.initializers.normal(1.0), (self.length, ctx.encoder.H))
+    rows = self.param('rows', nn.initializers.normal(1.0), (self.length, ctx.input_dims.H))
     return pj.Injections(encoder=pj.Injection(prefix=rows[None]))
 
 
@@ -185,7 +185,7 @@ def test_custom_method_in_a_script_is_found_again(model, tmp_path):
     'import flax.linen as nn\nimport prompt_jax as pj\n\n\n'
     'class Mine(pj.PromptMethod):\n  length: int = 2\n\n'
     '  @nn.compact\n  def __call__(self, ctx):\n'
-    "    rows = self.param('rows', nn.initializers.normal(1.0), (self.length, ctx.encoder.H))\n"
+    "    rows = self.param('rows', nn.initializers.normal(1.0), (self.length, ctx.input_dims.H))\n"
     '    return pj.Injections(encoder=pj.Injection(prefix=rows[None]))\n'
   )
   settings = {**SMALL, 'length': None}

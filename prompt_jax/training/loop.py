@@ -17,7 +17,6 @@ from rich.console import Console
 from prompt_jax.errors import UserError
 from prompt_jax.runtime import processes
 from prompt_jax.sharding.placement import Placement
-from prompt_jax.training.interrupt import Interrupt
 from prompt_jax.training.members import (
   Ended,
   EvaluateMembers,
@@ -29,7 +28,7 @@ from prompt_jax.training.members import (
   evaluate_and_select,
   split_members,
 )
-from prompt_jax.training.monitor import Monitor, Profile, Progress
+from prompt_jax.training.monitor import Interrupt, Monitor, Profile, Progress
 from prompt_jax.training.objective import Objective
 from prompt_jax.training.optim import Update
 from prompt_jax.training.partition import Tree, count

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.checkpoints.method import build, describe
+from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
 from prompt_jax.errors import UserError
 from prompt_jax.prompts.initializers import Uniform
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
@@ -66,9 +67,13 @@ def test_a_file_cannot_call_what_is_no_part_of_a_method():
     ('task_prompts.TaskPrompts', TaskPrompts),
   ],
 )
-def test_prompt_files_of_version_0_1_name_modules_that_have_moved(old, kind):
+def test_prompt_files_of_version_0_1_name_modules_that_have_moved(old, kind, tmp_path):
   fields = describe(kind(length=3))['fields']
-  assert build({'class': f'prompt_jax.prompts.{old}', 'fields': fields}) == kind(length=3)
+  description = {'class': f'prompt_jax.prompts.{old}', 'fields': fields}
+  file, metadata = tmp_path / 'prompt.safetensors', {'method_config': description}
+  metadata |= {'base_model': 'b', 'fingerprint': 'f', 'method': kind.__name__, 'width': 2}
+  save_prompt(file, Prompt({'encoder': {'prompt': np.ones((3, 2), np.float32)}}, {}, metadata))
+  assert build(load_prompt(file).metadata['method_config']) == kind(length=3)
 
 
 def test_fields_of_another_version_are_told():

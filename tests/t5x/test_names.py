@@ -1,20 +1,16 @@
-"""T5X's names and axes of our parameters, against T5X's own T5."""
+"""T5X's names and axes of our parameters; one test compares them with T5X's own T5."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-pytest.importorskip('t5x.version', reason='T5X is not importable: see docs/t5x.md')
-
-import dataclasses
-
-import flax.linen as nn
 from flax import traverse_util
-from t5x.examples.t5 import network
 
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.t5 import T5
+from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
 from prompt_jax.prompts.methods.input.adept import ADePT
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
@@ -28,7 +24,7 @@ NEW = tiny.config()
 OLD = dataclasses.replace(NEW, mlp_activations=('relu',), tied_logits=True)
 
 
-def t5x_config(cfg):
+def t5x_config(network, cfg):
   names = {f.name for f in dataclasses.fields(network.T5Config)}
   known = {k: v for k, v in dataclasses.asdict(cfg).items() if k in names}
   return network.T5Config(**known, logits_via_embedding=cfg.tied_logits)
@@ -36,9 +32,12 @@ def t5x_config(cfg):
 
 @pytest.mark.parametrize('cfg', [NEW, OLD], ids=['t5_1_1', 't5'])
 def test_names_shapes_and_axes_are_those_of_t5x(cfg):
+  pytest.importorskip('t5x.version', reason='T5X is not importable: see docs/t5x.md')
+  from t5x.examples.t5 import network
+
   key = jax.random.key(0)
   ours = jax.eval_shape(lambda: to_t5x(None, T5(cfg).init(key, ONE, ONE)['params'], {}, {}))
-  transformer = network.Transformer(t5x_config(cfg))
+  transformer = network.Transformer(t5x_config(network, cfg))
   theirs = jax.eval_shape(lambda: transformer.init(key, ONE, ONE, ONE))
   shapes = lambda tree: {k: v.shape for k, v in traverse_util.flatten_dict(tree, sep='/').items()}
   assert shapes(ours) == shapes(theirs['params'])
@@ -80,7 +79,7 @@ def test_a_prompt_has_the_references_name_where_it_is_the_references_prompt(
 
 
 def test_constants_that_t5x_cannot_hold_are_refused():
-  class Counting(nn.Module):
+  class Counting(PromptMethod):
     pass
 
   with pytest.raises(UserError, match=facts('Counting', 'seen', 'int32')):

@@ -85,7 +85,7 @@ class T5X:
     sizes = ('vocab_size', 'emb_dim', 'num_heads', 'head_dim', 'mlp_dim')
     sizes += ('num_encoder_layers', 'num_decoder_layers', 'unroll')
     (folder / 'embedded.gin').write_text(
-      'from __gin__ import dynamic_registration\nfrom prompt_jax.models import config\n'
+      'from __gin__ import dynamic_registration\nfrom prompt_jax.models.t5 import config\n'
       'ARCHITECTURE = @config.T5Config()\n'
       + ''.join(f'config.T5Config.{name} = {getattr(cfg, name)}\n' for name in sizes)
     )

@@ -45,7 +45,8 @@ def enable_compilation_cache(where: str, device: jax.Device) -> None:
   if '://' in where:
     raise UserError(
       f'compilation_cache is {where!r}; expected a local folder, "auto" or "off". For a URL set '
-      'JAX_COMPILATION_CACHE_DIR instead.'
+      'JAX_COMPILATION_CACHE_DIR instead.',
+      parameters=['compilation_cache'],
     )
   if where == 'off':
     jax.config.update('jax_enable_compilation_cache', False)

@@ -66,7 +66,7 @@ def choose_device(kind: str) -> jax.Device:
     UserError: an unknown kind, or one that this machine does not have.
   """
   if kind not in KINDS:
-    raise unknown('device', kind, KINDS)
+    raise unknown('device', kind, KINDS, parameters=['device'])
   log = _start_jax()
   if kind == 'auto':
     device = jax.local_devices()[0]
@@ -78,7 +78,8 @@ def choose_device(kind: str) -> jax.Device:
   except RuntimeError:
     raise UserError(
       f'The device is {kind!r}, but JAX finds none here; it finds: {_present()}. '
-      f'{_remedy(kind, log)}, or give the device "auto" to use what there is.'
+      f'{_remedy(kind, log)}, or give the device "auto" to use what there is.',
+      parameters=['device'],
     ) from None
   jax.config.update('jax_default_device', device)
   return device

@@ -190,7 +190,8 @@ def _pickled(make: Callable[[], Any]) -> np.ndarray:
     error = UserError(
       f'A value of {len(data)} bytes cannot be sent to other processes, which takes at most '
       f'{MAX_BYTES}. If it is a trained model, evaluate it in one process with a mesh over the '
-      'devices of its host.'
+      'devices of its host.',
+      parameters=['mesh'],
     )
     data = pickle.dumps((None, error))
   return np.frombuffer(data, np.uint8)
@@ -215,14 +216,19 @@ def _given(
   if coordinator is None or processes is None or process is None:
     raise UserError(
       f'{", ".join(n for n in given if n not in missing)} without {", ".join(missing)}: give all '
-      'three, with another value of process in each process, or none on a TPU pod or under srun.'
+      'three, with another value of process in each process, or none on a TPU pod or under srun.',
+      parameters=missing,
     )
   if not re.fullmatch(r'.+:\d+', coordinator):
-    raise UserError(f'coordinator is {coordinator!r}; expected HOST:PORT, such as 10.0.0.1:1234.')
+    raise UserError(
+      f'coordinator is {coordinator!r}; expected HOST:PORT, such as 10.0.0.1:1234.',
+      parameters=['coordinator'],
+    )
   if process >= processes:
     raise UserError(
       f'process is {process} of {processes} processes, which are counted from 0; expected at '
-      f'most {processes - 1}.'
+      f'most {processes - 1}.',
+      parameters=['process'],
     )
   return Coordinator(coordinator, processes, process)
 
@@ -253,7 +259,8 @@ def _initialize(given: Coordinator | None) -> bool:
   except jax.errors.JaxRuntimeError as e:
     raise UserError(
       f'Process 0 cannot listen{f" at {given.address}" if given else ""} ({e}). Give a coordinator '
-      'with a free port, the same one in every process.'
+      'with a free port, the same one in every process.',
+      parameters=['coordinator'],
     ) from None
   finally:
     timer.cancel()

@@ -1,4 +1,4 @@
-"""Logical axes of every parameter, by its path. The names are T5X's."""
+"""Logical axes of every parameter, by its path, with T5X's names."""
 
 import re
 
@@ -8,7 +8,7 @@ Axes = tuple[str, ...]
 
 _STACK = '(?:encoder|decoder)'
 _ATTENTION = f'{_STACK}/layers/(?:attention|self_attention|encoder_decoder_attention)'
-# The whole path of a backbone's parameter -> its axes. Every leaf must be listed.
+# Full path of a backbone's parameter (a pattern) -> its axes. Every leaf must be listed.
 TABLE: tuple[tuple[str, Axes], ...] = (
   ('token_embedder/embedding', ('vocab', 'embed')),
   (f'{_ATTENTION}/(?:query|key|value)/kernel', ('layers', 'embed', 'joined_kv')),
@@ -27,10 +27,10 @@ def axes_of(paths: list[str]) -> dict[str, Axes]:
   """The logical axes of a backbone's leaves.
 
   Args:
-    paths: whole paths such as "encoder/layers/mlp/wo/kernel".
+    paths: full paths such as "encoder/layers/mlp/wo/kernel".
 
   Raises:
-    UserError: the table has no line for some of them; all of these are listed.
+    UserError: the table has no entry for some of them; the message lists all of these.
   """
   found = {path: _lookup(path) for path in paths}
   missing = sorted(path for path, axes in found.items() if axes is None)

@@ -1,4 +1,4 @@
-"""Layouts: which logical axis is cut over which axes of the mesh (data, model)."""
+"""Layouts: which logical axis is partitioned over which axes of the mesh (data, model)."""
 
 import itertools
 import math
@@ -8,8 +8,8 @@ from typing import NamedTuple
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.sharding.axes import Axes
 
-# Logical axis -> mesh axes; an axis that is not named is whole on every device. A mesh axis serves
-# one dimension of an array only, and earlier rules come first: "batch" wins over "embed".
+# Logical axis -> mesh axes; an axis without a rule is replicated. A mesh axis partitions only one
+# dimension of an array, and earlier rules come first: "batch" wins over "embed".
 Rules = tuple[tuple[str, str | tuple[str, ...]], ...]
 
 _EVERYWHERE = ('data', 'model')
@@ -21,14 +21,14 @@ _TENSOR: Rules = (
   ('mlp', 'model'),
 )
 LAYOUTS: dict[str, Rules] = {
-  # Rows over all devices, weights whole on each: frozen weights have no gradients to exchange.
+  # Rows over all devices, weights replicated: frozen weights have no gradients to exchange.
   'data': (('batch', _EVERYWHERE),),
   # Megatron's: the inner dimension of each block over "model".
   'tensor': _TENSOR,
   # As "tensor", and between the blocks the length over "model" (Korthikanti et al. 2022). The rule
-  # comes last: inside of a block "model" is taken by heads or "mlp", and the length is whole.
+  # comes last: inside a block heads or "mlp" have "model", and the length is not partitioned.
   'sequence': (*_TENSOR, ('length', 'model')),
-  # Rows over all devices, and weights too, gathered layer by layer inside the scan.
+  # Rows and weights over all devices; the weights of a layer are gathered inside the scan.
   'fully_sharded': (('batch', _EVERYWHERE), ('embed', _EVERYWHERE)),
   # As "tensor", the other dimension of the weights over "data" (T5X: parameter partitioning 2).
   '2d': (*_TENSOR, ('embed', 'data')),
@@ -51,23 +51,23 @@ def rules_of(layout: str) -> Rules:
   """The rules of a layout by name.
 
   Raises:
-    UserError: no layout is called that.
+    UserError: unknown name.
   """
   if layout not in LAYOUTS:
-    raise unknown('layout', layout, LAYOUTS)
+    raise unknown('layout', layout, LAYOUTS, parameters=['layout'])
   return LAYOUTS[layout]
 
 
 def parts(axis: str, rules: Rules, size: MeshSize) -> int:
-  """Into how many parts a logical axis is cut."""
+  """The number of parts of a logical axis."""
   return _devices(_mesh_axes(axis, rules), size)
 
 
 def prompt_axes(rules: Rules, size: MeshSize, prompts: int) -> tuple[str, ...]:
-  """The axes of the mesh over which prompts of one stack are cut, whole prompts on each part.
+  """The mesh axes over which stacked prompts are partitioned, each prompt within one part.
 
-  Of the axes of "batch", those with the most devices together that divide the prompts; the rows of
-  each prompt have the rest.
+  Of the axes of "batch", those with the most devices whose number divides that of the prompts; the
+  rows of each prompt have the other axes.
   """
   names = _mesh_axes('batch', rules)
   every = itertools.chain.from_iterable(
@@ -78,7 +78,7 @@ def prompt_axes(rules: Rules, size: MeshSize, prompts: int) -> tuple[str, ...]:
 
 
 def without(axes: Sequence[str], rules: Rules) -> Rules:
-  """What the rules cut over the other axes of the mesh."""
+  """The rules with only the other axes of the mesh."""
   left = ((name, tuple(n for n in _mesh_axes(name, rules) if n not in axes)) for name, _ in rules)
   return tuple((name, names) for name, names in left if names)
 
@@ -86,17 +86,16 @@ def without(axes: Sequence[str], rules: Rules) -> Rules:
 def check_divides(
   layout: str, size: MeshSize, rows: int | None, dimensions: Mapping[str, Sequence[int]]
 ) -> None:
-  """Refuses a mesh over which something does not divide.
+  """Checks that batches and weights divide evenly over a mesh.
 
   Args:
-    layout: by name.
+    layout: name of the layout.
     size: of the mesh.
-    rows: that run at a time: of a batch, or of one of its microbatches; None where as many run as
-      divide.
-    dimensions: logical axis -> sizes that it has; see `dimensions_of`.
+    rows: of a batch, or of one of its microbatches; None if it is padded until it divides.
+    dimensions: logical axis -> its sizes; see `dimensions_of`.
 
   Raises:
-    UserError: with what does not divide, and the nearest mesh that works.
+    UserError: what does not divide, and the nearest mesh that works.
   """
   rules = rules_of(layout)
   every = {'batch': () if rows is None else (rows,), **dimensions}
@@ -105,24 +104,25 @@ def check_divides(
     return
   axis, length, count = bad
   what = {
-    'batch': f'{length} rows at a time',
+    'batch': f'{length} rows (of a batch, or of a microbatch)',
     'heads': f'{length} attention heads',
     'vocab': f'a vocabulary of {length}',
   }.get(axis, f'{axis} of {length}')
   near = _nearest(rules, size, every)
   remedy = f'The nearest mesh that works is {near}.'
   if axis == 'batch':
-    remedy += f' Or give a batch (and microbatches) with a multiple of {count} rows at a time.'
+    remedy += f' Or give a batch size that, divided by microbatches, is a multiple of {count}.'
   raise UserError(
-    f'The layout {layout!r} on the mesh {size} (data x model) cuts {what} into {count} parts, '
-    f'and {length} is not a multiple of {count}. {remedy}'
+    f'The layout {layout!r} on the mesh {size} (data x model) splits {what} into {count} parts, '
+    f'and {length} is not a multiple of {count}. {remedy}',
+    parameters=['mesh', 'batch_size', 'microbatches'] if axis == 'batch' else ['mesh'],
   )
 
 
 def dimensions_of(
   axes: Mapping[str, Axes], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, list[int]]:
-  """Logical axis -> the sizes that it has in these parameters; vectors aside, which stay whole."""
+  """Logical axis -> its sizes in these parameters, except vectors, which are replicated."""
   found: dict[str, set[int]] = {}
   for path, names in axes.items():
     if len([n for n in names if n != 'layers']) > 1:
@@ -153,7 +153,7 @@ def _indivisible(
 
 
 def _nearest(rules: Rules, size: MeshSize, dimensions: Mapping[str, Sequence[int]]) -> MeshSize:
-  """Of the meshes that work with as many devices or fewer: most devices, then most alike."""
+  """Of the meshes that work with at most as many devices: the most devices, then the closest."""
   most = size.data * size.model
   every = (MeshSize(d, m) for m in range(1, most + 1) for d in range(1, most // m + 1))
   working = [s for s in every if _indivisible(rules, s, dimensions) is None]

@@ -1,4 +1,4 @@
-"""Where arrays lie on several devices, and where a function's intermediate values do."""
+"""How arrays, and the intermediate values of a function, are partitioned over several devices."""
 
 import dataclasses
 import functools
@@ -23,12 +23,12 @@ BACKBONE = 'backbone/'
 class Placement:
   """A mesh and a layout on it.
 
-  Only the backbone is ever cut. Prompts, constants and optimiser state are whole on every device,
-  and so are vectors: to gather one would cost more than to keep it.
+  Only the backbone is partitioned. Prompts, constants and optimiser state are replicated, and so
+  are vectors: gathering one would cost more than keeping it.
 
   Attributes:
-    mesh: of the axes "data" and "model".
-    layout: a name of `layouts.LAYOUTS`.
+    mesh: with the axes "data" and "model".
+    layout: a key of `layouts.LAYOUTS`.
   """
 
   mesh: Mesh
@@ -44,43 +44,43 @@ class Placement:
 
   @property
   def replicated(self) -> NamedSharding:
-    """The same on every device."""
+    """The sharding of an array that is the same on every device."""
     return NamedSharding(self.mesh, PartitionSpec())
 
   @property
   def row_sharding(self) -> NamedSharding:
-    """Of a batch, whose arrays all begin with B."""
+    """The sharding of a batch, by the first axis of its arrays (B)."""
     return NamedSharding(self.mesh, PartitionSpec(dict(self.rules)['batch']))
 
   @property
   def _shared(self) -> bool:
-    """Whether other processes hold devices of the mesh."""
+    """Whether the mesh has devices of other processes."""
     return not self.replicated.is_fully_addressable
 
   @property
   def row_parts(self) -> int:
-    """Into how many parts a batch is cut."""
+    """The number of parts of a batch."""
     return layouts.parts('batch', self.rules, self.size)
 
   def pad_to_multiple(self, rows: int) -> int:
-    """The next number of rows that divides over the mesh."""
+    """`rows`, rounded up to the next multiple of `row_parts`."""
     return -(-rows // self.row_parts) * self.row_parts
 
   def check_divides(self, shapes: Mapping[str, tuple[int, ...]], rows: int | None) -> None:
-    """Refuses a model or a batch that does not divide over the mesh.
+    """Checks that a model and a batch divide evenly over the mesh.
 
     Args:
       shapes: of the backbone's leaves by path "encoder/layers/mlp/wo/kernel".
-      rows: that run at a time; None where batches are filled up until they divide.
+      rows: of a batch or microbatch; None if batches are padded until they divide.
 
     Raises:
-      UserError: with the nearest mesh that works.
+      UserError: what does not divide, and the nearest mesh that works.
     """
     dimensions = layouts.dimensions_of(axes_of(list(shapes)), shapes)
     layouts.check_divides(self.layout, self.size, rows, dimensions)
 
   def backbone_leaf(self, path: str, shape: tuple[int, ...]) -> NamedSharding:
-    """Of one leaf of the backbone, by path "encoder/layers/mlp/wo/kernel".
+    """The sharding of a leaf of the backbone, by path "encoder/layers/mlp/wo/kernel".
 
     Raises:
       UserError: no logical axes are known for the path.
@@ -88,21 +88,21 @@ class Placement:
     return NamedSharding(self.mesh, self._spec(axes_of([path])[path], shape))
 
   def put_backbone_leaf(self, path: str, leaf: Any) -> Any:
-    """A host array (or several that belong to one path) on the devices, each its own part.
+    """Puts a host array (or a tree of arrays of one path) on the devices, each with its part.
 
-    Waits, so that only one leaf is ever in flight.
+    Blocks, so that only one leaf is in flight at a time.
     """
     put = lambda x: self.put(x, self.backbone_leaf(path, np.shape(x)))
     return jax.block_until_ready(jax.tree.map(put, leaf))
 
   def put(self, tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays on the mesh, cut or whole.
+    """Puts arrays on the mesh.
 
-    With several processes each passes the same arrays and keeps the parts of its own devices;
-    nothing is sent, which makes it safe in a thread beside a step.
+    With several processes each passes the same arrays and keeps the parts of its own devices.
+    Nothing is sent, so that a thread may call it while a step runs.
 
     Args:
-      tree: of arrays of the host, of one device, or of this mesh.
+      tree: arrays on the host, on one device, or on this mesh.
       sharding: of every leaf.
     """
     if not self._shared:
@@ -110,26 +110,28 @@ class Placement:
     return jax.tree.map(lambda x: self._put_part(x, sharding), tree)
 
   def put_rows(self, batch: Any) -> Any:
-    """A batch, each device its own rows of it."""
+    """Puts a batch on the mesh, each device with its own rows."""
     return self.put(batch, self.row_sharding)
 
   def replicate(self, tree: Any) -> Any:
-    """What does not lie on the mesh yet, whole on every device."""
+    """Replicates arrays over the mesh; those that are on the mesh already stay as they are."""
     return jax.tree.map(lambda x: x if self._holds(x) else self.put(x, self.replicated), tree)
 
   def put_params(self, tree: Any) -> Any:
-    """A tree {"backbone": ..., "prompt": ...}, each leaf as the layout says; but for what lies on
-    the mesh already."""
+    """Puts a tree {"backbone": ..., "prompt": ...} on the mesh by `shardings`.
+
+    Leaves that are on the mesh already stay as they are.
+    """
     put = lambda x, sharding: x if self._holds(x) else self.put(x, sharding)
     return jax.tree.map(put, tree, self.shardings(tree))
 
   def to_local(self, tree: Any) -> Any:
-    """Arrays of the mesh, whole on one device of this process."""
+    """Gathers arrays of the mesh, each on one device of this process."""
     whole = jax.jit(_same, out_shardings=self.replicated)(tree)
     return jax.tree.map(lambda x: x.addressable_data(0), whole)
 
   def shardings(self, tree: Any) -> Any:
-    """Shardings of a tree {"backbone": ..., "prompt": ...} of arrays or shapes."""
+    """The shardings of a tree {"backbone": ..., "prompt": ...} of arrays or shapes."""
 
     def leaf(path: tuple[Any, ...], x: Any) -> NamedSharding:
       name = '/'.join(str(k.key) for k in path if isinstance(k, jax.tree_util.DictKey))
@@ -140,11 +142,11 @@ class Placement:
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
   def with_mesh(self, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` traced with this mesh and layout, so that it cuts its intermediate values too."""
+    """`function`, traced with this mesh and layout, which partition its intermediate values too."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-      # The abstract mesh: a function may be inside of jit already, where `jax.set_mesh` is refused.
+      # The abstract mesh: `jax.set_mesh` is not allowed inside jit, where this may be called.
       # The devices are those of the arguments.
       mesh = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
       with mesh, nn.logical_axis_rules(self.rules):
@@ -153,13 +155,15 @@ class Placement:
     return call
 
   def vmap(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """`jax.vmap(function)` of prompts: cut over devices, and the rows of each over the others.
+    """`jax.vmap(function)` over stacked prompts, which some axes of the mesh partition.
 
-    For use in a function that is traced by `with_mesh`. Which devices: `layouts.prompt_axes`, down
-    to none where the prompts do not divide, so that any number of them will do.
+    The rows of each prompt are partitioned over the other axes.
+
+    For use in a function that is traced by `with_mesh`. The axes are those of
+    `layouts.prompt_axes`: none if the number of prompts does not divide, so any number works.
 
     Args:
-      function: of the arrays of one prompt. What it returns is whole on every device.
+      function: takes the arrays of one prompt. Its results are replicated.
     """
 
     def call(stacked: Any) -> Any:
@@ -200,7 +204,7 @@ class Placement:
 
 
 def _same(tree: Any) -> Any:
-  """Compiled once for each place: a lambda would be compiled at every call."""
+  """Compiled once for each sharding; a lambda would be compiled at every call."""
   return tree
 
 
@@ -210,45 +214,60 @@ def make(
   devices: Sequence[jax.Device],
   slices: int | None = None,
 ) -> Placement | None:
-  """A placement on the first devices.
+  """Makes a placement on the first devices.
 
   Args:
-    size: (data, model) devices along each axis; None for one device, which needs no placement, or
-      where there are several processes for all of them along "data".
-    layout: a name of `layouts.LAYOUTS`.
-    devices: those there are, of all processes.
-    slices: that a slower network joins, see `slices.device_grid`; None for as many as TPUs tell.
+    size: (data, model) numbers of devices along each axis. None is one device, which needs no
+      placement; with several processes it is all devices along "data".
+    layout: a key of `layouts.LAYOUTS`.
+    devices: all devices, of all processes.
+    slices: number of slices joined by a slower network, see `slices.device_grid`; None for as many
+      as TPU devices report.
+
+  Returns:
+    The placement, None for one device.
 
   Raises:
-    UserError: an unknown layout, or one that needs a mesh; no size of a mesh; more devices than
-      there are, or fewer with several processes; slices that are not there, or over which the mesh
-      does not divide.
+    UserError: an unknown layout, or one that needs a mesh; not a size of a mesh; more devices than
+      there are, or fewer with several processes; a number of slices that the devices do not have or
+      that does not divide "data".
   """
   layouts.rules_of(layout)
   if slices is not None and not _is_count(slices):
-    raise UserError(f'The slices are {slices!r}; expected a whole number of at least 1.')
-  several = len({d.process_index for d in devices}) > 1
-  if size is None and several:
+    raise UserError(
+      f'slices is {slices!r}; expected an integer of at least 1.', parameters=['slices']
+    )
+  multi_process = len({d.process_index for d in devices}) > 1
+  if size is None and multi_process:
     size = (len(devices), 1)
   if size is None:
     if layout != layouts.WITHOUT_MESH:
-      raise UserError(f'The layout {layout!r} needs a mesh; give --mesh DATAxMODEL, such as 1x4.')
+      raise UserError(
+        f'The layout {layout!r} needs a mesh (data, model), such as 1x4.', parameters=['mesh']
+      )
     if slices not in (None, 1):
-      raise UserError(f'{slices} slices need a mesh; give --mesh DATAxMODEL, such as {slices}x1.')
+      raise UserError(
+        f'{slices} slices need a mesh (data, model), such as {slices}x1.', parameters=['mesh']
+      )
     return None
   if len(size) != 2 or not all(map(_is_count, size)):
-    raise UserError(f'The mesh is {size!r}; expected two whole numbers, data and model: (4, 1).')
+    raise UserError(
+      f'mesh is {size!r}; expected two positive integers (data, model), such as (4, 1).',
+      parameters=['mesh'],
+    )
   wanted = MeshSize(*size)
   count = wanted.data * wanted.model
   if count > len(devices):
     raise UserError(
       f'The mesh {wanted} needs {count} devices, and there are {len(devices)} of the kind '
-      f'{devices[0].platform}. Give a mesh of at most {len(devices)}.'
+      f'{devices[0].platform}. Give a mesh of at most {len(devices)}.',
+      parameters=['mesh'],
     )
-  if several and count < len(devices):
+  if multi_process and count < len(devices):
     raise UserError(
-      f'The mesh {wanted} has {count} devices, and the processes have {len(devices)} together. '
-      'Give a mesh of all of them, so that none is idle.'
+      f'The mesh {wanted} has {count} devices, and the processes have {len(devices)} in total. '
+      'Give a mesh of all of them, so that none is idle.',
+      parameters=['mesh'],
     )
   devices = devices[:count]
   grid = device_grid(wanted, devices, count_slices(devices) if slices is None else slices)

@@ -139,12 +139,12 @@ def test_two_processes_with_parts_of_a_model_write_the_answers_of_one(server, al
 @pytest.mark.parametrize(
   ('given', 'message'),
   [
-    (['--coordinator=a:1'], ('coordinator', 'processes', 'process')),
+    (['--coordinator=a:1'], ('coordinator', '--processes', '--process')),
     (
       ['--coordinator=a', '--processes=2', '--process=0'],
       ("'a'", 'HOST:PORT'),
     ),
-    (['--coordinator=a:1', '--processes=2', '--process=2'], ('process', '1')),
+    (['--coordinator=a:1', '--processes=2', '--process=2'], ('--process', '1')),
   ],
 )
 def test_impossible_flags(verb, given, message, capsys):

@@ -81,7 +81,7 @@ def test_processes_of_another_number_and_unequal_slices_are_refused():
 
 @pytest.mark.parametrize('slices', [0, 1.5, True, '2'])
 def test_what_is_no_number_of_slices_is_refused(slices):
-  with pytest.raises(UserError, match=facts('whole number', '1')):
+  with pytest.raises(UserError, match=facts('slices', repr(slices), '1')):
     placement.make((1, 1), 'data', jax.devices(), slices)
 
 

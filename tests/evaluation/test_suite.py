@@ -74,7 +74,7 @@ def test_it_is_each_task_by_itself(tuned):
   assert sum(b.examples for b in calibrated['c'].bins) == 4
   assert not both.ranks
   # One function for the two that have the same labels.
-  assert both._together == {'a': ['a', 'c'], 'b': ['b']}
+  assert both._sharing == {'a': ['a', 'c'], 'b': ['b']}
   with pytest.raises(UserError, match='task'):
     both(tuned[1], [dataclasses.replace(examples[0], task='d')])
   with pytest.raises(UserError, match='examples'):

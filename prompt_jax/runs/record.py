@@ -5,6 +5,7 @@ on must have the settings that it began with.
 """
 
 import dataclasses
+import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ class Record:
       UserError: the folder holds a run with other settings, or cannot be written.
     """
     path = folder / SETTINGS
-    if path.is_file() and has_state(folder):
+    if os.path.isfile(path) and has_state(folder):  # not where a name is too long
       changed = differences(path.read_text('utf-8'), self.text)
       lines = [
         f'  {name}: {before or "not set"} before, {now or "not set"} now'

@@ -73,12 +73,12 @@ def choose(
   if task:
     chosen = [task] if isinstance(task, str | Task) else list(task)
     names = ' '.join(t if isinstance(t, str) else t.name for t in chosen)
-    _refuse(f'the task {names}', {'data': data, **files, **columns})
+    _refuse(f'the task {names}', ['task'], {'data': data, **files, **columns})
     found = [
       wrapped(t if isinstance(t, Task) else find(t, folder, modules, bad_rows)) for t in chosen
     ]
     return found[0] if len(found) == 1 else mixture(found, mixing or Mixing())
-  _refuse('a file of your own', {'folder': folder, 'module': ' '.join(modules)})
+  _refuse('a file of your own', ['data'], {'folder': folder, 'module': ' '.join(modules)})
   if bad_rows == 'skip':
     raise UserError(
       "bad_rows = 'skip' is for data sets in a folder; leave it out for a file.", ['bad_rows']
@@ -89,7 +89,7 @@ def choose(
       parameters=['task', 'data'],
     )
   if isinstance(data, str) and data.endswith('.npz'):
-    _refuse('recorded examples', {**files, **columns})
+    _refuse(f'the recorded examples {data}', ['data'], {**files, **columns})
     return wrapped(replay(data))
   own = local_task(
     data, validation=validation, test=test, text=text, label=label, inputs=inputs, targets=targets,
@@ -115,10 +115,11 @@ def _labels_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
   return {'labels': metadata.get('labels')}
 
 
-def _refuse(what: str, given: Mapping[str, Any]) -> None:
-  """Refuses settings that would have no effect beside `what`."""
+def _refuse(what: str, naming: Sequence[str], given: Mapping[str, Any]) -> None:
+  """Refuses settings that would have no effect beside `what`, which other settings have named."""
   names = [name for name, value in given.items() if is_in_memory(value) or value]
   if names:
     raise UserError(
-      f'{", ".join(names)} cannot be combined with {what}. Leave one of them out.', names
+      f'{", ".join(names)} cannot be combined with {what}. Leave one of them out.',
+      [*names, *naming],
     )

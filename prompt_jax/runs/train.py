@@ -106,35 +106,37 @@ def train(
       parameters=['weights', 'train'],
     )
   settings = on_mesh(settings, placement, base, batch_size, packing.on)
+  # Of every seed before the first of them trains.
+  of_seeds = [
+    dataclasses.replace(settings, seed=number, dropout=dropout > 0) for number in seeds or [seed]
+  ]
   may_change = ('STEPS', 'MESH', 'LAYOUT', 'SLICES')
   processes.broadcast(lambda: record.write(folder, may_change))
   setup = set_up(base, placement, task, prompt, lengths, dropout, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)
 
   results = []
-  for number in seeds or [seed]:
+  for of_seed in of_seeds:
     if seeds:
-      console.rule(f'seed {number}')
+      console.rule(f'seed {of_seed.seed}')
     results.append(
       _tuned(
         setup,
         evaluator,
-        dataclasses.replace(
-          settings, seed=number, metric=metric_of(setup, settings), dropout=dropout > 0
-        ),
+        dataclasses.replace(of_seed, metric=metric_of(setup, settings)),
         optimizer=optimizer,
         loss=loss,
         packing=packing,
         batch_size=batch_size,
         max_positions=max_positions,
-        folder=folder / f'seed_{number}' if seeds else folder,
+        folder=folder / f'seed_{of_seed.seed}' if seeds else folder,
         record=record,
       )
     )
   measured = _measured(setup, evaluator, results, batch_size)
   # One of several processes is enough for the rest, and the others wait for it.
   processes.broadcast(lambda: _conclude(setup, results, measured, folder))
-  runs = [trained_prompt(r, seed=s) for r, s in zip(results, seeds or [seed], strict=True)]
+  runs = [trained_prompt(r, s.seed) for r, s in zip(results, of_seeds, strict=True)]
   return TrainResult(folder, runs, measured)
 
 

@@ -97,7 +97,7 @@ def test_prompt_longer_than_allowed(mistake, train):
   err = mistake(*train, '--length=1020')
   assert '1020' in err
   assert '1024' in err
-  assert '--gin.MAX_POSITIONS=1036' in err
+  assert mentions(err, '--max_positions', '1036')
 
 
 def test_pattern_that_matches_nothing(mistake, train):

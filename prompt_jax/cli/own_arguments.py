@@ -20,7 +20,7 @@ _FILES = {
   ('train', 'Prompt'): _PROMPT,
   ('population', 'Prompt'): _PROMPT,
   ('plan', 'Prompt'): _PROMPT[:1],
-  ('infer', 'Answers'): (('decoding', 'NAME', 'how text is generated', 'decoding'),),
+  ('infer', 'Generated text'): (('decoding', 'NAME', 'file of these settings', 'decoding'),),
 }
 _POSITIONAL = {
   'sweep': '[FILE]', 'infer': '[TEXT ...]', 'convert': 'SOURCE DEST', 'compare': 'A B',

@@ -17,6 +17,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.evaluation import bootstrap, calibration, metrics, text_metrics
 from prompt_jax.evaluation.predictions import Advance, Prediction, label_probabilities
 from prompt_jax.inference import constrained, decode, score
+from prompt_jax.inference.beam_search import LENGTH_PENALTY, beam_search, gnmt_penalty
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.stacking import map_in_parts, map_stacked, parts_for_caches, prompts_at_once
@@ -43,6 +44,8 @@ class Evaluator:
     method: Method | None = None,
     batch_size: int = 32,
     normalize: score.Normalize = 'none',
+    beams: int = 1,
+    length_penalty: float = LENGTH_PENALTY,
     task_ids: Mapping[str, int] | None = None,
     at_once: int | None = None,
     placement: Placement | None = None,
@@ -55,10 +58,12 @@ class Evaluator:
       task: gives labels and metrics.
       max_target_length: most target tokens, end-of-sequence included.
       method: "rank" scores every label's words and takes the best; "constrained" decodes greedily
-        among the labels only; "generate" decodes greedily and compares the text. None: "rank"
-        for a task with labels, else "generate".
+        among the labels only; "generate" decodes and compares the text. None: "rank" for a task
+        with labels and one beam, else "generate".
       batch_size: rows of a batch.
       normalize: for "rank": "tokens" divides a label's score by its number of tokens.
+      beams: for "generate": width of a beam search; 1 decodes greedily.
+      length_penalty: of the beam search, see `beam_search.gnmt_penalty`.
       task_ids: task name -> number of its prompt, for methods that hold several.
       at_once: most prompts that `each` runs together on a batch; None for
         `stacking.prompts_at_once`; on a mesh None means all, whose rows the mesh divides.
@@ -68,13 +73,18 @@ class Evaluator:
     Raises:
       UserError: "rank" or "constrained" without labels, or labels that cannot be told apart.
     """
-    method = method or ('generate' if task.labels is None else 'rank')
+    method = method or ('generate' if task.labels is None or beams > 1 else 'rank')
     if method not in METHODS:
       raise UserError(f'The method is {method!r}; expected {", ".join(METHODS)}.')
     if normalize not in score.NORMALIZE:
       raise UserError(f'Normalize is {normalize!r}; expected {" or ".join(score.NORMALIZE)}.')
     if normalize != 'none' and method != 'rank':
       raise UserError(f'Normalize is of the method rank, and {task.name!r} is asked by {method}.')
+    if beams > 1 and method != 'generate':
+      raise UserError(
+        f'beams is {beams}, for generated text, and the method {method} gives a label.',
+        ['beams', 'method'],
+      )
     if batch_size < 1:
       raise UserError(f'The batch size is {batch_size}; it must be at least 1.', ['batch_size'])
     self.method, self._vocabulary, self._task = method, vocabulary, task
@@ -86,6 +96,15 @@ class Evaluator:
     elif method == 'constrained':
       labels = task.label_tokens(vocabulary, max_target_length)
       call = functools.partial(constrained.choose_label, model, label_tokens=labels)
+    elif beams > 1:
+      call = functools.partial(
+        beam_search,
+        model,
+        max_len=max_target_length,
+        beams=beams,
+        divisor=gnmt_penalty(length_penalty),
+        eos_id=vocabulary.eos_id,
+      )
     else:
       call = functools.partial(
         decode.decode,

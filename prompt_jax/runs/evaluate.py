@@ -37,6 +37,8 @@ def evaluate(
   split: str | None,
   method: Method | None,
   normalize: Normalize,
+  beams: int,
+  length_penalty: float,
   resamples: int,
   output: str | None,
   batch_size: int,
@@ -57,6 +59,8 @@ def evaluate(
     split: None for test, else validation, the first that has labels.
     method: see `Evaluator`.
     normalize: see `Evaluator`.
+    beams: see `Evaluator`.
+    length_penalty: see `Evaluator`.
     resamples: of the bootstrap that gives intervals; 0 for none.
     output: folder for results.json and predictions.
     batch_size: examples at once.
@@ -92,6 +96,8 @@ def evaluate(
       method=method,
       batch_size=batch_size,
       normalize=normalize,
+      beams=beams,
+      length_penalty=length_penalty,
       placement=placement,
     )
 

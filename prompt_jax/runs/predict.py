@@ -16,9 +16,11 @@ from prompt_jax.data.example import Example, Lengths, Task, encode
 from prompt_jax.data.local_file import local_inputs
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.evaluator import Evaluator, Method
+from prompt_jax.inference.beam_search import LENGTH_PENALTY, beam_search, gnmt_penalty
 from prompt_jax.inference.decode import Variables, sample
 from prompt_jax.inference.score import Normalize
 from prompt_jax.loading import BaseModel
+from prompt_jax.prompted import PromptedT5
 from prompt_jax.runs.devices import Devices
 from prompt_jax.runs.evaluate import lengths_of
 from prompt_jax.runs.results import Answer
@@ -28,16 +30,73 @@ from prompt_jax.sharding.placement import Placement
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-  """How text is written; see `inference.decode.sample`. Temperature 0 is greedy."""
+  """How text is generated: greedily, if nothing is set.
 
-  temperature: float = 0.0
-  topk: int = 0
-  topp: float = 0.0
+  Attributes:
+    temperature: of sampling, see `inference.decode.sample`; 0 is greedy.
+    topk: see `inference.decode.sample`.
+    topp: see `inference.decode.sample`.
+    beams: width of a beam search, see `inference.beam_search`; 1 is none.
+    length_penalty: of the beam search, see `inference.beam_search.gnmt_penalty`.
+    seed: of sampling.
+
+  Raises:
+    UserError: a value out of range, or both sampling and beam search.
+  """
+
+  temperature: float | None = None
+  topk: int | None = None
+  topp: float | None = None
+  beams: int = 1
+  length_penalty: float = LENGTH_PENALTY
   seed: int = 0
 
   def __post_init__(self):
     if not 0 <= self.seed < 2**32:
       raise UserError(f'seed is {self.seed}; expected 0 to 2**32 - 1.')
+    if self.beams < 1:
+      raise UserError(f'beams is {self.beams}; expected 1 (greedy) or more.')
+    gnmt_penalty(self.length_penalty)
+    sampled = {'temperature': self.temperature, 'top_k': self.topk, 'top_p': self.topp}
+    for name, value in sampled.items():
+      if value and self.beams > 1:
+        raise UserError(
+          f'beams is {self.beams} and {name} is {value}, but beam search does not sample.',
+          ['beams', name],
+        )
+
+  @property
+  def is_set(self) -> bool:
+    """Whether sampling, a beam search or greedy decoding (temperature 0) was asked for."""
+    sampled = any(v is not None for v in (self.temperature, self.topk, self.topp))
+    return sampled or self.beams > 1
+
+  def generate(
+    self,
+    model: PromptedT5,
+    variables: Variables,
+    tokens: jax.Array,
+    max_len: int,
+    batch: int | jax.Array,
+    eos_id: int,
+  ) -> jax.Array:
+    """int32[B, T] tokens of batch number `batch` -> int32[B, U] tokens."""
+    if self.beams > 1:
+      divisor = gnmt_penalty(self.length_penalty)
+      return beam_search(
+        model, variables, tokens, max_len, self.beams, divisor=divisor, eos_id=eos_id
+      ).tokens
+    return sample(
+      model,
+      variables,
+      tokens,
+      max_len,
+      jax.random.fold_in(jax.random.key(self.seed), batch),
+      temperature=self.temperature or 0.0,
+      topk=self.topk or 0,
+      topp=self.topp or 0.0,
+      eos_id=eos_id,
+    ).tokens
 
 
 def infer(
@@ -71,7 +130,7 @@ def infer(
     target_length: most tokens of an answer; None as in training.
     method: see `Evaluator`; None ranks the labels that the prompt was tuned on, if any.
     normalize: see `Evaluator`.
-    decoding: how text is written, in place of a label; None for greedily.
+    decoding: how text is generated; if anything is set there, also in place of a label.
 
   Raises:
     UserError: a file that is missing, damaged or of another model; settings that exclude each
@@ -116,7 +175,7 @@ class Predictor:
       lengths: most tokens of a text and of an answer.
       method: see `Evaluator`; None ranks the labels that the prompt was tuned on, if any.
       normalize: see `Evaluator`.
-      decoding: how text is generated, in place of a label; None for greedily.
+      decoding: how text is generated; if anything is set there, also in place of a label.
       batch_size: texts at a time.
       placement: the mesh over which the model lies; None for one device.
 
@@ -127,17 +186,18 @@ class Predictor:
     self._ready, self._lengths, self._batch_size = ready, lengths, batch_size
     self._placement = placement
     labels = ready.metadata.get('labels')
+    decoding = decoding or Decoding()
     if method is None:
-      method = 'rank' if labels and decoding is None else 'generate'
+      method = 'rank' if labels and not decoding.is_set else 'generate'
     self._evaluator: Evaluator | None = None
     if method == 'generate':
       if normalize != 'none':
         raise UserError(
           'normalize is of ranked labels, and here text is generated. Leave it out.', ['normalize']
         )
-      self._generate = self._generator(decoding or Decoding())
+      self._generate = self._generator(decoding)
       return
-    if decoding is not None:
+    if decoding.is_set:
       raise UserError(
         f'decoding is of generated text, and the method {method} gives a label. Leave out one of '
         'the two.',
@@ -174,18 +234,9 @@ class Predictor:
     """(variables, int32[B, T], number of the batch) -> int32[B, U]."""
 
     def generate(variables: Variables, tokens: jax.Array, number: int) -> jax.Array:
-      written = sample(
-        self._ready.model,
-        variables,
-        tokens,
-        self._lengths.targets,
-        jax.random.fold_in(jax.random.key(decoding.seed), number),
-        temperature=decoding.temperature,
-        topk=decoding.topk,
-        topp=decoding.topp,
-        eos_id=self._ready.backbone.vocabulary.eos_id,
-      )
-      return written.tokens
+      ready, longest = self._ready, self._lengths.targets
+      eos_id = ready.backbone.vocabulary.eos_id
+      return decoding.generate(ready.model, variables, tokens, longest, number, eos_id)
 
     return jax.jit(self._placement.with_mesh(generate) if self._placement else generate)
 

@@ -141,6 +141,9 @@ def test_labels_can_be_decoded_and_normalised(trained, reviews, tmp_path, capsys
     (['--method=constrained', '--decoding=greedy'], ['constrained', 'decoding']),
     (['--method=constrained', '--normalize=tokens'], ['normali', 'rank']),
     (['--decoding=greedy', '--normalize=tokens'], ['normali', 'rank']),
+    (['--beams=2', '--temperature=0.5'], ['--beams', '2', '--temperature', '0.5']),
+    (['--decoding=nucleus', '--beams=2'], ['--beams', 'temperature']),
+    (['--method=rank', '--beams=2'], ['rank', '--method']),
     (['--method=guess'], ['rank', 'constrained', 'generate']),
   ):
     assert main(['infer', *prompt, *more, 'it was good']) == 2
@@ -160,6 +163,33 @@ def test_infer_reads_a_file_and_writes_one(trained, tmp_path):
   answers = [json.loads(line) for line in out.read_text().splitlines()]
   assert [a['text'] for a in answers] == ['one', 'two']
   assert all(a['probability'] is None for a in answers)
+
+
+@pytest.mark.parametrize(
+  'more', [['--temperature=0'], ['--beams=3', '--length_penalty=0'], ['--top_k=2', '--seed=1']]
+)
+def test_a_setting_of_generated_text_makes_a_prompt_with_labels_generate(trained, more, tmp_path):
+  out = tmp_path / 'answers.jsonl'
+  prompt = str(trained / 'prompt.safetensors')
+  assert main(['infer', '--prompt_file', prompt, 'one', 'two', '--output', str(out),
+               '--max_new_tokens=3', *more]) == 0  # fmt: skip
+  answers = [json.loads(line) for line in out.read_text().splitlines()]
+  assert all(a['probability'] is None and len(a['prediction'].encode()) <= 9 for a in answers)
+
+
+def test_eval_generates_with_a_beam(trained, reviews, tmp_path, capsys):
+  command = ['eval', '--prompt_file', str(trained / 'prompt.safetensors'), '--data', reviews]
+  found = {}
+  for beams in (1, 3):
+    out = tmp_path / str(beams)
+    more = ['--method=generate', f'--beams={beams}', '--length_penalty=0', '--target_length=6']
+    assert main([*command, *more, '--output', str(out)]) == 0
+    lines = (out / 'predictions.jsonl').read_text().splitlines()
+    found[beams] = [json.loads(line)['scores']['log_prob'] for line in lines]
+  # A wider beam finds texts that are at least as probable, on the whole.
+  assert np.mean(found[3]) >= np.mean(found[1]) - 1e-4
+  assert main([*command, '--method=rank', '--beams=3']) == 2
+  assert '--beams' in capsys.readouterr().err
 
 
 def test_standard_input_is_read_as_a_file_is(trained, tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ class TunedModel:
     Raises:
       UserError: no texts, or settings that exclude each other.
     """
-    decoding = Decoding(temperature=temperature, topk=topk, topp=topp, seed=seed)
+    decoding = Decoding(temperature, topk, topp, beams, seed=seed)
     lengths = lengths_of(self.ready, input_length, max_new_tokens)
     predictor = self._predictor(lengths, 'generate', 'none', decoding, batch_size)
     return [answer.prediction for answer in predictor(_checked(texts))]

@@ -141,8 +141,8 @@ def test_a_batch_smaller_than_the_mesh_is_refused():
     ((64, 1), 'data', facts('64x1', '64')),
     ((1, 1), 'tensr', facts("'tensr'", "'tensor'")),
     (None, 'tensor', facts("'tensor'", 'mesh')),
-    ((1,), 'data', 'two whole numbers'),
-    ((0, 1), 'data', 'two whole numbers'),
+    ((1,), 'data', facts('mesh', '(1,)')),
+    ((0, 1), 'data', facts('mesh', '(0, 1)')),
   ],
 )
 def test_what_is_no_mesh_is_refused(size, layout, message):

@@ -109,10 +109,13 @@ setuptools.setup(
     # `train` and `population` write event files where it is installed; the curves are in
     # metrics.jsonl and curve.png too.
     'tensorboard': ['tensorboard>=2.21,<2.22'],
+    # Progress bars in notebooks; without it they print lines.
+    'notebook': ['ipywidgets>=8.1'],
     # The documentation site, and running the notebooks of examples/.
     'docs': [
       'furo>=2025.9',
       'ipykernel>=6.30',
+      'ipywidgets>=8.1',
       'myst-parser>=4.0',
       'nbclient>=0.10',
       'sphinx>=8.2',

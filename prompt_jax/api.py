@@ -198,19 +198,20 @@ def _request(
 ) -> Request:
   """The keywords of a call as settings of gin."""
   known = run_files.settings_of(verb)
+  objects = OBJECTS if verb in ('train', 'population') else {}
   macros: dict[str, Any] = {}
   for name, value in settings.items():
     if name in known:
       macros[known[name].macro] = known[name].value(value) if _listed(value) else value
-    elif name in OBJECTS and verb in ('train', 'population'):
-      macros[OBJECTS[name]] = value
+    elif name in objects:
+      macros[objects[name]] = value
     else:
-      raise _unknown_setting(verb, name, [*known, *OBJECTS])
+      raise _unknown_setting(verb, name, [*known, *objects])
   return Request(
     settings=macros,
     bindings=[(name, repr(value)) for name, value in (bindings or {}).items()],
     files=list(gin_files),
-    origins={known[n].macro if n in known else OBJECTS[n]: n for n in settings},
+    origins={known[n].macro if n in known else objects[n]: n for n in settings},
     command=_written(verb, settings),
   )
 

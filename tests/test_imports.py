@@ -70,6 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     'checkpoints',
     'models',
     'injections',
+    'runtime.notebook',
     'sharding',
     'stacking',
   },

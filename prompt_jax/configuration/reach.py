@@ -117,8 +117,11 @@ def refuse_unread(
     given_macros.update({name: str(path) for name in MACRO.findall(text)})
     bound += [(name, f'{name} in {path}') for name in BINDING.findall(text)]
   for name, where in given_macros.items():
-    if name not in macros:
-      raise unknown(f'macro (from {where})', name, macros)
+    if name in macros:
+      continue
+    if where.lstrip('-').isidentifier() and where != name:  # a flag or a keyword, which exists
+      raise UserError(f'{where} has no effect: this run does not read {name}. Leave it out.')
+    raise unknown(f'macro (from {where})', name, macros)
   for name, where in bound:
     # gin has parsed it, so there is exactly one such configurable.
     (selector,) = gin_config._REGISTRY.matching_selectors(name.rpartition('/')[2])

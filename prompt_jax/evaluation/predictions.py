@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.runtime.notebook import draws_bars
 
 # Fields of a prediction that only some tasks have; left out of the file where they are None.
 OPTIONAL = ('confidence', 'task', 'answers', 'group')
@@ -69,7 +70,7 @@ def write_predictions(path: str | os.PathLike, predictions: Sequence[Prediction]
 @contextlib.contextmanager
 def progress_bar(total: int, title: str, console: Console) -> Iterator[Advance]:
   """A bar with examples per second and the time left; nothing where there is no terminal."""
-  if not console.is_terminal:
+  if not draws_bars(console):
     yield lambda count: None
     return
   from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn

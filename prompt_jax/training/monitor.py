@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from prompt_jax.runtime import processes
+from prompt_jax.runtime.notebook import draws_bars
 from prompt_jax.training.records import Records
 
 Values = dict[str, float]
@@ -39,7 +40,7 @@ class Progress:
     self._total, self._first = total, done
     self._began = time.monotonic()
     self._bar: Bar | None = None
-    if self.console.is_terminal:
+    if draws_bars(self.console):
       self._bar = Bar(
         BarColumn(bar_width=None),
         MofNCompleteColumn(),

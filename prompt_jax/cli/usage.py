@@ -1,20 +1,20 @@
-"""What every verb is for, in a line and in examples: the words of `--help`."""
+"""The summary and the examples of every verb in `--help`."""
 
 VERBS = {
-  'train': 'tune a prompt (or more) on a frozen model',
-  'population': 'tune many prompts at once on one frozen model',
-  'sweep': 'train every combination of lists: models, methods, rates, seeds, ...',
-  'eval': 'measure a prompt on a task or a file',
-  'compare': 'two prompts on the same examples: is one better, or is it chance',
+  'train': 'train a prompt on a frozen model',
+  'population': 'train many prompts at once on one frozen model',
+  'sweep': 'train every combination of models, methods, learning rates, seeds, ...',
+  'eval': 'evaluate a prompt on a task or a file',
+  'compare': 'compare two prompts on the same examples, with significance tests',
   'infer': 'apply a prompt to texts',
-  'report': 'compare runs: tables, learning curves, a page',
+  'report': 'summarize runs: tables, learning curves, an HTML page',
   'pretrain': 'train a model from text: span corruption, then prefix LM',
-  'inspect': 'describe a prompt file, in words and pictures, or list a model',
-  'import': 'make a prompt file of a prompt that another library trained',
+  'inspect': 'describe a prompt file, or list the arrays of a model',
+  'import': 'convert a prompt of another library to a prompt file',
   'export': 'write a prompt for another library: NumPy, T5X or PEFT',
   'tasks': 'list the known tasks and show their examples',
-  'plan': 'does it fit a TPU slice (needs no TPU) or this machine, and how long does a step take',
-  'convert': 'write a model in another form: ours, T5X, Hugging Face',
+  'plan': 'memory and time of a step on a TPU slice (needs no TPU) or on this machine',
+  'convert': 'write a model in another format: ours, T5X, Hugging Face',
 }
 
 EXAMPLES = {
@@ -24,7 +24,7 @@ EXAMPLES = {
   prompt-jax train --data train.jsonl --validation dev.jsonl --prompt prefix --steps 500
   prompt-jax train --task docstrings_iid --seeds 0,1,2 --length 50
   prompt-jax train --task rte cb --folder data --prompt task_prompts      (a prompt for each)
-  prompt-jax train --task sib200.eng_Latn:all --folder data     (one language, measured on all)
+  prompt-jax train --task sib200.eng_Latn:all --folder data     (one language, evaluated on all)
   prompt-jax train --task docstrings_iid --train all --learning_rate 0.001    (model tuning)
   prompt-jax train --gin_file=my_run.gin --gin.BATCH_SIZE=16""",
   'population': """
@@ -32,14 +32,14 @@ EXAMPLES = {
   prompt-jax population --task docstrings_iid --learning_rates 0.3,1,3 --lengths 20,100
   prompt-jax population --data reviews.tsv --inits class_labels,sampled_vocabulary --seeds 0,1
   prompt-jax population --task docstrings_iid --learning_rates 0.1,0.3,1,3 --halving 200,400
-  prompt-jax population --data reviews.tsv '--gin.GRID={"adafactor.weight_decay":[0.0,0.1]}'
+  prompt-jax population --data reviews.tsv '--grid={"adafactor.weight_decay":[0.0,0.1]}'
   prompt-jax population --task docstrings_iid --seeds 0,1,2,3 --mesh 4x1      (on four devices)""",
   'sweep': """
   prompt-jax sweep my_sweep.gin --dry-run             (the plan and every command; runs nothing)
-  prompt-jax sweep my_sweep.gin                       (again: goes on, and runs again what failed)
+  prompt-jax sweep my_sweep.gin                       (again: resumes, and retries what failed)
   prompt-jax sweep my_sweep.gin --topology v5e-16 --dry-run    (does every run fit such a slice)
   prompt-jax sweep my_sweep.gin --together            (seeds and rates as one population)
-  prompt-jax sweep my_sweep.gin --cluster slurm '--gin.SLURM={"partition": "gpu"}'
+  prompt-jax sweep my_sweep.gin --cluster slurm '--slurm={"partition": "gpu"}'
   prompt-jax sweep my_sweep.gin --cluster xpk                    (XPK in the file: a slice each)""",
   'eval': """
   prompt-jax eval --prompt_file out/prompt.safetensors --task docstrings_iid --split test
@@ -64,7 +64,7 @@ EXAMPLES = {
   'inspect': """
   prompt-jax inspect out/prompt.safetensors
   prompt-jax inspect out/prompt.safetensors --plots out/
-  prompt-jax inspect t5x/checkpoint_1100000                (names, shapes and dtypes, unread)""",
+  prompt-jax inspect t5x/checkpoint_1100000                (names, shapes and dtypes)""",
   'import': """
   prompt-jax import sst2.npy sst2.safetensors --model t5_base/ --labels negative,positive
   prompt-jax import run/numpy_checkpoints rte.safetensors --model t5_base/     (its last step)
@@ -91,7 +91,7 @@ EXAMPLES = {
   prompt-jax plan --model t5_1_1/xxl --topology v5e-16 --batch 32 --inputs 512 --weights int8
   prompt-jax plan --model t5_1_1/base --topology v5e-1,v4-8 --step train,eval,decode
   prompt-jax plan --model t5_1_1/xxl --topology v5e-16 --search --output plan.md
-  prompt-jax plan --model t5_1_1/large --topology here                  (fits it this machine?)""",
+  prompt-jax plan --model t5_1_1/large --topology here               (does it fit this machine?)""",
   'convert': """
   prompt-jax convert google/t5-v1_1-small/ model/             (Hugging Face to ours)
   prompt-jax convert t5x/checkpoint_1100000 model/ --vocabulary spiece.model
@@ -101,7 +101,7 @@ EXAMPLES = {
 }
 
 OVERVIEW = """examples:
-  prompt-jax train --task docstrings_iid --output out/     tune a prompt on the embedded model
-  prompt-jax train --data reviews.tsv --output out/        the same on a file of your own
+  prompt-jax train --task docstrings_iid --output out/     train a prompt on the embedded model
+  prompt-jax train --data reviews.tsv --output out/        the same on your own file
   prompt-jax infer --prompt_file out/prompt.safetensors 'a line of text'
   prompt-jax train --help                                  every flag, and more examples"""

@@ -8,7 +8,7 @@ Array = jax.Array
 
 @struct.dataclass
 class Batch:
-  """Rows of token ids; 0 is padding, which only ever stands at the end of a row.
+  """Rows of token ids; 0 is padding, which is only at the end of a row.
 
   Attributes:
     encoder_input_tokens: int32[B, T].

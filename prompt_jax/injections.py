@@ -7,7 +7,7 @@ N heads, D head width, G examples packed in a row.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -213,6 +213,11 @@ class Injections:
   decoder: Injection = struct.field(default_factory=Injection)
   cross: Injection = struct.field(default_factory=Injection)
   aux_loss: Array | float = 0.0
+
+  @classmethod
+  def of(cls, parts: Mapping[str, Injection]) -> 'Injections':
+    """Injections by the name of their stack: "encoder", "decoder", "cross"."""
+    return cls(**parts)  # type: ignore[arg-type]
 
 
 def random_streams(key: Array, dropout: bool) -> dict[str, Array]:

@@ -114,9 +114,9 @@ class PromptedT5(nn.Module):
     reads, mask = self.prompt.depends_on, tokens > 0
     inputs = {'tokens': tokens, 'mask': mask, 'task_id': task_id}
     if reads & {'embeds', 'hidden', 'pooled'}:
-      inputs['embeds'] = self.backbone.embed(tokens)
+      inputs['embeds'] = embeds = self.backbone.embed(tokens)
     if reads & {'hidden', 'pooled'}:
-      (states,) = self.backbone.encode(inputs['embeds'], Layout(mask=mask), Injection())
+      (states,) = self.backbone.encode(embeds, Layout(mask=mask), Injection())
       weights = mask[..., None].astype(states.dtype)
       inputs['hidden'] = states
       inputs['pooled'] = jnp.sum(states * weights, 1) / jnp.maximum(jnp.sum(weights, 1), 1)

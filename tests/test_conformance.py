@@ -109,7 +109,7 @@ def backbone():
 
 
 def parse(name: str) -> PromptMethod:
-  """The method that %PROMPT of the gin file stands for."""
+  """The method that %PROMPT of the gin file names."""
   file, bindings = CASES[name]
   gin.clear_config()
   gin.parse_config_file(str(FOLDER / f'{file}.gin'))
@@ -254,7 +254,7 @@ def test_every_leaf_trains_and_the_loss_falls(name):
 
 
 @every_training
-def test_prompts_trained_together_are_those_trained_apart(name):
+def test_prompts_trained_at_once_are_those_trained_alone(name):
   """Two steps of three prompts with first values, examples and optimisers of their own."""
   c = case(name)
   trainable, frozen = split(c.params)
@@ -264,20 +264,20 @@ def test_prompts_trained_together_are_those_trained_apart(name):
   begun = [create_state(move(k), update, seed=k) for k, update in enumerate(updates)]
   drawn = lambda seed: tiny.batch(seed=seed).replace(task_id=TASK_IDS)
   batches = [[drawn(10 * n + k) for k in range(3)] for n in range(2)]
-  apart = []
+  alone = []
   for k, state in enumerate(begun):
     # Only the optimiser differs, so the gradient's program is compiled once.
     for n in range(2):
       estimated, metrics = gradient_of(name)(state, frozen, c.constants, batches[n][k])
       state = apply_update(state, estimated, updates[k])[0]
-    apart.append((state, metrics['loss']))
-  together = compiled(
+    alone.append((state, metrics['loss']))
+  at_once = compiled(
     functools.partial(train_step, objectives=[objective_of(name)] * 3, updates=updates)
   )
   states, nothing = begun, [{}] * 3
   for n in range(2):
-    states, metrics = together(states, frozen, nothing, [c.constants] * 3, batches[n])
-  for k, (want, loss) in enumerate(apart):
+    states, metrics = at_once(states, frozen, nothing, [c.constants] * 3, batches[n])
+  for k, (want, loss) in enumerate(alone):
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-5)
     jax.tree.map(close, states[k].trainable, want.trainable)
     np.testing.assert_allclose(metrics[k]['loss'], loss, rtol=1e-5)

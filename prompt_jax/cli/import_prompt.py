@@ -7,7 +7,7 @@ from prompt_jax.runs.import_prompt import import_prompt
 
 def run(args: argparse.Namespace) -> None:
   labels = [label.strip() for label in args.labels.split(',')] if args.labels else None
-  import_prompt(
+  done = import_prompt(
     args.source,
     args.destination,
     model=args.model,
@@ -15,3 +15,5 @@ def run(args: argparse.Namespace) -> None:
     labels=labels,
     placement=args.placement,
   )
+  print(f'{done.form}, {done.what}, for {done.base_model} ({done.fingerprint}): {done.path}')
+  print(f'Use it: {done.command}')

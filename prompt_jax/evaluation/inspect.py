@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from prompt_jax.injections import Sizes
-from prompt_jax.prompts.base import PromptMethod, injected
+from prompt_jax.prompts.base import injected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Block:
 
 
 def blocks(
-  method: PromptMethod,
+  method: Any,
   params: Mapping[str, Any],
   constants: Mapping[str, Any],
   sizes: Sizes,

@@ -1,5 +1,6 @@
 """`prompt-jax export`: a prompt file in the form of another library."""
 
+import dataclasses
 import os
 import pathlib
 from typing import cast
@@ -25,6 +26,24 @@ COMBINE: dict[Placement, str] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Exported:
+  """What `export_prompt` wrote.
+
+  Attributes:
+    path: the file or folder.
+    placement: where the rows go, which the file itself does not say; None for a form that does.
+  """
+
+  path: pathlib.Path
+  placement: Placement | None = None
+
+  @property
+  def combine(self) -> str | None:
+    """What google-research/prompt-tuning calls the placement, where it is not the default one."""
+    return None if self.placement in (None, 'before') else COMBINE[self.placement]
+
+
 def export_prompt(
   file: str,
   destination: str,
@@ -33,7 +52,8 @@ def export_prompt(
   model: str | None = None,
   vocabulary: str | None = None,
   base_model: str | None = None,
-) -> None:
+  console: Console | None = None,
+) -> Exported:
   """Writes a prompt file in the form of another library.
 
   Args:
@@ -43,6 +63,10 @@ def export_prompt(
     model: the model it was tuned on; None for the recorded one.
     vocabulary: see `load_backbone`.
     base_model: what PEFT calls the model; None for the recorded name.
+    console: where the progress of a large file is shown; None for nowhere.
+
+  Returns:
+    What was written.
 
   Raises:
     UserError: the form cannot hold such a prompt, or the destination exists.
@@ -52,7 +76,6 @@ def export_prompt(
       f'base_model is what PEFT calls the model; it goes with the format "peft", not with {to!r}.',
       ['base_model'],
     )
-  console = Console()
   place = pathlib.Path(destination)
   ready = loading.load(model, file, 'float32', vocabulary)
   prompt = _plain(ready, file)
@@ -64,8 +87,7 @@ def export_prompt(
     write_peft(
       place, prompt, base_model=name, layers=config.num_decoder_layers, heads=config.num_heads
     )
-    console.print(f'PEFT folder: {place}', soft_wrap=True, highlight=False)
-    return
+    return Exported(place)
   if not isinstance(prompt, Rows):
     raise UserError(
       f'{file!r} holds keys and values; the format {to!r} knows only rows before the input. Use '
@@ -75,18 +97,12 @@ def export_prompt(
   if to == 't5x':
     place = place / f'checkpoint_{step}'
     _refuse_existing(place)
-    _merge(ready, prompt, place, step, console)
+    _merge(ready, prompt, place, step, console or Console(quiet=True))
   else:
     place = numpy_checkpoint_path(place, step) if to == 'numpy_checkpoints' else place
     _refuse_existing(place)
     write_npy(place, prompt)
-  console.print(f'{to}: {place}', soft_wrap=True, highlight=False)
-  if prompt.placement != 'before':
-    console.print(
-      f'The file does not say where the rows go ({prompt.placement}). In google-research/'
-      f'prompt-tuning: combine = {COMBINE[prompt.placement]}; here: import --placement.',
-      soft_wrap=True, highlight=False,
-    )  # fmt: skip
+  return Exported(place, prompt.placement)
 
 
 def _plain(ready: loading.Tuned, file: str) -> Rows | DecoderKeysValues:

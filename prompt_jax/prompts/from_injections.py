@@ -10,7 +10,7 @@ from prompt_jax.prompts.tables import Plain
 
 
 def method_of(injections: Injections) -> tuple[PromptMethod, Tree] | None:
-  """The method, and its parameters, that injects these arrays whatever the input.
+  """The method, and its parameters, that injects these arrays for every input.
 
   Args:
     injections: plain arrays whose batch axis is 1.

@@ -22,6 +22,27 @@ from prompt_jax.prompts.base import PromptMethod, Tree
 from prompt_jax.prompts.from_injections import method_of
 
 
+@dataclasses.dataclass(frozen=True)
+class Imported:
+  """What `import_prompt` wrote.
+
+  Attributes:
+    path: the prompt file.
+    form: what wrote the source, such as "npy".
+    what: how many rows, or keys and values, in words.
+    base_model: name of the model.
+    fingerprint: of the model's weights.
+    command: the command that applies the prompt.
+  """
+
+  path: pathlib.Path
+  form: str
+  what: str
+  base_model: str
+  fingerprint: str
+  command: str
+
+
 def import_prompt(
   source: str,
   destination: str,
@@ -30,7 +51,7 @@ def import_prompt(
   vocabulary: str | None = None,
   labels: Sequence[str] | None = None,
   placement: Placement | None = None,
-) -> None:
+) -> Imported:
   """Writes a prompt of another library as a prompt file.
 
   Args:
@@ -40,6 +61,9 @@ def import_prompt(
     vocabulary: see `load_backbone`.
     labels: what it answers, to rank instead of write.
     placement: where its rows go; None for what the source says.
+
+  Returns:
+    What was written.
 
   Raises:
     UserError: no prompt is there, it does not fit the model, or the destination exists.
@@ -57,12 +81,13 @@ def import_prompt(
   save_prompt(place, Prompt(params, {}, metadata))
   rows = metadata['length']
   what = f'{rows} rows' if isinstance(found.prompt, Rows) else f'{rows} keys and values a layer'
-  print(f'{found.form}, {what}, for {backbone.name} ({backbone.fingerprint}): {place}')
-  print(f'Use it: {loading.command(place, model)}')
+  return Imported(
+    place, found.form, what, backbone.name, backbone.fingerprint, loading.command(place, model)
+  )
 
 
 def find(source: str) -> Found:
-  """Reads a foreign prompt, whatever its form.
+  """Reads a foreign prompt of any known form.
 
   Args:
     source: a .npy file, a folder of google-research/prompt-tuning, a PEFT folder, or a whole

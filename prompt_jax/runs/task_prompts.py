@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from prompt_jax.checkpoints.method import build, describe
 from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
@@ -15,8 +16,8 @@ from prompt_jax.prompts.from_injections import method_of
 FOLDER = 'task_prompts'
 
 
-def for_tasks(prompt: PromptMethod | None, task: Task) -> PromptMethod | None:
-  """The method with as many prompts as there are tasks; other methods as they are.
+def for_tasks(prompt: Any, task: Task) -> Any:
+  """A prompt method, or None, with as many prompts as there are tasks; most as they are.
 
   Raises:
     UserError: some of the tasks are measured and never trained on.
@@ -31,8 +32,8 @@ def for_tasks(prompt: PromptMethod | None, task: Task) -> PromptMethod | None:
   return prompt.for_tasks(max(1, len(task.parts)))
 
 
-def numbers(prompt: PromptMethod | None, task: Task) -> dict[str, int] | None:
-  """Task name -> `Batch.task_id`; None for a method that does not read it."""
+def numbers(prompt: Any, task: Task) -> dict[str, int] | None:
+  """Task name -> `Batch.task_id`; None for a prompt method, or none, that does not read it."""
   if prompt is None or 'task_id' not in prompt.depends_on:
     return None
   return {part.name: i for i, part in enumerate(task.parts or (task,))}

@@ -75,7 +75,7 @@ def batch(
     rows: B.
     inputs: T before `pad`; the first row is as long as that, later ones shorter.
     targets: U.
-    pad: further padding columns of the input, whatever the tokens.
+    pad: further padding columns of the input; the tokens stay the same.
     seed: of the tokens.
   """
   rng = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
 """What JAX's rules of cuDNN's attention compute, by its own form for any device, in any dtype.
 
-Their arguments are told apart by the names that JAX gives them.
+Their arguments are distinguished by the names that JAX gives them.
 """
 
 import inspect

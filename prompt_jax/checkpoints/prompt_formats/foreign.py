@@ -38,7 +38,8 @@ class Rows:
   placement: Placement = 'before'
 
   def injections(self) -> Injections:
-    return Injections(encoder=Injection(prefix=self.values[None], placement=self.placement))
+    prefix: Any = self.values[None]
+    return Injections(encoder=Injection(prefix=prefix, placement=self.placement))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,8 @@ class DecoderKeysValues:
   values: np.ndarray
 
   def injections(self) -> Injections:
-    return Injections(decoder=Injection(kv=self.values[:, :, None], kv_bias='shifted'))
+    kv: Any = self.values[:, :, None]
+    return Injections(decoder=Injection(kv=kv, kv_bias='shifted'))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A grid step holds all keys of an example, for the heads that fill the lanes of a vector. So a
 softmax is whole at once, and the backward pass makes the weights again from queries, keys and
-values alone, which a layer keeps anyway: the kernel keeps nothing else. Heads are told apart by
+values alone, which a layer keeps anyway: the kernel keeps nothing else. Heads are distinguished by
 masking lanes, since a matrix unit multiplies 128 lanes as fast as 64.
 
 JAX's own `pallas.ops.tpu.flash_attention` takes a bias of every example, and writes the gradient of

@@ -63,7 +63,7 @@ class Dense(nn.Module):
 
 
 class LogitsDense(nn.Module):
-  """The untied output layer: float32 logits whatever the dtype of x."""
+  """The untied output layer: float32 logits for any dtype of x."""
 
   features: int
 

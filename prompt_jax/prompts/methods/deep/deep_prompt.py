@@ -64,7 +64,7 @@ class DeepPrompt(PromptMethod):
       )
     if self.decoder and 'decoder' not in parts:
       parts['decoder'] = self._injection('decoder', ctx.stacks['decoder'], 'before', True)
-    return Injections(**parts)
+    return Injections.of(parts)
 
   def _injection(self, name: str, dims: Dims, placement: Placement, sees_input: bool) -> Injection:
     rows = own_table(self, self.table, name)((dims.L, self.length, dims.H))

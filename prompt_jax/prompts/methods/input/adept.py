@@ -46,4 +46,4 @@ class ADePT(PromptMethod):
     start = symmetric_uniform(self.rank**-0.5)
     x = nn.relu(nn.Dense(self.rank, kernel_init=start, name='down')(ctx.embeds))
     delta = nn.Dense(width, kernel_init=nn.initializers.zeros, name='up')(x)
-    return Injections(**{ctx.input_stack: Injection(prefix=rows[None], delta=delta)})
+    return Injections.of({ctx.input_stack: Injection(prefix=rows[None], delta=delta)})

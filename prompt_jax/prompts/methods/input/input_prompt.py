@@ -58,7 +58,7 @@ class InputPrompt(PromptMethod):
     if self.decoder and 'decoder' not in parts:
       rows = self._rows('decoder', ctx.stacks['decoder'])
       parts['decoder'] = Injection(prefix=rows, placement=self.decoder_placement)
-    return Injections(**parts)
+    return Injections.of(parts)
 
   def rows_parameter(self) -> tuple[str, ...] | None:
     return ('encoder', 'prompt') if self.encoder and type(self.table) is Plain else None

@@ -53,7 +53,7 @@ class TaskPrompts(PromptMethod):
       common = own_table(self, self.table, 'shared')((self.shared, width))
       before = jnp.broadcast_to(common, (*rows.shape[:-2], *common.shape))
       rows = jnp.concatenate([before, rows], axis=-2)
-    return Injections(**{ctx.input_stack: Injection(prefix=rows, placement=self.placement)})
+    return Injections.of({ctx.input_stack: Injection(prefix=rows, placement=self.placement)})
 
   def for_tasks(self, count: int) -> Self:
     return self.clone(tasks=count)

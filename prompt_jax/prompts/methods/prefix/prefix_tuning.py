@@ -53,7 +53,7 @@ class PrefixTuning(PromptMethod):
       parts['decoder'] = self._injection('decoder', ctx.stacks['decoder'])
     if self.cross and 'encoder' in ctx.stacks:
       parts['cross'] = self._injection('cross', ctx.stacks['decoder'])
-    return Injections(**parts)
+    return Injections.of(parts)
 
   def _injection(self, name: str, dims: Dims) -> Injection:
     heads = (dims.kv_heads, dims.D)

@@ -123,9 +123,9 @@ def refuse_unread(
       raise UserError(f'{where} has no effect: this run does not read {name}. Leave it out.')
     raise unknown(f'macro (from {where})', name, macros)
   for name, where in bound:
-    # gin has parsed it, so there is exactly one such configurable.
-    (selector,) = gin_config._REGISTRY.matching_selectors(name.rpartition('/')[2])
-    if selector not in selectors:
+    # gin has parsed it, so there is one; the file may import its module under another name.
+    partial, matching = name.rpartition('/')[2], gin_config._REGISTRY.matching_selectors
+    if selectors.isdisjoint(matching(partial) or matching(partial.rpartition('.')[2])):
       used = sorted(s.rsplit('.', 1)[-1] for s in selectors)
       raise UserError(
         f'{where} has no effect: this run does not use {name!r}. It uses {", ".join(used)}.'

@@ -117,6 +117,15 @@ def test_decoding_of_an_old_file(tmp_path):
   assert config.load('infer', infer, request).arguments['decoding'].temperature == 0.5
 
 
+def test_a_module_under_a_name_of_the_user(tmp_path):
+  (tmp_path / 'my.gin').write_text(
+    'from __gin__ import dynamic_registration\n'
+    'from prompt_jax.runs import predict as mine\nmine.Decoding.temperature = 0.5\n'
+  )
+  request = request_of(arguments.parse(['infer', f'--gin_file={tmp_path}/my.gin', 'x']))
+  assert config.load('infer', infer, request).arguments['decoding'].temperature == 0.5
+
+
 def test_other_text_stays_as_it_is():
   text = (
     'from prompt_jax.training import optim\nimport theirs.cli.data\nA = "prompt_jax.cli.data"\n'

@@ -128,7 +128,7 @@ def test_mistakes(trained, folder, model, tmp_path, capsys):
   for command, says in (
     (['eval', '--prompt_file', prompt, '--task', 'rte', '--folder', folder], ['rte']),
     (['eval', '--prompt_file', prompt, '--task', 'nusax_senti.ngaju', '--folder', folder],
-     ['nusax_senti.ngaju', 'nusax_senti.english']),
+     ['nusax_senti.ngaju', 'sst2', 'trec']),
     (['infer', '--prompt_file', prompt, 'a text'], ['task_prompts']),
     (['train', '--task', 'sst2', 'sst2', '--folder', folder, '--output', out],
      ['two', 'tasks']),

@@ -30,7 +30,7 @@ def compiler(monkeypatch):
   """A compiler that is quick: each row takes a GiB of 16, and a second. Notes what it is asked."""
   asked = []
 
-  def compiled(jobs, topology, slices):
+  def compiled(jobs, topology, slices, command):
     for job in jobs:
       asked.append((job.name, topology, slices))
       flag = next(f for f in job.flags if 'BATCH_SIZE' in f)

@@ -69,7 +69,7 @@ def test_vectors_need_heads_that_fill_the_width(command, capsys):
 def test_bytes_are_no_words_to_choose_from(command, tmp_path, capsys):
   elsewhere = [*command[:4], str(tmp_path / 'other'), *command[5:]]
   assert main([*elsewhere, '--gin.CHOICE_SHARE=0.5']) == 2
-  assert 'CHOICE_SHARE' in capsys.readouterr().err
+  assert 'choice_share' in capsys.readouterr().err
 
 
 def test_goes_on_from_a_model(made, command, tmp_path):

@@ -13,10 +13,9 @@ import safetensors
 from flax import traverse_util
 from flax.errors import FlaxError
 
-from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, load_backbone
+from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, find, load_backbone
 from prompt_jax.checkpoints.method import build
 from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt
-from prompt_jax.checkpoints.source import find
 from prompt_jax.errors import UserError
 from prompt_jax.models.attention.kernel import check_device
 from prompt_jax.models.t5.config import T5Config, with_dropout

@@ -101,6 +101,7 @@ ALLOWED: dict[str, set[str]] = {
     'configuration.gin_text',
     'training.records',
   },
+  'reports.listing': {'checkpoints'},
   'tasks': {'data', 'pretraining.span_corruption', 'pretraining.text_stream'},
   'pretraining': {
     'batch',
@@ -112,7 +113,16 @@ ALLOWED: dict[str, set[str]] = {
     'runtime',
     'training',
   },
-  'export': {'checkpoints', 'evaluation.predictions', 'injections', 'loading', 'prompts.base'},
+  'export': {
+    'checkpoints',
+    'data.vocabulary',
+    'evaluation.predictions',
+    'injections',
+    'loading',
+    'models',
+    'prompts.base',
+    'runtime',
+  },
   'runs': {
     'checkpoints',
     'configuration.gin_text',

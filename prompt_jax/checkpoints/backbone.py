@@ -1,37 +1,172 @@
-"""A frozen model, read into memory leaf by leaf, and written as a model folder of ours.
+"""A frozen model: found wherever it is, read into memory leaf by leaf, written as a folder of ours.
 
-The model named "embedded" is such a folder inside the package.
+It may be a folder of ours, of Hugging Face, or a T5X checkpoint. The model named "embedded" is a
+folder inside the package.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from flax import traverse_util
 
-from prompt_jax.checkpoints import source
+from prompt_jax.checkpoints import hub, json_file
 from prompt_jax.checkpoints.check import check_params
 from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
-from prompt_jax.checkpoints.formats import native
-from prompt_jax.checkpoints.source import EMBEDDED, embedded_folder
-from prompt_jax.data.vocabulary import Vocabulary
+from prompt_jax.checkpoints.formats import huggingface_folder, native
+from prompt_jax.checkpoints.formats.huggingface import (
+  config_from_huggingface,
+  leaves_from_huggingface,
+)
+from prompt_jax.checkpoints.formats.t5x import from_t5x
+from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint, open_checkpoint
+from prompt_jax.checkpoints.leaf import Leaves
+from prompt_jax.checkpoints.prompt_file import FOREIGN
+from prompt_jax.data.vocabulary import FILE_NAME, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.int8 import quantise
 from prompt_jax.runtime.devices import default_device, default_dtype
 
-__all__ = [
-  'EMBEDDED',
-  'Backbone',
-  'embedded_folder',
-  'load_backbone',
-  'save_backbone',
-  'vocabulary_of',
-]
+EMBEDDED = 'embedded'
+# Names under which a vocabulary may lie beside a T5X checkpoint.
+VOCABULARIES = (FILE_NAME, huggingface_folder.PIECES)
+BYTE_ROWS = 384
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A model that is found and not yet read.
+
+  Attributes:
+    form: in words.
+    where: the folder, file or address.
+    name: for people.
+    vocabulary: reads the vocabulary; a UserError if none is known.
+    model: lists the weights: the architecture, and its leaves by path.
+  """
+
+  form: str
+  where: str
+  name: str
+  vocabulary: Callable[[], Vocabulary]
+  model: Callable[[], tuple[T5Config, Leaves]]
+
+
+def embedded_folder() -> pathlib.Path:
+  """The model that every installation has."""
+  return pathlib.Path(__file__).parent.parent / 'embedded'
+
+
+def whole_path(name: str) -> str:
+  """A model or a vocabulary, named so that it means the same in any folder."""
+  path = pathlib.Path(name)
+  return str(path.resolve()) if path.exists() and name not in (EMBEDDED, 'bytes') else name
+
+
+def find(name: str, vocabulary: str | None = None, architecture: T5Config | None = None) -> Source:
+  """Tells what kind of model a name means.
+
+  Args:
+    name: "embedded", a folder of ours or of Hugging Face, a T5X checkpoint (a folder, a file or an
+      address such as gs://...), or OWNER/NAME on the Hugging Face hub.
+    vocabulary: as in `load_vocabulary`, in place of the model's own; a T5X checkpoint has none.
+    architecture: of a T5X checkpoint, where shapes do not tell it (see `t5x.from_t5x`).
+
+  Raises:
+    UserError: there is no such model, or it is of no known kind.
+  """
+  source = _find(name, architecture)
+  if architecture is not None and source.form != 'T5X':
+    raise UserError(f'{name} says its own architecture; one is given only for a T5X checkpoint.')
+  if vocabulary is None:
+    return source
+  return dataclasses.replace(source, vocabulary=lambda: load_vocabulary(vocabulary))
+
+
+def check_vocabulary(source: Source, words: Vocabulary, config: T5Config) -> None:
+  """Raises UserError if the vocabulary has ids that the embedding table has not."""
+  if words.size > config.vocab_size:
+    raise UserError(
+      f'{source.where}: the vocabulary has {words.size} ids, the embedding table '
+      f'{config.vocab_size} rows; it belongs to another model'
+    )
+
+
+def _find(name: str, architecture: T5Config | None) -> Source:
+  if '://' in name:
+    return _t5x(name, architecture)
+  folder = embedded_folder() if name == EMBEDDED else pathlib.Path(name)
+  if os.path.isfile(folder):  # pathlib raises where a name is too long
+    if folder.suffix in ('.safetensors', '.bin', '.json', '.model'):
+      raise UserError(f'{name} is one file of a model; give its folder, {folder.parent}.')
+    return _t5x(name, architecture)
+  if not os.path.exists(folder) and hub.is_name(name):
+    folder = hub.download(name)
+  if not os.path.isdir(folder):
+    raise UserError(
+      f'No model {name!r}: there is no such folder. Give a model folder (of prompt_jax or of '
+      f'Hugging Face), a T5X checkpoint, or "{EMBEDDED}" for the model inside the package.'
+    )
+  if (folder / native.CONFIG).is_file():
+    about = json_file.read(folder / native.CONFIG)
+    if 'model_type' in about:
+      return _huggingface(folder, name, about)
+    return _native(folder, about)
+  if is_checkpoint(folder):
+    return _t5x(str(folder), architecture)
+  raise UserError(
+    f'{folder} is no model folder: it has no {native.CONFIG}, and no checkpoint of T5X either. '
+    f'{FOREIGN}'
+  )
+
+
+def _native(folder: pathlib.Path, about: Mapping[str, Any]) -> Source:
+  config = native.architecture(folder, about)  # told before its files are looked at
+
+  def model() -> tuple[T5Config, Leaves]:
+    return config, native.leaves(folder, config, about)
+
+  words = functools.partial(native.vocabulary, folder, about)
+  return Source('prompt_jax', str(folder), about.get('name') or folder.name, words, model)
+
+
+def _huggingface(folder: pathlib.Path, name: str, about: Mapping[str, Any]) -> Source:
+  config_from_huggingface(about)  # another kind of model is told before its files are looked at
+
+  def model() -> tuple[T5Config, Leaves]:
+    return leaves_from_huggingface(huggingface_folder.weights(folder), about, str(folder))
+
+  words = functools.partial(huggingface_folder.vocabulary, folder)
+  short = name if hub.is_name(name) and not pathlib.Path(name).exists() else folder.resolve().name
+  return Source('Hugging Face', str(folder), short, words, model)
+
+
+def _t5x(place: str, architecture: T5Config | None) -> Source:
+  def model() -> tuple[T5Config, Leaves]:
+    checkpoint = open_checkpoint(place)
+    return from_t5x(checkpoint.target, checkpoint.where, architecture)
+
+  def words() -> Vocabulary:
+    path = pathlib.Path(place)
+    beside = (folder / name for folder in (path, path.parent) for name in VOCABULARIES)
+    found = next((file for file in beside if file.is_file()), None)
+    if found is not None:
+      return load_vocabulary(found)
+    rows = model()[0].vocab_size
+    hint = ' (this one has as many rows as ByT5)' if rows == BYTE_ROWS else ''
+    raise UserError(
+      f'{place}: a T5X checkpoint holds no vocabulary. Give the SentencePiece model it was trained '
+      f'with, --vocabulary FILE, or --vocabulary bytes for a ByT5{hint}.'
+    )
+
+  parts = [part for part in place.split('/') if part]
+  return Source('T5X', place, '/'.join(parts[-2:]), words, model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +207,10 @@ def load_backbone(
   The host needs at most twice the largest leaf beside what `place` keeps.
 
   Args:
-    name: a model folder, a T5X checkpoint, ...; see `source.find`.
+    name: a model folder, a T5X checkpoint, ...; see `find`.
     dtype: compute and storage dtype; None is float32 on CPU and bfloat16 elsewhere.
     vocabulary: as in `load_vocabulary`, in place of the model's own.
-    architecture: see `source.find`.
+    architecture: see `find`.
     place: (path, leaf) -> the leaf that stays, on one device or sharded over several.
     weights: "int8" to store matrices so, in a quarter of the memory of float32, which cannot be
       trained; None for `dtype`.
@@ -86,10 +221,10 @@ def load_backbone(
   """
   if weights not in (None, 'int8'):
     raise UserError(f'WEIGHTS is {weights!r}; expected None or int8.')
-  found = source.find(name, vocabulary, architecture)
+  found = find(name, vocabulary, architecture)
   words = found.vocabulary()
   config, leaves = found.model()
-  source.check_vocabulary(found, words, config)
+  check_vocabulary(found, words, config)
   dtype = dtype or default_dtype(default_device().platform)
   config = dataclasses.replace(config, dtype=dtype)
   flat: dict[str, Any] = {}
@@ -135,4 +270,4 @@ def save_backbone(
 
 def vocabulary_of(name: str, vocabulary: str | None = None) -> Vocabulary:
   """The vocabulary of a model, without its weights; arguments as in `load_backbone`."""
-  return source.find(name, vocabulary).vocabulary()
+  return find(name, vocabulary).vocabulary()

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from prompt_jax.cli.request import request_of
 from prompt_jax.configuration import config
-from prompt_jax.runs.convert import convert
+from prompt_jax.export.convert import convert
 from prompt_jax.runtime import processes
 
 

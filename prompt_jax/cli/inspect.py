@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from prompt_jax import loading
-from prompt_jax.checkpoints import listing
 from prompt_jax.checkpoints.backbone import Backbone
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.inspect import Block, blocks, effective_rank, nearest, norms, plot
+from prompt_jax.reports import listing
 
 # Long or shown elsewhere on the card.
 HIDDEN = ('gin', 'method_config')

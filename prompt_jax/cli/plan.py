@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import os
 
-from prompt_jax.checkpoints.source import EMBEDDED
+from prompt_jax.checkpoints.backbone import EMBEDDED
 from prompt_jax.cli.request import request_of
 from prompt_jax.configuration import config
 from prompt_jax.errors import UserError

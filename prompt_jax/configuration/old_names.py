@@ -5,7 +5,7 @@ import re
 # Module of version 0.1 -> module of today, both below prompt_jax.
 MOVED = {
   'cli.candidates': 'configuration.population',
-  'cli.convert': 'runs.convert',
+  'cli.convert': 'export.convert',
   'cli.data': 'runs.task_choice',
   'cli.eval': 'runs.evaluate',
   'cli.infer': 'runs.predict',

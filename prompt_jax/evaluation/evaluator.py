@@ -74,19 +74,7 @@ class Evaluator:
       UserError: "rank" or "constrained" without labels, or labels that cannot be told apart.
     """
     method = method or ('generate' if task.labels is None or beams > 1 else 'rank')
-    if method not in METHODS:
-      raise UserError(f'The method is {method!r}; expected {", ".join(METHODS)}.')
-    if normalize not in score.NORMALIZE:
-      raise UserError(f'Normalize is {normalize!r}; expected {" or ".join(score.NORMALIZE)}.')
-    if normalize != 'none' and method != 'rank':
-      raise UserError(f'Normalize is of the method rank, and {task.name!r} is asked by {method}.')
-    if beams > 1 and method != 'generate':
-      raise UserError(
-        f'beams is {beams}, for generated text, and the method {method} gives a label.',
-        ['beams', 'method'],
-      )
-    if batch_size < 1:
-      raise UserError(f'The batch size is {batch_size}; it must be at least 1.', ['batch_size'])
+    _check(task, method, normalize, beams, batch_size)
     self.method, self._vocabulary, self._task = method, vocabulary, task
     self._batch_size, self._task_ids, self._placement = batch_size, task_ids, placement
     call: Callable[..., Any]
@@ -351,6 +339,23 @@ class Evaluator:
     return self._task.metrics, targets, values, groups, labels, self._vocabulary
 
 
+def _check(task: Task, method: str, normalize: str, beams: int, batch_size: int) -> None:
+  """Refuses options that are unknown or exclude each other."""
+  if method not in METHODS:
+    raise UserError(f'The method is {method!r}; expected {", ".join(METHODS)}.')
+  if normalize not in score.NORMALIZE:
+    raise UserError(f'Normalize is {normalize!r}; expected {" or ".join(score.NORMALIZE)}.')
+  if normalize != 'none' and method != 'rank':
+    raise UserError(f'Normalize is of the method rank, and {task.name!r} is asked by {method}.')
+  if beams > 1 and method != 'generate':
+    raise UserError(
+      f'beams is {beams}, for generated text, and the method {method} gives a label.',
+      ['beams', 'method'],
+    )
+  if batch_size < 1:
+    raise UserError(f'The batch size is {batch_size}; it must be at least 1.', ['batch_size'])
+
+
 def _split_backbone(variables: Sequence[decode.Variables]) -> tuple[Any, list[dict[str, Any]]]:
   """The backbone that all share, and the other variables of each.
 
@@ -384,15 +389,3 @@ def label_of(text: str, labels: Sequence[str]) -> int:
   """The index of the label that `text` is, white space at the ends aside; else INVALID."""
   text = text.strip()
   return labels.index(text) if text in labels else metrics.INVALID
-
-
-def evaluate(
-  model: PromptedT5,
-  variables: decode.Variables,
-  examples: Sequence[Example],
-  vocabulary: Vocabulary,
-  task: Task,
-  **options: Any,
-) -> tuple[metrics.Scores, list[Prediction]]:
-  """One evaluation; `options` are `Evaluator`'s. To evaluate again and again, keep an Evaluator."""
-  return Evaluator(model, vocabulary, task, **options)(variables, examples)

@@ -84,21 +84,14 @@ def evaluate(
   split, examples = _split(task, split, loaded[0].backbone.vocabulary, lengths, output)
   task_ids = [_task_ids(ready, task) for ready in loaded]
   groups = joint_evaluation.groups(loaded, task_ids)
+  options = {
+    'max_target_length': lengths.targets, 'method': method, 'batch_size': batch_size,
+    'normalize': normalize, 'beams': beams, 'length_penalty': length_penalty,
+    'placement': placement,
+  }  # fmt: skip
   with progress_bar(len(examples) * len(groups), f'{task.name} {split}', console) as advance:
     evaluator, scored = joint_evaluation.evaluate(
-      loaded,
-      groups,
-      task,
-      task_ids,
-      examples,
-      advance,
-      max_target_length=lengths.targets,
-      method=method,
-      batch_size=batch_size,
-      normalize=normalize,
-      beams=beams,
-      length_penalty=length_penalty,
-      placement=placement,
+      loaded, groups, task, task_ids, examples, advance, **options
     )
 
   names = joint_evaluation.names(files) or [f'{loaded[0].backbone.name}, untuned']

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prompt_jax import loading
-from prompt_jax.checkpoints.backbone import Backbone, load_backbone
+from prompt_jax.checkpoints.backbone import Backbone, load_backbone, whole_path
 from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint
 from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
@@ -15,7 +15,6 @@ from prompt_jax.checkpoints.prompt_formats.foreign import DecoderKeysValues, Fou
 from prompt_jax.checkpoints.prompt_formats.npy import find_numpy_checkpoint, is_npy, read_npy
 from prompt_jax.checkpoints.prompt_formats.peft import CONFIG, read_peft
 from prompt_jax.checkpoints.prompt_formats.t5x_prompt import read_t5x
-from prompt_jax.checkpoints.source import whole_path
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Placement
 from prompt_jax.prompts.base import PromptMethod, Tree

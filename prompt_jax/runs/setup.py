@@ -10,9 +10,8 @@ import flax.linen as nn
 import jax
 from rich.console import Console
 
-from prompt_jax.checkpoints.backbone import Backbone
+from prompt_jax.checkpoints.backbone import Backbone, whole_path
 from prompt_jax.checkpoints.method import describe
-from prompt_jax.checkpoints.source import whole_path
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import suite, tensorboard

@@ -98,13 +98,7 @@ def train(
   console = console_of(console)
   placement = devices.start()
   folder = pathlib.Path(output or f'runs/{task.name}')
-  if seeds and len(set(seeds)) < len(seeds):
-    raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one run.', ['seeds'])
-  if base.weights and any(pattern != 'prompt/.*' for pattern in settings.patterns):
-    raise UserError(
-      'Weights in int8 cannot be trained: leave them in another dtype, or train the prompt only.',
-      parameters=['weights', 'train'],
-    )
+  _check(base, settings, seeds)
   settings = on_mesh(settings, placement, base, batch_size, packing.on)
   # Of every seed before the first of them trains.
   of_seeds = [
@@ -138,6 +132,16 @@ def train(
   processes.broadcast(lambda: _conclude(setup, results, measured, folder))
   runs = [trained_prompt(r, s.seed) for r, s in zip(results, of_seeds, strict=True)]
   return TrainResult(folder, runs, measured)
+
+
+def _check(base: BaseModel, settings: Settings, seeds: Sequence[int] | None) -> None:
+  if seeds and len(set(seeds)) < len(seeds):
+    raise UserError(f'The seeds {", ".join(map(str, seeds))} repeat; each is one run.', ['seeds'])
+  if base.weights and any(pattern != 'prompt/.*' for pattern in settings.patterns):
+    raise UserError(
+      'Weights in int8 cannot be trained: leave them in another dtype, or train the prompt only.',
+      parameters=['weights', 'train'],
+    )
 
 
 def _tuned(

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from prompt_jax.checkpoints.backbone import find
 from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.checkpoints.source import find
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.prompts.base import PromptMethod
@@ -61,7 +61,7 @@ def plan(
 
   Args:
     architecture: of the model, or
-    model: where it lies, see `checkpoints.source.find`; its weights are not read.
+    model: where it lies, see `checkpoints.backbone.find`; its weights are not read.
     prompt: the method; None for the bare model, which has no training step.
     topologies: names of `scale.chips.SLICES`, or `here.HERE`: the devices of this machine.
     steps: of `scale.program.STEPS`.
@@ -91,23 +91,14 @@ def plan(
     architecture, _ = find(model).model()
   platform = _platform(topologies, device, attention)
   dtype = dtype or default_dtype(platform)
+  config = dataclasses.replace(
+    architecture, dtype=dtype, query_chunk=query_chunk, scores_dtype=scores_dtype,
+    attention=attention, remat=remat or REMAT,
+  )  # fmt: skip
   work = Work(
-    config=dataclasses.replace(
-      architecture,
-      dtype=dtype,
-      query_chunk=query_chunk,
-      scores_dtype=scores_dtype,
-      attention=attention,
-      remat=remat or REMAT,
-    ),
-    method=prompt,
-    weights=weights or dtype,
-    batch=batch_size,
-    inputs=input_length,
-    targets=target_length,
-    microbatches=microbatches or MICROBATCHES,
-    labels=labels,
-  )
+    config, prompt, weights=weights or dtype, batch=batch_size, inputs=input_length,
+    targets=target_length, microbatches=microbatches or MICROBATCHES, labels=labels,
+  )  # fmt: skip
   given = ways.Given(MeshSize(*mesh) if mesh else None, layout, weights, microbatches, remat)
   console = Console()
   rows: list[PlanRow] = []

@@ -104,11 +104,8 @@ def sweep(
     slurm_jobs.hand_over(folder, jobs, states, slurm, again, dry_run, say)
   elif cluster == 'xpk' and job is None:
     xpk_workloads.hand_over(folder, jobs, states, xpk, dry_run, say)
-  elif dry_run:
-    for j in jobs:
-      say(shlex.join(local.command(folder, j)))
   else:
-    _run(folder, jobs, states, console)
+    _run(folder, jobs, states, dry_run, console)
   if not dry_run and job is None:
     _conclude(folder, jobs, states, console)
 
@@ -171,9 +168,17 @@ def _planned(
 
 
 def _run(
-  folder: pathlib.Path, jobs: Sequence[Job], states: dict[str, State], console: Console
+  folder: pathlib.Path,
+  jobs: Sequence[Job],
+  states: dict[str, State],
+  dry_run: bool,
+  console: Console,
 ) -> None:
   """One command after the other; one that fails does not stop the next."""
+  if dry_run:
+    for j in jobs:
+      _say(console, shlex.join(local.command(folder, j)))
+    return
   for number, j in enumerate(jobs, 1):
     if states[j.name].what == 'done':
       continue

@@ -15,11 +15,10 @@ import urllib.parse
 
 import pytest
 
-from prompt_jax.checkpoints.backbone import load_backbone
-from prompt_jax.checkpoints.convert import listed, write
+from prompt_jax.checkpoints.backbone import find, load_backbone
 from prompt_jax.checkpoints.formats import huggingface_folder
 from prompt_jax.checkpoints.hub import is_name
-from prompt_jax.checkpoints.source import find
+from prompt_jax.export.model import listed, write
 
 pytest.importorskip('huggingface_hub')
 NAME = 'somebody/tiny-t5'

@@ -11,10 +11,9 @@ import safetensors.numpy
 import torch
 import transformers
 
-from prompt_jax.checkpoints import convert
-from prompt_jax.checkpoints.backbone import load_backbone
-from prompt_jax.checkpoints.source import embedded_folder, find
+from prompt_jax.checkpoints.backbone import embedded_folder, find, load_backbone
 from prompt_jax.errors import UserError
+from prompt_jax.export import model as convert
 from prompt_jax.models.t5.t5 import T5
 from tests.shared import facts, mentions
 

@@ -152,7 +152,7 @@ def test_generate_decodes_each_example_as_if_alone(tuned):
   # A measure of the task's own replaces the metrics, and sees the texts.
   measured = dataclasses.replace(task, score=lambda e, t: {'same': 100.0 * (list(t) == texts)})
   options = {'max_target_length': WIDTH, 'batch_size': 4}
-  got, _ = evaluator.evaluate(model, variables, examples, VOCABULARY, measured, **options)
+  got, _ = evaluator.Evaluator(model, VOCABULARY, measured, **options)(variables, examples)
   assert got == {'same': 100.0}
 
 
@@ -226,7 +226,8 @@ def test_constrained_answers_are_labels_as_if_each_example_were_alone(tuned):
   task = dataclasses.replace(_task(LABELS), labels=labels)
   examples = _examples(task)
   options = {'max_target_length': WIDTH, 'batch_size': 4, 'method': 'constrained'}
-  scores, predictions = evaluator.evaluate(model, variables, examples, VOCABULARY, task, **options)
+  run = evaluator.Evaluator(model, VOCABULARY, task, **options)
+  scores, predictions = run(variables, examples)
   rows = task.label_tokens(VOCABULARY, WIDTH)
   alone = jax.jit(functools.partial(constrained.choose_label, model, label_tokens=rows))
   for example, p in zip(examples, predictions, strict=True):

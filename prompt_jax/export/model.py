@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from prompt_jax.checkpoints.backbone import Source, check_vocabulary, find
 from prompt_jax.checkpoints.check import compare
 from prompt_jax.checkpoints.formats import huggingface_folder, native, t5x_writer
 from prompt_jax.checkpoints.leaf import Leaves
-from prompt_jax.checkpoints.source import Source, check_vocabulary, find
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from prompt_jax.checkpoints import hub
+from prompt_jax.checkpoints.backbone import EMBEDDED, find
 from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
-from prompt_jax.checkpoints.source import EMBEDDED, find
 
 
 def is_model(name: str) -> bool:

@@ -7,13 +7,12 @@ import shutil
 import numpy as np
 from rich.console import Console
 
-from prompt_jax.checkpoints import convert as forms
+from prompt_jax.checkpoints.backbone import find
 from prompt_jax.checkpoints.formats.huggingface import config_to_huggingface
-from prompt_jax.checkpoints.source import find
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation.predictions import progress_bar
+from prompt_jax.export import model as forms
 from prompt_jax.models.t5.config import T5Config
-from prompt_jax.runs.setup import console_of
 from prompt_jax.runtime.devices import choose_device
 
 DTYPES = ('float32', 'bfloat16')
@@ -36,11 +35,11 @@ def convert(
   """Writes the model beside its place, compares it with its source, and then moves it there.
 
   Args:
-    source: see `source.find`.
+    source: see `backbone.find`.
     dest: a folder that does not exist yet.
-    to: see `checkpoints.convert.FORMS`.
-    vocabulary: see `source.find`.
-    architecture: see `source.find`.
+    to: see `export.model.FORMS`.
+    vocabulary: see `backbone.find`.
+    architecture: see `backbone.find`.
     dtype: of what is written; None keeps each array's own.
     verify: "logits" also computes those of a fixed input from both, which loads each model whole;
       "values" compares names, shapes and checksums only.
@@ -53,7 +52,7 @@ def convert(
   if dtype not in (None, *DTYPES):
     raise unknown('value of dtype', dtype, DTYPES, parameters=['dtype'])
   choose_device(device)
-  console, folder = console_of(console), pathlib.Path(dest)
+  console, folder = console or Console(quiet=True), pathlib.Path(dest)
   found = find(source, vocabulary, architecture)
   model = forms.listed(found, dtype)
   if to == 'hf':

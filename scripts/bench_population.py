@@ -87,7 +87,7 @@ def setting(args: argparse.Namespace):
 
 
 def apart(args: argparse.Namespace) -> dict:
-  """A run of its own for each prompt, whose step is compiled for its optimiser."""
+  """A run of its own for each prompt, whose step is compiled for its optimizer."""
   model, frozen, states, batches, updates = setting(args)
   compiling, seconds = 0.0, []
   for state, batch, update in zip(states, batches, updates, strict=True):

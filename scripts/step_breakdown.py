@@ -1,4 +1,4 @@
-"""Breaks a prompt-tuning step into encoder, decoder, loss, optimiser and input.
+"""Breaks a prompt-tuning step into encoder, decoder, loss, optimizer and input.
 
 python scripts/step_breakdown.py --model embedded
 
@@ -7,7 +7,7 @@ to the prompt: the encoder; encoder and decoder, to logits; both and the loss; t
 part is the difference of two medians. They are programs of their own rather than a trace, because
 a compiler fuses operations of different parts, and because this is the same on every device;
 `prompt-jax train --profile` writes the trace. What the compiler does across the borders counts for
-the later part. Loss and optimiser are small, so that noise may make them negative.
+the later part. Loss and optimizer are small, so that noise may make them negative.
 
 "Input" is what the host does for a batch: choosing examples, padding, moving to the device. In a
 run a thread does it beside the step (`training.streams`). Batches are those of the examples of
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from bench_sides import our_model, pin
 
-PARTS = ('encoder', 'decoder', 'loss', 'optimiser')
+PARTS = ('encoder', 'decoder', 'loss', 'optimizer')
 
 
 class Seconds(NamedTuple):

@@ -245,7 +245,7 @@ def test_every_leaf_trains_and_the_loss_falls(name):
   target = np.take_along_axis(logits, np.asarray(BATCH.decoder_target_tokens)[..., None], -1)
   first = metrics[0]
   np.testing.assert_allclose(first['cross_entropy'], (log_z - target[..., 0]).mean(), rtol=1e-5)
-  # Frozen weights are the same bits, and nothing but the prompt has optimiser state.
+  # Frozen weights are the same bits, and nothing but the prompt has optimizer state.
   tree = merge(states[-1].trainable, frozen)['backbone']
   jax.tree.map(np.testing.assert_array_equal, tree, backbone())
   trainable = count(states[0].trainable)
@@ -255,7 +255,7 @@ def test_every_leaf_trains_and_the_loss_falls(name):
 
 @every_training
 def test_prompts_trained_at_once_are_those_trained_alone(name):
-  """Two steps of three prompts with first values, examples and optimisers of their own."""
+  """Two steps of three prompts with first values, examples and optimizers of their own."""
   c = case(name)
   trainable, frozen = split(c.params)
   move = lambda k: jax.tree.map(lambda x: x * (1 + 0.1 * k) + 0.01 * k, trainable)
@@ -266,7 +266,7 @@ def test_prompts_trained_at_once_are_those_trained_alone(name):
   batches = [[drawn(10 * n + k) for k in range(3)] for n in range(2)]
   alone = []
   for k, state in enumerate(begun):
-    # Only the optimiser differs, so the gradient's program is compiled once.
+    # Only the optimizer differs, so the gradient's program is compiled once.
     for n in range(2):
       estimated, metrics = gradient_of(name)(state, frozen, c.constants, batches[n][k])
       state = apply_update(state, estimated, updates[k])[0]

@@ -1,6 +1,6 @@
 """The state of a run on disk: what training needs to go on as if it had never stopped.
 
-Only what changes is kept (trainable leaves, optimiser, constants, step, key) with a small JSON
+Only what changes is kept (trainable leaves, optimizer, constants, step, key) with a small JSON
 record (data position, fingerprint, selection); the frozen backbone never is. Orbax writes it in
 the background, into a temporary folder that is renamed when it is complete. All of it is whole in
 every process of a run, so the first one writes it, and tells the others when it is read.

@@ -20,7 +20,7 @@ def is_model(name: str) -> bool:
 
 
 def show(name: str, console: Console) -> None:
-  """Prints names, shapes and dtypes, the optimiser's state of a T5X checkpoint among them.
+  """Prints names, shapes and dtypes, the optimizer's state of a T5X checkpoint among them.
 
   Raises:
     UserError: there is no such model, or it is damaged.

@@ -1,6 +1,6 @@
 """Python objects as literals that differ when what they compute differs.
 
-For the record of a run: a number is its own description; a method, a loss or an optimiser is
+For the record of a run: a number is its own description; a method, a loss or an optimizer is
 described by its class and fields; a function by its name, a digest of its source and what it
 encloses; a task by its name and a digest of its examples.
 """

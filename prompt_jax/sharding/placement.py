@@ -23,7 +23,7 @@ BACKBONE = 'backbone/'
 class Placement:
   """A mesh and a layout on it.
 
-  Only the backbone is partitioned. Prompts, constants and optimiser state are replicated, and so
+  Only the backbone is partitioned. Prompts, constants and optimizer state are replicated, and so
   are vectors: gathering one would cost more than keeping it.
 
   Attributes:

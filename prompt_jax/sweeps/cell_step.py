@@ -65,7 +65,7 @@ class CellStep:
   def program(self) -> str:
     """Equal for steps that compile to the same program, but for the numbers in it."""
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    # Of the optimiser, what it keeps of a matrix: a learning rate is a number.
+    # Of the optimizer, what it keeps of a matrix: a learning rate is a number.
     some = {'prompt': {'table': jax.ShapeDtypeStruct((256, 256), jnp.float32)}}
     fields['optimizer'] = jax.eval_shape(self.optimizer.init, some)
     return repr(fields)

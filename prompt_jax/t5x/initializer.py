@@ -32,7 +32,7 @@ class PromptInitializer(utils.TrainStateInitializer):
   """T5X's initializer, for `train`, `evaluate` and `infer`, with a prompt that fits the backbone.
 
   With a checkpoint it makes only what that lacks: the prompt, from its initialiser and the
-  checkpoint's embedding table or from a prompt file, and its optimiser state. Nothing is drawn for
+  checkpoint's embedding table or from a prompt file, and its optimizer state. Nothing is drawn for
   the backbone, which T5X would otherwise hold a second time.
   """
 

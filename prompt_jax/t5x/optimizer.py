@@ -1,4 +1,4 @@
-"""T5X's optimisers for the leaves that train; the rest has no optimiser state at all."""
+"""T5X's optimizers for the leaves that train; the rest has no optimizer state at all."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,15 @@ Tree = dict[str, Any]
 
 
 class Only(optimizers.OptimizerDef):
-  """An optimiser for the parameters whose whole name a pattern matches.
+  """An optimizer for the parameters whose whole name a pattern matches.
 
   T5X's own `MultiOptimizer` marks the others by `None`, which Orbax writes and T5X cannot read
-  back: such a run cannot be resumed. Here the others are simply not in the optimiser's state.
+  back: such a run cannot be resumed. Here the others are simply not in the optimizer's state.
   """
 
   def __init__(self, patterns: Sequence[str], optimizer: optimizers.OptimizerDef):
     """Args: regular expressions of T5X's names, such as "encoder/prompt/prompt/prompt"; any of
-    T5X's optimisers."""
+    T5X's optimizers."""
     super().__init__(optimizer.hyper_params)
     self._patterns, self._optimizer = tuple(patterns), optimizer
 
@@ -41,7 +41,7 @@ class Only(optimizers.OptimizerDef):
     return self._optimizer.update_hyper_params(**overrides)
 
   def set_param_axes(self, axes: Any) -> None:
-    if hasattr(self._optimizer, 'set_param_axes'):  # T5X asks its optimisers in this way
+    if hasattr(self._optimizer, 'set_param_axes'):  # T5X asks its optimizers in this way
       self._optimizer.set_param_axes(self._trained(axes))
 
   def derive_logical_axes(self, optimizer: Any, axes: Any) -> Any:

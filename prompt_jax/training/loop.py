@@ -104,7 +104,7 @@ def train(
 
   Args:
     objective: what is minimised, such as `objective.CrossEntropy` of a `prompted.PromptedT5`.
-    update: how, such as by the steps of an optimiser.
+    update: how, such as by the steps of an optimizer.
     backbone: its parameters, in the compute dtype where they are frozen.
     prompt: the method's fresh parameters, {} for the bare model.
     constants: the method's non-trainable state, {} for none.
@@ -123,7 +123,7 @@ def train(
   Raises:
     UserError: the folder belongs to another model or set-up, is in use or cannot be written; the
       loss is not finite; the data end early; patience without a metric; and what `split` and the
-      optimiser refuse.
+      optimizer refuse.
   """
   member = Member(
     name='',

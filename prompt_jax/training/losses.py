@@ -102,7 +102,7 @@ def normalized_weights(
   Args:
     weights: [B, U] loss weights of the whole batch.
     normalization: "sum": not divided, T5X's default and so the one of the published runs; the
-      optimisers of this package do not care about a constant factor. "tokens": by the sum of
+      optimizers of this package do not care about a constant factor. "tokens": by the sum of
       weights. "all_tokens": by B * U, padding included. "examples": the mean over examples of
       each example's mean over its tokens (T5X: AVERAGE_PER_SEQUENCE). A number: by that.
     segment_ids: int32[B, U] which packed example a target belongs to (0 padding); None where a

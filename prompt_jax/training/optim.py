@@ -1,4 +1,4 @@
-"""Updates of the trainable leaves, and optimisers as `optax` gradient transformations."""
+"""Updates of the trainable leaves, and optimizers as `optax` gradient transformations."""
 
 import dataclasses
 import re
@@ -23,7 +23,7 @@ Estimate = Callable[[BatchLoss, Tree, Any, jax.Array], tuple[Any, Metrics]]
 
 
 def gradient(loss: BatchLoss, trainable: Tree, state: Any, rng: jax.Array) -> tuple[Tree, Metrics]:
-  """The exact gradient, by backpropagation; it reads no state of the optimiser."""
+  """The exact gradient, by backpropagation; it reads no state of the optimizer."""
   found, metrics = loss.gradient(trainable, rng)
   return found, {**metrics, 'grad_norm': optax.tree.norm(found)}
 
@@ -33,12 +33,12 @@ class Update:
   """How the trainable leaves change at a step: an estimate from the loss, and what is made of it.
 
   Attributes:
-    tx: makes changes of the leaves from estimates; an optimiser, or any
+    tx: makes changes of the leaves from estimates; an optimizer, or any
       `optax.GradientTransformation`.
     estimate: from the loss on a batch to what `tx` takes: the gradient, or what a gradient-free
       method finds by calling the loss. Prompts whose estimates are equal are computed at once.
     reads_state: whether `estimate` is given the state of `tx`. Prompts are then computed at once
-      only if those of their optimisers have the same structure.
+      only if those of their optimizers have the same structure.
   """
 
   tx: optax.GradientTransformation
@@ -148,7 +148,7 @@ def adamw(
 
 
 def by_path(groups: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
-  """One optimiser for each group of leaves, so groups may have their own learning rate.
+  """One optimizer for each group of leaves, so groups may have their own learning rate.
 
   Args:
     groups: regular expression -> transformation; a leaf belongs to the first expression that
@@ -164,7 +164,7 @@ def by_path(groups: Mapping[str, optax.GradientTransformation]) -> optax.Gradien
     left = sorted(flat.keys() - found.keys())
     if left:
       raise UserError(
-        f'No optimiser group takes {", ".join(left)}. Groups: {", ".join(map(repr, groups))}. '
+        f'No optimizer group takes {", ".join(left)}. Groups: {", ".join(map(repr, groups))}. '
         "Add '.*' as the last group to take the rest."
       )
     return traverse_util.unflatten_dict(found, sep='/')

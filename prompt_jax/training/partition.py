@@ -1,6 +1,6 @@
 """The only definition of trainable: one tree of parameters split in two by path.
 
-What trains is split off as data before `jax.grad`, so gradients, optimiser state, checkpoints and
+What trains is split off as data before `jax.grad`, so gradients, optimizer state, checkpoints and
 the printed count all follow from one list of patterns, and nothing is computed or stored for the
 frozen rest.
 """

@@ -75,7 +75,7 @@ def test_the_record_holds_every_value(tmp_path, change, name):
     'LEARNING_RATE': 0.1, 'LOSS': Loss(), 'PROMPT': InputPrompt(length=3),
     'OPTIMIZER': optax.sgd(0.1), 'DATA': list(ROWS), 'STEPS': 7,
   }  # fmt: skip
-  # An optimiser of one's own does not read the rate.
+  # An optimizer of one's own does not read the rate.
   del base['OPTIMIZER' if name == 'LEARNING_RATE' else 'LEARNING_RATE']
   (tmp_path / 'state/4').mkdir(parents=True)
   train(**base).record.write(tmp_path)

@@ -134,7 +134,7 @@ def test_outputs_can_begin_with_given_tokens():
 
 
 @every_method
-def test_only_the_prompt_gets_gradients_and_optimiser_state(name):
+def test_only_the_prompt_gets_gradients_and_optimizer_state(name):
   model = prompted(METHODS[name])
   params = initial(model)
   gradient, metrics = jax.jit(jax.grad(model.loss_fn, has_aux=True))(params, FEATURES, None)

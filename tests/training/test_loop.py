@@ -105,7 +105,7 @@ def test_another_backbone_fails_printing_both_fingerprints(finished):
     toy_train(finished.folder, backbone_seed=1, **OPTIONS)
 
 
-def test_another_seed_or_optimiser_fails(finished):
+def test_another_seed_or_optimizer_fails(finished):
   with pytest.raises(UserError, match=facts('seed', '0', '1')):
     toy_train(finished.folder, **OPTIONS, seed=1)
   with pytest.raises(UserError, match='saved'):

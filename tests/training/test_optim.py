@@ -1,4 +1,4 @@
-"""Optimisers against the published rules, restated in NumPy; schedules against their formulas."""
+"""Optimizers against the published rules, restated in NumPy; schedules against their formulas."""
 
 import jax
 import jax.numpy as jnp

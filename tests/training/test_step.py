@@ -79,7 +79,7 @@ def test_other_patterns_train_other_leaves():
   assert 'prompt' not in state.trainable
 
 
-def test_loss_falls_and_optimiser_holds_only_the_prompt():
+def test_loss_falls_and_optimizer_holds_only_the_prompt():
   batch, tx = toy_batch(16), adafactor(0.3)
   variables = toy_variables()
   trainable, frozen = partition.split(variables['params'])

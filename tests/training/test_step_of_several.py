@@ -68,7 +68,7 @@ def gradient_of(model, loss, dropout=False, microbatches=None):
 
 
 def apart(one, **options):
-  """The two halves of `train_step`, of which the optimiser's need not be compiled."""
+  """The two halves of `train_step`, of which the optimizer's need not be compiled."""
   gradient, state = gradient_of(one.model, **options), one.state
   for batch in one.batches:
     found, metrics = gradient(state, one.frozen, {}, batch)
@@ -129,7 +129,7 @@ def test_weight_decays():
   assert_equal([One(tx=optim.adafactor(0.1, weight_decay=decay)) for decay in (0.0, 1e-2, 0.3)])
 
 
-def test_optimisers_of_another_kind():
+def test_optimizers_of_another_kind():
   assert_equal([One(tx=optim.adafactor(0.1)), One(tx=optim.adamw(0.1)), One(tx=optim.adamw(0.2))])
 
 

@@ -42,7 +42,7 @@ class Checkpoint:
   Attributes:
     form: in words.
     where: its place.
-    leaves: by path: "target/..." are parameters, "state/..." the step and the optimiser.
+    leaves: by path: "target/..." are parameters, "state/..." the step and the optimizer.
   """
 
   form: str
@@ -67,7 +67,7 @@ def open_checkpoint(place: str, prefix: Prefix = 'target/') -> Checkpoint:
 
   Args:
     place: a checkpoint's folder or file; a local folder of `checkpoint_{step}` means the last.
-    prefix: of the paths that matter, or several; '' for the optimiser's state as well. Nothing of
+    prefix: of the paths that matter, or several; '' for the optimizer's state as well. Nothing of
       the others is read, but for what is inside the msgpack file.
 
   Raises:

@@ -1,6 +1,6 @@
 """A T5X checkpoint in the form that every T5X reads: a msgpack file beside zarr folders.
 
-It holds the step and the parameters, and no optimiser's state.
+It holds the step and the parameters, and no optimizer's state.
 """
 
 import pathlib
@@ -50,7 +50,7 @@ def write(checkpoint: pathlib.Path, arrays: Iterable[tuple[str, np.ndarray]], st
   """
   specs = {name: write_array(checkpoint, f'target/{name}', array) for name, array in arrays}
   target = traverse_util.unflatten_dict(specs, sep='/')
-  # Without optimiser states: T5X's reader trips over an empty dict of them.
+  # Without optimizer states: T5X's reader trips over an empty dict of them.
   optimizer = {'state': {'step': np.asarray(step, np.int32)}, 'target': target}
   tree = {'version': VERSION, 'optimizer': optimizer}
   write_atomically(checkpoint / FILE, serialization.msgpack_serialize(tree))

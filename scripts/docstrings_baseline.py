@@ -5,9 +5,9 @@ python scripts/docstrings_baseline.py
 
 import collections
 
-from prompt_jax.data import baseline
 from prompt_jax.data.example import Lengths
 from prompt_jax.data.vocabulary import ByteVocabulary
+from prompt_jax.evaluation.baselines import baselines
 from prompt_jax.tasks import docstrings
 
 
@@ -19,9 +19,8 @@ def main() -> None:
       counts = collections.Counter(e.targets_text for e in examples)
       print(f'  {split:10s}', ' '.join(f'{label} {counts[label]}' for label in task.labels or ()))
     for split in ('validation', 'test'):
-      print(f'  {split:10s} majority {baseline.majority(splits["train"], splits[split]):.3f}'
-            f'  TF-IDF + logistic regression '
-            f'{baseline.bag_of_words(splits["train"], splits[split]):.3f}')  # fmt: skip
+      for name, scores in baselines(splits['train'], splits[split], task).items():
+        print(f'  {split:10s} {name}: {scores["accuracy"]:.1f}')
 
 
 if __name__ == '__main__':

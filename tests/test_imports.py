@@ -155,7 +155,7 @@ ALLOWED: dict[str, set[str]] = {
   'configuration.flag_types': set(),
   'configuration.other_names': set(),
   'configuration.run_files': {'configuration.flag_types'},
-  'configuration': {'data', 'runs', 'training'},
+  'configuration': {'checkpoints', 'data', 'runs', 'training'},
   'cli': {
     'checkpoints',
     'configuration',

@@ -89,6 +89,18 @@ def find(name: str, vocabulary: str | None = None, architecture: T5Config | None
   return dataclasses.replace(source, vocabulary=lambda: load_vocabulary(vocabulary))
 
 
+def advised_tuning(name: str) -> dict[str, Any]:
+  """How a model is tuned best by its own account, see `native.advice`; {} where it says nothing.
+
+  Args:
+    name: as in `find`; nothing is downloaded.
+  """
+  folder = embedded_folder() if name == EMBEDDED else pathlib.Path(name)
+  if not os.path.isfile(folder / native.CONFIG):
+    return {}
+  return native.advice(folder, json_file.read(folder / native.CONFIG))
+
+
 def check_vocabulary(source: Source, words: Vocabulary, config: T5Config) -> None:
   """Raises UserError if the vocabulary has ids that the embedding table has not."""
   if words.size > config.vocab_size:

@@ -13,7 +13,12 @@ FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
 # Flags that read a gin file by its name: the heading below which they stand, by verb.
 _PROMPT = (
-  ('prompt', 'METHOD', 'prompt method (default: input)', 'prompts'),
+  (
+    'prompt',
+    'METHOD',
+    "prompt method (default: the one that the model's config.json recommends, else input)",
+    'prompts',
+  ),
   ('init', 'NAME', 'initializer of the prompt', 'inits'),
 )
 _FILES = {

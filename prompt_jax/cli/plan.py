@@ -19,4 +19,7 @@ def run(args: argparse.Namespace) -> None:
     request = dataclasses.replace(request, settings={**request.settings, 'MODEL': args.model})
   else:
     request = dataclasses.replace(request, includes=[('models', args.model)])
-  plan(**config.load('plan', plan, request).arguments)
+  found = config.load('plan', plan, request)
+  for note in found.record.notes:
+    print(note)
+  plan(**found.arguments)

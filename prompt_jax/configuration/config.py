@@ -1,18 +1,21 @@
 """The configuration of a run: found, parsed, checked, and handed over as values.
 
-Settings are read in this order, later ones winning: the verb's own gin/runs/VERB.gin, the user's
-gin files, the files of gin/prompts and others that were chosen by name, the settings given as
-values (of flags, of keywords), and those given as gin text. gin accepts in silence a misspelt macro
-and a binding of something that the run never builds; both are refused here.
+Settings are read in this order, later ones winning: the verb's own gin/runs/VERB.gin, the prompt
+method that the model recommends (if the user names none), the user's gin files, the files of
+gin/prompts and others that were chosen by name, the settings given as values (of flags, of
+keywords), and those given as gin text. gin accepts in silence a misspelt macro and a binding of
+something that the run never builds; both are refused here.
 """
 
 import contextlib
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gin import config as gin_config
 
+from prompt_jax.checkpoints.backbone import advised_tuning
 from prompt_jax.configuration import gin_files, plain_values, reach
 from prompt_jax.configuration.gin_state import isolated
 from prompt_jax.configuration.python_values import as_bound, without_gin
@@ -22,6 +25,8 @@ from prompt_jax.runs.record import Record
 GIN_ADDS = '\n  In call to configurable'
 # Settings whose value may be the name of a file in a folder of gin/.
 FILES_OF = {'PROMPT': 'prompts', 'PROMPT_INIT': 'inits', 'DECODING': 'decoding'}
+# What a model may recommend besides the method: settings of its file in gin/prompts.
+ADVISED = {'length': 'PROMPT_LENGTH', 'learning_rate': 'PROMPT_LEARNING_RATE'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +65,25 @@ class Configured:
   record: Record
 
 
+@dataclasses.dataclass(frozen=True)
+class Advice:
+  """What a model recommends.
+
+  Attributes:
+    model: its name.
+    method: of gin/prompts; "" without a recommendation.
+    settings: macros of the method.
+    taken: whether it is the default of this run, as the user says nothing of a method.
+    used: whether the run uses the method, or no prompt.
+  """
+
+  model: str = ''
+  method: str = ''
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  taken: bool = False
+  used: bool = True
+
+
 def load(verb: str, entry: Callable[..., Any], request: Request) -> Configured:
   """Reads everything the user gave and builds the arguments of `entry`.
 
@@ -74,33 +98,65 @@ def load(verb: str, entry: Callable[..., Any], request: Request) -> Configured:
     UserError: an unknown file, macro or binding, a value that gin cannot read, or one of another
       type than a parameter's; or something that cannot be made of the values.
   """
-  with parsed(verb, entry, request):
-    settings = record(entry, request.command)
+  with parsed(verb, entry, request) as advice:
+    settings = record(entry, request.command, advice)
     return Configured(built(entry), settings)
 
 
 @contextlib.contextmanager
-def parsed(verb: str, entry: Callable[..., Any], request: Request) -> Iterator[None]:
-  """gin's state with everything the user gave, for as long as it is entered; args as `load`."""
+def parsed(verb: str, entry: Callable[..., Any], request: Request) -> Iterator[Advice]:
+  """gin's state with everything the user gave, for as long as it is entered; args as `load`.
+
+  Yields what the model recommends.
+  """
+  advice = _advice(verb, request)
   with isolated():
     gin_files.search(request.search)
     gin_files.read(f'runs/{verb}.gin', request.search)
-    files = [gin_files.read(name, request.search) for name in request.files]
-    gin_files.include(request.includes, request.search)
-    named = {n: v for n, v in request.settings.items() if n in FILES_OF and isinstance(v, str)}
-    gin_files.include([(FILES_OF[n], named[n]) for n in FILES_OF if n in named], request.search)
-    values = {n: v for n, v in request.settings.items() if n not in named}
-    given = {name: request.origins.get(name, name) for name in values}
-    for name, value in values.items():
-      gin_files.bind(name, as_bound(value), given[name])
-    for name, value in request.bindings:
-      where = f'--gin.{name}={value}'
-      gin_files.parse(name, value, where)
-      given[name] = where if '.' in name else f'--gin.{name}'
+    if advice.taken:
+      gin_files.include([('prompts', advice.method)], request.search)
+      for macro, value in advice.settings.items():
+        gin_files.bind(macro, value, f'"tuning" of {advice.model}')
+    given, files = _parse_given(request)
     reach.refuse_unread(entry, given, files)
     plain_values.check(reach.reachable(reach.selector_of(entry))[1])
     gin_config.finalize()
-    yield
+    yield advice
+
+
+def _parse_given(request: Request) -> tuple[dict[str, str], list[pathlib.Path]]:
+  """Parses all that the user gave: (name of a macro or binding -> how it was given, gin files)."""
+  files = [gin_files.read(name, request.search) for name in request.files]
+  gin_files.include(request.includes, request.search)
+  named = {n: v for n, v in request.settings.items() if n in FILES_OF and isinstance(v, str)}
+  gin_files.include([(FILES_OF[n], named[n]) for n in FILES_OF if n in named], request.search)
+  values = {n: v for n, v in request.settings.items() if n not in named}
+  given = {name: request.origins.get(name, name) for name in values}
+  for name, value in values.items():
+    gin_files.bind(name, as_bound(value), given[name])
+  for name, value in request.bindings:
+    where = f'--gin.{name}={value}'
+    gin_files.parse(name, value, where)
+    given[name] = where if '.' in name else f'--gin.{name}'
+  return given, files
+
+
+def _advice(verb: str, request: Request) -> Advice:
+  """What the model recommends, which is taken where the user names no method."""
+  with isolated():
+    gin_files.search(request.search)
+    gin_files.read(f'runs/{verb}.gin', request.search)
+    if gin_config._CONFIG.pop(('PROMPT', 'gin.macro'), None) is None:
+      return Advice()
+    _parse_given(request)
+    model = gin_config._CONFIG.get(('MODEL', 'gin.macro'), {}).get('value')
+    chosen = gin_config._CONFIG.get(('PROMPT', 'gin.macro'), {})
+  found = advised_tuning(model) if isinstance(model, str) else {}
+  if not found:
+    return Advice()
+  settings = {macro: found[name] for name, macro in ADVISED.items() if name in found}
+  used = request.settings.get('PROMPT') == found['prompt'] or chosen.get('value', '') is None
+  return Advice(model, found['prompt'], settings, taken=not chosen, used=used or not chosen)
 
 
 def built(entry: Callable[..., Any]) -> dict[str, Any]:
@@ -119,9 +175,12 @@ def built(entry: Callable[..., Any]) -> dict[str, Any]:
     raise UserError(str(e).split(GIN_ADDS)[0], e.parameters) from e
 
 
-def record(entry: Callable[..., Any], command: str) -> Record:
-  """Every setting that a call of `entry` reads."""
-  return Record(reach.complete(entry), command)
+def record(entry: Callable[..., Any], command: str, advice: Advice | None = None) -> Record:
+  """Every setting that a call of `entry` reads, and what the model recommends."""
+  text, advice = reach.complete(entry), advice or Advice()
+  said = f'Prompt method {advice.method}, which the model {advice.model} recommends'
+  notes = (said,) if advice.taken else ()
+  return Record(text, command, notes, '' if advice.used else advice.method)
 
 
 @contextlib.contextmanager

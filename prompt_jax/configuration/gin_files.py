@@ -66,7 +66,7 @@ def include(includes: Sequence[tuple[str, str]], places: Sequence[str] = ()) -> 
   for subfolder, name in includes:
     if name not in names(subfolder):
       raise unknown(KINDS.get(subfolder, subfolder), name, names(subfolder))
-    read(f'{subfolder}/{name}.gin', places)
+    read(str(folder() / f'{subfolder}/{name}.gin'), places)
 
 
 def parse(name: str, value: str, where: str) -> None:

@@ -93,8 +93,8 @@ def load(request: Request) -> Configured:
       raise UserError(
         f'{name} is for all prompts, and {names} gives each its own. Leave one of them out.'
       )
-  with config.parsed('population', population, whole(request)):
-    record = config.record(population, request.command)
+  with config.parsed('population', population, whole(request)) as advice:
+    record = config.record(population, request.command, advice)
     varied = config.built(Grid)
     grid = Grid(**varied).values()
     _check_names(grid)

@@ -99,7 +99,7 @@ def differences(
   parts = tasks(first)
   for at, (name, mine) in enumerate(parts.items()):
     about = about_task(facts, name)
-    a, b = (_statistic([side[i] for i in mine], about, vocabulary) for side in (first, second))
+    a, b = (statistic_of([side[i] for i in mine], about, vocabulary) for side in (first, second))
     for side, found in zip(scores, (a, b), strict=True):
       side[name] = found.scores()
     spread[name] = bootstrap.distribution(bootstrap.difference(a, b), resamples, [seed, at])
@@ -155,7 +155,7 @@ def tasks(predictions: Sequence[Prediction]) -> dict[str, list[int]]:
   return found
 
 
-def _statistic(
+def statistic_of(
   predictions: Sequence[Prediction], about: Mapping[str, Any], vocabulary: Vocabulary | None
 ) -> bootstrap.Statistic:
   """The scores of one task's predictions as a function of draws."""

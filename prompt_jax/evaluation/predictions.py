@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 from rich.console import Console
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.runtime.notebook import draws_bars
+from prompt_jax.runtime.notebook import draws_bars, ends
 
 # Fields of a prediction that only some tasks have; left out of the file where they are None.
 OPTIONAL = ('confidence', 'task', 'answers', 'group')
+SECONDS_OF_A_LINE = 30.0
 # Called after each batch with the number of examples in it.
 Advance = Callable[[int], None]
 
@@ -69,11 +71,28 @@ def write_predictions(path: str | os.PathLike, predictions: Sequence[Prediction]
 
 @contextlib.contextmanager
 def progress_bar(total: int, title: str, console: Console) -> Iterator[Advance]:
-  """A bar with examples per second and the time left; nothing where there is no terminal."""
+  """A bar with examples per second and the time of the end.
+
+  Where no bar can be drawn there is a line every `SECONDS_OF_A_LINE`.
+  """
+  done, began = 0, time.monotonic()
+  said = began
+
+  def rate() -> str:
+    seconds = time.monotonic() - began
+    return f'{done / seconds:.1f}/s  {ends((total - done) * seconds / done)}' if done else ''
+
+  def say(count: int) -> None:
+    nonlocal done, said
+    done += count
+    if time.monotonic() - said > SECONDS_OF_A_LINE and done < total:
+      said = time.monotonic()
+      console.print(f'{title}: {done} of {total}  {rate()}', markup=False, highlight=False)
+
   if not draws_bars(console):
-    yield lambda count: None
+    yield say
     return
-  from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+  from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
   from rich.progress import Progress as Bar
 
   columns = (
@@ -81,14 +100,13 @@ def progress_bar(total: int, title: str, console: Console) -> Iterator[Advance]:
     BarColumn(bar_width=None),
     MofNCompleteColumn(),
     TextColumn('{task.fields[rate]}'),
-    TimeRemainingColumn(),
   )
   with Bar(*columns, console=console, transient=True) as bar:
     task = bar.add_task(title, total=total, rate='')
 
     def advance(count: int) -> None:
-      bar.advance(task, count)
-      speed = bar.tasks[0].speed
-      bar.update(task, rate=f'{speed:.1f}/s' if speed else '')
+      nonlocal done
+      done += count
+      bar.update(task, advance=count, rate=rate())
 
     yield advance

@@ -6,13 +6,14 @@ import hashlib
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from prompt_jax.checkpoints.backbone import Source, check_vocabulary, find
+from prompt_jax.checkpoints.backbone import Source, advised_tuning, check_vocabulary, find
 from prompt_jax.checkpoints.check import compare
 from prompt_jax.checkpoints.formats import huggingface_folder, native, t5x_writer
 from prompt_jax.checkpoints.leaf import Leaves
@@ -37,6 +38,7 @@ class Model:
     leaves: by path.
     dtypes: in which they are to be written, by path, in the order of writing.
     vocabulary: of its token ids.
+    tuning: the prompt method that it recommends, see `native.advice`.
   """
 
   name: str
@@ -44,6 +46,7 @@ class Model:
   leaves: Leaves
   dtypes: dict[str, np.dtype]
   vocabulary: Vocabulary
+  tuning: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def size(self) -> int:
@@ -70,7 +73,8 @@ def listed(source: Source, dtype: str | None) -> Model:
   config, leaves = source.model()
   check_vocabulary(source, words, config)
   kinds = {p: leaves[p].dtype if dtype is None else jnp.dtype(dtype) for p in sorted(leaves)}
-  return Model(source.name, config, leaves, kinds, words)
+  tuning = advised_tuning(source.where) if source.form == 'prompt_jax' else {}
+  return Model(source.name, config, leaves, kinds, words, tuning)
 
 
 def check_place(folder: pathlib.Path, size: int) -> None:
@@ -108,7 +112,7 @@ def write(folder: pathlib.Path, to: str, model: Model, advance: Advance) -> dict
 
   config, words = model.config, model.vocabulary
   if to == 'native':
-    native.save(folder, model.name, config, summed(), model.dtypes, words)
+    native.save(folder, model.name, config, summed(), model.dtypes, words, model.tuning)
   elif to == 'hf':
     huggingface_folder.save(folder, config, summed(), model.dtypes, words)
   else:

@@ -17,7 +17,7 @@ from prompt_jax.evaluation.predictions import progress_bar, write_predictions
 from prompt_jax.evaluation.suite import task_facts
 from prompt_jax.inference.score import Normalize
 from prompt_jax.loading import BaseModel
-from prompt_jax.runs import evaluation_table, joint_evaluation, score_table
+from prompt_jax.runs import joint_evaluation, score_table
 from prompt_jax.runs.devices import Devices
 from prompt_jax.runs.record import Record
 from prompt_jax.runs.results import EvaluationResult, Scores, SystemScores
@@ -120,7 +120,7 @@ def _systems(
   resamples: int,
 ) -> list[SystemScores]:
   """Every prompt and all together, with intervals."""
-  known = lambda name, scored: evaluation_table.system(
+  known = lambda name, scored: score_table.measured(
     name,
     evaluator,
     examples,
@@ -153,7 +153,7 @@ def _conclude(
   title = f'{task.name}, {len(examples)} {measured.split} examples, in percent'
   if any(s.intervals for s in measured.systems):
     title += f' ({100 * LEVEL:.0f} % intervals of {resamples} resamples)'
-  evaluation_table.show(measured.systems, title, console, task.parts)
+  score_table.print_scores(measured.systems, title, console, task.parts)
 
 
 def _check(folder: pathlib.Path | None, resamples: int) -> None:
@@ -186,7 +186,6 @@ def _write(
     tasks=task_facts(task),
     resamples=resamples,
     level=LEVEL,
-    **evaluation_table.facts(measured.systems),
   )
   alone = {name: rows for name, (rows,) in measured.predictions.items() if name not in joint}
   for number, predictions in enumerate(alone.values(), 1):

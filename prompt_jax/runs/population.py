@@ -70,6 +70,7 @@ def population(
   settings = on_mesh(settings, placement, base, batch_size)
   settings = dataclasses.replace(settings, dropout=dropout > 0)
   _check_seeds(seeds)
+  record.show(console)
   setup = set_up(base, placement, variants[0].task, None, most, dropout, console)
   found = candidates(variants, seeds, setup, settings, loss, batch_size, max_positions)
   tasks = list(dict.fromkeys(c.setup.task.name for c in found))

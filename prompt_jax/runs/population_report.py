@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 from prompt_jax import loading
 from prompt_jax.checkpoints.prompt_file import load_prompt, write_atomically
+from prompt_jax.evaluation.baselines import UNTUNED, baselines
 from prompt_jax.evaluation.ensemble import vote
 from prompt_jax.evaluation.predictions import write_predictions
 from prompt_jax.evaluation.suite import task_facts
-from prompt_jax.models.t5.t5 import T5
-from prompt_jax.prompted import PromptedT5
 from prompt_jax.runs import score_table
 from prompt_jax.runs.candidates import Candidate
 from prompt_jax.runs.population_scores import PopulationScores, Scored
 from prompt_jax.runs.results import PopulationResult, Scores, SystemScores
-from prompt_jax.runs.setup import evaluator_of, trained_prompt, write_events
+from prompt_jax.runs.setup import trained_prompt, write_events
+from prompt_jax.runs.untuned import untuned
 from prompt_jax.runs.variants import title
 from prompt_jax.runtime import processes
 from prompt_jax.training.members import Result
@@ -29,12 +29,12 @@ class _Measured(NamedTuple):
 
   Attributes:
     split: of those examples.
-    untuned: scores of the model without a prompt.
+    untuned: scores and answers of the model without a prompt.
     scored: member -> what its prompt has reached; without those that diverged before any was kept.
   """
 
   split: str
-  untuned: dict[str, float]
+  untuned: Scored
   scored: dict[int, Scored]
 
 
@@ -128,11 +128,7 @@ def _measured(
 
   params = processes.broadcast(kept)
   scored = dict(zip(params, scores.of(list(params), list(params.values()), split), strict=True))
-  bare = PromptedT5(T5(setup.backbone.config))
-  untuned = evaluator_of(setup, bare, batch_size)(
-    {'params': {'backbone': setup.backbone.params}}, setup.examples[split]
-  )[0]
-  return _Measured(split, untuned, scored)
+  return _Measured(split, untuned(setup, setup.examples[split], batch_size), scored)
 
 
 def _report(
@@ -153,8 +149,9 @@ def _report(
   table: list[SystemScores] = []
   # Variants with other examples to train on have no baseline in common.
   if len({population[k].digests['train'] for k in members}) == 1:
-    table += score_table.baselines(setup.examples['train'], examples, setup.task)
-  table.append(SystemScores('the model, untuned', [measured.untuned], 0))
+    found = baselines(setup.examples['train'], examples, setup.task)
+    table += [SystemScores(name, [of]) for name, of in found.items()]
+  table.append(SystemScores(UNTUNED, [measured.untuned[0]], 0))
   table += _by_setting(population, results, scored)
   voters = [k for k in scored if not _dropped(results[k])]
   if len(voters) > 1:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
+
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.configuration import gin_text
 from prompt_jax.errors import UserError
@@ -34,10 +36,14 @@ class Record:
   Attributes:
     text: gin text, one setting a line.
     command: the command line or call that makes the run.
+    notes: what the user should be told of the settings, a line each.
+    recommended: the prompt method that the model recommends and the run does not use, if any.
   """
 
   text: str
   command: str
+  notes: tuple[str, ...] = ()
+  recommended: str = ''
 
   @classmethod
   def of_values(cls, values: Mapping[str, Any], command: str) -> 'Record':
@@ -48,6 +54,11 @@ class Record:
   def settings(self) -> dict[str, str]:
     """Name -> value, both as text."""
     return gin_text.settings(self.text)
+
+  def show(self, console: Console) -> None:
+    """Prints the notes."""
+    for note in self.notes:
+      console.print(note, highlight=False, markup=False, soft_wrap=True)
 
   def write(self, folder: pathlib.Path, may_change: Sequence[str] = ()) -> None:
     """Writes both files.

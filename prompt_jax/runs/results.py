@@ -11,6 +11,7 @@ from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.evaluation.calibration import Calibration
 from prompt_jax.evaluation.comparison import Difference
 from prompt_jax.evaluation.predictions import Prediction
+from prompt_jax.evaluation.verdict import Verdict
 from prompt_jax.runs import html
 from prompt_jax.training.records import curve_png, summarize
 
@@ -66,6 +67,7 @@ class Scores:
     split: of the examples; None where no split could be measured.
     systems: in the order of the table.
     predictions: system name -> its answers, of each seed.
+    verdicts: whether what was tuned is better than the baselines.
   """
 
   task: str
@@ -74,6 +76,7 @@ class Scores:
   predictions: Mapping[str, Sequence[Sequence[Prediction]]] = dataclasses.field(
     default_factory=dict
   )
+  verdicts: Sequence[Verdict] = ()
 
   @property
   def by_system(self) -> dict[str, dict[str, float]]:

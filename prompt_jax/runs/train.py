@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,16 +12,18 @@ import optax
 from rich.console import Console
 
 from prompt_jax import loading
+from prompt_jax.configuration import gin_text
 from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Lengths, Task
 from prompt_jax.data.mixture import quotas
 from prompt_jax.errors import UserError
+from prompt_jax.evaluation.baselines import MAJORITY, UNTUNED, baselines, majority_predictions
 from prompt_jax.evaluation.evaluator import Evaluator
-from prompt_jax.evaluation.predictions import write_predictions
+from prompt_jax.evaluation.predictions import progress_bar, write_predictions
 from prompt_jax.evaluation.suite import Suite, task_facts
+from prompt_jax.evaluation.verdict import Verdict, to_try, verdicts
 from prompt_jax.loading import BaseModel
-from prompt_jax.models.t5.t5 import T5
-from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompted import variables_of
 from prompt_jax.runs import score_table, task_prompts
 from prompt_jax.runs.devices import Devices, on_mesh
 from prompt_jax.runs.packing import Packing, packed_stream
@@ -38,6 +41,7 @@ from prompt_jax.runs.setup import (
   trained_prompt,
   write_events,
 )
+from prompt_jax.runs.untuned import untuned
 from prompt_jax.runtime import processes
 from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
@@ -106,6 +110,7 @@ def train(
   ]
   may_change = ('STEPS', 'MESH', 'LAYOUT', 'SLICES')
   processes.broadcast(lambda: record.write(folder, may_change))
+  record.show(console)
   setup = set_up(base, placement, task, prompt, lengths, dropout, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)
 
@@ -129,7 +134,7 @@ def train(
     )
   measured = _measured(setup, evaluator, results, batch_size)
   # One of several processes is enough for the rest, and the others wait for it.
-  processes.broadcast(lambda: _conclude(setup, results, measured, folder))
+  processes.broadcast(lambda: _conclude(setup, results, measured, folder, record))
   runs = [trained_prompt(r, s.seed) for r, s in zip(results, of_seeds, strict=True)]
   return TrainResult(folder, runs, measured)
 
@@ -251,29 +256,43 @@ def _measured(
   if split is None:
     return Scores(setup.task.name, None)
   examples = setup.examples[split]
-  bare = PromptedT5(T5(setup.backbone.config))
-  variables = {'params': {'backbone': setup.backbone.params}}
-  untuned = evaluator_of(setup, bare, batch_size)(variables, examples)[0]
   scores, answers = [], []
   for result in results:
     ready = loading.attach(setup.backbone, result.file, setup.placement)
-    found, predictions = evaluator(ready.variables, examples)
+    with progress_bar(len(examples), f'{setup.task.name} {split}', setup.console) as advance:
+      found, predictions = evaluator(ready.variables, examples, advance)
     scores.append(found)
     answers.append(predictions)
+  bare = untuned(setup, examples, batch_size)
   kind = processes.broadcast(lambda: loading.kind_of(results[0].file))
   tuned = 'tuned prompt' if kind == 'prompt' else 'tuned weights'
-  systems = [
-    *processes.broadcast(
-      lambda: score_table.baselines(setup.examples['train'], examples, setup.task)
-    ),
-    SystemScores('the model, untuned', [untuned], 0),
-    SystemScores(tuned, scores, count(results[0].trainable)),
-  ]
-  return Scores(setup.task.name, split, systems, {tuned: answers})
+
+  def systems() -> tuple[list[SystemScores], list[Verdict]]:
+    train, task = setup.examples['train'], setup.task
+    first = score_table.with_intervals(tuned, evaluator, examples, scores[0], answers[0])
+    found = [
+      *(SystemScores(name, [of]) for name, of in baselines(train, examples, task).items()),
+      score_table.with_intervals(UNTUNED, evaluator, examples, *bare, trained=0),
+      dataclasses.replace(
+        first, scores=scores, trained=count(results[0].trainable),
+        intervals=first.intervals if len(results) == 1 else {},
+      ),
+    ]  # fmt: skip
+    others = {f'the {MAJORITY}': majority_predictions(train, examples, task), UNTUNED: bare[1]}
+    known = {name: rows for name, rows in others.items() if rows is not None}
+    return found, verdicts(known, answers, task_facts(task), setup.backbone.vocabulary)
+
+  # One of several processes is enough for the bootstrap, and the others wait for it.
+  table, verdict = processes.broadcast(systems)
+  return Scores(setup.task.name, split, table, {tuned: answers}, verdict)
 
 
 def _conclude(
-  setup: Setup, results: Sequence[loop.Result], measured: Scores, folder: pathlib.Path
+  setup: Setup,
+  results: Sequence[loop.Result],
+  measured: Scores,
+  folder: pathlib.Path,
+  record: Record,
 ) -> None:
   """Writes the predictions and the table, and prints where everything is."""
   console, best = setup.console, results[0].file
@@ -281,16 +300,43 @@ def _conclude(
     for result, of_seed in zip(results, predictions, strict=True):
       write_predictions(result.folder / 'predictions.jsonl', of_seed)
   if measured.split is not None:
-    tasks = task_facts(setup.task)
-    facts = {'task': measured.task, 'split': measured.split, 'tasks': tasks}
-    score_table.write_scores(folder / 'results.json', measured.systems, **facts)
     n = len(setup.examples[measured.split])
+    facts = {
+      'task': measured.task,
+      'split': measured.split,
+      'examples': n,
+      'tasks': task_facts(setup.task),
+      'verdicts': [verdict.facts() for verdict in measured.verdicts],
+    }
+    score_table.write_scores(folder / 'results.json', measured.systems, **facts)
     title = f'{measured.task}, {n} {measured.split} examples, in percent'
     score_table.print_scores(measured.systems, title, console, setup.task.parts)
-  console.print(f'{best.stem.capitalize()} file: {best}', soft_wrap=True, highlight=False)
+  _say_verdicts(setup, results, measured, record)
+  say = functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)
+  say(f'{best.stem.capitalize()} file: {best}')
   for result in results:
     if prompts := task_prompts.write(result.file, setup.task.parts, setup.backbone.config.sizes):
-      console.print(f'The prompt of each task: {prompts}', soft_wrap=True, highlight=False)
-  console.print(f'Learning curve: {best.parent / "curve.png"}', soft_wrap=True, highlight=False)
-  line = loading.command(best, setup.model_name)
-  console.print(f'Use it: {line}', soft_wrap=True, highlight=False, markup=False)
+      say(f'The prompt of each task: {prompts}')
+  say(f'Learning curve: {best.parent / "curve.png"}')
+  say(f'Use it: {loading.command(best, setup.model_name)}')
+
+
+def _say_verdicts(
+  setup: Setup, results: Sequence[loop.Result], measured: Scores, record: Record
+) -> None:
+  """Says it where what was tuned is no better than a baseline, and what to try."""
+  say = functools.partial(setup.console.print, soft_wrap=True, highlight=False, markup=False)
+  worse = [verdict for verdict in measured.verdicts if not verdict.better]
+  for verdict in worse:
+    say(str(verdict))
+  if worse:
+    rate = gin_text.value(record.settings, 'LEARNING_RATE')
+    say(
+      to_try(
+        recommended=record.recommended,
+        method=type(setup.model.prompt).__name__ if setup.model.prompt is not None else '',
+        rising=any(r.selection.step == r.step for r in results),
+        learning_rate=rate if isinstance(rate, float) else None,
+        cut=0.0,
+      )
+    )

@@ -84,6 +84,15 @@ def folder(where: str, kind: str, environment: Mapping[str, str]) -> pathlib.Pat
   return root / (f'cpu-{_instruction_set()}' if kind == 'cpu' else kind)
 
 
+def kept_folder() -> pathlib.Path | None:
+  """Where answers of models are kept, beside compiled programs; None where nothing is."""
+  where = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+  on = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+  if not on or not where or '://' in where:
+    return None
+  return pathlib.Path(where) / 'answers'
+
+
 def _user_cache(environment: Mapping[str, str]) -> pathlib.Path:
   """The user's cache folder by the rules of XDG, macOS or Windows."""
   given = pathlib.Path(environment.get('XDG_CACHE_HOME', ''))

@@ -65,7 +65,7 @@ def _size_row(job: Job, size: Size) -> tuple[str, ...]:
   weights = ', '.join(f'{n / 1e9:.3g} GB {dtype}' for dtype, n in size.weights.items())
   return (
     str(label.get('model', 'embedded')),
-    str(label.get('method', 'input')),
+    str(label.get('method', "the model's")),
     ','.join(lengths),
     f'{size.trainable:,}',
     f'{size.parameters:,}',

@@ -1,7 +1,6 @@
 """Around the steps of a run: its progress, metrics and profile, and the signals that stop it."""
 
 import contextlib
-import datetime
 import math
 import pathlib
 import signal
@@ -17,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from prompt_jax.runtime import processes
-from prompt_jax.runtime.notebook import draws_bars
+from prompt_jax.runtime.notebook import draws_bars, ends
 from prompt_jax.training.records import Records
 
 Values = dict[str, float]
@@ -70,7 +69,7 @@ class Progress:
     seconds = time.monotonic() - self._began
     rate = (done - self._first) / seconds if seconds > 0 else 0.0
     left = (self._total - done) / rate if rate > 0 else None
-    text = f'loss {loss:.4f}  {_rate(rate)}  {_end(left)}'
+    text = f'loss {loss:.4f}  {_rate(rate)}  {ends(left)}'
     if self._bar is not None:
       self._bar.update(self._task, completed=done, description=text)
     else:
@@ -295,11 +294,3 @@ def _rate(rate: float) -> str:
   if rate <= 0:
     return '- steps/s'
   return f'{rate:.1f} steps/s' if rate >= 1 else f'{1 / rate:.1f} s/step'
-
-
-def _end(left: float | None) -> str:
-  if left is None:
-    return 'ends -'
-  now = datetime.datetime.now()
-  end = now + datetime.timedelta(seconds=left)
-  return f'ends {end:%H:%M:%S}' if end.date() == now.date() else f'ends {end:%b %d %H:%M}'

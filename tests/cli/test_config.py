@@ -81,7 +81,7 @@ def test_an_include_is_not_taken_from_the_working_directory(tmp_path, monkeypatc
   (tmp_path / 'prompts').mkdir()
   (tmp_path / 'prompts/input.gin').write_text('PROMPT_LENGTH = 1\n')
   monkeypatch.chdir(tmp_path)
-  with load():
+  with load('--prompt=input'):
     assert value('PROMPT_LENGTH') == 100
 
 
@@ -146,9 +146,9 @@ def test_a_whole_number_is_a_number():
 
 
 def test_a_binding_without_effect_is_refused():
-  with load('--gin.InputPrompt.length=5'):
+  with load('--gin.InputPrompt.length=5', '--prompt=input'):
     pass
-  message = refused('--gin.InputPrompt.length=5', includes=[('prompts', 'prefix')])
+  message = refused('--gin.InputPrompt.length=5', '--prompt=prefix')
   assert 'InputPrompt.length=5' in message
   assert 'effect' in message
 

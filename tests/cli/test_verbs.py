@@ -139,8 +139,8 @@ def test_labels_can_be_decoded_and_normalised(trained, reviews, tmp_path, capsys
   capsys.readouterr()
   for more, says in (
     (['--method=constrained', '--decoding=greedy'], ['constrained', 'decoding']),
-    (['--method=constrained', '--normalize=tokens'], ['normali', 'rank']),
-    (['--decoding=greedy', '--normalize=tokens'], ['normali', 'rank']),
+    (['--method=constrained', '--normalize=tokens'], ['ormali', 'rank']),
+    (['--decoding=greedy', '--normalize=tokens'], ['ormali', 'rank']),
     (['--beams=2', '--temperature=0.5'], ['--beams', '2', '--temperature', '0.5']),
     (['--decoding=nucleus', '--beams=2'], ['--beams', 'temperature']),
     (['--method=rank', '--beams=2'], ['rank', '--method']),

@@ -1,7 +1,8 @@
 """A model folder of ours: a frozen model's architecture, weights and vocabulary.
 
 config.json          {"format": "prompt_jax", "name": ..., "architecture": {T5Config fields},
-                      "crc32": {array: checksum of its bytes}}
+                      "crc32": {array: checksum of its bytes},
+                      "tuning": the prompt method that suits it (optional), see `advice`}
 model.safetensors    the tree of `models.t5.T5`, names joined with "/"
 sentencepiece.model  the vocabulary (absent for byte models)
 card.md              where it comes from (optional)
@@ -25,7 +26,7 @@ from prompt_jax.data.vocabulary import (
   SentencePieceVocabulary,
   Vocabulary,
 )
-from prompt_jax.errors import UserError
+from prompt_jax.errors import UserError, unknown
 from prompt_jax.models.t5.config import T5Config
 
 CONFIG = 'config.json'
@@ -47,6 +48,26 @@ def architecture(folder: pathlib.Path, about: Mapping[str, Any]) -> T5Config:
     return T5Config(**about['architecture'])
   except (KeyError, TypeError, ValueError, UserError) as error:
     raise UserError(f'{folder / CONFIG}: no valid architecture: {error}') from None
+
+
+def advice(folder: pathlib.Path, about: Mapping[str, Any]) -> dict[str, Any]:
+  """The prompt method that a config.json recommends; {} if it recommends none.
+
+  {"prompt": a file of gin/prompts, "length": rows, "learning_rate": X}; the last two are optional.
+
+  Raises:
+    UserError: it says something else.
+  """
+  found = about.get('tuning', {}) if about.get('format') == FORMAT else {}
+  kinds = {'prompt': str, 'length': int, 'learning_rate': float}
+  if not isinstance(found, dict) or (found and 'prompt' not in found):
+    raise UserError(f'{folder / CONFIG}: "tuning" is {found!r}; expected {{"prompt": METHOD, ...}}')
+  for name, value in found.items():
+    if name not in kinds:
+      raise unknown(f'setting of "tuning" in {folder / CONFIG}', name, kinds)
+    if not isinstance(value, kinds[name]) or isinstance(value, bool):
+      raise UserError(f'{folder / CONFIG}: {name} of "tuning" is {value!r}')
+  return dict(found)
 
 
 def leaves(folder: pathlib.Path, config: T5Config, about: Mapping[str, Any]) -> Leaves:
@@ -76,6 +97,7 @@ def save(
   arrays: Iterable[tuple[str, np.ndarray]],
   dtypes: Mapping[str, np.dtype],
   words: Vocabulary,
+  tuning: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes a folder; config.json comes last, so that a folder that has it is whole.
 
@@ -86,10 +108,12 @@ def save(
     arrays: its leaves by path, in the order of `dtypes`; taken one at a time.
     dtypes: of each of them.
     words: the vocabulary, copied into the folder.
+    tuning: what `advice` is to give.
   """
   shapes = expected_shapes(config)
   about: dict[str, Any] = {'format': FORMAT, 'name': name}
   about['architecture'] = dataclasses.asdict(config)
+  about |= {'tuning': dict(tuning)} if tuning else {}
   about['vocabulary'] = {'extra_ids': words.extra_ids}
   if isinstance(words, SentencePieceVocabulary):
     about['vocabulary']['kind'] = 'sentencepiece'

@@ -1,0 +1,64 @@
+"""What the model answers without a prompt: the same for every run on it, so it is kept."""
+
+from collections.abc import Sequence
+
+import jax
+
+from prompt_jax import __version__
+from prompt_jax.data.example import Example
+from prompt_jax.evaluation import kept
+from prompt_jax.evaluation.metrics import Scores
+from prompt_jax.evaluation.predictions import Prediction, progress_bar
+from prompt_jax.models.t5.t5 import T5
+from prompt_jax.prompted import PromptedT5
+from prompt_jax.runs.description import literal
+from prompt_jax.runs.setup import Setup, evaluator_of
+from prompt_jax.runtime import processes
+from prompt_jax.runtime.compilation_cache import kept_folder
+
+
+def untuned(
+  setup: Setup, examples: Sequence[Example], batch_size: int
+) -> tuple[Scores, list[Prediction]]:
+  """Scores and answers of the model alone, from an earlier run where they depend on the same.
+
+  Args:
+    setup: of the run.
+    examples: of its task.
+    batch_size: examples at once.
+  """
+  kept_here = setup.task.score is None  # such a measure may change while its name does not
+  name = _name(setup, examples) if kept_here else ''
+
+  def earlier() -> tuple[Scores, list[Prediction]] | None:
+    folder = kept_folder()
+    return kept.read(folder, name, examples) if name and folder else None
+
+  def keep() -> None:
+    if name and (folder := kept_folder()):
+      kept.write(folder, name, scores, answers)
+
+  if (found := processes.broadcast(earlier)) is not None:
+    return found
+  evaluator = evaluator_of(setup, PromptedT5(T5(setup.backbone.config)), batch_size)
+  variables = {'params': {'backbone': setup.backbone.params}}
+  with progress_bar(len(examples), 'the model, untuned', setup.console) as advance:
+    scores, answers = evaluator(variables, examples, advance)
+  processes.broadcast(keep)
+  return scores, answers
+
+
+def _name(setup: Setup, examples: Sequence[Example]) -> str:
+  """A digest of the model, how it is computed, the task and its examples."""
+  backbone = setup.backbone
+  of_task = [
+    (part.name, part.labels, part.metrics, literal([part.postprocess, part.right]))
+    for part in setup.task.parts or (setup.task,)
+  ]
+  leaves = jax.tree.leaves(backbone.params)
+  stored = sorted({str(leaf.dtype) for leaf in leaves})
+  place = [str(leaves[0].sharding), jax.devices()[0].device_kind, jax.__version__]
+  model = (backbone.fingerprint, backbone.config, backbone.vocabulary.sha256, stored)
+  return kept.key(
+    __version__, model, place, setup.lengths, of_task, setup.task.source, kept.digest(examples)
+  )

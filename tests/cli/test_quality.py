@@ -1,0 +1,58 @@
+"""A run tells the truth about its quality and its cost."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+import prompt_jax as pj
+from prompt_jax import api
+from prompt_jax.runs import untuned
+from tests.shared import mentions
+
+SMALL = {'batch_size': 8, 'input_length': 16, 'target_length': 6, 'length': 2, 'steps': 2}
+
+
+def said(monkeypatch, **settings) -> str:
+  """What a run prints."""
+  out = io.StringIO()
+  monkeypatch.setattr(api, 'Console', lambda: Console(file=out, width=200))
+  pj.train(**{**SMALL, **settings})
+  return out.getvalue()
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory):
+  return str(tmp_path_factory.mktemp('cache'))
+
+
+@pytest.fixture
+def settings(model, reviews, cache, tmp_path):
+  return {
+    'model': model, 'data': reviews, 'output': str(tmp_path / 'out'), 'compilation_cache': cache,
+  }  # fmt: skip
+
+
+def test_a_run_says_that_it_is_no_better(monkeypatch, settings, tmp_path):
+  text = said(monkeypatch, learning_rate=1e-6, **settings)
+  assert mentions(text, 'no better than the majority class', 'accuracy', '95 % interval', 'To try')
+  results = json.loads((tmp_path / 'out/results.json').read_text())
+  by_name = {verdict['baseline']: verdict for verdict in results['verdicts']}
+  assert set(by_name) == {'the majority class', 'the model, untuned'}
+  assert not by_name['the majority class']['better']
+  low, high = results['intervals']['tuned prompt']['accuracy']
+  assert low <= results['systems']['tuned prompt']['scores'][0]['accuracy'] <= high
+
+
+def test_the_untuned_model_is_asked_once(monkeypatch, settings):
+  def again(*_):
+    raise AssertionError('the untuned model was evaluated again')
+
+  first = pj.train(quiet=True, **SMALL, **settings)
+  monkeypatch.setattr(untuned, 'evaluator_of', again)
+  found = pj.train(quiet=True, **SMALL, **{**settings, 'output': settings['output'] + '2'})
+  assert found.scores['the model, untuned'] == first.scores['the model, untuned']
+  rows = [(f'it is {i}', 'ab'[i % 2]) for i in range(30)]
+  with pytest.raises(AssertionError, match='again'):  # of other text
+    pj.train(quiet=True, **SMALL, **{**settings, 'output': settings['output'] + '3', 'data': rows})

@@ -21,7 +21,7 @@ from prompt_jax.training.records import MeanStd, mean_std
 
 # What differs between the systems; what they share is given on the command line.
 SYSTEMS = {
-  'prompt tuning': [],
+  'prompt tuning': ['--prompt', 'input'],
   'prompt tuning, both inputs': ['--prompt', 'input_both'],
   'deep prompts': ['--prompt', 'deep'],
   'model tuning': ['--train', 'all'],

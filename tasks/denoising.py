@@ -103,7 +103,11 @@ def corrupted(
   spans = objective == 'span_corruption'
   size = lengths.inputs + lengths.targets - 1
   if spans:
-    most = span_corruption.longest_inputs(vocabulary.extra_ids, 0.15, 3.0)
+    if not vocabulary.sentinels:
+      raise UserError(
+        f'The vocabulary has no sentinels <extra_id_0>, ...: {task} masks spans by them.'
+      )
+    most = span_corruption.longest_inputs(len(vocabulary.sentinels), 0.15, 3.0)
     size = span_corruption.chunk_length(min(lengths.inputs, most), 0.15, 3.0)
     longest = span_corruption.corrupted_lengths(size, 0.15, 3.0)[1]
     if longest > lengths.targets:
@@ -120,9 +124,8 @@ def corrupted(
     rng = np.random.Generator(np.random.Philox(key=[seed, i]))
     chunk = tokens[i * size : (i + 1) * size]
     if spans:
-      first = vocabulary.size - 1
       inputs, targets = span_corruption.corrupt_spans(
-        rng, chunk, first_sentinel=first, eos=vocabulary.eos_id
+        rng, chunk, sentinels=vocabulary.sentinels, eos=vocabulary.eos_id
       )
     else:
       inputs, targets = span_corruption.prefix_lm(

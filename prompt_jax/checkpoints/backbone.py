@@ -18,11 +18,8 @@ from flax import traverse_util
 from prompt_jax.checkpoints import hub, json_file
 from prompt_jax.checkpoints.check import check_params
 from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
-from prompt_jax.checkpoints.formats import huggingface_folder, native
-from prompt_jax.checkpoints.formats.huggingface import (
-  config_from_huggingface,
-  leaves_from_huggingface,
-)
+from prompt_jax.checkpoints.formats import huggingface_folder, huggingface_tokens, native
+from prompt_jax.checkpoints.formats.huggingface import leaves_from_huggingface
 from prompt_jax.checkpoints.formats.t5x import from_t5x
 from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint, open_checkpoint
 from prompt_jax.checkpoints.leaf import Leaves
@@ -35,7 +32,7 @@ from prompt_jax.runtime.devices import default_device, default_dtype
 
 EMBEDDED = 'embedded'
 # Names under which a vocabulary may lie beside a T5X checkpoint.
-VOCABULARIES = (FILE_NAME, huggingface_folder.PIECES)
+VOCABULARIES = (FILE_NAME, huggingface_tokens.PIECES)
 BYTE_ROWS = 384
 
 
@@ -65,8 +62,13 @@ def embedded_folder() -> pathlib.Path:
 
 def whole_path(name: str) -> str:
   """A model or a vocabulary, named so that it means the same in any folder."""
-  path = pathlib.Path(name)
-  return str(path.resolve()) if path.exists() and name not in (EMBEDDED, 'bytes') else name
+  if name in (EMBEDDED, 'bytes'):
+    return name
+  path, count = pathlib.Path(name), ''
+  if not path.exists():  # a vocabulary with its number of sentinels
+    name_alone, colon, number = name.rpartition(':')
+    path, count = pathlib.Path(name_alone), colon + number
+  return str(path.resolve()) + count if path.name and path.exists() else name
 
 
 def find(name: str, vocabulary: str | None = None, architecture: T5Config | None = None) -> Source:
@@ -102,7 +104,18 @@ def advised_tuning(name: str) -> dict[str, Any]:
 
 
 def check_vocabulary(source: Source, words: Vocabulary, config: T5Config) -> None:
-  """Raises UserError if the vocabulary has ids that the embedding table has not."""
+  """Refuses a vocabulary that is not the model's.
+
+  Raises:
+    UserError: it has ids that the embedding table has not, or umT5's number of sentinels, which is
+      not T5's, is not said.
+  """
+  if config.relpos_per_layer and getattr(words, 'assumed', False):
+    raise UserError(
+      f'{source.where}: the vocabulary of a umT5 does not say its number of sentinels (umT5 has '
+      f'300, other T5s {words.extra_ids}). Give it behind the vocabulary: spiece.model:300',
+      ['vocabulary'],
+    )
   if words.size > config.vocab_size:
     raise UserError(
       f'{source.where}: the vocabulary has {words.size} ids, the embedding table '
@@ -149,12 +162,14 @@ def _native(folder: pathlib.Path, about: Mapping[str, Any]) -> Source:
 
 
 def _huggingface(folder: pathlib.Path, name: str, about: Mapping[str, Any]) -> Source:
-  config_from_huggingface(about)  # another kind of model is told before its files are looked at
+  huggingface_folder.architecture(
+    folder, about
+  )  # another kind of model is told before its files are looked at
 
   def model() -> tuple[T5Config, Leaves]:
     return leaves_from_huggingface(huggingface_folder.weights(folder), about, str(folder))
 
-  words = functools.partial(huggingface_folder.vocabulary, folder)
+  words = functools.partial(huggingface_tokens.vocabulary, folder, about)
   short = name if hub.is_name(name) and not pathlib.Path(name).exists() else folder.resolve().name
   return Source('Hugging Face', str(folder), short, words, model)
 

@@ -101,10 +101,27 @@ def transposed(leaf: Leaf) -> Leaf:
 
 
 def scaled(leaf: Leaf, factor: float) -> Leaf:
-  """Every value times a number, multiplied in the dtype it is stored in."""
+  """Every value times a number, in float32 whatever it is stored in: a product is no bfloat16."""
 
   def fill(out: np.ndarray) -> None:
-    out[...] = leaf.read() * np.asarray(factor, leaf.dtype)
+    out[...] = leaf.read('float32') * np.float32(factor)
+
+  return dataclasses.replace(leaf, dtype=np.dtype(np.float32), fill=fill)
+
+
+def same_as(leaf: Leaf, copies: Sequence[Leaf]) -> Leaf:
+  """The leaf, which refuses to be read where a copy of it has other values; both are named."""
+
+  def fill(out: np.ndarray) -> None:
+    stored = leaf.read()
+    for copy in copies:
+      if copy.shape != leaf.shape or not np.array_equal(copy.read(), stored):
+        raise UserError(
+          f'{leaf.where} and {copy.where.rpartition(": ")[2]} are names of one table and hold '
+          'different values. A T5 of this package has one table for the encoder and the decoder.'
+        )
+    with np.errstate(over='ignore'):
+      out[...] = stored
 
   return dataclasses.replace(leaf, fill=fill)
 

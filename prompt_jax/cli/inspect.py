@@ -52,7 +52,10 @@ def _words(backbone: Backbone) -> np.ndarray:
   """float32[words, H] the embedding rows of tokens; padding rows and sentinels left out."""
   vocabulary = backbone.vocabulary
   table = np.asarray(backbone.params['token_embedder']['embedding'], np.float32)
-  return table[: vocabulary.size - vocabulary.extra_ids]
+  end = vocabulary.size - vocabulary.extra_ids
+  while '<extra_id_' in vocabulary.pieces(end - 1):  # its own, as mT5's has
+    end -= 1
+  return table[:end]
 
 
 def _card(console: Console, path: pathlib.Path, metadata: dict[str, Any]) -> None:

@@ -1,10 +1,13 @@
 """Text to token ids and back, without TensorFlow, with the ids of seqio's vocabularies."""
 
 import hashlib
+import itertools
+import json
 import os
 import pathlib
+import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import sentencepiece
@@ -16,9 +19,12 @@ FILE_NAME = 'sentencepiece.model'
 # T5 reserves 0 for padding and 1 for the end of a sequence, whatever the vocabulary.
 PAD_ID = 0
 EOS_ID = 1
-# Number of span-corruption sentinels: T5's and ByT5's.
+# Number of ids that are added at the end: T5's sentinels, and rows of ByT5's that nothing reads.
 T5_EXTRA_IDS = 100
 BYT5_EXTRA_IDS = 125
+# Beside a .model file it may say how many sentinels are to be added: {"extra_ids": 300}.
+SETTINGS = 'tokenizer_config.json'
+_COUNTED = re.compile(r'(.+):(\d{1,5})')
 
 
 class Vocabulary(Protocol):
@@ -26,7 +32,9 @@ class Vocabulary(Protocol):
 
   Attributes:
     size: number of ids, extra ids included; a model's embedding table has at least as many rows.
-    extra_ids: number of sentinels; sentinel i is id `size - 1 - i`.
+    extra_ids: number of ids that were added at the end.
+    sentinels: the ids of <extra_id_0>, <extra_id_1>, ..., added or the vocabulary's own. ByT5 was
+      trained with its last bytes instead.
     pad_id: 0.
     eos_id: 1.
     unk_id: id of text that the vocabulary cannot represent.
@@ -37,6 +45,8 @@ class Vocabulary(Protocol):
   def size(self) -> int: ...
   @property
   def extra_ids(self) -> int: ...
+  @property
+  def sentinels(self) -> tuple[int, ...]: ...
   @property
   def pad_id(self) -> int: ...
   @property
@@ -65,15 +75,24 @@ class SentencePieceVocabulary:
   Args:
     path: the `.model` file.
     extra_ids: sentinels to add; 0 for a model that holds its own (mT5's).
+    assumed: whether that number is only the usual one.
 
   Raises:
-    UserError: the file is missing, is no SentencePiece model, or has other ids than T5's for
-      padding (0) and the end of a sequence (1).
+    UserError: the file is missing, is no SentencePiece model, holds sentinels although more are to
+      be added, or has other ids than T5's for padding (0) and the end of a sequence (1).
   """
 
-  def __init__(self, path: str | os.PathLike[str], extra_ids: int = T5_EXTRA_IDS):
+  def __init__(
+    self, path: str | os.PathLike[str], extra_ids: int = T5_EXTRA_IDS, assumed: bool = False
+  ):
     self.path = str(path)
+    self.assumed = assumed
     model = _read(pathlib.Path(path))
+    if extra_ids and _holds_sentinels(model):
+      raise UserError(
+        f'{path} holds its own sentinels, and {extra_ids} more are to be added (extra_ids): its '
+        'model has 0 of them.'
+      )
     self.sha256 = hashlib.sha256(model).hexdigest()
     self.extra_ids = extra_ids
     self._processor = _load(model, extra_ids, self.path)
@@ -87,6 +106,19 @@ class SentencePieceVocabulary:
     self.eos_id = EOS_ID
     self.unk_id: int = self._processor.unk_id()
     self.size: int = self._processor.get_piece_size()
+    self.sentinels = tuple(self._sentinels())
+
+  def _sentinels(self) -> Iterator[int]:
+    for i in itertools.count():
+      ids = self.ids_of(f'<extra_id_{i}>')
+      if not ids:
+        return
+      yield ids[0]
+
+  def ids_of(self, token: str) -> list[int]:
+    """The ids of a whole piece, with and without a space before it; none if it is no piece."""
+    ids = {self._processor.piece_to_id(piece) for piece in (f'▁{token}', token)}
+    return sorted(i for i in ids if i != self.unk_id or token == self.pieces(self.unk_id))
 
   def encode(self, text: str) -> list[int]:
     """The ids of `text`, without an end-of-sequence id."""
@@ -123,7 +155,18 @@ class ByteVocabulary:
     self.unk_id = 2
     self._first = 3
     self.size = self._first + 256 + extra_ids
+    # As ByT5 was trained, with seqio's vocabulary of no extra ids (section 3.1 of the paper).
+    self.sentinels = tuple(range(self._first + 255, self._first + 255 - T5_EXTRA_IDS, -1))
     self.sha256 = hashlib.sha256(f'bytes+{self._first}'.encode()).hexdigest()
+
+  def ids_of(self, token: str) -> list[int]:
+    """The ids that a named token may have; bytes have no names.
+
+    Software differs in the order of the added ids, of which no model has trained one.
+    """
+    named = {'<pad>': self.pad_id, '</s>': self.eos_id, '<unk>': self.unk_id}
+    added = [i for i in range(self.size) if re.fullmatch(r'<extra_id_\d+>', self.pieces(i))]
+    return [named[token]] if token in named else added if token.startswith('<extra_id_') else []
 
   def encode(self, text: str) -> list[int]:
     """The ids of the bytes of `text`, without an end-of-sequence id."""
@@ -157,27 +200,50 @@ class ByteVocabulary:
     return f'ByteVocabulary(extra_ids={self.extra_ids})'
 
 
-def load_vocabulary(path: str | os.PathLike[str], extra_ids: int | None = None) -> Vocabulary:
+def load_vocabulary(
+  path: str | os.PathLike[str], extra_ids: int | None = None
+) -> SentencePieceVocabulary | ByteVocabulary:
   """The vocabulary at `path`.
 
   Args:
     path: 'bytes' (ByT5), a SentencePiece `.model` file, or a folder that holds
-      `sentencepiece.model`.
-    extra_ids: number of sentinels to add; None for the family's own number (ByT5 125; 100 for a
-      SentencePiece model, 0 if the model already holds `<extra_id_0>`, as mT5's does).
+      `sentencepiece.model`; with ":300" behind it for that number of sentinels.
+    extra_ids: number of sentinels to add; None for what `path` says, else what a file
+      `tokenizer_config.json` beside it says, else the family's own number (ByT5 125; 0 if the model
+      holds `<extra_id_0>`, as mT5's does; 100 for any other).
 
   Raises:
     UserError: there is no such file, or it is no vocabulary of a T5 model.
   """
-  if os.fspath(path) == 'bytes':
+  name, counted = os.fspath(path), _COUNTED.fullmatch(os.fspath(path))
+  if counted and not os.path.exists(name):
+    name, extra_ids = counted[1], int(counted[2]) if extra_ids is None else extra_ids
+  if name == 'bytes':
     return ByteVocabulary(BYT5_EXTRA_IDS if extra_ids is None else extra_ids)
-  file = pathlib.Path(path)
+  file = pathlib.Path(name)
   if os.path.isdir(file):
     file = file / FILE_NAME
   if extra_ids is None:
-    # The pieces are plain UTF-8 in the file, so its own sentinels show without parsing it.
-    extra_ids = 0 if b'<extra_id_0>' in _read(file) else T5_EXTRA_IDS
-  return SentencePieceVocabulary(file, extra_ids)
+    extra_ids = 0 if _holds_sentinels(_read(file)) else _said_beside(file)
+  assumed = extra_ids is None
+  return SentencePieceVocabulary(file, T5_EXTRA_IDS if extra_ids is None else extra_ids, assumed)
+
+
+def _holds_sentinels(model: bytes) -> bool:
+  # The pieces are plain UTF-8 in the file, so its own sentinels show without parsing it.
+  return b'<extra_id_0>' in model
+
+
+def _said_beside(file: pathlib.Path) -> int | None:
+  """The number of sentinels that the file beside a vocabulary says, if there is one."""
+  path = file.with_name(SETTINGS)
+  try:
+    count = json.loads(path.read_text('utf-8')).get('extra_ids') if path.is_file() else None
+  except (OSError, ValueError, AttributeError):
+    raise UserError(f'{path} is no JSON object. Copy it again.') from None
+  if count is None or (isinstance(count, int) and not isinstance(count, bool) and count >= 0):
+    return count
+  raise UserError(f'{path}: extra_ids is {count!r}; expected a whole number.')
 
 
 def _read(path: pathlib.Path) -> bytes:

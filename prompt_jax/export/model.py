@@ -15,10 +15,11 @@ from flax import traverse_util
 
 from prompt_jax.checkpoints.backbone import Source, advised_tuning, check_vocabulary, find
 from prompt_jax.checkpoints.check import compare
-from prompt_jax.checkpoints.formats import huggingface_folder, native, t5x_writer
+from prompt_jax.checkpoints.formats import native, t5x_writer
 from prompt_jax.checkpoints.leaf import Leaves
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.export import huggingface
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.t5 import T5
 
@@ -114,7 +115,7 @@ def write(folder: pathlib.Path, to: str, model: Model, advance: Advance) -> dict
   if to == 'native':
     native.save(folder, model.name, config, summed(), model.dtypes, words, model.tuning)
   elif to == 'hf':
-    huggingface_folder.save(folder, config, summed(), model.dtypes, words)
+    huggingface.save(folder, config, summed(), model.dtypes, words)
   else:
     t5x_writer.save(folder, summed(), words)
   return sums

@@ -306,8 +306,7 @@ def _streams(
     TextStream,
     inputs=input_length,
     targets=target_length,
-    first_sentinel=words.size - 1,
-    sentinels=words.extra_ids or T5_EXTRA_IDS,  # mT5's vocabulary holds its own
+    sentinels=words.sentinels,
     eos=words.eos_id,
     content=content,
     seed=seed,

@@ -5,6 +5,8 @@ Span corruption (Raffel et al. 2020, section 3.1.4) teaches the language; prefix
 Both are pure: a numpy Generator and a chunk of text in, two sequences out.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -47,7 +49,7 @@ def corrupt_spans(
   rng: np.random.Generator,
   chunk: np.ndarray,
   *,
-  first_sentinel: int,
+  sentinels: Sequence[int],
   eos: int,
   density: float = 0.15,
   mean_span: float = 3.0,
@@ -55,12 +57,12 @@ def corrupt_spans(
   """Replaces random spans by sentinels; the targets are the spans behind their sentinels.
 
   As in T5 the number of masked tokens and spans is the same for every chunk of one length, a
-  chunk begins with unmasked tokens, and sentinels count down from `first_sentinel`.
+  chunk begins with unmasked tokens, and the spans have the sentinels in their order.
 
   Args:
     rng: the source of randomness.
     chunk: int[n] token ids, n >= 2.
-    first_sentinel: id of <extra_id_0>.
+    sentinels: ids of <extra_id_0>, <extra_id_1>, ...; at least as many as spans.
     eos: id that ends both sequences.
     density: fraction of tokens masked.
     mean_span: mean length of a masked span.
@@ -73,7 +75,7 @@ def corrupt_spans(
   masked = _segment_lengths(rng, noise, spans)
   inputs, targets, at = [], [], 0
   for i in range(spans):
-    sentinel = [first_sentinel - i]
+    sentinel = [sentinels[i]]
     inputs += [chunk[at : at + kept[i]], sentinel]
     at += kept[i]
     targets += [sentinel, chunk[at : at + masked[i]]]

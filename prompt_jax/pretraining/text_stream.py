@@ -8,13 +8,14 @@ import dataclasses
 import lzma
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from prompt_jax.batch import Batch
 from prompt_jax.data.batches import NumberedStream
-from prompt_jax.data.vocabulary import T5_EXTRA_IDS, Vocabulary
+from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.pretraining import span_corruption, word_choice
 
@@ -66,8 +67,7 @@ class TextStream(NumberedStream):
     batch_size: rows a batch.
     inputs: longest encoder input, EOS included.
     targets: longest target, EOS included (prefix_lm; span corruption follows from `inputs`).
-    first_sentinel: id of <extra_id_0>.
-    sentinels: how many there are; a row of span corruption may have as many spans.
+    sentinels: ids of <extra_id_0>, ...; a row of span corruption may have as many spans.
     objective: "span_corruption" or "prefix_lm".
     eos: id that ends a sequence.
     density: fraction of tokens masked in span corruption.
@@ -83,7 +83,7 @@ class TextStream(NumberedStream):
   batch_size: int
   inputs: int
   targets: int
-  first_sentinel: int
+  sentinels: Sequence[int]
   objective: PretrainingTask = 'span_corruption'
   eos: int = 1
   density: float = 0.15
@@ -91,16 +91,15 @@ class TextStream(NumberedStream):
   content: np.ndarray | None = None
   choice_share: float = 0.0
   options: int = OPTIONS
-  sentinels: int = T5_EXTRA_IDS
   seed: int = 0
   number: int = 0
 
   def __post_init__(self):
     if self.objective == 'span_corruption':
-      most = span_corruption.longest_inputs(self.sentinels, self.density, self.mean_span)
+      most = span_corruption.longest_inputs(len(self.sentinels), self.density, self.mean_span)
       if self.inputs > most:
         raise UserError(
-          f'Inputs of {self.inputs} tokens have more masked spans than the {self.sentinels} '
+          f'Inputs of {self.inputs} tokens have more masked spans than the {len(self.sentinels)} '
           f'sentinels of the vocabulary; span corruption takes at most {most}',
           ('input_length',),
         )
@@ -156,7 +155,7 @@ class TextStream(NumberedStream):
     return span_corruption.corrupt_spans(
       rng,
       chunk,
-      first_sentinel=self.first_sentinel,
+      sentinels=self.sentinels,
       eos=self.eos,
       density=self.density,
       mean_span=self.mean_span,

@@ -143,6 +143,7 @@ class SampledVocabulary(Initializer):
 
   def _ids(self, vocabulary: Vocabulary | None, rows: int) -> np.ndarray:
     vocabulary = _needed(self, vocabulary)
+    named = [i for i in vocabulary.sentinels if '<extra_id_' in vocabulary.pieces(i)]
     words = min(vocabulary.size - vocabulary.extra_ids, rows)
     if self.population > words:
       warnings.warn(
@@ -150,7 +151,7 @@ class SampledVocabulary(Initializer):
         'before its sentinels: drawing from those.',
         stacklevel=2,
       )
-    specials = [vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id]
+    specials = [vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id, *named]
     ids = np.setdiff1d(np.arange(min(self.population, words)), specials)
     if not ids.size:
       raise UserError(

@@ -94,6 +94,7 @@ class _Ids:
 
   size: int
   extra_ids: int = 0
+  sentinels: tuple[int, ...] = ()
   pad_id: int = 0
   eos_id: int = 1
   unk_id: int = 2

@@ -1,6 +1,7 @@
 """What prompts and prompt files ask of a vocabulary, answered by one of seqio's."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 
 import seqio
@@ -23,6 +24,14 @@ class SeqioVocabulary:
     self.pad_id: int = vocabulary.pad_id
     self.eos_id: int = vocabulary.eos_id
     self.unk_id: int = vocabulary.unk_id
+
+  @property
+  def sentinels(self) -> tuple[int, ...]:
+    """The ids of <extra_id_0>, <extra_id_1>, ..., added or the vocabulary's own."""
+    if isinstance(self._vocabulary, seqio.ByteVocabulary):
+      return ByteVocabulary().sentinels
+    found = (self.encode(f'<extra_id_{i}>') for i in itertools.count())
+    return tuple(ids[0] for ids in itertools.takewhile(lambda ids: len(ids) == 1, found))
 
   @property
   def sha256(self) -> str:

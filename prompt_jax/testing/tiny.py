@@ -46,6 +46,7 @@ class Vocabulary:
   extra_ids = 10
   characters = string.ascii_lowercase + string.digits + ' '
   size = 3 + len(characters) + extra_ids
+  sentinels = tuple(range(size - 1, size - 1 - extra_ids, -1))
   sha256 = 'tiny'
 
   def encode(self, text: str) -> list[int]:

@@ -1,7 +1,10 @@
 """Weights under Hugging Face's names, to our tree and back. That they compute the same is tested
 with the models."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -20,6 +23,7 @@ from tests.shared import facts
 
 CONFIGS = {
   't5_1_1': T5Config(40, 8, 3, 4, 3, 2, 12),
+  'gated_relu': T5Config(40, 8, 3, 4, 2, 2, 12, mlp_activations=('relu', 'linear')),
   't5': T5Config(40, 8, 3, 4, 2, 3, 12, mlp_activations=('relu',), tied_logits=True),
   'umt5': T5Config(40, 8, 3, 4, 2, 3, 12, relpos_per_layer=True),
 }
@@ -90,16 +94,61 @@ def test_scaling_and_tying_that_do_not_go_together():
   assert config_from_huggingface({**hf, 'model_type': 'mt5', 'tie_word_embeddings': True}) == cfg
 
 
-def test_copies_and_the_unused_table_of_old_files_are_ignored():
+EMBED = ('encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
+
+
+def test_copies_and_the_unused_table_of_old_files():
   cfg = CONFIGS['t5']
   state, hf = to_huggingface(cfg, random_params(cfg))
   extra = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight'
   table = state['shared.weight']
-  more = {**state, extra: np.zeros((32, 3)), 'lm_head.weight': table}
-  assert from_huggingface(more, hf)[0] == cfg
-  unnamed = {k: v for k, v in state.items() if k != 'shared.weight'}
-  _, got = from_huggingface({**unnamed, 'encoder.embed_tokens.weight': table}, hf)
+  copies = dict.fromkeys(('lm_head.weight', *EMBED), table)
+  got_cfg, got = from_huggingface({**state, extra: np.zeros((32, 3)), **copies}, hf)
+  assert got_cfg == cfg
   np.testing.assert_array_equal(got['token_embedder']['embedding'], table)
+
+
+@pytest.mark.parametrize('name', [*EMBED, 'lm_head.weight'])
+def test_the_table_under_any_of_its_names(name):
+  """What transformers keeps of tied tables in a file; MADLAD-400 has the decoder's name."""
+  for kind, tied in (('t5', True), ('t5_1_1', False)):
+    cfg = CONFIGS[kind]
+    params = random_params(cfg)
+    state, hf = to_huggingface(cfg, params)
+    table = state.pop('shared.weight')
+    if not tied and name == 'lm_head.weight':  # here it is another matrix
+      with pytest.raises(UserError, match=r'missing shared\.weight'):
+        from_huggingface(state, hf)
+      continue
+    got_cfg, got = from_huggingface({**state, name: table}, hf)
+    assert got_cfg == cfg
+    jax.tree.map(np.testing.assert_array_equal, got, params)
+
+
+@pytest.mark.parametrize('present', [('shared.weight', *EMBED), EMBED])
+def test_two_tables_that_differ_are_refused_by_name(present):
+  cfg = CONFIGS['t5_1_1']
+  state, hf = to_huggingface(cfg, random_params(cfg))
+  table = state.pop('shared.weight')
+  tables = {name: table.copy() for name in present}
+  tables[present[-1]][7, 3] += 1
+  with pytest.raises(UserError, match=facts(present[0], present[-1])):
+    from_huggingface({**state, **tables}, hf)
+  tables[present[-1]] = table[1:]
+  with pytest.raises(UserError, match=facts(present[0], present[-1])):
+    from_huggingface({**state, **tables}, hf)
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_a_scaled_matrix_is_not_rounded_to_the_dtype_it_was_stored_in(dtype):
+  cfg = dataclasses.replace(CONFIGS['t5_1_1'], emb_dim=24)
+  state, hf = to_huggingface(cfg, random_params(cfg))
+  state = {name: x.astype(jnp.dtype(dtype)) for name, x in state.items()}
+  _, got = from_huggingface(state, {**hf, 'tie_word_embeddings': True})
+  kernel = got['decoder']['logits_dense']['kernel']
+  assert kernel.dtype == np.float32
+  want = state['lm_head.weight'].astype(np.float64).T / np.sqrt(24)
+  np.testing.assert_allclose(kernel, want, rtol=1e-6)
 
 
 def test_faults_are_listed():

@@ -139,7 +139,7 @@ def test_dropout_is_a_rate(command, tmp_path):
 
 def test_a_short_text_is_measured_in_fewer_rows_than_a_batch():
   make = functools.partial(
-    TextStream, inputs=12, targets=4, first_sentinel=99, sentinels=9, eos=1, content=None, seed=0,
+    TextStream, inputs=12, targets=4, sentinels=range(99, 90, -1), eos=1, content=None, seed=0,
     objective='span_corruption',
   )  # fmt: skip
   tokens = np.arange(2, 82, dtype=np.int32)

@@ -15,6 +15,7 @@ from prompt_jax.pretraining import span_corruption, text_stream, word_choice
 from tests.shared import facts
 
 SENTINEL, EOS = 999, 1
+SENTINELS = range(999, 899, -1)
 
 
 def _undo(inputs, targets):
@@ -37,7 +38,7 @@ def _undo(inputs, targets):
 def test_nothing_is_lost_and_lengths_are_as_promised(length, seed):
   chunk = np.arange(2, length + 2)
   rng = np.random.default_rng(seed)
-  x, y = span_corruption.corrupt_spans(rng, chunk, first_sentinel=SENTINEL, eos=EOS)
+  x, y = span_corruption.corrupt_spans(rng, chunk, sentinels=SENTINELS, eos=EOS)
   assert (len(x), len(y)) == span_corruption.corrupted_lengths(length, 0.15, 3.0)
   assert x[-1] == y[-1] == EOS
   assert _undo(x, y) == chunk.tolist()
@@ -130,7 +131,7 @@ def test_word_choice_needs_room():
 
 
 def _stream(**settings):
-  defaults = {'batch_size': 4, 'inputs': 24, 'targets': 24, 'first_sentinel': SENTINEL}
+  defaults = {'batch_size': 4, 'inputs': 24, 'targets': 24, 'sentinels': SENTINELS}
   return text_stream.TextStream(np.arange(2, 802), **(defaults | settings))
 
 
@@ -222,12 +223,12 @@ def test_every_span_has_a_sentinel_of_its_own(sentinels):
 def test_inputs_of_more_spans_than_sentinels_are_refused():
   tokens = np.arange(2, 8002)
   make = functools.partial(
-    text_stream.TextStream, tokens, batch_size=1, targets=8, first_sentinel=9999
+    text_stream.TextStream, tokens, batch_size=1, targets=8, sentinels=range(9999, 9899, -1)
   )
   with pytest.raises(UserError, match=facts('2048', '100', '1809')):
     make(inputs=2048)
   assert make(inputs=1809).batch(0).encoder_input_tokens.min() >= 0
-  assert make(inputs=2048, sentinels=125).inputs == 2048
+  assert make(inputs=2048, sentinels=range(9999, 9874, -1)).inputs == 2048
   assert make(inputs=2048, objective='prefix_lm').inputs == 2048
 
 

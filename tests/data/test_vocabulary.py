@@ -149,3 +149,31 @@ def test_other_special_ids_are_refused(tmp_path):
   (tmp_path / 'bos.model').write_bytes(model.getvalue())
   with pytest.raises(UserError, match=facts('--pad_id=0', '--eos_id=1')):
     lib.SentencePieceVocabulary(tmp_path / 'bos.model')
+
+
+def test_the_number_of_sentinels_is_said_beside_or_behind(vocabulary_file, tmp_path):
+  path = tmp_path / 'v.model'
+  path.write_bytes(vocabulary_file.read_bytes())
+  pieces = lib.load_vocabulary(path, 0).size
+  assert lib.load_vocabulary(path).assumed
+  assert lib.load_vocabulary(path).size == pieces + 100
+  counted = lib.load_vocabulary(f'{path}:300')
+  assert (counted.size, counted.assumed) == (pieces + 300, False)
+  assert counted.encode('<extra_id_299>') == [pieces]
+  assert lib.load_vocabulary('bytes:0').size == 259
+  (tmp_path / 'tokenizer_config.json').write_text('{"extra_ids": 96}')
+  assert lib.load_vocabulary(path).size == pieces + 96
+  assert lib.load_vocabulary(f'{path}:5').size == pieces + 5
+  (tmp_path / 'tokenizer_config.json').write_text('{"extra_ids": "96"}')
+  with pytest.raises(UserError, match=facts('tokenizer_config.json', 'extra_ids', "'96'")):
+    lib.load_vocabulary(path)
+
+
+def test_sentinels_are_ids(vocabulary_file, tmp_path):
+  words = lib.load_vocabulary(vocabulary_file)
+  assert [words.encode(f'<extra_id_{i}>')[-1] for i in range(100)] == list(words.sentinels)
+  assert lib.ByteVocabulary().sentinels[:2] == (258, 257)  # ByT5's last bytes
+  raw = vocabulary_file.read_bytes() + b''.join(lib._piece(f'▁<extra_id_{i}>') for i in (0, 1))
+  (tmp_path / 'own.model').write_bytes(raw)
+  own = lib.load_vocabulary(tmp_path / 'own.model')
+  assert own.sentinels == (own.size - 2, own.size - 1)

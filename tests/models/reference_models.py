@@ -26,6 +26,7 @@ SIZES = dict(
 VARIANTS = {
   't5_1_1': ('T5', dict(feed_forward_proj='gated-gelu', tie_word_embeddings=False)),
   't5': ('T5', dict(feed_forward_proj='relu', tie_word_embeddings=True)),
+  'gated_relu': ('T5', dict(feed_forward_proj='gated-relu', tie_word_embeddings=False)),
   'mt5': ('MT5', dict(tie_word_embeddings=False, vocab_size=300, num_heads=2, d_kv=12)),
   'umt5': ('UMT5', dict(tie_word_embeddings=False)),
 }

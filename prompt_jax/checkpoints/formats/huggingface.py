@@ -12,8 +12,10 @@ import numpy as np
 from flax import traverse_util
 
 from prompt_jax.checkpoints.check import compare, expected_shapes
+from prompt_jax.checkpoints.formats.fields import check, shown, whole
+from prompt_jax.checkpoints.formats.huggingface_fields import CONFIG
 from prompt_jax.checkpoints.formats.t5x import to_t5x
-from prompt_jax.checkpoints.leaf import Leaf, Leaves, of_array, scaled, transposed
+from prompt_jax.checkpoints.leaf import Leaf, Leaves, of_array, same_as, scaled, transposed
 from prompt_jax.checkpoints.tree import Tree, stack_leaves
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
@@ -21,14 +23,20 @@ from prompt_jax.models.t5.config import T5Config
 State = dict[str, np.ndarray]
 
 # feed_forward_proj -> our activations. "gated-gelu" is the tanh form, T5X's.
-_ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear')}
+_ACTIVATIONS = {
+  'relu': ('relu',), 'gated-gelu': ('gelu', 'linear'), 'gated-relu': ('relu', 'linear')
+}  # fmt: skip
 _MODELS = ('t5', 'mt5', 'umt5')
-# Copies of the embedding table, and a table that the original T5 files hold and no code reads.
-_IGNORED = (
-  'encoder.embed_tokens.weight',
-  'decoder.embed_tokens.weight',
-  'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight',
-)
+_SIZES = ('vocab_size', 'd_model', 'num_heads', 'd_kv', 'num_layers', 'd_ff')
+# Names that transformers takes for these fields too.
+_ALIASES = {
+  'hidden_size': 'd_model', 'num_attention_heads': 'num_heads', 'num_hidden_layers': 'num_layers',
+  'head_dim': 'd_kv',
+}  # fmt: skip
+# A table that the original T5 files hold and no code reads: cross attention has no positions.
+_UNREAD = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight'
+# Other names of the embedding table.
+_COPIES = ('encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
 _LOGITS = 'lm_head.weight'
 _SHARED = 'shared.weight'
 _KERNEL = 'decoder/logits_dense/kernel'
@@ -60,10 +68,10 @@ def leaves_from_huggingface(
   Raises:
     UserError: another model, or unknown, missing or misshapen arrays; both trees are listed.
   """
-  cfg = config_from_huggingface(hf)
-  if _SHARED not in state and _IGNORED[0] in state:  # saved without its shared name
-    state = {**state, _SHARED: state[_IGNORED[0]]}
-  logits, cfg = _logits(state, hf, cfg)
+  cfg, table, logits = config_from_huggingface(hf, f'{where}/config.json'), _table(state, hf), None
+  if table is not None:  # else reported with the other missing names
+    logits, cfg = _logits(state.get(_LOGITS), table, hf, cfg)
+    state = {**state, _SHARED: table}
   names = {path: name for path, name in _names(cfg).items() if name != _LOGITS}
   _check_names(state, cfg, names, where)
   leaves = {path: _ours(path, state[name]) for path, name in names.items()}
@@ -125,63 +133,132 @@ def config_to_huggingface(cfg: T5Config) -> dict[str, Any]:
   }
 
 
-def config_from_huggingface(hf: Mapping[str, Any]) -> T5Config:
-  """The architecture that a config.json describes. Dropout is off, whatever it says."""
+def config_from_huggingface(
+  hf: Mapping[str, Any], where: str = 'The Hugging Face configuration'
+) -> T5Config:
+  """The architecture that a config.json describes. Dropout is off, whatever it says.
+
+  Args:
+    hf: its fields.
+    where: the file, for messages.
+
+  Raises:
+    UserError: another model, a field is missing or no T5 of this package has its value.
+  """
   model = hf.get('model_type')
   if model not in _MODELS:
     raise UserError(f'The model is of type {model!r}; expected one of {", ".join(_MODELS)}.')
-  sizes = ('vocab_size', 'd_model', 'num_heads', 'd_kv', 'num_layers', 'd_ff')
-  missing = [name for name in sizes if name not in hf]
+  check(hf, CONFIG, where)
+  _check_class(hf, where)
+  size = lambda name, default=None: whole(hf, name, where, default)
+  for other, name in _ALIASES.items():
+    if hf.get(other) is not None:
+      hf = {**hf, name: hf[other]} if hf.get(name) is None else hf
+      if hf[other] != hf[name]:
+        raise UserError(f'{where}: {other} is {hf[other]!r} and {name} {hf[name]!r}; they are one.')
+  missing = [name for name in _SIZES if hf.get(name) is None]
   if missing:
-    raise UserError(f'The Hugging Face configuration lacks {", ".join(missing)}.')
-  feed_forward = hf.get('feed_forward_proj', 'relu' if model == 't5' else 'gated-gelu')
-  if feed_forward not in _ACTIVATIONS:
-    known = ', '.join(_ACTIVATIONS)
-    raise UserError(f'feed_forward_proj is {feed_forward!r}; known: {known}.')
-  epsilon = hf.get('layer_norm_epsilon', 1e-6)
-  if epsilon != 1e-6:
-    raise UserError(f'layer_norm_epsilon is {epsilon}; every T5 of this package has 1e-06.')
+    raise UserError(f'{where} lacks {", ".join(missing)}.')
+  vocab_size, emb_dim, num_heads, head_dim, layers, mlp_dim = map(size, _SIZES)
   return T5Config(
-    vocab_size=hf['vocab_size'],
-    emb_dim=hf['d_model'],
-    num_heads=hf['num_heads'],
-    head_dim=hf['d_kv'],
-    num_encoder_layers=hf['num_layers'],
-    num_decoder_layers=hf.get('num_decoder_layers') or hf['num_layers'],
-    mlp_dim=hf['d_ff'],
-    mlp_activations=_ACTIVATIONS[feed_forward],
-    tied_logits=_scaled(hf),
-    relpos_buckets=hf.get('relative_attention_num_buckets', 32),
-    relpos_max_distance=hf.get('relative_attention_max_distance', 128),
+    vocab_size=vocab_size,
+    emb_dim=emb_dim,
+    num_heads=num_heads,
+    head_dim=head_dim,
+    num_encoder_layers=layers,
+    num_decoder_layers=size('num_decoder_layers', layers),
+    mlp_dim=mlp_dim,
+    mlp_activations=_activations(hf, where),
+    tied_logits=_scaled(hf, where),
+    relpos_buckets=size('relative_attention_num_buckets', 32),
+    relpos_max_distance=size('relative_attention_max_distance', 128),
     relpos_per_layer=model == 'umt5',
   )
 
 
-def _scaled(hf: Mapping[str, Any]) -> bool:
+def check_start(hf: Mapping[str, Any], where: str) -> None:
+  """Refuses a first token of the decoder that is only called the beginning of a text.
+
+  transformers begins to decode with `bos_token_id` where `decoder_start_token_id` is not said.
+  """
+  bos = hf.get('bos_token_id')
+  if hf.get('decoder_start_token_id') is None and bos not in (None, 0):
+    raise UserError(
+      f'{where}: bos_token_id is {bos!r} and there is no decoder_start_token_id, so decoding '
+      'begins with it; every T5 of this package begins with 0.'
+    )
+
+
+def _check_class(hf: Mapping[str, Any], where: str) -> None:
+  names = hf.get('architectures') or []
+  known = [f'{m.upper()}{end}' for m in _MODELS for end in ('ForConditionalGeneration', 'Model')]
+  known.append('T5WithLMHeadModel')  # its name before 2020
+  if not isinstance(names, list) or not all(name in known for name in names):
+    raise UserError(
+      f'{where}: architectures is {shown(names)}; expected one of {", ".join(known)}.'
+    )
+
+
+def _activations(hf: Mapping[str, Any], where: str) -> tuple[str, ...]:
+  kind = hf.get('feed_forward_proj')
+  kind = ('relu' if hf['model_type'] == 't5' else 'gated-gelu') if kind is None else kind
+  if not isinstance(kind, str) or kind not in _ACTIVATIONS:
+    known = ', '.join(_ACTIVATIONS)
+    raise UserError(f'{where}: feed_forward_proj is {kind!r}; known: {known}.')
+  # Both follow from it, and transformers takes another value where a file has one.
+  dense = 'gelu_new' if kind == 'gated-gelu' else 'relu'
+  for name, value in (('dense_act_fn', dense), ('is_gated_act', kind.startswith('gated-'))):
+    if hf.get(name) not in (None, value):
+      raise UserError(
+        f'{where}: {name} is {hf[name]!r} with feed_forward_proj {kind!r}; expected {value!r}.'
+      )
+  return _ACTIVATIONS[kind]
+
+
+def _scaled(hf: Mapping[str, Any], where: str) -> bool:
   """Whether the decoder's states are divided by sqrt(H) before the logits, as in T5 1.0.
 
   Published files say so by `tie_word_embeddings`. Files of newer Hugging Face releases always say
-  that it is true, and for T5 tell the truth in `scale_decoder_outputs`; mT5 never scales.
+  that it is true, and tell the truth in `scale_decoder_outputs`; mT5 never scales.
   """
+  for name in ('scale_decoder_outputs', 'tie_word_embeddings'):
+    if not isinstance(hf.get(name), bool | None):
+      raise UserError(f'{where}: {name} is {shown(hf[name])}; expected true or false.')
   if hf['model_type'] == 'mt5':
+    if hf.get('scale_decoder_outputs'):
+      raise UserError(f'{where}: scale_decoder_outputs is True; no mT5 scales its logits.')
     return False
-  return bool(hf.get('scale_decoder_outputs', hf.get('tie_word_embeddings', True)))
+  said = [hf.get('scale_decoder_outputs'), hf.get('tie_word_embeddings'), True]
+  return next(value for value in said if value is not None)
 
 
-def _logits(state: Leaves, hf: Mapping[str, Any], cfg: T5Config) -> tuple[Leaf | None, T5Config]:
+def _table(state: Leaves, hf: Mapping[str, Any]) -> Leaf | None:
+  """The embedding table under any of its names; None where there is none.
+
+  Files hold it once or several times. Where the logits come from it as well it may be kept under
+  the name of the output matrix alone. Copies are held to it when it is read.
+  """
+  tied = hf.get('tie_word_embeddings') is not False
+  name = next((n for n in (_SHARED, *_COPIES, *[_LOGITS] * tied) if n in state), None)
+  if name is None:
+    return None
+  others = [state[other] for other in _COPIES if other in state and other != name]
+  return same_as(state[name], others) if others else state[name]
+
+
+def _logits(
+  head: Leaf | None, table: Leaf, hf: Mapping[str, Any], cfg: T5Config
+) -> tuple[Leaf | None, T5Config]:
   """The untied output matrix [H, V], or None where logits come from the embedding table.
 
   Scaling and tying go together in T5 1.0 (both) and 1.1 (neither). A file may still have one
   without the other; then the logits get a matrix of their own that computes the same.
   """
-  head, shared = state.get(_LOGITS), state.get(_SHARED)
-  if shared is None:  # reported with the other missing names
-    return None, cfg
-  if cfg.tied_logits and (head is None or _equal(head, shared)):
+  if cfg.tied_logits and (head is None or head is table or _equal(head, table)):
     return None, cfg
   if head is None and hf.get('tie_word_embeddings') is False:
     raise UserError(f'{_LOGITS} is missing, and the configuration says that it is not tied.')
-  kernel = transposed(head or shared)
+  kernel = transposed(head or table)
   if cfg.tied_logits:
     kernel = scaled(kernel, cfg.emb_dim**-0.5)
   return kernel, dataclasses.replace(cfg, tied_logits=False)
@@ -248,6 +325,6 @@ def _check_names(state: Leaves, cfg: T5Config, names: Mapping[str, str], where: 
     for name, part in to_t5x(path, np.broadcast_to(np.float32(0), shape)):
       if name in names:
         expected[names[name]] = part.shape[::-1] if _is_matrix(name) else part.shape
-  ignored = {_LOGITS, *_IGNORED}
+  ignored = {_LOGITS, _UNREAD, *_COPIES}
   found = {name: leaf.shape for name, leaf in state.items() if name not in ignored}
   compare(expected, found, f'{where}: the arrays')

@@ -1,36 +1,26 @@
-"""A model folder as Hugging Face's transformers writes it: its files, read and written.
+"""A model folder as Hugging Face's transformers writes it: its architecture and its weights.
 
 config.json                                  the architecture
+generation_config.json                       how a text begins and ends (optional)
 model.safetensors, or several with an index  the weights; pytorch_model.bin with torch installed
-spiece.model, or tokenizer.json              the vocabulary; bytes for ByT5
+spiece.model, or tokenizer.json              the vocabulary, see `huggingface_tokens`
 """
 
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from prompt_jax.checkpoints import json_file
-from prompt_jax.checkpoints.check import expected_shapes
-from prompt_jax.checkpoints.formats import safetensors_file, tokenizer_json, torch_file
-from prompt_jax.checkpoints.formats.huggingface import arrays_to_huggingface, config_to_huggingface
+from prompt_jax.checkpoints.formats import safetensors_file, torch_file
+from prompt_jax.checkpoints.formats.fields import check
+from prompt_jax.checkpoints.formats.huggingface import check_start, config_from_huggingface
+from prompt_jax.checkpoints.formats.huggingface_fields import GENERATION
 from prompt_jax.checkpoints.leaf import Leaves
-from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.data.vocabulary import (
-  BYT5_EXTRA_IDS,
-  ByteVocabulary,
-  SentencePieceVocabulary,
-  Vocabulary,
-  load_vocabulary,
-)
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
 
 CONFIG = 'config.json'
-PIECES = 'spiece.model'
-TOKENIZER = 'tokenizer.json'
-SETTINGS = 'tokenizer_config.json'
+GENERATION_CONFIG = 'generation_config.json'
 SAFETENSORS = 'model.safetensors'
 # What holds weights, the best first. An index names the files of a model in several.
 WEIGHTS = (
@@ -39,6 +29,25 @@ WEIGHTS = (
   'pytorch_model.bin',
   'pytorch_model.bin.index.json',
 )
+
+
+def architecture(folder: pathlib.Path, about: Mapping[str, Any]) -> T5Config:
+  """The architecture, of which nothing is read but the settings.
+
+  Args:
+    folder: of the model.
+    about: its config.json.
+
+  Raises:
+    UserError: another model, or a setting that no T5 of this package has; it is named.
+  """
+  config = config_from_huggingface(about, str(folder / CONFIG))
+  path = folder / GENERATION_CONFIG
+  said = json_file.read(path) if path.is_file() else {}
+  check(said, GENERATION, str(path))
+  both = {**about, **{name: value for name, value in said.items() if value is not None}}
+  check_start(both, str(folder / CONFIG))
+  return config
 
 
 def weights(folder: pathlib.Path) -> Leaves:
@@ -78,66 +87,3 @@ def _indexed(index: pathlib.Path, read: Callable[[pathlib.Path], Leaves]) -> Lea
   if more:
     raise UserError(f'{index} does not name {", ".join(more[:3])}, which the files hold.')
   return {array: files[file][array] for array, file in places.items()}
-
-
-def vocabulary(folder: pathlib.Path) -> Vocabulary:
-  """The vocabulary of a folder.
-
-  Raises:
-    UserError: it has none that can be used.
-  """
-  settings = json_file.read(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
-  if 'ByT5' in str(settings.get('tokenizer_class', '')):
-    return ByteVocabulary(settings.get('extra_ids', BYT5_EXTRA_IDS))
-  if (folder / PIECES).is_file():
-    return load_vocabulary(folder / PIECES)
-  if (folder / TOKENIZER).is_file():
-    return tokenizer_json.vocabulary(folder / TOKENIZER)
-  raise UserError(
-    f'{folder} has no vocabulary ({PIECES} or {TOKENIZER}); give one with --vocabulary FILE, or '
-    '--vocabulary bytes for a ByT5.'
-  )
-
-
-def save(
-  folder: pathlib.Path,
-  config: T5Config,
-  arrays: Iterable[tuple[str, np.ndarray]],
-  dtypes: Mapping[str, np.dtype],
-  words: Vocabulary,
-) -> None:
-  """Writes a folder that transformers loads.
-
-  Args:
-    folder: made if absent.
-    config: the architecture.
-    arrays: leaves of ours by path, in the order of `dtypes`; taken one at a time.
-    dtypes: of each of them.
-    words: the vocabulary.
-  """
-  about = config_to_huggingface(config)
-  kinds = {dtype.name for dtype in dtypes.values()}
-  about['dtype'] = kinds.pop() if len(kinds) == 1 else 'float32'
-  shapes = expected_shapes(config)
-  layout = {}
-  for path, dtype in dtypes.items():
-    empty = np.broadcast_to(np.zeros((), dtype), shapes[path])
-    for name, array in arrays_to_huggingface(config, path, empty):
-      layout[name] = (array.shape, dtype)
-  theirs = (pair for path, x in arrays for pair in arrays_to_huggingface(config, path, x))
-  safetensors_file.write(folder / SAFETENSORS, layout, theirs, {'format': 'pt'})
-  json_file.write(folder / CONFIG, about)
-  json_file.write(folder / SETTINGS, _settings(words))
-  if isinstance(words, SentencePieceVocabulary):
-    write_atomically(folder / PIECES, pathlib.Path(words.path).read_bytes())
-
-
-def _settings(words: Vocabulary) -> dict[str, Any]:
-  kind = 'T5Tokenizer' if isinstance(words, SentencePieceVocabulary) else 'ByT5Tokenizer'
-  return {
-    'tokenizer_class': kind,
-    'extra_ids': words.extra_ids,
-    'pad_token': '<pad>',
-    'eos_token': '</s>',
-    'unk_token': '<unk>',
-  }

@@ -32,6 +32,7 @@ from prompt_jax.models.t5.config import T5Config
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
 FORMAT = 'prompt_jax'
+KINDS = ('sentencepiece', 'bytes')
 
 
 def architecture(folder: pathlib.Path, about: Mapping[str, Any]) -> T5Config:
@@ -83,11 +84,22 @@ def leaves(folder: pathlib.Path, config: T5Config, about: Mapping[str, Any]) -> 
 
 
 def vocabulary(folder: pathlib.Path, about: Mapping[str, Any]) -> Vocabulary:
-  """The vocabulary of a folder, as its config.json describes it."""
-  settings = about.get('vocabulary', {})
-  if settings.get('kind') == 'bytes':
-    return ByteVocabulary(extra_ids=settings['extra_ids'])
-  return SentencePieceVocabulary(folder / FILE_NAME, extra_ids=settings.get('extra_ids', 100))
+  """The vocabulary of a folder, as its config.json describes it.
+
+  Raises:
+    UserError: it does not, or the file is missing or damaged.
+  """
+  settings = about.get('vocabulary')
+  settings = settings if isinstance(settings, dict) else {}
+  kind, count = settings.get('kind'), settings.get('extra_ids')
+  if kind not in KINDS or isinstance(count, bool) or not isinstance(count, int) or count < 0:
+    raise UserError(
+      f'{folder / CONFIG}: vocabulary is {about.get("vocabulary")!r}; expected its kind '
+      f'({" or ".join(KINDS)}) and extra_ids, the number of sentinels to add.'
+    )
+  return ByteVocabulary(count) if kind == 'bytes' else SentencePieceVocabulary(
+    folder / FILE_NAME, count
+  )  # fmt: skip
 
 
 def save(

@@ -50,21 +50,30 @@ def sentencepiece_model(path: pathlib.Path) -> tuple[bytes, int]:
   try:
     about = json.loads(path.read_text('utf-8'))
     kind = about['model'].get('type', 'Unigram')
-    pieces = [(str(piece), float(score)) for piece, score in about['model']['vocab']]
+    pieces = _pieces(about)
     unknown, fallback = about['model']['unk_id'], about['model'].get('byte_fallback', False)
     special = {t['content'] for t in about.get('added_tokens', []) if t.get('special')}
+    charsmap = _charsmap(path, about.get('normalizer'))
+    _check_words(path, about.get('pre_tokenizer'))
+    _check_end(path, about.get('post_processor'))
+    sampled = {name for name in ('alpha', 'nbest_size', 'dropout') if about['model'].get(name)}
+    spec = _varint(40, unknown) + _varint(35, int(fallback))
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
     raise UserError(f"{path} is damaged or no T5's tokenizer ({e!r}). {REMEDY}") from None
   if kind != 'Unigram' or 'decoder' not in about:
     raise UserError(f'{path} holds a tokenizer of type {kind}; expected Unigram. {REMEDY}')
-  charsmap = _charsmap(path, about.get('normalizer'))
-  _check_words(path, about.get('pre_tokenizer'))
+  if sampled:
+    raise UserError(f'{path} draws pieces at random ({", ".join(sorted(sampled))}). {REMEDY}')
   # Sentinels without a space before them were added by Hugging Face; ours are added when loading.
   real = len(pieces)
-  while real and re.fullmatch(r'<extra_id_\d+>', pieces[real - 1][0]):
+  while real and pieces[real - 1][0] == f'<extra_id_{len(pieces) - real}>':
     real -= 1
-  spec = _varint(3, 1) + _varint(4, real) + _varint(35, int(fallback))
-  spec += _varint(40, unknown) + _varint(41, -1) + _varint(42, 1) + _varint(43, 0)
+  if real and re.fullmatch(r'<extra_id_\d+>', pieces[real - 1][0]):
+    raise UserError(
+      f'{path}: sentinels do not count down to <extra_id_0> at the last id; there is '
+      f'{pieces[real - 1][0]} at {real - 1}. {REMEDY}'
+    )
+  spec += _varint(3, 1) + _varint(4, real) + _varint(41, -1) + _varint(42, 1) + _varint(43, 0)
   model = bytearray()
   for i, (piece, score) in enumerate(pieces[:real]):
     model += _bytes(1, _piece(piece, score, _kind(piece, i == unknown, special, fallback)))
@@ -72,6 +81,24 @@ def sentencepiece_model(path: pathlib.Path) -> tuple[bytes, int]:
   normalizer = _bytes(1, b'from tokenizer.json') + _bytes(2, charsmap)
   model += _bytes(3, normalizer + _varint(3, 1) + _varint(4, 1) + _varint(5, 1))
   return bytes(model), len(pieces) - real
+
+
+def tokens(path: pathlib.Path) -> tuple[list[str], list[tuple[str, int]]]:
+  """The pieces in the order of their ids, and the tokens that are found in text before any.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  try:
+    about = json.loads(path.read_text('utf-8'))
+    added = [(str(t['content']), int(t['id'])) for t in about.get('added_tokens', [])]
+    return [piece for piece, _ in _pieces(about)], added
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    raise UserError(f"{path} is damaged or no T5's tokenizer ({e!r}). {REMEDY}") from None
+
+
+def _pieces(about: Any) -> list[tuple[str, float]]:
+  return [(str(piece), float(score)) for piece, score in about['model']['vocab']]
 
 
 def _kind(piece: str, unknown: bool, special: set[str], fallback: bool) -> int:
@@ -116,6 +143,16 @@ def _check_words(path: pathlib.Path, pre_tokenizer: Any) -> None:
     good = last.get('replacement') == '▁' and first in ('always', 'first')
   if not good:
     raise UserError(f'{path}: words are split as {kinds}, not as SentencePiece does. {REMEDY}')
+
+
+def _check_end(path: pathlib.Path, processor: Any) -> None:
+  """Text must be followed by the end of the sequence, as a T5's is here, or by nothing."""
+  single = processor['single'] if processor else []
+  around = [next(iter(step.items())) for step in single]
+  if any(kind != 'Sequence' and about.get('id') != '</s>' for kind, about in around) or (
+    around and around[0][0] != 'Sequence'
+  ):
+    raise UserError(f'{path}: the tokens put around a text are {around}. {REMEDY}')
 
 
 def _piece(text: str, score: float, kind: int) -> bytes:

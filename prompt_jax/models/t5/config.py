@@ -8,6 +8,11 @@ from prompt_jax.errors import UserError
 from prompt_jax.injections import Dims, Sizes
 
 ATTENTION = ('plain', 'fused', 'cudnn')
+MOST_LAYERS = 1000
+_SIZES = (
+  'vocab_size', 'emb_dim', 'num_heads', 'head_dim', 'num_encoder_layers', 'num_decoder_layers',
+  'mlp_dim', 'relpos_buckets', 'relpos_max_distance', 'unroll',
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +65,7 @@ class T5Config:
   remat: str = 'cheap'
 
   def __post_init__(self):
+    self._check_sizes()
     if self.dtype not in ('float32', 'bfloat16'):
       raise UserError(f'dtype is {self.dtype!r}; T5 computes in float32 or bfloat16.')
     if self.scores_dtype not in ('float32', 'bfloat16'):
@@ -71,6 +77,21 @@ class T5Config:
       raise UserError(f'query_chunk is {self.query_chunk}; expected 1 or more, or None.')
     # gin and JSON give lists; the config must hash to be static under jit.
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
+
+  def _check_sizes(self) -> None:
+    for name in _SIZES:
+      value = getattr(self, name)
+      if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f'{name} is {value!r}; expected a whole number of at least 1.')
+    if max(self.num_encoder_layers, self.num_decoder_layers) > MOST_LAYERS:
+      raise UserError(f'A stack has more than {MOST_LAYERS} layers; no T5 has.')
+    for name in ('tied_logits', 'relpos_per_layer'):
+      if not isinstance(getattr(self, name), bool):
+        raise UserError(f'{name} is {getattr(self, name)!r}; expected True or False.')
+    known = ('gelu', 'relu', 'linear')
+    names = self.mlp_activations
+    if not isinstance(names, list | tuple) or not names or not all(n in known for n in names):
+      raise UserError(f'mlp_activations is {names!r}; expected some of {", ".join(known)}.')
 
   def _check_attention(self) -> None:
     if self.attention not in ATTENTION:

@@ -1,0 +1,55 @@
+"""A model as a folder that Hugging Face's transformers opens, weights and vocabulary."""
+
+import pathlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from prompt_jax.checkpoints import json_file
+from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.checkpoints.formats import safetensors_file
+from prompt_jax.checkpoints.formats.huggingface import arrays_to_huggingface, config_to_huggingface
+from prompt_jax.checkpoints.formats.huggingface_folder import CONFIG, SAFETENSORS
+from prompt_jax.checkpoints.formats.huggingface_tokens import PIECES, SETTINGS
+from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.data.vocabulary import SentencePieceVocabulary, Vocabulary
+from prompt_jax.models.t5.config import T5Config
+
+
+def save(
+  folder: pathlib.Path,
+  config: T5Config,
+  arrays: Iterable[tuple[str, np.ndarray]],
+  dtypes: Mapping[str, np.dtype],
+  words: Vocabulary,
+) -> None:
+  """Writes a folder that transformers loads.
+
+  Args:
+    folder: made if absent.
+    config: the architecture.
+    arrays: leaves of ours by path, in the order of `dtypes`; taken one at a time.
+    dtypes: of each of them.
+    words: the vocabulary.
+  """
+  about = config_to_huggingface(config)
+  kinds = {dtype.name for dtype in dtypes.values()}
+  about['dtype'] = kinds.pop() if len(kinds) == 1 else 'float32'
+  shapes = expected_shapes(config)
+  layout = {}
+  for path, dtype in dtypes.items():
+    empty = np.broadcast_to(np.zeros((), dtype), shapes[path])
+    for name, array in arrays_to_huggingface(config, path, empty):
+      layout[name] = (array.shape, dtype)
+  theirs = (pair for path, x in arrays for pair in arrays_to_huggingface(config, path, x))
+  safetensors_file.write(folder / SAFETENSORS, layout, theirs, {'format': 'pt'})
+  json_file.write(folder / CONFIG, about)
+  settings = {'extra_ids': words.extra_ids, **SPECIALS}
+  if isinstance(words, SentencePieceVocabulary):
+    write_atomically(folder / PIECES, pathlib.Path(words.path).read_bytes())
+    json_file.write(folder / SETTINGS, {'tokenizer_class': 'T5Tokenizer', **settings})
+  else:
+    json_file.write(folder / SETTINGS, {'tokenizer_class': 'ByT5Tokenizer', **settings})
+
+
+SPECIALS = {'pad_token': '<pad>', 'eos_token': '</s>', 'unk_token': '<unk>'}

@@ -8,13 +8,13 @@ from typing import cast
 from rich.console import Console
 
 from prompt_jax import loading
-from prompt_jax.checkpoints.prompt_formats.foreign import DecoderKeysValues, Rows, plain
-from prompt_jax.checkpoints.prompt_formats.npy import numpy_checkpoint_path, write_npy
-from prompt_jax.checkpoints.prompt_formats.peft import write_peft
-from prompt_jax.checkpoints.prompt_formats.t5x_prompt import merged, write_merged
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.predictions import progress_bar
 from prompt_jax.injections import Placement
+from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Rows, plain
+from prompt_jax.prompt_formats.npy import numpy_checkpoint_path, write_npy
+from prompt_jax.prompt_formats.peft import write_peft
+from prompt_jax.prompt_formats.t5x_prompt import merged, write_merged
 from prompt_jax.prompts.base import PromptMethod, materialise
 
 # What google-research/prompt-tuning calls the placements, in its gin files.

@@ -11,12 +11,12 @@ from prompt_jax.checkpoints.backbone import Backbone, load_backbone, whole_path
 from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint
 from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
-from prompt_jax.checkpoints.prompt_formats.foreign import DecoderKeysValues, Found, Rows
-from prompt_jax.checkpoints.prompt_formats.npy import find_numpy_checkpoint, is_npy, read_npy
-from prompt_jax.checkpoints.prompt_formats.peft import CONFIG, read_peft
-from prompt_jax.checkpoints.prompt_formats.t5x_prompt import read_t5x
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Placement
+from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows
+from prompt_jax.prompt_formats.npy import find_numpy_checkpoint, is_npy, read_npy
+from prompt_jax.prompt_formats.peft import CONFIG, read_peft
+from prompt_jax.prompt_formats.t5x_prompt import read_t5x
 from prompt_jax.prompts.base import PromptMethod, Tree
 from prompt_jax.prompts.from_injections import method_of
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import traverse_util
 from flax.linen.partitioning import AxisMetadata
 
-from prompt_jax.checkpoints.prompt_formats.foreign import PARAMETER
 from prompt_jax.errors import UserError
+from prompt_jax.prompt_formats.foreign import PARAMETER
 from prompt_jax.prompts.base import PromptMethod
 
 Tree = dict[str, Any]

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_jax.checkpoints.prompt_formats.foreign import DecoderKeysValues, Rows, plain
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Injection, Injections, LayerEdit
+from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Rows, plain
 from tests.shared import facts
 
 PREFIX = jnp.arange(12.0).reshape(1, 3, 4)

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt_jax.checkpoints.prompt_formats.foreign import Rows
-from prompt_jax.checkpoints.prompt_formats.npy import (
+from prompt_jax.errors import UserError
+from prompt_jax.prompt_formats.foreign import Rows
+from prompt_jax.prompt_formats.npy import (
   find_numpy_checkpoint,
   is_npy,
   numpy_checkpoint_path,
   read_npy,
   write_npy,
 )
-from prompt_jax.errors import UserError
 from tests.shared import facts, shared
 
 ROWS = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)

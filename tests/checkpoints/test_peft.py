@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from prompt_jax.checkpoints.prompt_formats.foreign import DecoderKeysValues, Rows
-from prompt_jax.checkpoints.prompt_formats.peft import read_peft, write_peft
 from prompt_jax.errors import UserError
+from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Rows
+from prompt_jax.prompt_formats.peft import read_peft, write_peft
 from tests.shared import facts
 
 RNG = np.random.default_rng(0)

@@ -7,9 +7,9 @@ import pytest
 import tensorstore
 from flax import serialization, traverse_util
 
-from prompt_jax.checkpoints.prompt_formats.t5x_prompt import read_t5x
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
+from prompt_jax.prompt_formats.t5x_prompt import read_t5x
 from prompt_jax.testing.tiny import random_params
 from tests.checkpoints.t5x_forms import FORMS, STEP, one_file
 from tests.checkpoints.test_huggingface import CONFIGS

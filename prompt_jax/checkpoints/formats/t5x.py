@@ -12,7 +12,6 @@ import numpy as np
 
 from prompt_jax.checkpoints.check import compare, expected_shapes
 from prompt_jax.checkpoints.leaf import Leaf, Leaves
-from prompt_jax.checkpoints.prompt_formats.foreign import is_prompt
 from prompt_jax.checkpoints.tree import stack_leaves
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
@@ -20,7 +19,14 @@ from prompt_jax.models.t5.config import T5Config
 _SCANNED = re.compile(r'(encoder|decoder)/\1/(.*)')
 _ATTENTION = re.compile(r'.*attention/(query|key|value|out)/kernel')
 _TABLE = 'token_embedder/embedding'
+# Modules that only a prompt has: in google-research/prompt-tuning, and in the trainer inside T5X.
+_PROMPTS = {'prompt', 'prompt_constants'}
 _QUERY = 'encoder/layers/attention/query/kernel'
+
+
+def is_prompt(name: str) -> bool:
+  """Whether "encoder/prompt/prompt/prompt" or another name in T5X's tree is a prompt's."""
+  return not _PROMPTS.isdisjoint(name.split('/')[:-1])
 
 
 def from_t5x(target: Leaves, where: str, config: T5Config | None = None) -> tuple[T5Config, Leaves]:

@@ -16,13 +16,6 @@ from prompt_jax.injections import Injection, Injections, Placement
 
 # Where google-research/prompt-tuning has the rows, in T5X's tree of parameters.
 PARAMETER = ('encoder', 'prompt', 'prompt', 'prompt')
-# Modules that only a prompt has: in that tree, and in those of the trainer inside T5X.
-MODULES = {'prompt', 'prompt_constants'}
-
-
-def is_prompt(name: str) -> bool:
-  """Whether "encoder/prompt/prompt/prompt" or another name in T5X's tree is a prompt's."""
-  return not MODULES.isdisjoint(name.split('/')[:-1])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ import re
 import numpy as np
 
 from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.checkpoints.prompt_formats.foreign import PARAMETER, Found, Rows, checked
 from prompt_jax.errors import UserError
+from prompt_jax.prompt_formats.foreign import PARAMETER, Found, Rows, checked
 
 MAGIC = b'\x93NUMPY'
 FOLDER = 'numpy_checkpoints'

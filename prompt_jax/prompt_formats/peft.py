@@ -23,8 +23,8 @@ import safetensors.numpy
 
 from prompt_jax.checkpoints import json_file
 from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.checkpoints.prompt_formats.foreign import DecoderKeysValues, Found, Rows, checked
 from prompt_jax.errors import UserError
+from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, checked
 
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
@@ -148,7 +148,9 @@ def _prefix(
     _number(folder, config, name) for name in ('num_layers', 'num_attention_heads', 'token_dim')
   )
   if width % heads:
-    raise UserError(f'{str(folder / CONFIG)!r}: token_dim {width} is not for {heads} heads.')
+    raise UserError(
+      f'{str(folder / CONFIG)!r}: token_dim {width} is no multiple of num_attention_heads {heads}.'
+    )
   values = checked(matrix, folder / WEIGHTS, (length, layers * 2 * width))
   dealt = values.reshape(length, layers, 2, heads, width // heads).transpose(1, 2, 0, 3, 4)
   return DecoderKeysValues(np.ascontiguousarray(dealt[_dealt_to(layers)]))

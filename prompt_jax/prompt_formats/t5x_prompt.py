@@ -17,11 +17,12 @@ import numpy as np
 from flax import traverse_util
 
 from prompt_jax.checkpoints.formats import t5x_writer
+from prompt_jax.checkpoints.formats.t5x import is_prompt
 from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
 from prompt_jax.checkpoints.leaf import Leaves
-from prompt_jax.checkpoints.prompt_formats.foreign import PARAMETER, Found, Rows, checked, is_prompt
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
+from prompt_jax.prompt_formats.foreign import PARAMETER, Found, Rows, checked
 
 Arrays = Mapping[tuple[str, ...], np.ndarray]
 NAME = '/'.join(PARAMETER)

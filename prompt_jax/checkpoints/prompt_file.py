@@ -2,11 +2,13 @@
 
 Tensors are named "params/...", "constants/..." and "initial/..." (the prompt before training, from
 which task vectors are computed). Everything else is one JSON object in the header, under
-"prompt_jax". Reading needs NumPy and safetensors only.
+"prompt_jax", with a checksum of the tensors and one of the object. Reading needs NumPy and
+safetensors only.
 """
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -21,8 +23,11 @@ import safetensors.numpy
 from prompt_jax.errors import UserError
 
 Tree = dict[str, Any]
-VERSION = 1
+VERSION = 2
+WITHOUT_CHECKSUMS = 1  # a version that is read too
+CHECKSUMS = ('tensors_sha256', 'sha256')  # of the tensors; of all else in the header
 # What to do with a file that is none of ours.
+AGAIN = 'Copy it again, or train it again.'
 FOREIGN = 'If it is a prompt that another library wrote: prompt-jax import.'
 REQUIRED = ('base_model', 'fingerprint', 'method', 'width')
 
@@ -68,7 +73,8 @@ def save_prompt(path: str | os.PathLike, prompt: Prompt, kind: str = 'prompt') -
   for group in ('params', 'constants', 'initial'):
     for name, leaf in _flatten(getattr(prompt, group)).items():
       tensors[f'{group}/{name}'] = np.ascontiguousarray(leaf).reshape(np.shape(leaf))
-  header = {'version': VERSION, 'kind': kind, **prompt.metadata}
+  header = {'version': VERSION, 'kind': kind, **prompt.metadata, CHECKSUMS[0]: _digest(tensors)}
+  header[CHECKSUMS[1]] = _digest_of_json(header)
   # One key: safetensors writes several in random order.
   text = {'prompt_jax': json.dumps(header, sort_keys=True, ensure_ascii=False)}
   write_atomically(path, safetensors.numpy.save(tensors, text))
@@ -106,7 +112,7 @@ def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
   with _opened(path) as file:
     header = (file.metadata() or {}).get('prompt_jax')
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-  got, metadata = _metadata(path, header)
+  got, metadata = _metadata(path, header, tensors)
   if got != kind:
     raise UserError(f'{str(path)!r} holds {got!r}; expected a file of kind {kind!r}.')
   groups: dict[str, Tree] = {'params': {}, 'constants': {}, 'initial': {}}
@@ -209,8 +215,13 @@ def _check_finite(path: pathlib.Path, name: str, tensor: np.ndarray) -> None:
     )
 
 
-def _metadata(path: pathlib.Path, header: str | None) -> tuple[str, dict[str, Any]]:
-  """The kind, and the checked JSON object of the header without "version" and "kind"."""
+def _metadata(
+  path: pathlib.Path, header: str | None, tensors: dict[str, np.ndarray] | None = None
+) -> tuple[str, dict[str, Any]]:
+  """The kind, and the checked JSON object of the header without what is not of the prompt.
+
+  Compares the checksum of the object, and that of the tensors where they were read.
+  """
   if header is None:
     raise UserError(
       f'{str(path)!r} is a safetensors file, but not one of prompt_jax: its header has no '
@@ -218,18 +229,42 @@ def _metadata(path: pathlib.Path, header: str | None) -> tuple[str, dict[str, An
     )
   try:
     metadata = json.loads(header)
+    own = metadata.pop(CHECKSUMS[1], None)
+    now = _digest_of_json(metadata)
+    of_tensors = metadata.pop(CHECKSUMS[0], None)
     version, kind = metadata.pop('version'), metadata.pop('kind')
     missing = [name for name in REQUIRED if name not in metadata]
-  except (ValueError, KeyError, AttributeError, TypeError) as e:
-    raise UserError(f'The metadata of {str(path)!r} cannot be read ({e!r}).') from None
-  if version != VERSION:
+  except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
+    raise UserError(
+      f'{str(path)!r} is damaged: its metadata cannot be read ({e!r}). {AGAIN}'
+    ) from None
+  if version not in (VERSION, WITHOUT_CHECKSUMS):
     raise UserError(
       f'{str(path)!r} has format version {version}; this prompt_jax reads version {VERSION}. '
       'Use the prompt_jax that wrote it.'
     )
+  if version == VERSION or own or of_tensors:
+    if own != now:
+      raise UserError(f'{str(path)!r} is damaged: its metadata do not have their checksum. {AGAIN}')
+    if tensors is not None and of_tensors != _digest(tensors):
+      raise UserError(f'{str(path)!r} is damaged: its numbers do not have their checksum. {AGAIN}')
   if missing:
     raise UserError(f'The metadata of {str(path)!r} lack {", ".join(missing)}.')
   return kind, metadata
+
+
+def _digest(tensors: dict[str, np.ndarray]) -> str:
+  """Of the names, dtypes, shapes and values of tensors."""
+  digest = hashlib.sha256()
+  for name in sorted(tensors):
+    tensor = tensors[name]
+    digest.update(f'{name} {tensor.dtype.name} {tensor.shape}'.encode())
+    digest.update(tensor.tobytes())
+  return digest.hexdigest()
+
+
+def _digest_of_json(found: dict[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def _neighbours(path: pathlib.Path) -> str:

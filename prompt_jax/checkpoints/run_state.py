@@ -2,11 +2,14 @@
 
 Only what changes is kept (trainable leaves, optimizer, constants, step, key) with a small JSON
 record (data position, fingerprint, selection); the frozen backbone never is. Orbax writes it in
-the background, into a temporary folder that is renamed when it is complete. All of it is whole in
-every process of a run, so the first one writes it, and tells the others when it is read.
+the background, into a temporary folder that is renamed when it is complete. The record holds a
+checksum of all values, and a complete state gets those of its files. All of it is whole in every
+process of a run, so the first one writes it, and tells the others when it is read.
 """
 
 import contextlib
+import hashlib
+import json
 import logging
 import math
 import os
@@ -20,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from prompt_jax.checkpoints import checksums
 from prompt_jax.errors import UserError
 from prompt_jax.runtime import processes
 
@@ -72,6 +76,11 @@ class RunStates:
       )
     with self._told():
       self.folder.mkdir(parents=True, exist_ok=True)
+    # The one that is restored. Of older ones a kill may have left a part, while they were removed.
+    for last in _complete(self.folder)[-1:]:
+      if damage := checksums.damaged(last):
+        raise _damaged(last, damage)
+    with self._told():
       self._manager = ocp.CheckpointManager(
         self.folder,
         options=ocp.CheckpointManagerOptions(
@@ -117,10 +126,13 @@ class RunStates:
       return
     value = None if metric is None or not math.isfinite(metric) else {'value': float(metric)}
     with self._told():
+      self._seal()
       _check_space(self.folder, sum(a.nbytes for a in arrays.values()))
       self._manager.save(
         step,
-        args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), info=ocp.args.JsonSave(info)),
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(arrays), info=ocp.args.JsonSave(_checked(arrays, info))
+        ),
         metrics=value,
         force=True,
       )
@@ -134,8 +146,15 @@ class RunStates:
     if self._manager is None:
       return
     with self._told():
-      self._manager.wait_until_finished()
-      self._manager.check_for_errors()
+      self._seal()
+
+  def _seal(self) -> None:
+    """Waits for the last save, and keeps the checksums of its files."""
+    self._first.wait_until_finished()
+    self._first.check_for_errors()
+    for folder in _complete(self.folder)[-1:]:
+      if not (folder / checksums.NAME).exists():
+        checksums.seal(folder, [p for p in folder.rglob('*') if p.is_file()])
 
   def restore(self, step: int) -> tuple[Arrays, dict[str, Any]]:
     """Reads (arrays, info) of one of `steps()`.
@@ -152,12 +171,13 @@ class RunStates:
         args=ocp.args.Composite(state=ocp.args.StandardRestore(), info=ocp.args.JsonRestore()),
       )
     except Exception as e:
-      where = self.folder / str(step)
-      raise UserError(
-        f'The run state {str(where)!r} is damaged ({type(e).__name__}). Remove that folder to go '
-        'on from an earlier state, or begin in another output folder.'
-      ) from e
-    return restored['state'], restored['info']
+      raise _damaged(self.folder / str(step), f'{type(e).__name__}.') from e
+    arrays, info = restored['state'], restored['info']
+    if not {'checked', 'sha256'} & info.keys():
+      return arrays, info  # of before there were checksums
+    if info.get('sha256') != _digest(arrays, info.get('checked')):
+      raise _damaged(self.folder / str(step), 'its values do not have their checksum.')
+    return arrays, info['checked']
 
   @property
   def _first(self) -> ocp.CheckpointManager:
@@ -174,7 +194,7 @@ class RunStates:
     try:
       yield
     except Exception as e:
-      left = ', '.join(sorted(p.name for p in _complete(self.folder))) or 'none'
+      left = ', '.join(p.name for p in _complete(self.folder)) or 'none'
       raise UserError(
         f'Cannot write the run state into the folder {str(self.folder)!r}: {_reason(e)}. '
         f'States that are safe there: {left}. Free some space or give another folder.'
@@ -197,10 +217,33 @@ def _not_from_orbax(record: logging.LogRecord) -> bool:
 
 
 def _complete(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The folders of complete states, the latest last."""
   try:
-    return [p for p in folder.iterdir() if p.name.isdigit()]
+    return sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
   except OSError:
     return []
+
+
+def _damaged(folder: pathlib.Path, how: str) -> UserError:
+  return UserError(
+    f'The run state {str(folder)!r} is damaged: {how} Copy it again, remove that folder to go on '
+    'from an earlier state if there is one, or begin in another output folder.'
+  )
+
+
+def _checked(arrays: Arrays, info: dict[str, Any]) -> dict[str, Any]:
+  """The record with a checksum of everything."""
+  return {'checked': info, 'sha256': _digest(arrays, info)}
+
+
+def _digest(arrays: Arrays, info: Any) -> str:
+  """Of names, dtypes, shapes and values, and of the record."""
+  digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
+  for name in sorted(arrays):
+    array = np.asarray(arrays[name])
+    digest.update(f'{name} {array.dtype.name} {array.shape}'.encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()
 
 
 def _reason(error: BaseException) -> str:

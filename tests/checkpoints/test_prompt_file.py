@@ -98,6 +98,32 @@ def test_a_damaged_file_is_told(tmp_path, cut):
     load_prompt(path)
 
 
+def test_every_flipped_byte_is_found(tmp_path):
+  path = tmp_path / 'p.safetensors'
+  save_prompt(path, prompt())
+  good = path.read_bytes()
+  for i in range(len(good)):
+    for flip in (1 << i % 8, 0xFF):
+      path.write_bytes(good[:i] + bytes([good[i] ^ flip]) + good[i + 1 :])
+      with pytest.raises(UserError, match=r'p\.safetensors'):
+        load_prompt(path)
+  path.write_bytes(good)
+  assert load_prompt(path).metadata == METADATA
+
+
+def test_what_is_said_of_a_file_is_checked_without_its_arrays(tmp_path):
+  path = tmp_path / 'p.safetensors'
+  save_prompt(path, prompt())
+  path.write_bytes(path.read_bytes().replace(b'0.25', b'0.75'))
+  with pytest.raises(UserError, match=facts('damaged', 'again')):
+    load_facts(path)
+
+
+def test_a_file_of_before_there_were_checksums_is_read(tmp_path):
+  header = {'prompt_jax': json.dumps({'version': 1, 'kind': 'prompt', **METADATA})}
+  assert load_prompt(_with_header(tmp_path / 'p.safetensors', header)).metadata == METADATA
+
+
 def _with_header(path, header):
   safetensors.numpy.save_file({'params/x': np.ones(1)}, path, header)
   return path

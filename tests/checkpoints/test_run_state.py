@@ -1,6 +1,7 @@
 """Run states: which are kept, what a half-written one does, and where errors point."""
 
 import pathlib
+import shutil
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
+from prompt_jax.checkpoints import checksums, run_state
 from prompt_jax.checkpoints.run_state import RunStates, from_arrays, to_arrays
 from prompt_jax.errors import UserError
 from tests.shared import facts
@@ -76,17 +78,59 @@ def test_a_folder_that_vanishes_is_named(tmp_path):
     states.save(1, arrays(1), {}, None)
 
 
-def test_a_damaged_state_is_named(tmp_path):
+def test_a_damaged_byte_of_any_file_is_found(tmp_path):
   with RunStates(tmp_path) as states:
-    states.save(3, arrays(3), {}, None)
-  for path in (tmp_path / '3' / 'state').rglob('*'):
-    if path.is_file():
-      path.write_bytes(b'')
+    states.save(3, arrays(3), {'position': {'number': 12}}, 0.5)
+  files = sorted(p for p in (tmp_path / '3').rglob('*') if p.is_file())
+  assert len(files) > 5
+  rng = np.random.default_rng(0)
+  for path in files:
+    good = path.read_bytes()
+    places = rng.permutation(len(good))[:8].tolist()
+    flipped = [good[:i] + bytes([good[i] ^ 0xFF]) + good[i + 1 :] for i in places]
+    for bad in (*flipped, good[: len(good) // 2], b''):
+      path.write_bytes(bad)
+      if bad != good:
+        with pytest.raises(UserError, match=facts(f'{tmp_path}/3', 'damaged', 'remove')):
+          RunStates(tmp_path)
+    path.write_bytes(good)
+  with RunStates(tmp_path) as states:
+    np.testing.assert_array_equal(states.restore(3)[0]['state/step'], 3)
+
+
+def test_a_flipped_bit_of_a_record_is_found_without_the_checksums_of_files(tmp_path):
+  with RunStates(tmp_path) as states:
+    states.save(3, arrays(3), {'position': {'number': 12}}, None)
+  (tmp_path / '3' / checksums.NAME).unlink()
+  (record,) = [p for p in (tmp_path / '3').rglob('*') if p.is_file() and b'12' in p.read_bytes()
+               and p.parent.name == 'info']  # fmt: skip
+  record.write_bytes(record.read_bytes().replace(b'12', b'13'))
   with (
     RunStates(tmp_path) as states,
     pytest.raises(UserError, match=facts(f'{tmp_path}/3', 'damaged')),
   ):
     states.restore(3)
+
+
+def test_an_older_state_that_is_damaged_is_no_obstacle(tmp_path):
+  """As when a kill came while it was being removed."""
+  with RunStates(tmp_path, keep=2) as states:
+    states.save(3, arrays(3), {}, None)
+    states.save(5, arrays(5), {}, None)
+  shutil.rmtree(tmp_path / '3' / 'state')
+  with RunStates(tmp_path, keep=2) as states:
+    assert states.steps()[-1] == 5
+    np.testing.assert_array_equal(states.restore(5)[0]['state/step'], 5)
+
+
+def test_a_state_of_before_there_were_checksums_is_read(tmp_path, monkeypatch):
+  info = {'position': {'number': 12}}
+  monkeypatch.setattr(run_state, '_checked', lambda arrays, info: info)
+  with RunStates(tmp_path) as states:
+    states.save(3, arrays(3), info, None)
+  (tmp_path / '3' / checksums.NAME).unlink()
+  with RunStates(tmp_path) as states:
+    assert states.restore(3)[1] == info
 
 
 def test_the_first_error_is_told(tmp_path, monkeypatch):

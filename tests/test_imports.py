@@ -98,6 +98,7 @@ ALLOWED: dict[str, set[str]] = {
     'training',
   },
   'reports': {
+    'checkpoints.checksums',
     'checkpoints.prompt_file',
     'configuration.gin_text',
     'training.records',

@@ -35,9 +35,16 @@ def seal(folder: pathlib.Path, files: Iterable[pathlib.Path] | None = None) -> N
   write_atomically(folder / NAME, text.encode())
 
 
-def unseal(folder: pathlib.Path) -> None:
-  """Forgets the checksums of a folder whose files are about to change."""
-  (folder / NAME).unlink(missing_ok=True)
+def seal_all(folders: Iterable[pathlib.Path]) -> None:
+  """Seals all files of some folders."""
+  for folder in folders:
+    seal(folder)
+
+
+def unseal(*folders: pathlib.Path) -> None:
+  """Forgets the checksums of folders whose files are about to change."""
+  for folder in folders:
+    (folder / NAME).unlink(missing_ok=True)
 
 
 def check(path: pathlib.Path) -> None:

@@ -131,6 +131,11 @@ def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
   return Prompt(metadata=metadata, **groups)
 
 
+def same_prompt(a: Prompt, b: Prompt) -> bool:
+  """Whether the parameters of two prompts are the same numbers."""
+  return _digest(_flatten(a.params)) == _digest(_flatten(b.params))
+
+
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Any]:
   """A safetensors file."""

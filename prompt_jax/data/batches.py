@@ -9,6 +9,7 @@ width is one compiled program, so their number is bounded, and one that saves li
 
 import abc
 import dataclasses
+import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -364,3 +365,12 @@ def digest(examples: Sequence[Example]) -> int:
     value = zlib.crc32(example.inputs.tobytes(), value)
     value = zlib.crc32(example.targets.tobytes(), value)
   return value
+
+
+def answers_digest(examples: Sequence[Example]) -> str:
+  """A digest of what predictions are judged on: inputs, and all that is known of the answers."""
+  found = hashlib.sha256()
+  for e in examples:
+    known = (e.task, e.label, e.targets_text, sorted(e.fields.items()))
+    found.update(e.inputs.tobytes() + e.targets.tobytes() + repr(known).encode())
+  return found.hexdigest()[:16]

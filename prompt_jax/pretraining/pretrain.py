@@ -13,6 +13,7 @@ import optax
 from rich.console import Console
 
 from prompt_jax.batch import Batch
+from prompt_jax.checkpoints import checksums
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone, save_backbone
 from prompt_jax.data.vocabulary import FILE_NAME, T5_EXTRA_IDS, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
@@ -127,7 +128,7 @@ def pretrain(
   elif token_vectors:
     _check_heads(architecture)
   base = load_backbone(model, 'float32') if model else None
-  record.write(folder)
+  record.check(folder)
   first = _first(base, corpus, vocabulary, architecture, token_vectors, seed, folder, console)
   params = first.params
   content = _choices(first) if any(stage.choice_share for stage in stages) else None
@@ -142,8 +143,9 @@ def pretrain(
   for stage in stages:
     if stage.settings.steps:
       params = _trained(
-        stage, module, params, make, first.tokens, batch_size, loss, folder, metadata, console
-      )
+        stage, module, params, make, first.tokens, batch_size, loss, folder, metadata, console,
+        lambda: record.write(folder),
+      )  # fmt: skip
 
   save_backbone(
     folder,
@@ -195,8 +197,9 @@ def _trained(
   folder: pathlib.Path,
   metadata: dict[str, Any],
   console: Console,
+  begun: Callable[[], None],
 ) -> Tree:
-  """The parameters after a stage."""
+  """The parameters after a stage; `begun`: see `loop.train`."""
   console.rule(stage.objective)
   make = functools.partial(make, objective=stage.objective)
   cut = int(len(tokens) * (1 - HELD_OUT))
@@ -214,8 +217,10 @@ def _trained(
     folder=folder / 'runs' / stage.objective,
     metadata=metadata,
     evaluate=_held_out_loss(module, held_out),
+    begun=begun,
     console=console,
   )
+  checksums.seal(result.folder)
   return result.trainable['backbone']
 
 

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from prompt_jax.checkpoints.checksums import damaged
 from prompt_jax.reports.runs import Run, Unreadable
 
 MOST_LABELS = 20  # of a readable confusion matrix
@@ -55,6 +56,9 @@ class Confusion:
 def read(path: pathlib.Path, unreadable: list[Unreadable]) -> list[Answer]:
   """The answers in a file; lines that cannot be read are counted in `unreadable`."""
   answers, bad = [], 0
+  if damage := damaged(path.parent, path.name):
+    unreadable.append(Unreadable(path, damage))
+    return []
   try:
     lines = path.read_text('utf-8').split('\n')
   except (OSError, UnicodeDecodeError) as e:

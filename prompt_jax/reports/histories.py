@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from prompt_jax.checkpoints.checksums import damaged
 from prompt_jax.checkpoints.prompt_file import load_facts
 from prompt_jax.configuration import gin_text
 from prompt_jax.errors import UserError
@@ -47,6 +48,8 @@ def of_file(
 
 def _count_damaged(path: pathlib.Path, good: int, unreadable: list[Unreadable]) -> None:
   """Records lines that cannot be read, except the last, which may be half written."""
+  if damage := damaged(path.parent, path.name):
+    unreadable.append(Unreadable(path, damage))
   if not path.is_file():
     return
   lines = [s for s in path.read_text('utf-8', errors='replace').splitlines() if s.strip()]

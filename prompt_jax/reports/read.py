@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from prompt_jax.checkpoints.checksums import damaged
 from prompt_jax.configuration import gin_text
 from prompt_jax.reports import results
 from prompt_jax.reports.histories import (
@@ -93,6 +94,8 @@ def _settings(place: pathlib.Path) -> dict[str, str]:
   path = place / CONFIG
   if not os.path.isfile(path):
     return {}
+  if damage := damaged(place, CONFIG):
+    raise UnreadableError(damage)
   try:
     return gin_text.settings(path.read_text('utf-8'))
   except UnicodeDecodeError as e:

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from prompt_jax.checkpoints.checksums import damaged
 from prompt_jax.reports.runs import Scores
 
 # Systems that need no tuning, as `train` and `population` write them beside their own.
@@ -58,6 +59,8 @@ def read(path: pathlib.Path) -> Results:
     UnreadableError: it is not JSON, or not of the form that our verbs write.
     OSError: it cannot be opened.
   """
+  if damage := damaged(path.parent, path.name):
+    raise UnreadableError(damage)
   try:
     found = json.loads(path.read_text('utf-8'))
   except ValueError as e:  # of the JSON and of the encoding

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_jax.data.batches import BatchStream, digest
+from prompt_jax.data.batches import BatchStream, answers_digest, digest
 from prompt_jax.prompts.initialise import without_initializers
 from prompt_jax.runs import task_prompts
 from prompt_jax.runs.setup import (
@@ -71,6 +71,7 @@ def candidates(
     setup = with_method(setup, variant.prompt)
     metadata = metadata_of(setup, settings, variant.settings_text)
     metric = metric_of(setup, settings)
+    judged_on = answers_digest(setup.examples.get('validation', ()))
     for seed in seeds:
       prompt, constants = fresh_prompt(setup, seed)
       params = {'backbone': setup.backbone.params, 'prompt': prompt}
@@ -91,6 +92,7 @@ def candidates(
         seed=seed,
         metric=metric,
         warm_start=variant.warm_start,
+        judged_on=judged_on,
       )
       found.append(Candidate(variant.setting, setup, member, digests))
   return found

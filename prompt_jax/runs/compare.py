@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from prompt_jax.checkpoints import json_file
+from prompt_jax.checkpoints import checksums, json_file
 from prompt_jax.data.table import fail, read_table
 from prompt_jax.data.vocabulary import Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
@@ -112,6 +112,7 @@ def _read(path: pathlib.Path) -> list[Prediction]:
   Raises:
     UserError: it is missing, damaged, or holds something else.
   """
+  checksums.check(path)
   found = []
   for row in read_table(path).rows:
     missing = [name for name in NEEDED if name not in row.values]
@@ -126,6 +127,7 @@ def _facts(file: pathlib.Path) -> dict[str, dict[str, Any]]:
   """What results.json beside the predictions says of their tasks; {} without it."""
   for folder in (file.parent, file.parent.parent):
     if (folder / 'results.json').is_file():
+      checksums.check(folder / 'results.json')
       return json_file.read(folder / 'results.json').get('tasks', {})
   return {}
 

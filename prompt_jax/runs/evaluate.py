@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from prompt_jax import loading
+from prompt_jax.checkpoints import checksums
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
@@ -150,6 +151,7 @@ def _conclude(
   if folder:
     record.write(folder)
     _write(folder, measured, joint, task, files, resamples)
+    checksums.seal(folder)
   title = f'{task.name}, {len(examples)} {measured.split} examples, in percent'
   if any(s.intervals for s in measured.systems):
     title += f' ({100 * LEVEL:.0f} % intervals of {resamples} resamples)'

@@ -77,7 +77,7 @@ def population(
   _check_tasks(found, tasks, halving)
   folder = pathlib.Path(output or f'runs/{"-".join(tasks)}')
   may_change = ('STEPS', 'AT_ONCE', 'MESH', 'LAYOUT', 'SLICES')
-  processes.broadcast(lambda: record.write(folder, may_change))
+  processes.broadcast(lambda: record.check(folder, may_change))
   scores = PopulationScores(found, settings.patterns, batch_size, at_once)
   results = loop.train_members(
     members=[c.member for c in found],
@@ -87,6 +87,7 @@ def population(
     evaluate=scores.validation if found[0].member.metric is not None else None,
     rungs=halving,
     at_once=at_once,
+    begun=lambda: record.write(folder),
     console=console,
     placement=placement,
   )

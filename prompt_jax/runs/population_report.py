@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from prompt_jax import loading
+from prompt_jax.checkpoints import checksums
 from prompt_jax.checkpoints.prompt_file import load_prompt, write_atomically
 from prompt_jax.evaluation.baselines import UNTUNED, baselines
 from prompt_jax.evaluation.ensemble import vote
@@ -54,6 +55,8 @@ def conclude(
     folder: of the run.
     batch_size: examples at once.
   """
+  folders = {folder, *(result.folder for result in results)}
+  processes.broadcast(lambda: checksums.unseal(*folders))
   found: dict[str, Scores] = {}
   best: dict[str, pathlib.Path] = {}
   for task in dict.fromkeys(c.setup.task.name for c in population):
@@ -65,6 +68,7 @@ def conclude(
     )
     if path is not None:
       best[task] = path
+  processes.broadcast(lambda: checksums.seal_all(folders))
   runs = [
     trained_prompt(r, c.member.seed, c.member.name, c.setting)
     for c, r in zip(population, results, strict=True)

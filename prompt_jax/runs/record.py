@@ -5,6 +5,7 @@ on must have the settings that it began with.
 """
 
 import dataclasses
+import filecmp
 import os
 import pathlib
 import re
@@ -13,7 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints import checksums
+from prompt_jax.checkpoints.prompt_file import load_prompt, same_prompt, write_atomically
 from prompt_jax.configuration import gin_text
 from prompt_jax.errors import UserError
 from prompt_jax.runs.description import literal
@@ -23,6 +25,15 @@ SETTINGS, COMMAND = 'operative_config.gin', 'command.txt'
 STATES = ('state/[0-9]*', 'seed_*/state/[0-9]*', 'runs/*/state/[0-9]*')
 # Where and how a run computes may be another each time that it goes on.
 MAY_CHANGE = ('COMPILATION_CACHE', 'DEVICE', 'PROFILE')
+# Where something lies. What is inside is compared instead, when a run is resumed: the fingerprint
+# of the model, the token ids of the training examples and the validation examples with their
+# answers. The test examples are measured anew each time.
+PLACES = (
+  'OUTPUT', 'MODEL', 'VOCABULARY', 'DATA', 'VALIDATION', 'TEST', 'FOLDER', 'CORPUS',
+)  # fmt: skip
+# Files that prompts begin with: compared by what they hold, and with what the run began with.
+START = 'WARM_START'
+STARTS = (START, 'INIT_FILE')
 # Version 0.1 did not record all settings, and imported its entry points from prompt_jax.cli.
 INCOMPLETE = re.compile(r'^from prompt_jax\.cli import', re.MULTILINE)
 OUR_MODULE = re.compile(r'^from prompt_jax\S* import (\w+)(?: as (\w+))?', re.MULTILINE)
@@ -60,38 +71,66 @@ class Record:
     for note in self.notes:
       console.print(note, highlight=False, markup=False, soft_wrap=True)
 
-  def write(self, folder: pathlib.Path, may_change: Sequence[str] = ()) -> None:
-    """Writes both files.
+  def check(self, folder: pathlib.Path, may_change: Sequence[str] = ()) -> None:
+    """Compares the settings with those of the run that a folder holds.
 
     Args:
       folder: of the run.
-      may_change: settings that may differ from those of the run that the folder already holds,
-        besides `MAY_CHANGE`.
+      may_change: settings that may differ, besides `MAY_CHANGE` and `PLACES`.
 
     Raises:
-      UserError: the folder holds a run with other settings, or cannot be written.
+      UserError: they differ, or the record of the run is damaged.
     """
     path = folder / SETTINGS
-    if os.path.isfile(path) and has_state(folder):  # not where a name is too long
-      changed = differences(path.read_text('utf-8'), self.text)
-      lines = [
-        f'  {name}: {before or "not set"} before, {now or "not set"} now'
-        for name, (before, now) in changed.items()
-        if name not in (*MAY_CHANGE, *may_change)
-      ]
-      if lines:
-        raise UserError(
-          f'The folder {folder} holds a run with other settings:\n' + '\n'.join(lines) + '\n'
-          'Give the settings of that run to resume it, or another output folder.',
-          parameters=['output'],
-        )
-    write_atomically(path, self.text.encode())
-    write_atomically(folder / COMMAND, f'{self.command}\n'.encode())
+    if not (os.path.isfile(path) and has_state(folder)):  # not where a name is too long
+      return
+    checksums.check(path)
+    lines = [
+      f'  {name}: {before or "not set"} before, {now or "not set"} now'
+      for name, (before, now) in differences(path.read_text('utf-8'), self.text).items()
+      if name not in (*MAY_CHANGE, *PLACES, *may_change)
+      and not (name in STARTS and _same_start(folder, before, now))
+    ]
+    if lines:
+      raise UserError(
+        f'The folder {folder} holds a run with other settings:\n' + '\n'.join(lines) + '\n'
+        'Give the settings of that run to resume it, or another output folder.',
+        parameters=['output'],
+      )
+
+  def write(self, folder: pathlib.Path) -> None:
+    """Writes both files, and their checksums in place of those of all files of the folder.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    checksums.unseal(folder)
+    files = [folder / SETTINGS, folder / COMMAND]
+    for path, text in zip(files, (self.text, f'{self.command}\n'), strict=True):
+      write_atomically(path, text.encode())
+    checksums.seal(folder, files)
 
 
 def has_state(folder: pathlib.Path) -> bool:
   """Whether a run has saved a state in the folder."""
   return any(any(folder.glob(pattern)) for pattern in STATES)
+
+
+def _same_start(folder: pathlib.Path, before: str | None, now: str | None) -> bool:
+  """Whether two names of files, as gin text, are of one start of the prompts of a folder.
+
+  They are if both files hold the same, or the second what every prompt began with.
+  """
+  paths = [gin_text.value({START: text or ''}, START) for text in (before, now)]
+  if not all(isinstance(path, str) and path for path in paths):
+    return False
+  first, second = paths
+  if all(map(os.path.isfile, paths)) and filecmp.cmp(first, second, shallow=False):
+    return True
+  begun = [p for depth in ('', '*/') for p in folder.glob(f'{depth}initial.safetensors')]
+  return second.endswith('.safetensors') and all(
+    same_prompt(load_prompt(p), load_prompt(second)) for p in begun
+  )
 
 
 def differences(before: str, now: str) -> dict[str, tuple[str | None, str | None]]:

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,8 +12,9 @@ import optax
 from rich.console import Console
 
 from prompt_jax import loading
+from prompt_jax.checkpoints import checksums
 from prompt_jax.configuration import gin_text
-from prompt_jax.data.batches import BatchStream
+from prompt_jax.data.batches import BatchStream, answers_digest
 from prompt_jax.data.example import Lengths, Task
 from prompt_jax.data.mixture import quotas
 from prompt_jax.errors import UserError
@@ -109,7 +110,7 @@ def train(
     dataclasses.replace(settings, seed=number, dropout=dropout > 0) for number in seeds or [seed]
   ]
   may_change = ('STEPS', 'MESH', 'LAYOUT', 'SLICES')
-  processes.broadcast(lambda: record.write(folder, may_change))
+  processes.broadcast(lambda: record.check(folder, may_change))
   record.show(console)
   setup = set_up(base, placement, task, prompt, lengths, dropout, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)
@@ -129,7 +130,8 @@ def train(
         batch_size=batch_size,
         max_positions=max_positions,
         folder=folder / f'seed_{of_seed.seed}' if seeds else folder,
-        record=record,
+        settings_text=record.text,
+        begun=lambda: record.write(folder),
       )
     )
   measured = _measured(setup, evaluator, results, batch_size)
@@ -160,7 +162,8 @@ def _tuned(
   batch_size: int,
   max_positions: int,
   folder: pathlib.Path,
-  record: Record,
+  settings_text: str,
+  begun: Callable[[], None],
 ) -> loop.Result:
   """One run, of the seed in its settings."""
   prompt, constants = fresh_prompt(setup, settings.seed)
@@ -175,8 +178,10 @@ def _tuned(
     stream=_stream(setup, variables_of(params, constants), packing, batch_size, settings),
     settings=settings,
     folder=folder,
-    metadata=metadata_of(setup, settings, record.text),
+    metadata=metadata_of(setup, settings, settings_text),
     evaluate=_validation(setup, evaluator, params, constants, settings),
+    judged_on=answers_digest(setup.examples.get('validation', ())),
+    begun=begun,
     console=setup.console,
     placement=setup.placement,
   )
@@ -296,6 +301,8 @@ def _conclude(
 ) -> None:
   """Writes the predictions and the table, and prints where everything is."""
   console, best = setup.console, results[0].file
+  folders = {folder, *(result.folder for result in results)}
+  checksums.unseal(*folders)
   for predictions in measured.predictions.values():
     for result, of_seed in zip(results, predictions, strict=True):
       write_predictions(result.folder / 'predictions.jsonl', of_seed)
@@ -312,6 +319,7 @@ def _conclude(
     title = f'{measured.task}, {n} {measured.split} examples, in percent'
     score_table.print_scores(measured.systems, title, console, setup.task.parts)
   _say_verdicts(setup, results, measured, record)
+  checksums.seal_all(folders)
   say = functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)
   say(f'{best.stem.capitalize()} file: {best}')
   for result in results:

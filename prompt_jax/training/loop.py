@@ -94,6 +94,8 @@ def train(
   folder: str | os.PathLike,
   metadata: dict[str, Any],
   evaluate: Evaluate | None = None,
+  judged_on: str | None = None,
+  begun: Callable[[], None] = lambda: None,
   console: Console | None = None,
   placement: Placement | None = None,
 ) -> Result:
@@ -116,6 +118,8 @@ def train(
     metadata: of the prompt file: see `prompt_file.Prompt`. Its "fingerprint" is the backbone's.
     evaluate: from the trainable leaves on the device, which it must not keep, to metrics of the
       validation data.
+    judged_on: see `members.Member`.
+    begun: called in the first process once the folder was found to be this run's.
     console: where to print.
     placement: the mesh, over which `backbone` already lies; None for one device. With several
       processes every one of them calls this, and the first alone writes and prints.
@@ -136,6 +140,7 @@ def train(
     seed=settings.seed,
     metric=settings.metric,
     warm_start=settings.warm_start,
+    judged_on=judged_on,
   )
   one = None if evaluate is None else lambda _, trainables: [evaluate(trainables[0])]
   (result,) = train_members(
@@ -144,6 +149,7 @@ def train(
     settings=settings,
     folder=folder,
     evaluate=one,
+    begun=begun,
     console=console,
     placement=placement,
   )
@@ -159,6 +165,7 @@ def train_members(
   evaluate: EvaluateMembers | None = None,
   rungs: Sequence[int] = (),
   at_once: int | None = None,
+  begun: Callable[[], None] = lambda: None,
   console: Console | None = None,
   placement: Placement | None = None,
 ) -> list[Result]:
@@ -177,6 +184,7 @@ def train_members(
     evaluate: the metrics of those members whose numbers it is given.
     rungs: steps at which the worse half stops; see `members.worse_half`.
     at_once: see `step.train_step`.
+    begun: see `train`.
     console: where to print.
     placement: see `train`.
 
@@ -192,6 +200,7 @@ def train_members(
   with opened(folder, members, files, settings) as run_folder, Interrupt() as interrupt:
     run = _Run(members, settings, run_folder, frozen, own, evaluate, rungs, console, placement)
     training, resumed = run_folder.restore(fresh, streams, settings.steps)
+    run_folder.begin(begun)
     if resumed:
       console.print(f'Going on after step {training.step}', highlight=False)
     if placement:
@@ -253,7 +262,7 @@ def _loop(
 ) -> None:
   """Steps until the last one or until no member is left, with evaluations and saves in between."""
   settings = run.settings
-  records = [Records(f.folder / 'metrics.jsonl', training.step) for f in run.folder.files]
+  records = [Records(f.records, training.step) for f in run.folder.files]
   if training.step >= settings.steps or not training.active:
     return
   put = run.placement.put_rows if run.placement else jax.device_put
@@ -289,11 +298,11 @@ def _loop(
           monitor.close(metrics.keys() - set(training.active))
       last = last or not training.active
       stop = interrupt.reached(training.step)
+      if stop or last:
+        monitor.close()
       if last or improved or stop or _due(training.step, settings.save_every):
         with monitor.paused():  # A state is saved only once its metrics were seen to be finite.
           run.folder.save(training, value)
-      if stop or last:
-        monitor.close()
       if stop:
         _leave(run, training, interrupt)
       if last:
@@ -370,7 +379,7 @@ def _finish(run: _Run, training: TrainingState, k: int) -> Result:
   if ended is None or ended.why != 'diverged':
     path = files.last if state.selection.step is not None else files.best
     files.write(path, trainable, {'step': step})
-  records = processes.broadcast(lambda: read_records(files.folder / 'metrics.jsonl'))
+  records = processes.broadcast(lambda: read_records(files.records))
   if processes.is_first():
     plot_curve(records, files.folder / 'curve.png', m.metric)
   evaluated = [r for r in records if r['kind'] == 'eval']

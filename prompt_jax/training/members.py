@@ -36,6 +36,8 @@ class Member:
     seed: of dropout and of the method's randomness, and in its records.
     metric: validation metric that chooses the best step; None takes the last step.
     warm_start: path of a prompt file to begin with instead of the fresh prompt.
+    judged_on: digest of the validation examples, which a resumed run must have too; None to leave
+      that to the caller.
   """
 
   name: str
@@ -48,6 +50,7 @@ class Member:
   seed: int = 0
   metric: str | None = None
   warm_start: str | None = None
+  judged_on: str | None = None
 
   @property
   def key(self) -> str:

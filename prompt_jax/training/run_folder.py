@@ -5,12 +5,14 @@ import dataclasses
 import fcntl
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from prompt_jax.checkpoints import checksums
 from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt, save_prompt
 from prompt_jax.checkpoints.run_state import RunStates, from_arrays, to_arrays
 from prompt_jax.errors import UserError
@@ -32,6 +34,7 @@ class MemberFiles:
     folder: where they are.
     best: path of the file of the best step.
     last: path of the file of the last step, where another is the best.
+    records: path of its metrics.
   """
 
   def __init__(
@@ -43,6 +46,7 @@ class MemberFiles:
     self.folder = folder
     self.best = folder / f'{self._kind}.safetensors'
     self.last = folder / 'last.safetensors'
+    self.records = folder / 'metrics.jsonl'
     self._initial_path = folder / 'initial.safetensors'
     self._rest = {'prompt': frozen['prompt']} if 'prompt' in frozen else {}
     self._constants, self._metadata = constants.get('prompt', {}), metadata
@@ -55,10 +59,12 @@ class MemberFiles:
       self._initial = prompt.params
       save_prompt(self._initial_path, prompt)
 
-  def resume(self) -> None:
-    """Reads the initial prompt of a run that is resumed."""
+  def resume(self, chosen: bool) -> None:
+    """Reads the files of a run that is resumed; `chosen`: it has a best step."""
     if self._kind == 'prompt' and processes.is_first():
       self._initial = load_prompt(self._initial_path).params
+    if chosen and processes.is_first():
+      load_prompt(self.best, self._kind)  # damage is told now, and not when all steps are done
 
   def write(self, path: pathlib.Path, trainable: Tree, metadata: dict[str, Any]) -> None:
     """Writes one file with further metadata."""
@@ -122,14 +128,23 @@ class RunFolder:
     if done:
       training = self._resume(done[-1], fresh)
       streams.restore(training.position)
-      for files in self.files:
-        files.resume()
+      for files, state in zip(self.files, training.members, strict=True):
+        files.resume(state.selection.step is not None)
       return training, True
-    for member, state, files in zip(self._members, fresh, self.files, strict=True):
+    for member, new, files in zip(self._members, fresh, self.files, strict=True):
       if member.warm_start is not None:
-        _warm_start(member, state)
-      files.begin(state.train.trainable)
+        _warm_start(member, new)
+      files.begin(new.train.trainable)
     return TrainingState(fresh, streams.position, step=0), False
+
+  def begin(self, begun: Callable[[], None]) -> None:
+    """Forgets the checksums of what will change, then calls `begun`; in the first process."""
+
+    def change() -> None:
+      checksums.unseal(*(files.folder for files in self.files))
+      begun()
+
+    processes.broadcast(change)
 
   def save(self, training: TrainingState, value: float | None) -> None:
     """Begins to save the state of this step; `value` is its validation metric, if there is one."""
@@ -141,8 +156,10 @@ class RunFolder:
           'seed': m.seed,
           'selection': dataclasses.asdict(s.selection),
           'ended': s.ended and dataclasses.asdict(s.ended),
+          'judged_on': m.judged_on,
+          'records': checksums.of_file(f.records) if processes.is_first() else None,
         }
-        for m, s in zip(self._members, training.members, strict=True)
+        for m, s, f in zip(self._members, training.members, self.files, strict=True)
       },
     }
     self._states.save(training.step, to_arrays(self._tree(training.members)), info, value)
@@ -166,6 +183,9 @@ class RunFolder:
           f'The run in {str(self.path)!r} has the {what} {before}, but {given} was given. '
           'Give what it was started with, or another output folder.'
         )
+    for m, files in zip(self._members, self.files, strict=True):
+      self._check_validation(m, saved[m.key])
+      _check_records(files.records, saved[m.key].get('records'))
     tree = from_arrays(self._tree(fresh), arrays, str(self.path))
     # Copies: a donated array must not share the memory of a NumPy one.
     tree = jax.tree.map(jnp.array, tree)
@@ -181,6 +201,18 @@ class RunFolder:
         )
       )
     return TrainingState(states, info['position'], step)
+
+  def _check_validation(self, member: Member, saved: dict[str, Any]) -> None:
+    """Refuses other validation examples than those that chose the best step so far."""
+    step, before = saved['selection']['step'], saved.get('judged_on')
+    if step is not None and before is not None and before != member.judged_on:
+      of_member = f' of {member.name}' if member.name else ''
+      raise UserError(
+        f'The run in {str(self.path)!r} chose its best step{of_member}, {step}, on other '
+        'validation examples than those given, and scores of the two cannot be compared. Give the '
+        'validation data that it was started with, or another output folder.',
+        parameters=['validation', 'output'],
+      )
 
   def _tree(self, states: Sequence[MemberState]) -> Tree:
     """The arrays of a saved state."""
@@ -240,6 +272,20 @@ def _lock(folder: pathlib.Path) -> int:
       'another output folder.'
     ) from None
   return file
+
+
+def _check_records(path: pathlib.Path, saved: list[Any] | None) -> None:
+  """Refuses metrics that are not those of the saved state; the first process has them."""
+  if saved is None or not processes.is_first():
+    return
+  if not os.path.isfile(path):
+    warnings.warn(f'{path} is gone: the run goes on without what it held.', stacklevel=2)
+  elif checksums.of_file(path, saved[0]) != saved:
+    raise UserError(
+      f'{path} is damaged: its first {saved[0]} bytes are not those of the saved state. Copy it '
+      'again, remove it to go on without its records, or give another output folder.',
+      parameters=['output'],
+    )
 
 
 def _warm_start(member: Member, state: MemberState) -> None:

@@ -35,15 +35,16 @@ def test_a_folder_keeps_its_settings(tmp_path, state):
   assert not has_state(tmp_path)
   (tmp_path / state).mkdir(parents=True)
   assert has_state(tmp_path)
-  of('STEPS = 5\nNAMES = [1]\n').write(tmp_path)
+  of('STEPS = 5\nNAMES = [1]\n').check(tmp_path)
   other = of('STEPS = 6\nNAMES = [1]\nRATE = 0.1\n')
   with pytest.raises(UserError) as e:
-    other.write(tmp_path)
+    other.check(tmp_path)
   assert 'STEPS: 5 before, 6 now' in str(e.value)
   assert 'RATE: not set before, 0.1 now' in str(e.value)
   assert 'NAMES' not in str(e.value)
   assert e.value.parameters == ('output',)
-  other.write(tmp_path, may_change=('STEPS', 'RATE'))
+  other.check(tmp_path, may_change=('STEPS', 'RATE'))
+  other.write(tmp_path)
   assert 'STEPS = 6' in (tmp_path / 'operative_config.gin').read_text()
 
 

@@ -178,12 +178,14 @@ def test_full_disk_is_an_error_and_loses_no_state(server, tmp_path):
   toy_run.toy_train(folder, **{**options, 'steps': 4})
   before = {p: p.read_bytes() for p in (folder / 'state' / '4').rglob('*') if p.is_file()}
   assert before
-  (folder / 'metrics.jsonl').write_text('')
+  (folder / 'metrics.jsonl').unlink()
   code, output = Run(server, folder, options, file_limit=100).finish()
   assert code == 2, output
   assert 'Traceback' not in output
   assert str(folder / 'state') in output
   assert re.search(r'safe[^.]*\b4\b', output)
   assert {p: p.read_bytes() for p in before} == before
-  toy_run.toy_train(folder, **options)
+  (folder / 'metrics.jsonl').unlink()
+  with pytest.warns(UserWarning, match=r'metrics\.jsonl'):
+    toy_run.toy_train(folder, **options)
   assert load_prompt(folder / 'prompt.safetensors').metadata['step'] == OPTIONS['steps']

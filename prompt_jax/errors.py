@@ -21,6 +21,11 @@ class UserError(Exception):
     return [f'{type(self).__name__}: {self}']
 
 
+def install(extra: str) -> str:
+  """The command that adds an optional part, for a remedy: prompt_jax is on no index."""
+  return f"in a checkout of prompt_jax: pip install -c constraints.txt '.[{extra}]'"
+
+
 def unknown(
   what: str,
   got: str,

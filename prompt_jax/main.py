@@ -7,14 +7,17 @@ immediate.
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from prompt_jax.cli import arguments
 from prompt_jax.errors import UserError
+from prompt_jax.runtime import libtpu
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
 
@@ -28,7 +31,8 @@ def main(argv: list[str]) -> int:
     with warnings.catch_warnings():
       warnings.showwarning = _say  # type: ignore[assignment]
       file = arguments.FILES.get(args.verb, args.verb)
-      importlib.import_module(f'prompt_jax.cli.{file}').run(args)
+      with _devices_explained():
+        importlib.import_module(f'prompt_jax.cli.{file}').run(args)
     return 0
   except UserError as e:
     print(f'prompt-jax: {e}{flags_of(e, args)}', file=sys.stderr)
@@ -52,8 +56,20 @@ def flags_of(error: UserError, args: argparse.Namespace | None) -> str:
   return f' ({", ".join(named)})' if named else ''
 
 
+@contextlib.contextmanager
+def _devices_explained() -> Iterator[None]:
+  """Where JAX cannot start, whichever verb first asks for a device, that is what is told."""
+  try:
+    yield
+  except (RuntimeError, AssertionError):
+    if 'jax' in sys.modules:
+      importlib.import_module('prompt_jax.runtime.devices').start_jax()
+    raise
+
+
 def _quiet_libraries() -> None:
   """Keeps start-up chatter of compiled libraries off the terminal; a user's own setting wins."""
+  libtpu.quiet_without_tpu()
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('GRPC_VERBOSITY', 'ERROR')
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from prompt_jax.data.example import Example, Lengths, Loader, Task, TextExample
 from prompt_jax.data.vocabulary import Vocabulary
-from prompt_jax.errors import UserError
+from prompt_jax.errors import UserError, install
 from prompt_jax.tasks.data_set import DataSet, check_variant, renamed
 from prompt_jax.tasks.formats import Format, RowValues
 
@@ -85,7 +85,7 @@ def seqio_library(name: str) -> types.ModuleType:
     return importlib.import_module('prompt_jax.data.seqio_source')
   except ImportError as error:
     raise UserError(
-      f'The task {name!r} needs seqio ({error}). Install it: pip install "prompt_jax[seqio]".'
+      f'The task {name!r} needs seqio ({error}). Install it, {install("seqio")}'
     ) from error
 
 

@@ -177,7 +177,7 @@ ALLOWED: dict[str, set[str]] = {
   },
   'api': {'configuration', 'loading', 'runs', 'tuned_model'},
   'tuned_model': {'data.example', 'evaluation.evaluator', 'inference.score', 'loading', 'runs'},
-  'main': {'cli'},
+  'main': {'cli', 'runtime.libtpu'},
   '__main__': {'main'},
   't5x': {
     'batch',

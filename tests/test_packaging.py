@@ -86,3 +86,18 @@ def test_extras_of_accelerators_are_those_that_the_notice_names(wheel):
   # The same range as of JAX itself, so that an extra never moves it.
   ranges = dict(re.findall(r'^Requires-Dist: (jax(?:\[\w+\])?)([<>=.,\d]+)', text, re.M))
   assert ranges['jax[cuda13]'] == ranges['jax']
+
+
+def test_extras_are_named_in_one_place_and_exist():
+  """The package is on no index: a command that names it there works nowhere."""
+  extras = set(re.findall(r"^    '(\w+)': \[", (ROOT / 'setup.py').read_text(), re.M))
+  asked = set(EXTRAS.values())
+  kinds = ('*.py', '*.md', '*.gin', '*.sh', '*.ipynb')
+  folders = ('prompt_jax', 'tasks', 'docs', 'examples', 'gin', 'scripts', 'contrib')
+  paths = [p for folder in folders for kind in kinds for p in (ROOT / folder).rglob(kind)]
+  for path in [ROOT / 'README.md', *paths]:
+    text = path.read_text('utf-8')
+    assert not re.search(r'install[^\n]{0,30}prompt_jax\[', text), path
+    asked |= set(re.findall(r'install\(["\'](\w+)["\']\)', text))
+    asked |= set(re.findall(r"constraints\.txt '\.\[(\w+)\]'", text))
+  assert {'cuda', 'tpu', 'seqio', 'hub', 'torch', 'datasets'} <= asked <= extras

@@ -1,12 +1,12 @@
-"""A model by its name on the Hugging Face hub, where huggingface_hub is installed and the hub
-can be reached: pip install 'prompt_jax[hub]'."""
+"""A model by its name on the Hugging Face hub, where huggingface_hub is installed (the extra
+"hub") and the hub can be reached."""
 
 import pathlib
 import re
 
-from prompt_jax.errors import UserError
+from prompt_jax.errors import UserError, install
 
-INSTALL = "pip install 'prompt_jax[hub]'"
+INSTALL = install('hub')
 # What a model needs, and nothing for other frameworks.
 FILES = ('*.json', '*.safetensors', 'spiece.model')
 TORCH_FILES = ('*.json', 'pytorch_model*.bin', 'spiece.model')

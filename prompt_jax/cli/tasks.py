@@ -11,7 +11,7 @@ from prompt_jax.checkpoints.backbone import vocabulary_of
 from prompt_jax.data.example import Lengths, Task
 from prompt_jax.data.recorded import record
 from prompt_jax.data.vocabulary import ByteVocabulary, Vocabulary, load_vocabulary
-from prompt_jax.errors import UserError
+from prompt_jax.errors import UserError, install
 from prompt_jax.runs.check_task import check_task
 from prompt_jax.tasks import catalogue, data_set, denoising, find, transfer
 
@@ -71,7 +71,7 @@ def _list(word: str | None, console: Console) -> None:
   if not word:
     console.print(
       '\nData sets are read from a folder of folders: --task NAME --folder DIR; those with * also '
-      "through tensorflow-datasets (pip install 'prompt_jax[seqio]'). Each also as taskless_NAME, "
+      f'through tensorflow-datasets ({install("seqio")}). Each also as taskless_NAME, '
       'those with variants as NAME.VARIANT. A file of your own: --data FILE',
       soft_wrap=True,
       markup=False,

@@ -11,7 +11,7 @@ import warnings
 from typing import Any, NamedTuple
 
 from prompt_jax.data.table import Table, TableRow, fail
-from prompt_jax.errors import UserError
+from prompt_jax.errors import UserError, install
 
 PREFIX = 'hf:'
 SPLITS = ('train', 'validation', 'test')
@@ -136,8 +136,7 @@ def _read(repo: str, config: str | None) -> Any:
     import datasets
   except ImportError as error:
     raise UserError(
-      f'Data of the Hugging Face hub needs datasets ({error}). Install it: pip install '
-      '"prompt_jax[datasets]".'
+      f'Data of the Hugging Face hub needs datasets ({error}). Install it, {install("datasets")}'
     ) from error
   if not sys.stderr.isatty():
     datasets.disable_progress_bars()

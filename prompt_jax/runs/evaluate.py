@@ -74,9 +74,9 @@ def evaluate(
     UserError: a file that is missing, damaged or of another model; no split with labels; a folder
       of a training run.
   """
+  placement = devices.start()
   console = console_of(console)
   folder = pathlib.Path(output) if output else None
-  placement = devices.start()
   processes.broadcast(lambda: _check(folder, resamples))
   files = [prompt_file] if isinstance(prompt_file, str) else list(prompt_file or ())
   loaded = loading.load_all(base, files, placement)

@@ -65,8 +65,8 @@ def population(
     UserError: prompts that cannot be compared or trained together, or another record than the
       folder's; else see `training.loop.train_members`.
   """
-  console = console_of(console)
   placement = devices.start()
+  console = console_of(console)
   settings = on_mesh(settings, placement, base, batch_size)
   settings = dataclasses.replace(settings, dropout=dropout > 0)
   _check_seeds(seeds)

@@ -100,8 +100,8 @@ def train(
     UserError: settings that exclude each other, or another record than the folder's; else see
       `training.loop.train`.
   """
-  console = console_of(console)
   placement = devices.start()
+  console = console_of(console)
   folder = pathlib.Path(output or f'runs/{task.name}')
   _check(base, settings, seeds)
   settings = on_mesh(settings, placement, base, batch_size, packing.on)

@@ -1,6 +1,5 @@
 """The device that computes, and a warning if there is an accelerator that JAX cannot use."""
 
-import glob
 import logging
 import os
 import pathlib
@@ -8,25 +7,14 @@ import warnings
 
 import jax
 
-from prompt_jax.errors import UserError, unknown
+from prompt_jax.errors import UserError, install, unknown
+from prompt_jax.runtime import libtpu
 
 KINDS = ('auto', 'cpu', 'gpu', 'tpu')
 # What NVIDIA's driver puts there; the last two in containers and in WSL 2.
 NVIDIA = ('/dev/nvidia0', '/proc/driver/nvidia/version', '/dev/nvidiactl', '/dev/dxg')
 EXTRAS = {'gpu': 'cuda', 'tpu': 'tpu'}
 _JAX_LOGGER = 'jax._src.xla_bridge'
-
-# Environment variables with which libtpu neither looks for a TPU nor logs that there is none.
-LIBTPU_WITHOUT_TPU = {
-  'TPU_SKIP_MDS_QUERY': '1',  # no metadata server is asked
-  'TPU_ACCELERATOR_TYPE': 'v5litepod-4',  # any valid one; compilations name their own topology
-  'TPU_WORKER_HOSTNAMES': 'localhost',
-  'TPU_WORKER_ID': '0',
-  'TPU_LOG_DIR': 'disabled',
-  'TPU_MIN_LOG_LEVEL': '3',
-  'TPU_STDERR_LOG_LEVEL': '3',
-  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # otherwise two processes at a time stop each other
-}
 
 
 def default_device() -> jax.Device:
@@ -43,17 +31,6 @@ def default_dtype(platform: str) -> str:
   return 'float32' if platform == 'cpu' else 'bfloat16'
 
 
-def tpu_chips() -> list[str]:
-  """The device files of TPU chips; other devices may have files of these names too."""
-  return glob.glob('/dev/accel*') + glob.glob('/dev/vfio/[0-9]*')
-
-
-def quiet_libtpu() -> None:
-  """Makes libtpu a compiler only. Call it before JAX loads libtpu, where no TPU will be used."""
-  for name, value in LIBTPU_WITHOUT_TPU.items():
-    os.environ.setdefault(name, value)
-
-
 def choose_device(kind: str) -> jax.Device:
   """Makes the first device of a kind JAX's default; "auto" leaves the choice to JAX.
 
@@ -67,7 +44,7 @@ def choose_device(kind: str) -> jax.Device:
   """
   if kind not in KINDS:
     raise unknown('device', kind, KINDS, parameters=['device'])
-  log = _start_jax()
+  log = start_jax()
   if kind == 'auto':
     device = jax.local_devices()[0]
     if device.platform == 'cpu' and not os.environ.get('JAX_PLATFORMS'):
@@ -108,23 +85,27 @@ class _AcceleratorLog(logging.Filter):
     return 'may be present' not in message
 
 
-def _start_jax() -> _AcceleratorLog:
+def start_jax() -> _AcceleratorLog:
   """Lets JAX find its devices, if it has not yet.
 
   JAX logs a plugin that cannot be loaded, and raises an exception for one that is loaded and finds
   no usable device; after that the CPU is used.
+
+  Raises:
+    UserError: JAX_PLATFORMS names no device of this machine.
   """
-  if not tpu_chips():
-    quiet_libtpu()
+  libtpu.quiet_without_tpu()
   log, logger = _AcceleratorLog(), logging.getLogger(_JAX_LOGGER)
   logger.addFilter(log)
   try:
     jax.devices()
-  except RuntimeError as e:
+  except (RuntimeError, AssertionError) as e:  # the latter, without a word, for a missing "cuda"
     if os.environ.get('JAX_PLATFORMS'):
       raise UserError(
-        f'JAX does not start with JAX_PLATFORMS={os.environ["JAX_PLATFORMS"]!r}: {_first_line(e)}. '
-        'Unset it to use what there is.'
+        f'JAX does not start with JAX_PLATFORMS={os.environ["JAX_PLATFORMS"]!r}: '
+        f'{_first_line(e) or "it has no such device"}. Unset it to use what there is, or set '
+        'JAX_PLATFORMS=cpu; the JAX for an NVIDIA GPU is installed by the extra "cuda", that for a '
+        f'TPU by "tpu" ({install("tpu")}).'
       ) from None
     log.problem = _first_line(e)
     jax.config.update('jax_platforms', 'cpu')
@@ -139,7 +120,7 @@ def _remedy(kind: str, log: _AcceleratorLog) -> str:
     return f'JAX_PLATFORMS is {limit!r}, which hides other devices: unset it'
   if log.problem:
     return f'JAX says "{log.problem}": fix that'
-  extra = f" (pip install 'prompt_jax[{EXTRAS[kind]}]')" if kind in EXTRAS else ''
+  extra = f' ({install(EXTRAS[kind])})' if kind in EXTRAS else ''
   return f'Install the JAX for it{extra}'
 
 
@@ -154,7 +135,7 @@ def _warn_of_unused(log: _AcceleratorLog) -> None:
   if log.problem:
     why = f'JAX cannot use it, and says "{log.problem}"'
   else:
-    why = f"JAX for it is not installed (pip install 'prompt_jax[{EXTRAS[kind]}]')"
+    why = f'JAX for it is not installed ({install(EXTRAS[kind])})'
   warnings.warn(
     f'Running on the CPU: there is {name}, but {why}. Give the device "cpu" to silence this.',
     stacklevel=3,
@@ -164,7 +145,12 @@ def _warn_of_unused(log: _AcceleratorLog) -> None:
 def _first_line(message: object) -> str:
   """The first line of a message of JAX, without the advice in brackets."""
   line = str(message).strip().partition('\n')[0]
-  return line.partition(' (you may')[0].partition('(Set TF_CPP')[0].rstrip('.')
+  return (
+    line.partition(' (you may')[0]
+    .partition('(Set TF_CPP')[0]
+    .partition(' (set JAX_PL')[0]
+    .rstrip('.')
+  )
 
 
 def _present() -> str:

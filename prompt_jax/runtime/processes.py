@@ -25,7 +25,7 @@ from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 
 from prompt_jax.errors import UserError
-from prompt_jax.runtime import devices
+from prompt_jax.runtime import libtpu
 
 T = TypeVar('T')
 
@@ -269,7 +269,7 @@ def _initialize(given: Coordinator | None) -> bool:
 
 def _on_tpu() -> bool:
   wanted = os.environ.get('JAX_PLATFORMS', 'tpu').split(',')
-  return bool(devices.tpu_chips() and 'tpu' in wanted and importlib.util.find_spec('libtpu'))
+  return bool(libtpu.tpu_chips() and 'tpu' in wanted and importlib.util.find_spec('libtpu'))
 
 
 def _in_srun() -> bool:

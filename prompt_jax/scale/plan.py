@@ -15,8 +15,8 @@ from typing import Any
 
 import jax
 
-from prompt_jax.errors import UserError
-from prompt_jax.runtime.devices import quiet_libtpu
+from prompt_jax.errors import UserError, install
+from prompt_jax.runtime import libtpu
 from prompt_jax.scale import flops
 from prompt_jax.scale.chips import slice_of
 from prompt_jax.scale.cost import Cost, cost
@@ -160,7 +160,7 @@ def devices(topology: str, slices: int = 1) -> Any:
   """
   described = slice_of(topology)
   check_compiler()
-  quiet_libtpu()
+  libtpu.quiet()
   from jax.experimental import topologies
 
   options = {**described.options, **({'num_slices': slices} if slices > 1 else {})}
@@ -175,7 +175,7 @@ def check_compiler() -> None:
   if importlib.util.find_spec('libtpu') is None:
     raise UserError(
       'A plan is made by the TPU compiler, libtpu, which is not installed; it needs no TPU. '
-      "Install it with: pip install 'prompt_jax[tpu]'"
+      f'Install it, {install("tpu")}'
     )
 
 

@@ -10,14 +10,17 @@ import types
 import warnings
 
 import jax
+import numpy as np
 import pytest
 
+from prompt_jax.checkpoints.backbone import load_backbone
+from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
 from prompt_jax.errors import UserError
 from prompt_jax.models.attention import kernel
-from prompt_jax.runtime import devices
+from prompt_jax.runtime import devices, libtpu
 from prompt_jax.runtime.devices import default_device
 from prompt_jax.stacking import parts_for_caches, prompts_at_once
-from tests.shared import facts
+from tests.shared import facts, mentions
 
 LOGGER = logging.getLogger('jax._src.xla_bridge')
 MISSING = (
@@ -87,7 +90,7 @@ def test_a_machine_without_a_gpu_says_nothing(monkeypatch, caplog):
 @pytest.mark.parametrize(
   ('says', 'words'),
   [
-    (lambda: LOGGER.warning(MISSING), "pip install 'prompt_jax[cuda]'"),
+    (lambda: LOGGER.warning(MISSING), "'.[cuda]'"),
     (plugin_without_driver, 'Unable to load cuPTI. Is it installed?'),
     (no_visible_device, "Unable to initialize backend 'cuda': no device"),
   ],
@@ -109,7 +112,7 @@ def test_a_plugin_that_ends_jax_leaves_the_cpu(monkeypatch, machine):
 
 def test_a_tpu_without_its_library_is_told(monkeypatch):
   starts(monkeypatch, lambda: LOGGER.warning('A Google TPU may be present on this machine, but'))
-  with pytest.warns(UserWarning, match=facts('TPU', "'prompt_jax[tpu]'")):
+  with pytest.warns(UserWarning, match=facts('TPU', "'.[tpu]'")):
     devices.choose_device('auto')
 
 
@@ -181,9 +184,9 @@ def test_kernels_of_this_device_are_taken():
 
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')
-@pytest.mark.skipif(bool(devices.tpu_chips()), reason='this machine may have a TPU')
+@pytest.mark.skipif(bool(libtpu.tpu_chips()), reason='this machine may have a TPU')
 def test_the_library_of_tpus_is_silent_where_there_is_none():
-  hidden = ('JAX_PLATFORMS', *devices.LIBTPU_WITHOUT_TPU)
+  hidden = ('JAX_PLATFORMS', *libtpu.WITHOUT_TPU)
   done = subprocess.run(
     [
       sys.executable,
@@ -197,3 +200,79 @@ def test_the_library_of_tpus_is_silent_where_there_is_none():
   )
   assert done.stderr == ''
   assert done.returncode == 0
+
+
+def hidden_tpu(**more):
+  """The environment without what a test session sets for JAX."""
+  hidden = ('JAX_PLATFORMS', *libtpu.WITHOUT_TPU)
+  return {**{name: value for name, value in os.environ.items() if name not in hidden}, **more}
+
+
+VERBS = """
+import sys
+from prompt_jax.main import main
+model, data, out = sys.argv[1:]
+for argv in (
+  ['train', '--model', model, '--data', data, '--output', out],
+  ['population', '--model', model, '--data', data, '--output', out],
+  ['eval', '--model', model, '--data', data],
+  ['infer', '--model', model, 'text'],
+  ['pretrain', '--corpus', data, '--output', out],
+  ['inspect', '--model', model, 'there.safetensors'],
+  ['import', '--model', model, 'there.npy', 'x.safetensors'],
+  ['export', '--to=npy', '--model', model, 'there.safetensors', 'x.npy'],
+  ['convert', model, 'x', '--to=hf'],
+  ['plan', '--model', 'embedded', '--topology=here'],
+):
+  print(main(argv), argv[0], flush=True)
+  print('of', argv[0], file=sys.stderr, flush=True)
+"""
+
+
+@pytest.mark.parametrize('platforms', ['tpu', 'bogus', 'cuda'])
+def test_platforms_that_are_not_here_are_one_line_of_every_verb(
+  model, reviews, tmp_path, platforms
+):
+  if libtpu.tpu_chips() or os.path.exists('/dev/nvidia0'):
+    pytest.skip('this machine may have one of them')
+  np.save(tmp_path / 'there.npy', np.ones((3, 32), np.float32))
+  fields = {'length': 3, 'encoder': True, 'decoder': False}
+  name = 'prompt_jax.prompts.methods.input.input_prompt.InputPrompt'
+  metadata = {
+    'base_model': 'bytes', 'fingerprint': load_backbone(model).fingerprint, 'width': 32,
+    'method': 'InputPrompt', 'method_config': {'class': name, 'fields': fields},
+  }  # fmt: skip
+  params = {'encoder': {'prompt': np.ones((3, 32), np.float32)}}
+  save_prompt(tmp_path / 'there.safetensors', Prompt(params, {}, metadata))
+  done = subprocess.run(
+    [sys.executable, '-c', VERBS, model, reviews, str(tmp_path / 'out')],
+    env=hidden_tpu(JAX_PLATFORMS=platforms), cwd=tmp_path, capture_output=True, text=True,
+    timeout=300,
+  )  # fmt: skip
+  told = [line for line in done.stderr.splitlines() if not line.startswith('of ')]
+  verbs = [line.split() for line in done.stdout.splitlines() if line[:1] in '02']
+  refused = [verb for code, verb in verbs if code == '2']
+  assert len(verbs) == 10, done.stderr
+  assert {'train', 'population', 'eval', 'infer', 'pretrain', 'inspect'} <= set(refused)
+  assert len(told) == len(refused), done.stderr
+  for line in told:
+    assert mentions(line, 'prompt-jax: ', f'JAX_PLATFORMS={platforms!r}', 'Unset', 'cpu')
+
+
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')
+@pytest.mark.skipif(bool(libtpu.tpu_chips()), reason='this machine may have a TPU')
+@pytest.mark.parametrize('verb', ['train', 'eval', 'inspect'])
+def test_no_verb_lets_the_library_of_tpus_speak(model, reviews, sizes, tmp_path, verb):
+  out = str(tmp_path / 'out')
+  argv = {
+    'train': ['--model', model, '--data', reviews, *sizes, '--steps=1', '--output', out],
+    'eval': ['--model', model, '--data', reviews],
+    'inspect': [model],
+  }[verb]
+  done = subprocess.run(
+    [sys.executable, '-m', 'prompt_jax', verb, *argv],
+    env=hidden_tpu(), capture_output=True, text=True, timeout=300,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  ours = [line for line in done.stderr.splitlines() if line.startswith('prompt-jax: warning')]
+  assert done.stderr.splitlines() == ours

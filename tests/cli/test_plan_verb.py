@@ -82,7 +82,7 @@ def _found(folder, *flags):
 def test_without_libtpu_the_extra_is_named(more, monkeypatch, capsys):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   assert main([*TINY, *more]) == 2
-  assert "pip install 'prompt_jax[tpu]'" in capsys.readouterr().err
+  assert "'.[tpu]'" in capsys.readouterr().err
 
 
 def test_this_machine_is_planned_for_without_libtpu(tmp_path, monkeypatch, capsys):

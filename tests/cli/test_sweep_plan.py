@@ -135,7 +135,7 @@ def test_the_plan_is_of_where_the_runs_go(planned, compiler, monkeypatch, capsys
   ('flags', 'says'),
   [
     (['--topology=v5e-5'], ("'v5e-5'",)),
-    (['--topology=v5e-16'], ("pip install 'prompt_jax[tpu]'", 'plan')),
+    (['--topology=v5e-16'], ("'.[tpu]'", 'plan')),
     (['--too_large=drop'], ("'drop'",)),
   ],
 )

@@ -139,7 +139,7 @@ def test_unknown_names_are_refused():
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(UserError, match=facts('pip install', 'prompt_jax[tpu]')):
+  with pytest.raises(UserError, match=facts('pip install', '.[tpu]')):
     planning.placement('v5e-4', None, 'data')
 
 

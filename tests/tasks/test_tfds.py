@@ -9,6 +9,7 @@ import pytest
 
 from prompt_jax.data.example import Lengths
 from prompt_jax.data.vocabulary import ByteVocabulary
+from prompt_jax.errors import install
 from prompt_jax.tasks import glue, super_glue
 from tests.tasks.test_formats import GLUE, SUPER_GLUE
 
@@ -145,8 +146,8 @@ def test_describing_tasks_needs_neither_tensorflow_nor_seqio():
     "('entailment', 'not_entailment')",
     'True',
     *(
-      f"The task '{name}' needs seqio (seqio is not installed here). "
-      'Install it: pip install "prompt_jax[seqio]".'
+      f"The task '{name}' needs seqio (seqio is not installed here). Install it, "
+      + install('seqio')
       for name in ('mine', 'glue_rte')
     ),
   ]

@@ -1,6 +1,6 @@
 """PyTorch's weight files, only as plain tensors: `weights_only` runs no code that a file brings.
 
-Torch is an extra, and needed only here: pip install 'prompt_jax[torch]'.
+Torch is an extra, "torch", and needed only here.
 """
 
 import pathlib
@@ -9,9 +9,9 @@ import zipfile
 import numpy as np
 
 from prompt_jax.checkpoints.leaf import Leaves, of_array
-from prompt_jax.errors import UserError
+from prompt_jax.errors import UserError, install
 
-INSTALL = "pip install 'prompt_jax[torch]'"
+INSTALL = install('torch')
 
 
 def leaves(path: pathlib.Path) -> Leaves:

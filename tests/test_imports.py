@@ -83,7 +83,7 @@ ALLOWED: dict[str, set[str]] = {
     'injections',
     'runtime',
   },
-  'prompt_formats': {'checkpoints', 'data.vocabulary', 'injections'},
+  'prompt_formats': {'checkpoints', 'data.vocabulary', 'injections', 'models'},
   'testing': {'models', 'data', 'prompted', 'prompts', 'batch', 'checkpoints', 'injections'},
   'scale': {
     'batch',

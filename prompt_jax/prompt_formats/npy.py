@@ -74,6 +74,12 @@ def find_numpy_checkpoint(folder: str | os.PathLike) -> pathlib.Path | None:
   inside = folder.name == FOLDER or folder.parent.name == FOLDER
   last = steps[max(steps)] if folder.name == FOLDER else folder
   if (last / NAME).is_file():
+    more = sorted(p.name for p in last.iterdir() if p.name != NAME and not p.name.startswith('.'))
+    if more:
+      raise UserError(
+        f'{str(last)!r} holds {", ".join(more)} beside {NAME}: all of them belong to one prompt, '
+        'of which only the rows can be imported. For those alone give the file itself.'
+      )
     return last / NAME
   if not inside:
     return None

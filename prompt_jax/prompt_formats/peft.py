@@ -22,6 +22,7 @@ import safetensors
 import safetensors.numpy
 
 from prompt_jax.checkpoints import json_file
+from prompt_jax.checkpoints.formats.fields import READ, Only, Rule, check
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.errors import UserError
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, checked
@@ -33,6 +34,26 @@ TENSOR = 'prompt_embeddings'
 TASK = 'SEQ_2_SEQ_LM'
 ROWS = ('PROMPT_TUNING', 'P_TUNING')
 PREFIX = 'PREFIX_TUNING'
+_WHERE = 'which base model the writer had; the prompt file has the fingerprint of --model'
+_BEFORE = 'how the prompt was made before and in training; its rows or keys are in the file'
+# Every field of the three kinds, see `formats.fields`.
+FIELDS: dict[str, Rule] = {
+  **dict.fromkeys(
+    ('peft_type', 'task_type', 'num_virtual_tokens', 'num_transformer_submodules', 'token_dim',
+     'num_layers', 'num_attention_heads', 'base_model_name_or_path'), READ
+  ),
+  'modules_to_save': Only(([],), 'It trained parts of the model too, without which the prompt '
+                          'answers otherwise: train the prompt alone'),
+  'auto_mapping': _WHERE,
+  'revision': _WHERE,
+  'peft_version': 'who wrote the file, and with what',
+  'inference_mode': 'whether the writer had finished training',
+  **dict.fromkeys(
+    ('prompt_tuning_init', 'prompt_tuning_init_text', 'tokenizer_name_or_path', 'tokenizer_kwargs',
+     'encoder_reparameterization_type', 'encoder_hidden_size', 'encoder_num_layers',
+     'encoder_dropout', 'prefix_projection', 'init_weights'), _BEFORE
+  ),
+}  # fmt: skip
 
 
 def read_peft(folder: str | os.PathLike) -> Found:
@@ -55,6 +76,7 @@ def read_peft(folder: str | os.PathLike) -> Found:
       f'{str(folder / CONFIG)!r} has task_type {config.get("task_type")!r}; a prompt of a T5 has '
       f'{TASK!r}. Prompts of other kinds of models mean nothing to it.'
     )
+  check(config, FIELDS, str(folder / CONFIG))
   length = _number(folder, config, 'num_virtual_tokens')
   # PEFT itself takes 2 for sequence to sequence models where nothing is said.
   copies = _number(folder, config, 'num_transformer_submodules', default=2)
@@ -181,7 +203,7 @@ def _number(
 ) -> int:
   value = config.get(name)
   value = default if value is None else value
-  if not isinstance(value, int) or value < 1:
+  if isinstance(value, bool) or not isinstance(value, int) or value < 1:
     raise UserError(
       f'{str(folder / CONFIG)!r} has {name} {value!r}; expected a whole number of at least 1. Save '
       'the adapter again with PeftModel.save_pretrained.'
@@ -200,13 +222,15 @@ def _matrix(folder: pathlib.Path) -> np.ndarray:
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       names = list(file.keys())
-      if TENSOR in names:
+      if names == [TENSOR]:
         return file.get_tensor(TENSOR)
   except (safetensors.SafetensorError, OSError, ValueError, TypeError) as e:
     raise UserError(
       f'{str(path)!r} is damaged or no safetensors file ({e}). Copy it again.'
     ) from None
+  more = [name for name in names if name != TENSOR]
   raise UserError(
-    f'{str(path)!r} holds {", ".join(names[:5]) or "nothing"}; expected {TENSOR!r}. Give the '
-    'folder of a prompt.'
+    f'{str(path)!r} holds {", ".join(more[:5]) or "nothing"}{" ..." * (len(more) > 5)}; expected '
+    f'{TENSOR!r} alone. A prompt that was trained with other parts of the model works only with '
+    'them, and cannot be imported.'
   )

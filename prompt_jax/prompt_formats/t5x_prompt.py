@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
 from prompt_jax.checkpoints.formats import t5x_writer
-from prompt_jax.checkpoints.formats.t5x import is_prompt
+from prompt_jax.checkpoints.formats.t5x import from_t5x, is_prompt
 from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
 from prompt_jax.checkpoints.leaf import Leaves
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
+from prompt_jax.models.t5.config import T5Config
 from prompt_jax.prompt_formats.foreign import PARAMETER, Found, Rows, checked
 
 Arrays = Mapping[tuple[str, ...], np.ndarray]
@@ -49,6 +51,27 @@ def read_t5x(place: str) -> Found:
   where = f'{checkpoint.where}: {NAME}'
   rows = Rows(checked(found[NAME].read(), where, (None, None)))
   return Found(prompt=rows, form=f'T5X, {checkpoint.form}', path=where, step=step)
+
+
+def base_fingerprint(place: str, config: T5Config) -> str | None:
+  """The fingerprint of the model in a checkpoint; None where that holds a prompt only.
+
+  Args:
+    place: see `open_checkpoint`.
+    config: the architecture that it is expected to have.
+
+  Raises:
+    UserError: it has another one (both trees are listed), or is damaged.
+  """
+  checkpoint = open_checkpoint(place)
+  model = {name: leaf for name, leaf in checkpoint.target.items() if not is_prompt(name)}
+  if not model:
+    return None
+  _, leaves = from_t5x(model, checkpoint.where, config)
+  digests: dict[str, bytes] = {}
+  for path in sorted(leaves):
+    digests |= leaf_digests(path, leaves[path].read('float32'))
+  return combine(digests)
 
 
 def _step(leaves: Leaves) -> int | None:

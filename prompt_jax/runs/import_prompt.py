@@ -16,7 +16,7 @@ from prompt_jax.injections import Placement
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows
 from prompt_jax.prompt_formats.npy import find_numpy_checkpoint, is_npy, read_npy
 from prompt_jax.prompt_formats.peft import CONFIG, read_peft
-from prompt_jax.prompt_formats.t5x_prompt import read_t5x
+from prompt_jax.prompt_formats.t5x_prompt import base_fingerprint, read_t5x
 from prompt_jax.prompts.base import PromptMethod, Tree
 from prompt_jax.prompts.from_injections import method_of
 
@@ -74,6 +74,8 @@ def import_prompt(
   method, params = _method(found, placement)
   backbone = load_backbone(model, vocabulary=vocabulary)
   _check_fits(found, backbone)
+  if found.form.startswith('T5X'):
+    _check_base(source, found, backbone)
   metadata = _metadata(found, method, backbone, list(labels) if labels else None)
   metadata['model'] = whole_path(model)
   metadata['vocabulary_file'] = vocabulary and whole_path(vocabulary)
@@ -156,6 +158,18 @@ def _check_fits(found: Found, backbone: Backbone) -> None:
       f'{found.path!r} holds keys and values of {got[0]} layers, {got[1]} heads of width {got[2]}; '
       f'the decoder of {backbone.name!r} has {expected[0]}, {expected[1]} and {expected[2]}. Give '
       'the model that the prompt was trained on.'
+    )
+
+
+def _check_base(source: str, found: Found, backbone: Backbone) -> None:
+  """Refuses a checkpoint of T5X whose own model, on which the prompt was tuned, is another."""
+  base = base_fingerprint(source, backbone.config)
+  if base not in (None, backbone.fingerprint):
+    raise UserError(
+      f'{found.path!r} was tuned on the model beside it, of fingerprint {base}; the model '
+      f'{backbone.name!r} has {backbone.fingerprint}. Give the model that the prompt was trained '
+      'on: other weights of equal shapes are another model (T5 1.1 and its LM-adapted form).',
+      ['model'],
     )
 
 

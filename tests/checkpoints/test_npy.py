@@ -53,6 +53,16 @@ def test_other_folders_are_none_or_told(tmp_path):
     find_numpy_checkpoint(tmp_path)
 
 
+def test_arrays_beside_the_rows_are_not_dropped(tmp_path):
+  place = numpy_checkpoint_path(tmp_path, 3)
+  write_npy(place, Rows(ROWS))
+  write_npy(place.with_name('decoder.prompt.prompt.prompt'), Rows(ROWS))
+  for folder in (tmp_path, place.parent):
+    with pytest.raises(UserError, match=facts('decoder.prompt.prompt.prompt', place.name)):
+      find_numpy_checkpoint(folder)
+  read_npy(place)
+
+
 @pytest.mark.parametrize('cut', [0, 4, 30, -1])
 def test_a_damaged_file_is_told(tmp_path, cut):
   path = tmp_path / 'p.npy'

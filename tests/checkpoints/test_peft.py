@@ -3,16 +3,18 @@
 That PEFT computes the same with them is tested in test_peft_parity.py.
 """
 
+import dataclasses
 import json
 
 import ml_dtypes
 import numpy as np
+import peft
 import pytest
 import safetensors.numpy
 
 from prompt_jax.errors import UserError
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Rows
-from prompt_jax.prompt_formats.peft import read_peft, write_peft
+from prompt_jax.prompt_formats.peft import FIELDS, read_peft, write_peft
 from tests.shared import facts
 
 RNG = np.random.default_rng(0)
@@ -107,6 +109,24 @@ def test_a_configuration_that_is_no_prompt_of_a_t5(tmp_path, changes, match):
     read_peft(folder(tmp_path, np.concatenate([ROWS, ROWS]), **changes))
   assert str(tmp_path) in str(e.value)
   assert '\n' not in str(e.value)
+
+
+def test_what_else_was_trained_is_refused_by_name(tmp_path):
+  matrix = np.concatenate([ROWS, ROWS])
+  with pytest.raises(UserError, match=facts('modules_to_save', 'lm_head')):
+    read_peft(folder(tmp_path, matrix, modules_to_save=['lm_head']))
+  read_peft(folder(tmp_path, matrix, modules_to_save=[]))
+  more = {'prompt_embeddings': matrix, 'base_model.lm_head.weight': np.ones((2, 2), np.float32)}
+  safetensors.numpy.save_file(more, tmp_path / 'adapter_model.safetensors')
+  with pytest.raises(UserError, match=facts('base_model.lm_head.weight', "'prompt_embeddings'")):
+    read_peft(tmp_path)
+
+
+def test_every_field_of_peft_has_a_rule(tmp_path):
+  for kind in (peft.PromptTuningConfig, peft.PromptEncoderConfig, peft.PrefixTuningConfig):
+    assert {f.name for f in dataclasses.fields(kind)} - FIELDS.keys() == set()
+  with pytest.warns(UserWarning, match=facts('adapter_config.json', '1 fields', 'new_scale')):
+    read_peft(folder(tmp_path, np.concatenate([ROWS, ROWS]), new_scale=2))
 
 
 def test_files_that_are_missing_or_damaged(tmp_path):

@@ -54,9 +54,9 @@ def imported(npy, model, tmp_path) -> str:
   return path
 
 
-def another_model(folder: pathlib.Path, width: int, seed: int = 1) -> str:
+def another_model(folder: pathlib.Path, width: int, seed: int = 1, mlp: int = 16) -> str:
   """A random byte-level model of that width."""
-  cfg = T5Config(384, width, 2, 8, 1, 1, 16)
+  cfg = T5Config(384, width, 2, 8, 1, 1, mlp)
   params = random_params(cfg, seed)
   save_backbone(folder, name=folder.name, config=cfg, params=params, vocabulary=ByteVocabulary())
   return str(folder)
@@ -225,3 +225,14 @@ def test_import_and_export_need_neither_torch_nor_peft(npy, model, tmp_path):
     capture_output=True, text=True, check=True,
   )  # fmt: skip
   assert done.stdout.splitlines()[-1] == '[]'
+
+
+def test_a_t5x_checkpoint_of_another_model_is_refused(imported, model, tmp_path, mistake):
+  """Of the same sizes, so that only the weights tell."""
+  run, new = str(tmp_path / 'run'), str(tmp_path / 'new.safetensors')
+  assert main(['export', imported, run, '--to=t5x']) == 0
+  other = another_model(tmp_path / 'other', 32, seed=7, mlp=48)
+  theirs = load_prompt(imported).metadata['fingerprint']
+  assert mentions(mistake('import', run, new, '--model', other), theirs, "'other'", '--model')
+  assert not pathlib.Path(new).exists()
+  assert main(['import', run, new, '--model', model]) == 0

@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
   'errors': set(),
   'injections': set(),
   'batch': set(),
+  'byte_size': set(),
   'runtime': set(),
   'stacking': {'runtime.devices'},
   'models': {'injections'},
@@ -87,6 +88,7 @@ ALLOWED: dict[str, set[str]] = {
   'testing': {'models', 'data', 'prompted', 'prompts', 'batch', 'checkpoints', 'injections'},
   'scale': {
     'batch',
+    'byte_size',
     'checkpoints',
     'inference',
     'injections',
@@ -103,7 +105,7 @@ ALLOWED: dict[str, set[str]] = {
     'configuration.gin_text',
     'training.records',
   },
-  'reports.listing': {'checkpoints'},
+  'reports.listing': {'byte_size', 'checkpoints'},
   'tasks': {'data', 'pretraining.span_corruption', 'pretraining.text_stream'},
   'pretraining': {
     'batch',
@@ -116,6 +118,7 @@ ALLOWED: dict[str, set[str]] = {
     'training',
   },
   'export': {
+    'byte_size',
     'checkpoints',
     'data.vocabulary',
     'evaluation.predictions',
@@ -145,6 +148,7 @@ ALLOWED: dict[str, set[str]] = {
     'training',
   },
   'sweeps': {
+    'byte_size',
     'checkpoints',
     'models',
     'prompts',

@@ -134,9 +134,12 @@ def _find(name: str, architecture: T5Config | None) -> Source:
   if not os.path.exists(folder) and hub.is_name(name):
     folder = hub.download(name)
   if not os.path.isdir(folder):
+    on_hub = hub.with_owner(name)
     raise UserError(
       f'No model {name!r}: there is no such folder. Give a model folder (of prompt_jax or of '
-      f'Hugging Face), a T5X checkpoint, or "{EMBEDDED}" for the model inside the package.'
+      f'Hugging Face), a T5X checkpoint, OWNER/NAME on the Hugging Face hub '
+      f'({f"this one is {on_hub}" if on_hub else "such as google/flan-t5-small"}), or '
+      f'"{EMBEDDED}" for the model inside the package.'
     )
   if (folder / native.CONFIG).is_file():
     about = json_file.read(folder / native.CONFIG)

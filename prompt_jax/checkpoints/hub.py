@@ -18,6 +18,19 @@ def is_name(text: str) -> bool:
   return bool(_NAME.fullmatch(text)) and not text.startswith('.')
 
 
+# Who has published the models of the family that are often named without their owner.
+OWNERS = {
+  'google-t5': ('t5-small', 't5-base', 't5-large', 't5-3b', 't5-11b'),
+  'google': ('t5-v1_1-', 't5-efficient-', 'flan-t5-', 'mt5-', 'umt5-', 'byt5-', 'madlad400-'),
+}
+
+
+def with_owner(name: str) -> str | None:
+  """OWNER/NAME of a model that is named without its owner; None where nobody is known."""
+  found = (owner for owner, begins in OWNERS.items() if name.lower().startswith(begins))
+  return next((f'{owner}/{name}' for owner in found), None)
+
+
 def download(name: str) -> pathlib.Path:
   """The local folder of a model, fetched unless the hub's cache has it.
 

@@ -20,6 +20,8 @@ def run(args: argparse.Namespace) -> None:
   )
   form = 'PEFT folder' if args.to == 'peft' else args.to
   console.print(f'{form}: {done.path}', soft_wrap=True, highlight=False)
+  if done.base:
+    console.print(done.base, soft_wrap=True, highlight=False, markup=False)
   if done.combine:
     console.print(
       f'The file does not say where the rows go ({done.placement}). In google-research/'

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 from rich.console import Console
 
+from prompt_jax import byte_size
 from prompt_jax.checkpoints.backbone import find
 from prompt_jax.checkpoints.formats.huggingface import config_to_huggingface
 from prompt_jax.errors import UserError, unknown
@@ -75,7 +76,7 @@ def convert(
     raise UserError(f'Cannot write {folder}: {e.strerror or e}.') from None
   finally:
     shutil.rmtree(partial, ignore_errors=True)
-  console.print(f'{model.name}: {title}, {model.size / 1e6:,.1f} MB', highlight=False)
+  console.print(f'{model.name}: {title}, {byte_size.written(model.size)}', highlight=False)
   console.print(f'Verified: {same}.', soft_wrap=True, highlight=False)
   if to == 't5x':
     _print_what_is_lost(model, folder, console)

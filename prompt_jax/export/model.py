@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from prompt_jax import byte_size
 from prompt_jax.checkpoints.backbone import Source, advised_tuning, check_vocabulary, find
 from prompt_jax.checkpoints.check import compare
 from prompt_jax.checkpoints.formats import native, t5x_writer
 from prompt_jax.checkpoints.leaf import Leaves
-from prompt_jax.data.vocabulary import Vocabulary
+from prompt_jax.data.vocabulary import SentencePieceVocabulary, Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.export import huggingface
 from prompt_jax.models.t5.config import T5Config
@@ -86,8 +87,8 @@ def check_place(folder: pathlib.Path, size: int) -> None:
   free = shutil.disk_usage(parent).free
   if size > free:
     raise UserError(
-      f'The weights take {size / 1e9:.1f} GB, and {parent} has {free / 1e9:.1f} GB left. Free some '
-      'space, give another folder, or write --dtype bfloat16.'
+      f'The weights take {byte_size.written(size)}, and {parent} has {byte_size.written(free)} '
+      'left. Free some space, give another folder, or write --dtype bfloat16.'
     )
 
 
@@ -140,7 +141,8 @@ def reopen(folder: pathlib.Path, to: str, model: Model) -> Model:
   wrong = [path for path, leaf in leaves.items() if leaf.dtype != model.dtypes[path]]
   if wrong:
     raise UserError(f'{folder}: {wrong[0]} is {leaves[wrong[0]].dtype} and was written otherwise')
-  if to != 't5x' and source.vocabulary() != model.vocabulary:
+  beside = to != 't5x' or isinstance(model.vocabulary, SentencePieceVocabulary)
+  if beside and source.vocabulary() != model.vocabulary:
     raise UserError(f'{folder} has another vocabulary than was written')
   return dataclasses.replace(model, leaves=leaves)
 

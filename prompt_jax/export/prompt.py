@@ -8,6 +8,8 @@ from typing import cast
 from rich.console import Console
 
 from prompt_jax import loading
+from prompt_jax.checkpoints.backbone import EMBEDDED, find, whole_path
+from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.predictions import progress_bar
 from prompt_jax.injections import Placement
@@ -26,6 +28,9 @@ COMBINE: dict[Placement, str] = {
 }
 
 
+README = 'README.md'
+
+
 @dataclasses.dataclass(frozen=True)
 class Exported:
   """What `export_prompt` wrote.
@@ -33,10 +38,13 @@ class Exported:
   Attributes:
     path: the file or folder.
     placement: where the rows go, which the file itself does not say; None for a form that does.
+    base: how to get the base model where the other library cannot open it by its name; None where
+      it can.
   """
 
   path: pathlib.Path
   placement: Placement | None = None
+  base: str | None = None
 
   @property
   def combine(self) -> str | None:
@@ -62,7 +70,8 @@ def export_prompt(
     to: "npy", "numpy_checkpoints", "t5x" or "peft".
     model: the model it was tuned on; None for the recorded one.
     vocabulary: see `load_backbone`.
-    base_model: what PEFT calls the model; None for the recorded name.
+    base_model: what PEFT calls the model; None for its folder or name on the hub, if it is one of
+      Hugging Face, else for the recorded name.
     console: where the progress of a large file is shown; None for nowhere.
 
   Returns:
@@ -83,11 +92,13 @@ def export_prompt(
   if to == 'peft':
     _refuse_existing(place)
     config = ready.backbone.config
-    name = base_model or ready.metadata['base_model']
+    name, base = (base_model, None) if base_model else _peft_base(model, ready)
     write_peft(
       place, prompt, base_model=name, layers=config.num_decoder_layers, heads=config.num_heads
     )
-    return Exported(place)
+    if base:
+      write_atomically(place / README, f'{base}\n'.encode())
+    return Exported(place, base=base)
   if not isinstance(prompt, Rows):
     raise UserError(
       f'{file!r} holds keys and values; the format {to!r} knows only rows before the input. Use '
@@ -103,6 +114,20 @@ def export_prompt(
     _refuse_existing(place)
     write_npy(place, prompt)
   return Exported(place, prompt.placement)
+
+
+def _peft_base(model: str | None, ready: loading.Tuned) -> tuple[str, str | None]:
+  """What PEFT is to call the model, and how to get it where it is not one of Hugging Face."""
+  name = model or ready.metadata.get('model') or EMBEDDED
+  if find(name).form == 'Hugging Face':
+    return whole_path(name), None
+  called = ready.metadata['base_model']
+  return called, (
+    f'The base model is {called!r} of prompt_jax (fingerprint {ready.backbone.fingerprint}), which '
+    f'PEFT cannot open by that name. Write it for transformers with `prompt-jax convert {name} '
+    'base/ --to hf`, and open the prompt with '
+    '`PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained("base/"), FOLDER)`.'
+  )
 
 
 def _plain(ready: loading.Tuned, file: str) -> Rows | DecoderKeysValues:

@@ -6,6 +6,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from prompt_jax import byte_size
 from prompt_jax.checkpoints import hub
 from prompt_jax.checkpoints.backbone import EMBEDDED, find
 from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
@@ -42,4 +43,4 @@ def show(name: str, console: Console) -> None:
   console.print(table, markup=False)
   count = sum(int(np.prod(leaf.shape)) for leaf in weights)
   size = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in weights)
-  console.print(f'{count:,} parameters, {size / 1e6:,.1f} MB', highlight=False)
+  console.print(f'{count:,} parameters, {byte_size.written(size)}', highlight=False)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from prompt_jax import byte_size
 from prompt_jax.scale.plan import Plan
 from prompt_jax.scale.search import Setting
 
@@ -48,7 +49,7 @@ def cells(row: PlanRow) -> list[str]:
     'yes' if p.fits else 'NO',
     _number(memory.arguments / GIB if memory else None, 1),
     _number(memory.temporaries / GIB if memory else None, 1),
-    f'{p.needed / GIB:.1f} / {p.limit / GIB:.1f}',
+    f'{p.needed / GIB:.3g} / {p.limit / GIB:.3g}',
     _number(cost.flops / 1e12 if cost else None, 2),
     _number(p.least_flops / 1e12 if p.least_flops else None, 2),
     _number(cost.hbm_bytes / 1e9 if cost else None, 1),
@@ -82,9 +83,12 @@ def _collectives(plan: Plan) -> str:
   found = dict(plan.cost.collectives)
   if plan.cost.between_slices.count:
     found['between slices'] = plan.cost.between_slices
-  parts = [f'{t.count} {kind} {t.bytes / 1e6:.1f} MB' for kind, t in found.items()]
+  parts = [f'{t.count} {kind} {byte_size.written(t.bytes)}' for kind, t in found.items()]
   return ', '.join(parts) or 'none'
 
 
 def _number(value: float | None, digits: int) -> str:
-  return '-' if value is None else f'{value:.{digits}f}'
+  """A figure with so many digits after the point, and one that counts where it is smaller."""
+  if value is None:
+    return '-'
+  return f'{value:.{digits}f}' if value == 0 or value >= 0.1**digits else f'{value:.1g}'

@@ -209,7 +209,7 @@ def _row(jobs: Sequence[Job], figures: Figures, steps: int, here: bool) -> list[
     f'{what}: {figures.step}; {figures.how}',
     str(len(jobs)),
     'yes' if figures.fits else 'NO',
-    f'{figures.needed / GIB:.1f} of {figures.limit / GIB:.1f}',
+    f'{figures.needed / GIB:.3g} of {figures.limit / GIB:.3g}',
     '-' if seconds is None else f'{sign}{_of_step(seconds)}',
     '-' if seconds is None else f'{sign}{spoken(steps * seconds)}',
   ]
@@ -239,7 +239,7 @@ def fitting(
   if not large or too_large == 'run':
     return list(jobs)
   lines = [
-    f'  {job.name}: {plan[job.name].needed / GIB:.1f} of {plan[job.name].limit / GIB:.1f} GiB'
+    f'  {job.name}: {plan[job.name].needed / GIB:.3g} of {plan[job.name].limit / GIB:.3g} GiB'
     for job in large
   ]
   what = f'{len(large)} of {len(jobs)} runs do not fit'

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from prompt_jax import byte_size
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.sweeps.cells import Cell, Job, settings_of
 from prompt_jax.sweeps.check import Checked, Size
@@ -62,7 +63,7 @@ def plan(
 def _size_row(job: Job, size: Size) -> tuple[str, ...]:
   label = job.cells[0].label
   lengths = dict.fromkeys(str(cell.label.get('length', '-')) for cell in job.cells)
-  weights = ', '.join(f'{n / 1e9:.3g} GB {dtype}' for dtype, n in size.weights.items())
+  weights = ', '.join(f'{byte_size.written(n)} {dtype}' for dtype, n in size.weights.items())
   return (
     str(label.get('model', 'embedded')),
     str(label.get('method', "the model's")),

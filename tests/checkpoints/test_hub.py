@@ -16,9 +16,11 @@ import urllib.parse
 import pytest
 
 from prompt_jax.checkpoints.backbone import find, load_backbone
-from prompt_jax.checkpoints.formats import huggingface_folder
+from prompt_jax.checkpoints.formats import huggingface_tokens
 from prompt_jax.checkpoints.hub import is_name
+from prompt_jax.errors import UserError
 from prompt_jax.export.model import listed, write
+from tests.shared import facts
 
 pytest.importorskip('huggingface_hub')
 NAME = 'somebody/tiny-t5'
@@ -101,7 +103,7 @@ def test_a_model_is_fetched_by_its_name_and_kept(folder, tmp_path):
     fetched = {path.rpartition('/')[2] for path in hub.asked if '/resolve/' in path}
     gone = run(address, tmp_path / 'cache', 'convert', 'somebody/else', 'none')
     hub.shutdown()
-  assert {'config.json', 'model.safetensors', huggingface_folder.PIECES} <= fetched
+  assert {'config.json', 'model.safetensors', huggingface_tokens.PIECES} <= fetched
   assert fetched.isdisjoint({'tf_model.h5', 'README.md'})
   fetched_model = load_backbone(model)
   assert fetched_model.fingerprint == load_backbone('embedded').fingerprint
@@ -126,3 +128,17 @@ def test_a_model_is_fetched_by_its_name_and_kept(folder, tmp_path):
 @pytest.mark.parametrize('text', ['a', 'a/b/c', '../b', './b', 'a b/c', '/a/b'])
 def test_what_is_no_name(text):
   assert not is_name(text)
+
+
+@pytest.mark.parametrize(
+  ('name', 'whole'),
+  [
+    ('t5-small', 'google-t5/t5-small'),
+    ('flan-t5-base', 'google/flan-t5-base'),
+    ('umt5-small', 'google/umt5-small'),
+    ('my-model', 'google/flan-t5-small'),
+  ],
+)
+def test_a_name_without_its_owner_is_completed(name, whole):
+  with pytest.raises(UserError, match=facts(name, whole, 'hub')):
+    find(name)

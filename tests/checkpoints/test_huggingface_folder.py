@@ -11,10 +11,18 @@ import safetensors.numpy
 import torch
 import transformers
 
-from prompt_jax.checkpoints.backbone import embedded_folder, find, load_backbone
+from prompt_jax.checkpoints.backbone import (
+  embedded_folder,
+  find,
+  load_backbone,
+  save_backbone,
+)
+from prompt_jax.data.vocabulary import load_vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.export import model as convert
+from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.t5 import T5
+from prompt_jax.testing.tiny import random_params
 from tests.shared import facts, mentions
 
 SIZES = dict(
@@ -210,6 +218,28 @@ def test_vocabularies(small):
   (small / 'spiece.model').unlink()
   with pytest.raises(UserError, match='--vocabulary'):
     load_backbone(str(small))
+
+
+def test_the_number_of_sentinels_goes_through_every_form(tmp_path):
+  """Of a umT5 it must be said: other T5s have 100."""
+  config = T5Config(8300, 16, 3, 4, 2, 2, 24, relpos_per_layer=True)
+  raw = embedded_folder() / 'sentencepiece.model'
+  words = load_vocabulary(f'{raw}:300')
+  params = random_params(config)
+  save_backbone(tmp_path / '0', name='m', config=config, params=params, vocabulary=words)
+  place = tmp_path / '0'
+  for i, to in enumerate(('t5x', 'hf', 'native', 't5x'), 1):
+    listed = convert.listed(find(str(place)), None)
+    place = tmp_path / str(i)
+    convert.write(place, to, listed, lambda count: None)
+    convert.reopen(place, to, listed)
+    assert find(str(place)).vocabulary() == words
+    assert find(str(place)).vocabulary().encode('<extra_id_0>') == [words.size - 1]
+  (place / 'tokenizer_config.json').unlink()
+  with pytest.raises(UserError, match=facts('umT5', '300', '100')) as e:
+    load_backbone(str(place), 'float32')
+  assert e.value.parameters == ('vocabulary',)
+  load_backbone(str(place), 'float32', vocabulary=f'{raw}:300')
 
 
 def test_quantised_weights_are_refused(small, tmp_path):

@@ -236,3 +236,25 @@ def test_a_t5x_checkpoint_of_another_model_is_refused(imported, model, tmp_path,
   assert mentions(mistake('import', run, new, '--model', other), theirs, "'other'", '--model')
   assert not pathlib.Path(new).exists()
   assert main(['import', run, new, '--model', model]) == 0
+
+
+def test_peft_is_told_a_base_model_that_it_can_open(imported, model, tmp_path, capsys):
+  said = lambda folder: json.loads((folder / 'adapter_config.json').read_text())
+  base = lambda folder: said(folder)['base_model_name_or_path']
+  assert main(['export', imported, str(tmp_path / 'a'), '--to=peft']) == 0
+  assert base(tmp_path / 'a') == 'bytes'
+  command = f'prompt-jax convert {model} base/ --to hf'
+  assert command in capsys.readouterr().out
+  assert command in (tmp_path / 'a/README.md').read_text()
+  # A folder of Hugging Face, and a name that the user gives, are taken as they are.
+  hf = tmp_path / 'hf'
+  assert main(['convert', model, str(hf), '--to=hf']) == 0
+  capsys.readouterr()
+  for folder, given, name in (
+    ('b', f'--model={hf}', str(hf)),
+    ('c', '--base_model=google/t5', 'google/t5'),
+  ):
+    assert main(['export', imported, str(tmp_path / folder), '--to=peft', given]) == 0
+    assert base(tmp_path / folder) == name
+    assert 'convert' not in capsys.readouterr().out
+    assert not (tmp_path / folder / 'README.md').exists()

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from flax import serialization, traverse_util
 
+from prompt_jax.checkpoints import json_file
 from prompt_jax.checkpoints.formats.t5x import to_t5x
 from prompt_jax.checkpoints.formats.t5x_checkpoint import FILE
 from prompt_jax.checkpoints.leaf import BLOCK
 from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.data.vocabulary import FILE_NAME, SentencePieceVocabulary, Vocabulary
+from prompt_jax.data.vocabulary import FILE_NAME, SETTINGS, SentencePieceVocabulary, Vocabulary
 from prompt_jax.errors import UserError
 
 VERSION = 3  # of T5X's checkpoints, since June 2021
@@ -30,8 +31,8 @@ def save(
   Args:
     folder: made if absent.
     arrays: leaves of ours by path; taken one at a time.
-    words: the vocabulary; a SentencePiece model is put into `folder`, where T5X ignores it and
-      prompt_jax finds it.
+    words: the vocabulary; a SentencePiece model and the number of its sentinels are put into
+      `folder`, where T5X ignores them and prompt_jax finds them.
     step: number of steps done.
 
   Raises:
@@ -39,6 +40,7 @@ def save(
   """
   if isinstance(words, SentencePieceVocabulary):
     write_atomically(folder / FILE_NAME, pathlib.Path(words.path).read_bytes())
+    json_file.write(folder / SETTINGS, {'extra_ids': words.extra_ids})
   write(folder / f'checkpoint_{step}', (pair for leaf in arrays for pair in to_t5x(*leaf)), step)
 
 

@@ -32,6 +32,7 @@ class Format:
       (examples scored together), "right" (whether the target is).
     right: whether a text answers an example, where that is more than comparing it with the target;
       `metrics` then score these truth values. None elsewhere.
+    long: the column that may be cut where the inputs are too long; '' for the longest of a row.
   """
 
   template: str
@@ -40,6 +41,7 @@ class Format:
   write: Callable[[RowValues, 'Format'], Iterable[TextExample]]
   fields: tuple[str, ...] = ()
   right: Callable[[Example, str], bool] | None = None
+  long: str = ''
 
   def examples(self, row: RowValues, taskless: bool = False) -> list[TextExample]:
     """The examples of a row.
@@ -52,14 +54,35 @@ class Format:
       ValueError: a label that the format does not know, or a column without a value.
       KeyError: a column that the row lacks.
     """
-    columns = [name for _, name, _, _ in string.Formatter().parse(self.template) if name]
+    columns = self.columns
     empty = [name for name in columns if name in row and row[name] is None]
     if empty:
       raise ValueError(f'column {empty[0]!r} is null')
-    written = self.write(row, self)
+    written = [
+      dataclasses.replace(e, tail=e.tail or self._tail(row, e.inputs))
+      for e in self.write(row, self)
+    ]
     if not taskless:
-      return list(written)
+      return written
     return [dataclasses.replace(e, inputs=e.inputs.partition(' ')[2]) for e in written]
+
+  @property
+  def columns(self) -> list[str]:
+    """The columns of the template, in order."""
+    return [name for _, name, _, _ in string.Formatter().parse(self.template) if name]
+
+  def _tail(self, row: RowValues, inputs: str) -> str:
+    """What stands behind the column that may be cut; '' where that is not found in the inputs."""
+    there = [name for name in self.columns if name in row]
+    if len(there) < 2:
+      return ''
+    long = self.long or max(there, key=lambda name: len(str(row[name])))
+    _, _, behind = self.template.partition(f'{{{long}}}')
+    try:
+      tail = behind.format_map(row)
+    except KeyError:
+      return ''
+    return tail if inputs.endswith(tail) else ''
 
 
 def label_index(label: Any, labels: Sequence[str]) -> int | None:
@@ -245,7 +268,13 @@ def question(row: RowValues, form: Format) -> Iterable[TextExample]:
 
 
 def classification(
-  template: str, labels: str, *metrics: str, write=classify, fields: tuple[str, ...] = ()
+  template: str,
+  labels: str,
+  *metrics: str,
+  write=classify,
+  fields: tuple[str, ...] = (),
+  long: str = '',
 ) -> Format:
   """A format with label words, given as 'one|two|three', in the order of their indices."""
-  return Format(template, tuple(labels.split('|')), metrics or ('accuracy',), write, fields)
+  words = tuple(labels.split('|'))
+  return Format(template, words, metrics or ('accuracy',), write, fields, long=long)

@@ -41,7 +41,9 @@ FORMATS = {
   'mnli_matched': classification(MNLI, NLI),
   'mnli_mismatched': classification(MNLI, NLI),
   'qnli': classification(
-    'qnli question: {question} sentence: {sentence}', 'entailment|not_entailment'
+    'qnli question: {question} sentence: {sentence}',
+    'entailment|not_entailment',
+    long='sentence',
   ),
   'rte': classification(
     'rte sentence1: {sentence1} sentence2: {sentence2}', 'entailment|not_entailment'

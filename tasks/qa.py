@@ -7,7 +7,9 @@ from prompt_jax.tasks import readers
 from prompt_jax.tasks.data_set import DataSet, listed
 from prompt_jax.tasks.formats import Format, answer, question, span
 
-QA = Format('question: {question} context: {context}', None, ('squad',), span, ('answers',))
+QA = Format(
+  'question: {question} context: {context}', None, ('squad',), span, ('answers',), long='context'
+)
 IN_DOMAIN = ('SQuAD', 'NewsQA', 'TriviaQA-web', 'SearchQA', 'HotpotQA', 'NaturalQuestionsShort')
 OUT_OF_DOMAIN = (
   'BioASQ', 'DROP', 'DuoRC.ParaphraseRC', 'RACE', 'RelationExtraction', 'TextbookQA',

@@ -22,12 +22,15 @@ VERSION = '1.0.2'
 ENTAILMENT = 'entailment|not_entailment'
 # Label words stand in the order of the label indices of tensorflow-datasets.
 FORMATS = {
-  'boolq': classification('boolq passage: {passage} question: {question}', 'False|True'),
+  'boolq': classification(
+    'boolq passage: {passage} question: {question}', 'False|True', long='passage'
+  ),
   'cb': classification(
     'cb hypothesis: {hypothesis} premise: {premise}',
     'entailment|contradiction|neutral',
     'f1_macro',
     'accuracy',
+    long='premise',
   ),
   'copa': classification(
     'copa choice1: {choice1} choice2: {choice2} premise: {premise} question: {question}',
@@ -40,6 +43,7 @@ FORMATS = {
     'group_exact_match',
     write=multirc,
     fields=('group',),
+    long='paragraph',
   ),
   'record': Format(
     'record query: {query} entities: {entities} passage: {passage}',
@@ -47,6 +51,7 @@ FORMATS = {
     ('squad_by_group',),
     record,
     ('answers', 'group'),
+    long='passage',
   ),
   'rte': classification('rte hypothesis: {hypothesis} premise: {premise}', ENTAILMENT),
   'wic': classification(

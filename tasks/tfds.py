@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from prompt_jax.data.example import Example, Lengths, Loader, Task, TextExample
+from prompt_jax.data.example import TAIL, Example, Lengths, Loader, Task, TextExample
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, install
 from prompt_jax.tasks.data_set import DataSet, check_variant, renamed
@@ -151,9 +151,10 @@ class _Preprocessor:
       'answers': tf.TensorSpec((None,), tf.string),
       'group': tf.TensorSpec((), tf.string),
       'right': tf.TensorSpec((), tf.int32),
+      TAIL: tf.TensorSpec((), tf.string),
     }
     label = ('label',) if self.form.labels else ()
-    names = ('inputs', 'targets', *label, *self.form.fields)
+    names = ('inputs', 'targets', TAIL, *label, *self.form.fields)
 
     def written() -> Iterator[dict[str, Any]]:
       for row in dataset.as_numpy_iterator():
@@ -161,6 +162,7 @@ class _Preprocessor:
           values = {
             'inputs': example.inputs,
             'targets': example.targets,
+            TAIL: example.tail,
             'label': -1 if example.label is None else example.label,
             **example.fields,
           }

@@ -150,6 +150,7 @@ ALLOWED: dict[str, set[str]] = {
   'sweeps': {
     'byte_size',
     'checkpoints',
+    'data.truncation',
     'models',
     'prompts',
     'runs',

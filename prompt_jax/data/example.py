@@ -13,6 +13,8 @@ from prompt_jax.runtime import processes
 
 # The target of an example whose answer is not public, as in the test splits of GLUE.
 UNKNOWN = '<unk>'
+# The column of `TextExample.tail` in a data set of TensorFlow's.
+TAIL = 'tail_that_stays'
 
 
 class Lengths(NamedTuple):
@@ -32,6 +34,7 @@ class TextExample:
     label: index of `targets` in the task's labels; None for a task without labels.
     fields: other columns that a metric or a report needs (all answers, an id).
     source: where the example comes from, for messages ("reviews.tsv:12").
+    tail: the end of `inputs` that stays when they are too long: they are cut just before it.
   """
 
   inputs: str
@@ -39,6 +42,7 @@ class TextExample:
   label: int | None = None
   fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   source: str = ''
+  tail: str = ''
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,10 +166,18 @@ def text_task(
   )
 
 
-def encode(text: str, vocabulary: Vocabulary, length: int) -> np.ndarray:
-  """int32[<= length] the ids of `text`, cut so that the last one is always end-of-sequence."""
-  ids = vocabulary.encode(text)[: length - 1]
-  return np.asarray([*ids, vocabulary.eos_id], np.int32)
+def encode(text: str, vocabulary: Vocabulary, length: int, tail: str = '') -> np.ndarray:
+  """int32[<= length] the ids of `text`, cut so that the last one is always end-of-sequence.
+
+  A `text` that is too long and ends in `tail` is cut before it; a tail that takes more than half of
+  the length is no such end, and what is too long is then cut at the end.
+  """
+  ids = vocabulary.encode(text)
+  if len(ids) >= length and tail:
+    end = vocabulary.encode(tail)
+    if 2 * len(end) <= length:
+      ids = [*vocabulary.encode(text.removesuffix(tail))[: length - 1 - len(end)], *end]
+  return np.asarray([*ids[: length - 1], vocabulary.eos_id], np.int32)
 
 
 def tokenize(
@@ -199,7 +211,7 @@ def tokenize(
       )
     done.append(
       Example(
-        inputs=encode(example.inputs, vocabulary, lengths.inputs),
+        inputs=encode(example.inputs, vocabulary, lengths.inputs, example.tail),
         targets=targets,
         inputs_text=example.inputs,
         targets_text=example.targets,

@@ -274,6 +274,15 @@ def _join(table: Table, row: TableRow, columns: Sequence[str]) -> str:
   return ' '.join(f'{column}: {_value(table, row, column)}' for column in columns)
 
 
+def _tail(table: Table, row: TableRow, columns: Sequence[str]) -> str:
+  """What stands behind the longest of several columns: that one is cut where all are too long."""
+  if len(columns) < 2:
+    return ''
+  long = max(columns, key=lambda column: len(_value(table, row, column)))
+  behind = columns[columns.index(long) + 1 :]
+  return ''.join(f' {column}: {_value(table, row, column)}' for column in behind)
+
+
 def _labels(table: Table, columns: ColumnChoice) -> tuple[str, ...]:
   """The labels of the training file in alphabetical order, checked for being labels at all."""
   values = [_value(table, row, columns.targets) for row in table.rows]
@@ -319,6 +328,7 @@ def _examples(
         label=index.get(target),
         fields=_fields(row.values),
         source=f'{table.path}:{row.line}',
+        tail=_tail(table, row, columns.inputs),
       )
     )
   return done

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import seqio
 
-from prompt_jax.data.example import Example, Lengths, Loader, Task, check_lengths
+from prompt_jax.data.example import TAIL, Example, Lengths, Loader, Task, check_lengths, encode
 from prompt_jax.data.vocabulary import ByteVocabulary, SentencePieceVocabulary, Vocabulary
 from prompt_jax.errors import UserError, unknown
 
@@ -178,11 +178,14 @@ def _example(
     for name, value in row.items()
     if name not in FEATURES and not name.endswith('_pretokenized')
   }
+  text, tail = _text(row, 'inputs', ids, vocabulary), fields.pop(TAIL, '')
+  if tail and text.endswith(tail):  # seqio has cut the end
+    ids['inputs'] = encode(text, vocabulary, lengths.inputs, tail)
   label = fields.get('label')
   return Example(
     inputs=ids['inputs'],
     targets=ids['targets'],
-    inputs_text=_text(row, 'inputs', ids, vocabulary),
+    inputs_text=text,
     targets_text=_text(row, 'targets', ids, vocabulary),
     label=label if isinstance(label, int) and label >= 0 else None,
     fields=fields,

@@ -10,6 +10,7 @@ from rich.console import Console
 from prompt_jax import loading
 from prompt_jax.checkpoints import checksums
 from prompt_jax.data.example import Example, Lengths, Task
+from prompt_jax.data.truncation import LONGEST, cut
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation.bootstrap import LEVEL
@@ -26,7 +27,7 @@ from prompt_jax.runs.setup import console_of
 from prompt_jax.runtime import processes
 
 # Where neither a setting nor a prompt file says otherwise.
-LENGTHS = Lengths(128, 64)
+LENGTHS = Lengths(LONGEST, 64)
 
 
 def evaluate(
@@ -83,6 +84,9 @@ def evaluate(
   task = joint_evaluation.task_of_all(choose_task, loaded, files)
   lengths = joint_evaluation.longest([lengths_of(r, input_length, target_length) for r in loaded])
   split, examples = _split(task, split, loaded[0].backbone.vocabulary, lengths, output)
+  for side in cut(examples, loaded[0].backbone.vocabulary, lengths):
+    if side.cut:
+      console.print(f'Cut: {side}', highlight=False, soft_wrap=True)
   task_ids = [_task_ids(ready, task) for ready in loaded]
   groups = joint_evaluation.groups(loaded, task_ids)
   options = {

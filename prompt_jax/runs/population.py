@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.console import Console
 
-from prompt_jax.data.example import Lengths
 from prompt_jax.errors import UserError
 from prompt_jax.loading import BaseModel
 from prompt_jax.runs.candidates import Candidate, candidates
@@ -34,7 +33,8 @@ def population(
   loss: Loss,
   dropout: float,
   batch_size: int,
-  most: Lengths,
+  input_length: int | None,
+  target_length: int,
   max_positions: int,
   seeds: Sequence[int],
   halving: Sequence[int],
@@ -53,7 +53,8 @@ def population(
     loss: what is minimised.
     dropout: probability with which the model drops out while prompts train.
     batch_size: examples a step of each prompt.
-    most: tokens of an input and of a target.
+    input_length: most tokens of an input; None for `truncation.default_length`.
+    target_length: most tokens of a target.
     max_positions: of the encoder, prompt rows and tokens together.
     seeds: one prompt of each variant for each.
     halving: steps at which the worse half stops.
@@ -71,7 +72,9 @@ def population(
   settings = dataclasses.replace(settings, dropout=dropout > 0)
   _check_seeds(seeds)
   record.show(console)
-  setup = set_up(base, placement, variants[0].task, None, most, dropout, console)
+  setup = set_up(
+    base, placement, variants[0].task, None, (input_length, target_length), dropout, console
+  )
   found = candidates(variants, seeds, setup, settings, loss, batch_size, max_positions)
   tasks = list(dict.fromkeys(c.setup.task.name for c in found))
   _check_tasks(found, tasks, halving)

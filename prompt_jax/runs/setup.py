@@ -1,6 +1,7 @@
 """What training needs before it starts, for one run and for many prompts at once."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,9 @@ from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import Backbone, whole_path
 from prompt_jax.checkpoints.method import describe
+from prompt_jax.data import truncation
 from prompt_jax.data.example import Example, Lengths, Task
+from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import suite, tensorboard
 from prompt_jax.evaluation.evaluator import Evaluator
@@ -33,17 +36,33 @@ from prompt_jax.training.settings import Settings
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """What every seed of a run shares: the model, its method, and the examples of a task."""
+  """What every seed of a run shares: the model, its method, and the examples of a task.
+
+  Attributes:
+    backbone: the model.
+    model: with its prompt method.
+    task: what is learned.
+    limits: most tokens of an input (None for what the data need) and of a target, as given.
+    lengths: the same for this task.
+    examples: of each split that is used.
+    model_name: see `load_backbone`.
+    vocabulary: see `load_backbone`.
+    console: where to print.
+    placement: the mesh; None for one device.
+    cut: share of the training inputs that are cut, 0 to 1.
+  """
 
   backbone: Backbone
   model: PromptedT5
   task: Task
+  limits: tuple[int | None, int]
   lengths: Lengths
   examples: dict[str, Sequence[Example]]
   model_name: str
   vocabulary: str | None
   console: Console
   placement: Placement | None = None
+  cut: float = 0.0
 
 
 def set_up(
@@ -51,7 +70,7 @@ def set_up(
   placement: Placement | None,
   task: Task,
   prompt: nn.Module | None,
-  lengths: Lengths,
+  limits: tuple[int | None, int],
   dropout: float,
   console: Console,
 ) -> Setup:
@@ -59,7 +78,8 @@ def set_up(
   backbone = base.load(placement, dropout)
   name, vocabulary = whole_path(base.name), base.vocabulary and whole_path(base.vocabulary)
   bare = PromptedT5(T5(backbone.config))
-  setup = Setup(backbone, bare, task, lengths, {}, name, vocabulary, console, placement)
+  lengths = Lengths(limits[0] or truncation.LONGEST, limits[1])
+  setup = Setup(backbone, bare, task, limits, lengths, {}, name, vocabulary, console, placement)
   return with_method(with_task(setup, task), prompt)
 
 
@@ -70,7 +90,9 @@ def with_task(setup: Setup, task: Task) -> Setup:
     UserError: none to train on, or a bad file.
   """
   backbone, console = setup.backbone, setup.console
-  loaded = {s: task.load(s, backbone.vocabulary, setup.lengths) for s in task.splits}
+  given, target_length = setup.limits
+  lengths = Lengths(given or truncation.LONGEST, target_length)
+  loaded = {s: task.load(s, backbone.vocabulary, lengths) for s in task.splits}
   if 'train' not in loaded:
     raise UserError(
       f'The task {task.name!r} has no examples to train on; give training data as well.',
@@ -82,7 +104,34 @@ def with_task(setup: Setup, task: Task) -> Setup:
   console.print(f'Model {backbone.name} · task {task.name}: {sizes} examples', highlight=False)
   for name in loaded.keys() - examples.keys():
     console.print(f'The {name} split has no labels and is not used', highlight=False)
-  return dataclasses.replace(setup, task=task, examples=examples)
+  if given is None:
+    lengths = Lengths(truncation.default_length(examples.values()), target_length)
+  cut = _say_cut(console, examples, backbone.vocabulary, lengths)
+  return dataclasses.replace(setup, task=task, examples=examples, lengths=lengths, cut=cut)
+
+
+def _say_cut(
+  console: Console,
+  examples: Mapping[str, Sequence[Example]],
+  vocabulary: Vocabulary,
+  lengths: Lengths,
+) -> float:
+  """Says what of each split the model does not see; returns the share of cut training inputs."""
+  say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+  share = 0.0
+  for split, found in examples.items():
+    inputs, targets = truncation.cut(found, vocabulary, lengths)
+    share = inputs.share if split == 'train' else share
+    for side, flag in ((inputs, 'input_length'), (targets, 'target_length')):
+      if side.cut:
+        say(f'Cut ({split}): {side}; a higher {flag} keeps more')
+    count, text = truncation.unwritable(found, vocabulary)
+    if count:
+      say(
+        f'{count:,} of {len(found):,} targets ({split}) have characters that the vocabulary cannot '
+        f'write, such as {text[:60]!r}: no answer can be equal to them'
+      )
+  return share
 
 
 def with_method(setup: Setup, prompt: nn.Module | None) -> Setup:

@@ -15,7 +15,7 @@ from prompt_jax import loading
 from prompt_jax.checkpoints import checksums
 from prompt_jax.configuration import gin_text
 from prompt_jax.data.batches import BatchStream, answers_digest
-from prompt_jax.data.example import Lengths, Task
+from prompt_jax.data.example import Task
 from prompt_jax.data.mixture import quotas
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.baselines import MAJORITY, UNTUNED, baselines, majority_predictions
@@ -66,7 +66,8 @@ def train(
   dropout: float,
   batch_size: int,
   packing: Packing,
-  lengths: Lengths,
+  input_length: int | None,
+  target_length: int,
   max_positions: int,
   seed: int,
   seeds: Sequence[int] | None,
@@ -89,7 +90,8 @@ def train(
     dropout: probability with which the model drops out while it trains.
     batch_size: examples a step.
     packing: whether and how they share rows.
-    lengths: most tokens of an input and of a target.
+    input_length: most tokens of an input; None for `truncation.default_length`.
+    target_length: most tokens of a target.
     max_positions: of the encoder, prompt rows and tokens together.
     seed: of the only run, or
     seeds: of several runs, in folders of their own.
@@ -112,7 +114,7 @@ def train(
   may_change = ('STEPS', 'MESH', 'LAYOUT', 'SLICES')
   processes.broadcast(lambda: record.check(folder, may_change))
   record.show(console)
-  setup = set_up(base, placement, task, prompt, lengths, dropout, console)
+  setup = set_up(base, placement, task, prompt, (input_length, target_length), dropout, console)
   evaluator = evaluator_of(setup, setup.model, batch_size)
 
   results = []
@@ -283,7 +285,10 @@ def _measured(
         intervals=first.intervals if len(results) == 1 else {},
       ),
     ]  # fmt: skip
-    others = {f'the {MAJORITY}': majority_predictions(train, examples, task), UNTUNED: bare[1]}
+    others = {
+      f'the {MAJORITY}': majority_predictions(train, examples, task),
+      'the untuned model': bare[1],
+    }
     known = {name: rows for name, rows in others.items() if rows is not None}
     return found, verdicts(known, answers, task_facts(task), setup.backbone.vocabulary)
 
@@ -345,6 +350,6 @@ def _say_verdicts(
         method=type(setup.model.prompt).__name__ if setup.model.prompt is not None else '',
         rising=any(r.selection.step == r.step for r in results),
         learning_rate=rate if isinstance(rate, float) else None,
-        cut=0.0,
+        cut=setup.cut,
       )
     )

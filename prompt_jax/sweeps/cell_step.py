@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from prompt_jax.checkpoints.backbone import find
+from prompt_jax.data.truncation import LONGEST
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.prompts.initialise import without_initializers
 from prompt_jax.runtime.devices import choose_device, default_dtype
@@ -96,7 +97,6 @@ def step_of(given: Mapping[str, Any], prompts: int) -> CellStep:
     prompts: that it trains.
   """
   base, devices, settings = given['base'], given['devices'], given['settings']
-  lengths = given['lengths'] if 'most' not in given else given['most']
   config, _ = find(base.name, base.vocabulary).model()
   return CellStep(
     config=base.configured(config, given['dropout']),
@@ -106,8 +106,8 @@ def step_of(given: Mapping[str, Any], prompts: int) -> CellStep:
     prompts=prompts,
     at_once=given.get('at_once'),
     batch=given['batch_size'],
-    inputs=lengths.inputs,
-    targets=lengths.targets,
+    inputs=given['input_length'] or LONGEST,
+    targets=given['target_length'],
     microbatches=settings.microbatches,
     dtype=base.dtype,
     weights=base.weights,

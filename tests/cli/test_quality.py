@@ -8,6 +8,7 @@ from rich.console import Console
 
 import prompt_jax as pj
 from prompt_jax import api
+from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.runs import untuned
 from tests.shared import mentions
 
@@ -39,7 +40,7 @@ def test_a_run_says_that_it_is_no_better(monkeypatch, settings, tmp_path):
   assert mentions(text, 'no better than the majority class', 'accuracy', '95 % interval', 'To try')
   results = json.loads((tmp_path / 'out/results.json').read_text())
   by_name = {verdict['baseline']: verdict for verdict in results['verdicts']}
-  assert set(by_name) == {'the majority class', 'the model, untuned'}
+  assert set(by_name) == {'the majority class', 'the untuned model'}
   assert not by_name['the majority class']['better']
   low, high = results['intervals']['tuned prompt']['accuracy']
   assert low <= results['systems']['tuned prompt']['scores'][0]['accuracy'] <= high
@@ -56,3 +57,17 @@ def test_the_untuned_model_is_asked_once(monkeypatch, settings):
   rows = [(f'it is {i}', 'ab'[i % 2]) for i in range(30)]
   with pytest.raises(AssertionError, match='again'):  # of other text
     pj.train(quiet=True, **SMALL, **{**settings, 'output': settings['output'] + '3', 'data': rows})
+
+
+def test_a_run_says_what_it_cuts_and_its_default_length_follows_the_data(
+  monkeypatch, model, reviews, tmp_path
+):
+  usual = {'model': model, 'data': reviews, 'compilation_cache': 'off'}
+  cut = said(monkeypatch, **{**usual, 'input_length': 9, 'output': str(tmp_path / 'cut')})
+  assert mentions(cut, 'Cut (train)', '100 %', '48 of 48', '9 tokens', 'input_length')
+  free = {**usual, 'input_length': None, 'output': str(tmp_path / 'free')}
+  assert 'Cut' not in said(monkeypatch, **free)
+  length = lambda: load_prompt(tmp_path / 'free/prompt.safetensors').metadata['input_length']
+  assert length() == 64
+  said(monkeypatch, **free)  # the same when resumed
+  assert length() == 64

@@ -12,7 +12,7 @@ from prompt_jax.data.example import Lengths, Task
 from prompt_jax.data.recorded import record
 from prompt_jax.data.vocabulary import ByteVocabulary, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError, install
-from prompt_jax.runs.check_task import check_task
+from prompt_jax.evaluation.check_task import check_task
 from prompt_jax.tasks import catalogue, data_set, denoising, find, transfer
 
 # In bytes; long enough that nothing of what is shown was cut.

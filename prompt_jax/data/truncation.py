@@ -1,6 +1,6 @@
 """How much of its text a model reads: the default length, what is cut, what cannot be written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -88,3 +88,23 @@ def unwritable(examples: Sequence[Example], vocabulary: Vocabulary) -> tuple[int
   """How many targets have something that the vocabulary cannot write, and the first such text."""
   found = [e for e in examples if vocabulary.unk_id in e.targets]
   return len(found), found[0].targets_text if found else ''
+
+
+def report(
+  splits: Mapping[str, Sequence[Example]], vocabulary: Vocabulary, lengths: Lengths
+) -> tuple[list[str], float]:
+  """What to say of the text that a model does not see, and the share of training inputs cut."""
+  lines, share = [], 0.0
+  for split, examples in splits.items():
+    inputs, targets = cut(examples, vocabulary, lengths)
+    share = inputs.share if split == 'train' else share
+    for side, flag in ((inputs, 'input_length'), (targets, 'target_length')):
+      if side.cut:
+        lines.append(f'Cut ({split}): {side}; a higher {flag} keeps more')
+    count, text = unwritable(examples, vocabulary)
+    if count:
+      lines.append(
+        f'{count:,} of {len(examples):,} targets ({split}) have characters that the vocabulary '
+        f'cannot write, such as {text[:60]!r}: no answer can be equal to them'
+      )
+  return lines, share

@@ -1,7 +1,6 @@
 """What training needs before it starts, for one run and for many prompts at once."""
 
 import dataclasses
-import functools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,6 @@ from prompt_jax.checkpoints.backbone import Backbone, whole_path
 from prompt_jax.checkpoints.method import describe
 from prompt_jax.data import truncation
 from prompt_jax.data.example import Example, Lengths, Task
-from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import suite, tensorboard
 from prompt_jax.evaluation.evaluator import Evaluator
@@ -106,32 +104,10 @@ def with_task(setup: Setup, task: Task) -> Setup:
     console.print(f'The {name} split has no labels and is not used', highlight=False)
   if given is None:
     lengths = Lengths(truncation.default_length(examples.values()), target_length)
-  cut = _say_cut(console, examples, backbone.vocabulary, lengths)
+  lines, cut = truncation.report(examples, backbone.vocabulary, lengths)
+  for line in lines:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
   return dataclasses.replace(setup, task=task, examples=examples, lengths=lengths, cut=cut)
-
-
-def _say_cut(
-  console: Console,
-  examples: Mapping[str, Sequence[Example]],
-  vocabulary: Vocabulary,
-  lengths: Lengths,
-) -> float:
-  """Says what of each split the model does not see; returns the share of cut training inputs."""
-  say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
-  share = 0.0
-  for split, found in examples.items():
-    inputs, targets = truncation.cut(found, vocabulary, lengths)
-    share = inputs.share if split == 'train' else share
-    for side, flag in ((inputs, 'input_length'), (targets, 'target_length')):
-      if side.cut:
-        say(f'Cut ({split}): {side}; a higher {flag} keeps more')
-    count, text = truncation.unwritable(found, vocabulary)
-    if count:
-      say(
-        f'{count:,} of {len(found):,} targets ({split}) have characters that the vocabulary cannot '
-        f'write, such as {text[:60]!r}: no answer can be equal to them'
-      )
-  return share
 
 
 def with_method(setup: Setup, prompt: nn.Module | None) -> Setup:

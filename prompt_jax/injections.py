@@ -338,7 +338,7 @@ def _first_row(placement: Placement, layout: Layout) -> Array:
   else:
     same = layout.segments[:, :, None] == layout.segments[:, None, :]
     length = jnp.sum(same & layout.mask[:, None, :], axis=2)
-  return jnp.maximum(length.astype(jnp.int32) - (placement == 'before_eos'), 0)
+  return jnp.maximum(length.astype(jnp.int32) - int(placement == 'before_eos'), 0)
 
 
 def _around(injection: Injection, layout: Layout) -> Layout:

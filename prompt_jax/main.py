@@ -49,11 +49,17 @@ def flags_of(error: UserError, args: argparse.Namespace | None) -> str:
   """The flags of what an error names, such as " (--length, --gin.MAX_POSITIONS)"."""
   if args is None or not error.parameters:
     return ''
-  configured = hasattr(args, 'gin_file')
-  flags = [f'--{name}' for name in error.parameters if name in vars(args)]
-  others = [f'--gin.{name.upper()}' for name in error.parameters if name not in vars(args)]
-  named = [*flags, *(others if configured else [])]
+  named = [flag for name in error.parameters if (flag := _flag(name, args))]
   return f' ({", ".join(named)})' if named else ''
+
+
+def _flag(parameter: str, args: argparse.Namespace) -> str | None:
+  """The flag of a parameter, of a sweep the one of its values; None where there is none."""
+  if parameter in vars(args):
+    return f'--{parameter}'
+  if args.verb == 'sweep':
+    return f'--{parameter}s' if f'{parameter}s' in vars(args) else None
+  return f'--gin.{parameter.upper()}' if hasattr(args, 'gin_file') else None
 
 
 @contextlib.contextmanager

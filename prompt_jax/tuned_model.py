@@ -7,6 +7,7 @@ from typing import Any
 from prompt_jax.data.example import Lengths
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.evaluator import Method
+from prompt_jax.inference.beam_search import LENGTH_PENALTY
 from prompt_jax.inference.score import Normalize
 from prompt_jax.loading import Tuned
 from prompt_jax.runs import html
@@ -74,6 +75,7 @@ class TunedModel:
     texts: Sequence[str],
     *,
     beams: int = 1,
+    length_penalty: float = LENGTH_PENALTY,
     temperature: float = 0.0,
     topk: int = 0,
     topp: float = 0.0,
@@ -87,6 +89,8 @@ class TunedModel:
     Args:
       texts: at least one.
       beams: hypotheses of beam search; 1 decodes greedily, or samples.
+      length_penalty: of beam search: greater values prefer longer text, 0 is none, see
+        `inference.beam_search.gnmt_penalty`.
       temperature: of sampling; 0 is greedy.
       topk: sample among so many most probable tokens; 0 for all.
       topp: sample among the most probable tokens of this total probability; 0 for all.
@@ -98,7 +102,7 @@ class TunedModel:
     Raises:
       UserError: no texts, or settings that exclude each other.
     """
-    decoding = Decoding(temperature, topk, topp, beams, seed=seed)
+    decoding = Decoding(temperature, topk, topp, beams, length_penalty, seed=seed)
     lengths = lengths_of(self.ready, input_length, max_new_tokens)
     predictor = self._predictor(lengths, 'generate', 'none', decoding, batch_size)
     return [answer.prediction for answer in predictor(_checked(texts))]

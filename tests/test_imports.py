@@ -181,7 +181,7 @@ ALLOWED: dict[str, set[str]] = {
     'tasks',
   },
   'api': {'configuration', 'loading', 'runs', 'tuned_model'},
-  'tuned_model': {'data.example', 'evaluation.evaluator', 'inference.score', 'loading', 'runs'},
+  'tuned_model': {'data.example', 'evaluation.evaluator', 'inference', 'loading', 'runs'},
   'main': {'cli', 'runtime.libtpu'},
   '__main__': {'main'},
   't5x': {

@@ -143,7 +143,7 @@ def _advance(state: _State, logits: Array, divisor: Divisor, eos_id: int) -> _St
 
   length = state.step + 1
   ended = (token == eos_id) | (length == tokens.shape[2])
-  complete = ended & (jnp.arange(2 * beams) < beams)
+  complete = ended & (jnp.arange(2 * beams) < beams)[None]
   divided = jnp.where(complete, log_probs / divisor(length.astype(jnp.float32)), _NEVER)
   first = jnp.argmax(divided, axis=1)[:, None]
   score = jnp.take_along_axis(divided, first, axis=1)[:, 0]

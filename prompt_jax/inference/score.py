@@ -59,7 +59,7 @@ def rank(
       return cache, _of_token(logits, jnp.full(b, following))
 
     _, later = jax.lax.scan(step, start, (label[:-1], label[1:]))  # [U - 1, B]
-    total = first[:, label[0]] + jnp.sum(later * (label[1:] > 0)[:, None], axis=0)
+    total = first[:, label[0]] + jnp.sum(later, axis=0, where=(label[1:] > 0)[:, None])
     return total / _lengths(label) if normalize == 'tokens' else total
 
   # Equal chunks, the last one filled up with empty labels: one loop body to compile.
@@ -95,7 +95,7 @@ def score(
   encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
   shifted = jnp.pad(target_tokens, ((0, 0), (1, 0)))[:, :-1]
   logits: Any = model.apply(variables, encoded, shifted, method='decode')
-  total = jnp.sum(_of_token(logits, target_tokens) * (target_tokens > 0), axis=-1)
+  total = jnp.sum(_of_token(logits, target_tokens), axis=-1, where=target_tokens > 0)
   return total / _lengths(target_tokens) if normalize == 'tokens' else total
 
 
@@ -106,4 +106,4 @@ def _of_token(logits: Array, tokens: Array) -> Array:
 
 
 def _lengths(tokens: Array) -> Array:
-  return jnp.maximum(jnp.sum(tokens > 0, axis=-1), 1)
+  return jnp.maximum(jnp.sum(tokens > 0, axis=-1), 1).astype(jnp.float32)

@@ -110,7 +110,8 @@ class MatchedNormal(Initializer):
     rows = table if vocabulary is None else table[: vocabulary.size]
     rows = jnp.asarray(rows, jnp.float32)
     noise = jax.random.normal(key, shape, jnp.float32)
-    return jnp.mean(rows, axis=0) + jnp.std(rows, axis=0) * noise
+    mean, deviation = (jnp.broadcast_to(f(rows, axis=0), shape) for f in (jnp.mean, jnp.std))
+    return mean + deviation * noise
 
 
 @dataclasses.dataclass(frozen=True)

@@ -169,7 +169,8 @@ class LstmDirection(nn.Module):
   def __call__(self, x: Array) -> Array:
     start = symmetric_uniform(self.hidden**-0.5)
     gates = 4 * self.hidden
-    x = x @ self.param('input', start, (x.shape[-1], gates)) + self.param('bias', start, (gates,))
+    kernel = self.param('input', start, (x.shape[-1], gates))
+    x = x @ kernel + self.param('bias', start, (gates,))[None]
     recurrent = self.param('recurrent', start, (self.hidden, gates))
 
     def step(carry, row):

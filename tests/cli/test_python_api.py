@@ -111,6 +111,8 @@ def test_predict_and_generate(trained):
   assert len(tuned.predictors) == 2, 'programs are kept'
   assert 'rows' in tuned._repr_html_()
   assert '<table>' in answers._repr_html_()
+  with pytest.raises(pj.UserError, match='length_penalty'):
+    tuned.generate(['it was good'], beams=2, length_penalty=-1.0)
   with pytest.raises(pj.UserError, match='list'):
     tuned.predict('one text')
   with pytest.raises(pj.UserError, match='texts'):

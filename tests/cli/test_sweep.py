@@ -125,7 +125,7 @@ def test_cells_that_share_a_model_train_together_as_a_job_does(sweep, tmp_path, 
     ("GRID = {'SEED': [1]}", {}, ['SEED']),
     ("GRID = {'STEPS': [1, 2]}", {}, ['STEPS', 'GRID', 'FIXED']),
     ("GRID = {'STEPS_': [1]}", {}, ["'STEPS_'", "'STEPS'"]),
-    ("METHODS = ['all']\nLENGTHS = [4]", {}, ['length']),
+    ("METHODS = ['all']\nLENGTHS = [4]", {}, ['--lengths']),
     ("GRID = {'TASK': ['no_such']}", {'DATA': None}, ["'no_such'"]),
     ("MODELS = ['no_folder']", {}, ['no_folder']),
     ("CLUSTER = 'slrum'", {}, ["'slrum'", "'slurm'"]),
@@ -137,6 +137,7 @@ def test_mistakes_are_found_before_anything_runs(sweep, tmp_path, capsys, lists,
   _, err = capsys.readouterr()
   for words in says:
     assert words in err
+  assert '(--gin.' not in err, 'a sweep has no such flag'
   assert not (tmp_path / 'out').exists()
 
 

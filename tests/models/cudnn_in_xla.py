@@ -49,15 +49,17 @@ def attention(given, q, k, v):
   assert given['layout'] == cudnn.rules.AttentionLayout.BTNH.value
   assert (given['dropout_rate'], given['sliding_window_length']) == (0, None)
   assert given['bias'].dtype == q.dtype
-  y = jax.nn.dot_product_attention(
-    q,
-    k,
-    v,
-    given['bias'],
-    query_seq_lengths=given['q_seqlen'],
-    key_value_seq_lengths=given['kv_seqlen'],
-    scale=given['scale'],
-    implementation='xla',
-  )
+  # JAX's own function mixes dtypes.
+  with jax.numpy_dtype_promotion('standard'):
+    y = jax.nn.dot_product_attention(
+      q,
+      k,
+      v,
+      given['bias'],
+      query_seq_lengths=given['q_seqlen'],
+      key_value_seq_lengths=given['kv_seqlen'],
+      scale=given['scale'],
+      implementation='xla',
+    )
   # Of no keys a kernel may make anything.
   return jnp.where(given['kv_seqlen'][:, None, None, None] > 0, y, jnp.nan)

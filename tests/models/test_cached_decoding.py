@@ -14,7 +14,7 @@ B, U = 3, 6
 
 
 def shift(theta, x, layout):
-  return x + 0.1 * theta
+  return x + 0.1 * theta[None, None]
 
 
 def injections(cfg, kv_bias: str, placement: str) -> Injections:

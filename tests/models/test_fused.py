@@ -85,7 +85,7 @@ def test_bfloat16_is_near():
 
 def test_keys_of_all_rows_and_dropout_are_those_of_plain_attention():
   q, k, v, bias, mask = arrays(2, 12, 15, 3, 8)
-  keep = jnp.asarray(np.random.default_rng(2).random((2, 3, 1, 15)) < 0.8) / 0.8
+  keep = (np.random.default_rng(2).random((2, 3, 1, 15)) < 0.8).astype(np.float32) / 0.8
   found, wanted = both(q, k, v, bias, mask, keep, split=4)
   assert_close(found, wanted, 1e-5)
 

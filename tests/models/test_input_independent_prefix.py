@@ -132,7 +132,7 @@ class Repeated(nn.Module):
   """A method's encoder rows, once for each example."""
 
   method: nn.Module
-  depends_on = frozenset()
+  depends_on = frozenset({'tokens'})
 
   def __call__(self, ctx):
     added = self.method(ctx)

@@ -34,7 +34,12 @@ class RMSNorm(nn.Module):
     scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-6)
-    return y.astype(x.dtype) * scale.astype(x.dtype)
+    return y.astype(x.dtype) * _as_last_axis(scale.astype(x.dtype), x.ndim)
+
+
+def _as_last_axis(vector: Array, rank: int) -> Array:
+  """[H] -> [1, ..., 1, H], to be multiplied with an array of that rank."""
+  return jnp.expand_dims(vector, tuple(range(rank - 1)))
 
 
 def _matmul(x: Array, kernel: Matrix, dtype: jax.typing.DTypeLike) -> Array:
@@ -46,7 +51,7 @@ def _matmul(x: Array, kernel: Matrix, dtype: jax.typing.DTypeLike) -> Array:
   rows = x.reshape(-1, x.shape[-1]) if x.shape[-2] % 16 == 0 else x
   matrix, scale = kernel_parts(kernel, x.dtype)
   y = jnp.matmul(rows, matrix, preferred_element_type=dtype)
-  y = y if scale is None else (y * scale).astype(dtype)
+  y = y if scale is None else (y * _as_last_axis(scale, y.ndim)).astype(dtype)
   return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 

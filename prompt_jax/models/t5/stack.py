@@ -312,7 +312,7 @@ def _encoder_view(layout: Layout, injection: Injection, cfg: T5Config) -> View:
   beside = 0
   if layout.from_prompt is not None:
     beside = prefix_length(injection)
-    prompt = buckets_of(layout.from_prompt, jnp.arange(beside, dtype=jnp.int32), None)
+    prompt = buckets_of(layout.from_prompt, jnp.arange(beside, dtype=jnp.int32)[None], None)
     parts = [buckets[..., :extra], prompt, buckets[..., extra:]]
     buckets = jnp.concatenate(parts, axis=-1)
   return View(layout, _with_visible(mask, extra + beside), buckets)

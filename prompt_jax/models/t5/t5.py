@@ -36,7 +36,7 @@ class Embedder(nn.Module):
     table, scale = table_parts(self.embedding, x.dtype)
     x = x * self.cfg.emb_dim**-0.5
     logits = jnp.einsum('bqh,vh->bqv', x, table, preferred_element_type=jnp.float32)
-    logits = logits if scale is None else logits * scale
+    logits = logits if scale is None else logits * scale[None, None]
     return constrained(logits, 'batch', 'length', 'vocab')
 
 

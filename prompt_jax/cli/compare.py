@@ -1,4 +1,4 @@
-"""`prompt-jax compare`: two systems on the same examples."""
+"""`prompt-jax compare`: compares two systems on the same examples."""
 
 import argparse
 

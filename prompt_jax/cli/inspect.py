@@ -1,4 +1,4 @@
-"""`prompt-jax inspect`: a prompt file as a card, with what its rows are near to."""
+"""`prompt-jax inspect`: describes a prompt file, with the tokens nearest to its rows."""
 
 import argparse
 import json
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
   ready = loading.load(args.model, args.file, 'float32', args.vocabulary)
   _card(console, pathlib.Path(args.file), ready.metadata)
   if ready.model.prompt is None:
-    console.print('No prompt: this file holds weights of the model itself.')
+    console.print('This file has no prompt; it contains weights of the model itself.')
     return
   cfg, params = ready.backbone.config, ready.variables['params']['prompt']
   constants = ready.variables['constants'].get('prompt', {})
@@ -60,7 +60,7 @@ def _words(backbone: Backbone) -> np.ndarray:
 
 def _card(console: Console, path: pathlib.Path, metadata: dict[str, Any]) -> None:
   table = Table(title=str(path), title_justify='left', show_header=False, box=None)
-  # What the method's rows mean depends on these as well: placement, sees_input, kv_bias, ...
+  # The meaning of the rows also depends on these fields: placement, sees_input, kv_bias, ...
   method = (metadata.get('method_config') or {}).get('fields', {})
   conventions = {k: v for k, v in method.items() if isinstance(v, bool | int | float | str)}
   for name, value in {**conventions, **metadata}.items():
@@ -71,7 +71,7 @@ def _card(console: Console, path: pathlib.Path, metadata: dict[str, Any]) -> Non
 
 def _blocks(console: Console, found: list[Block], usual: float) -> None:
   table = Table(
-    title=f'Rows (an embedding row of the model is {usual:.3g} long on average)',
+    title=f"Prompt rows (mean norm of the model's token embeddings: {usual:.3g})",
     title_justify='left',
   )
   for name in ('where', 'rows', 'width', 'mean norm', 'min', 'max', 'effective rank'):

@@ -1,4 +1,4 @@
-"""`prompt-jax report`: many runs side by side, as tables, pictures and a page."""
+"""`prompt-jax report`: compares many runs in tables, plots and an HTML page."""
 
 import argparse
 import dataclasses
@@ -13,7 +13,7 @@ from prompt_jax.reports.runs import FoundRuns
 from prompt_jax.reports.sections import sections
 from prompt_jax.reports.write import write
 
-# What a narrow terminal is spared first; the files have it.
+# Columns that a narrow terminal leaves out first; the files have all columns.
 SPARED = ('verb', 'seconds', 'parameters', 'split', 'rows', 'seeds', 'trained', 'learning_rate')
 
 
@@ -58,8 +58,8 @@ def _show(found: FoundRuns, table: ReportTable, chosen: bool, console: Console) 
   said = [text.sentence(list(shared.items()))]
   if left_out:
     said.append(
-      f'Not shown, for want of room: {", ".join(map(text.title, left_out))}. --columns chooses, '
-      '--output DIR writes all.'
+      f'The terminal is too narrow for the columns {", ".join(map(text.title, left_out))}. Choose '
+      'columns with --columns, or write all of them with --output DIR.'
     )
   said += [text.printable(f'{run.name}: {run.note}') for run in notes]
   for line in filter(None, said):
@@ -74,6 +74,6 @@ def _unread(found: FoundRuns, console: Console) -> None:
   """Names all that could not be read; an error if nothing could."""
   lines = [text.printable(f'{u.path}: {u.why}') for u in found.unreadable]
   if not found.runs:
-    raise UserError(f'None of the runs can be read. {"; ".join(lines)}')
+    raise UserError(f'None of the runs could be read. {"; ".join(lines)}')
   if lines:
     print(f'Could not be read: {len(lines)}', *lines, sep='\n  ')

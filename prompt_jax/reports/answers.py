@@ -11,7 +11,7 @@ from prompt_jax.checkpoints.checksums import damaged
 from prompt_jax.reports.runs import Run, Unreadable
 
 MOST_LABELS = 20  # of a readable confusion matrix
-OTHER = '(no label)'  # a prediction that is none of the labels
+OTHER = '(no label)'  # a prediction that is not one of the labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Answer:
 
   Attributes:
     input: the text.
-    target: the right answer.
+    target: the correct answer.
     prediction: the model's.
-    correct: whether they agree; None where the right one is not known.
+    correct: whether they agree; None if the correct answer is not known.
     confidence: probability of the prediction, among the labels where these were ranked; None
       without scores.
     labels: that were ranked; () for decoded text.
@@ -45,7 +45,7 @@ class Confusion:
   Attributes:
     tasks: whose answers; () for a run of one task.
     labels: correct answers, in order; predictions have OTHER after them if needed.
-    counts: [right answer][prediction].
+    counts: [correct answer][prediction].
   """
 
   tasks: tuple[str, ...]

@@ -140,7 +140,7 @@ def order(found: Value) -> tuple[int, float, str]:
 
 
 def table(runs: Sequence[Run], names: Sequence[str]) -> ReportTable:
-  """One row a run."""
+  """One row per run."""
   return ReportTable(tuple(names), tuple({n: value(run, n) for n in names} for run in runs))
 
 
@@ -179,9 +179,10 @@ def _shared(values: Sequence[Value]) -> Value:
 
 
 def parted(table: ReportTable) -> tuple[dict[str, Value], ReportTable]:
-  """The values that all rows share, and a table of the other columns, with the first and scores.
+  """Splits a table into the values that all rows share, and a table of the other columns.
 
-  Columns that are empty in all rows are in neither.
+  The first column and scores always stay in the table. Columns that are empty in all rows are
+  dropped.
   """
   shared: dict[str, Value] = {}
   for name in table.names[1:]:

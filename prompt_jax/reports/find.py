@@ -1,4 +1,4 @@
-"""Finds runs: folders that a prompt-jax command has written into, at any depth."""
+"""Finds runs: folders that a prompt-jax command has written to, at any depth."""
 
 import os
 import pathlib
@@ -45,7 +45,7 @@ def find(folders: Sequence[str]) -> FoundRuns:
   if not runs and not unreadable:
     raise UserError(
       f'No runs in {", ".join(folders)} or below. Looked for {CONFIG}, results.json and {RECORDS}, '
-      'which train, population, eval (with an output folder) and pretrain leave in their folders.'
+      'which train, population, eval (with an output folder) and pretrain write to their folders.'
     )
   return FoundRuns(tuple(runs), tuple(references), tuple(unreadable))
 
@@ -55,7 +55,7 @@ def _root(name: str) -> pathlib.Path:
   if os.path.isdir(path):
     return path
   if os.path.isfile(path):
-    raise UserError(f'{name!r} is a file; expected a folder that runs have written into.')
+    raise UserError(f'{name!r} is a file; expected a folder that runs have written to.')
   parent = path.parent
   near = sorted(p.name for p in parent.iterdir() if p.is_dir()) if os.path.isdir(parent) else []
   has = f' {str(parent)!r} has: {", ".join(near[:10])}.' if near else ''

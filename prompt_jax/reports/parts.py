@@ -54,7 +54,7 @@ def titles(tasks: Sequence[str], source: str | None) -> list[str]:
 
 
 def kind(tasks: Sequence[str]) -> str:
-  """What the parts of a run are called."""
+  """The name for the parts of a run."""
   one_set = len({name.partition('.')[0] for name in tasks}) == 1
   return 'language or domain' if one_set and all('.' in name for name in tasks) else 'task'
 
@@ -69,7 +69,7 @@ def group_by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def score_table(runs: Sequence[Run]) -> ReportTable:
-  """One row a task, and for each run its score and, of tasks not trained on, the gap.
+  """One row per task, with the score of each run and, for tasks not trained on, the gap.
 
   Args:
     runs: of the same tasks, one of `group_by_tasks`.

@@ -1,4 +1,4 @@
-"""Pictures of runs, as PNG with a text that says the same."""
+"""Plots of runs, as PNG with a text description."""
 
 import dataclasses
 import io
@@ -38,7 +38,7 @@ class Picture:
 
 
 def curves(runs: Sequence[Run], task: str) -> list[Picture]:
-  """Training loss, and each validation score, over the steps; ten runs in a picture."""
+  """Training loss and each validation score over the steps; ten runs per plot."""
   runs = [run for run in runs if any(c.records for c in run.histories)]
   pictures = []
   for first in range(0, len(runs), AT_ONCE):
@@ -71,7 +71,7 @@ def _history_words(run: Run) -> str:
 
 
 def _lines(axes: Any, run: Run, kind: str, name: str, colour: str) -> None:
-  """A thin line a seed, and over several a thick one of their mean where all have a value."""
+  """A thin line per seed; with several seeds a thick line for the mean where all have a value."""
   seeds = [{r['step']: r[name] for r in c.of(kind) if name in r} for c in run.histories]
   seeds = [found for found in seeds if found]
   if not seeds:
@@ -92,7 +92,7 @@ def by(
   split: str | None,
   names: Sequence[str],
 ) -> Picture | None:
-  """Bars of the score for each value of some columns, below those of what needs no tuning.
+  """Bars of the score for each value of some columns, below those of the baselines.
 
   Args:
     runs: of one task and split.
@@ -147,10 +147,10 @@ def _from_zero(axes: Any) -> tuple[float, float]:
 
 
 def by_size(runs: Sequence[Run], task: str, split: str | None) -> list[Picture]:
-  """The score over how many numbers train, and over the model's size, where these differ."""
+  """The score over the number of trainable parameters and over model size, where these differ."""
   sizes: dict[str, Callable[[Run], int | None]] = {
-    'trained numbers': lambda run: run.trained,
-    'parameters of the model': lambda run: run.parameters,
+    'trainable parameters': lambda run: run.trained,
+    'model parameters': lambda run: run.parameters,
   }
   pictures = []
   for what, size in sizes.items():
@@ -184,7 +184,7 @@ def _by_size(runs: Sequence[Run], size: Callable[[Run], int | None], what: str, 
 
 
 def by_part(runs: Sequence[Run]) -> list[Picture]:
-  """A dot for the score of each task or language and run, the best at the top; ten runs each."""
+  """Dots for the score of each run on each task or language, best first; ten runs per plot."""
   chunks = [runs[i : i + AT_ONCE] for i in range(0, len(runs), AT_ONCE)]
   return [_by_part(some, f' {i}' if len(chunks) > 1 else '') for i, some in enumerate(chunks, 1)]
 
@@ -218,7 +218,7 @@ def _by_part(runs: Sequence[Run], more: str) -> Picture:
 
 
 def confusion(found: Confusion, run: Run) -> Picture:
-  """Right answers in rows, predictions in columns; darker where more of a row is."""
+  """Correct answers in rows, predictions in columns; darker: a larger share of the row."""
   import numpy as np
 
   counts = np.array(found.counts)
@@ -234,7 +234,7 @@ def confusion(found: Confusion, run: Run) -> Picture:
                 fontsize=8)  # fmt: skip
   axes.set_xticks(range(len(columns_)), [_name(c, 18) for c in columns_], rotation=45, ha='right')
   axes.set_yticks(range(len(found.labels)), [_name(label, 18) for label in found.labels])
-  axes.set(xlabel='prediction', ylabel='right answer')
+  axes.set(xlabel='prediction', ylabel='correct answer')
   axes.set_xticks(np.arange(counts.shape[1] - 1) + 0.5, minor=True)
   axes.set_yticks(np.arange(counts.shape[0] - 1) + 0.5, minor=True)
   axes.grid(which='minor', color='white', linewidth=1.5)
@@ -243,10 +243,10 @@ def confusion(found: Confusion, run: Run) -> Picture:
   right, total = int(np.trace(counts)), int(counts.sum())
   wrong = counts.copy()
   np.fill_diagonal(wrong, 0)
-  alt = f'Right answers and predictions of {whose}: {right} of {total} agree'
+  alt = f'Correct answers and predictions of {whose}: {right} of {total} agree'
   if wrong.any():
     i, j = np.unravel_index(np.argmax(wrong), wrong.shape)
-    alt += f'; most often {found.labels[i]} is taken for {columns_[j]} ({wrong[i, j]})'
+    alt += f'; most frequent error: {columns_[j]} instead of {found.labels[i]} ({wrong[i, j]})'
   return Picture(_stem('confusion', whose), f'Confusion, {whose}', alt, _png(figure))
 
 
@@ -271,7 +271,7 @@ def _legend(figure: Any, axes: Any) -> None:
 
 
 def _name(words: str, most: int = LONGEST) -> str:
-  """Text of a picture: short, and taken as it is (matplotlib reads $ and a leading _)."""
+  """Text for a plot: shortened, and escaped (matplotlib interprets $ and a leading _)."""
   words = text.printable(words)
   if cell_len(words) > most:
     head, tail = set_cell_size(words, most // 2 - 1), set_cell_size(words[::-1], most // 2)[::-1]
@@ -281,7 +281,7 @@ def _name(words: str, most: int = LONGEST) -> str:
 
 
 def _stem(kind: str, name: str) -> str:
-  """A file's name, everywhere."""
+  """A file name that is valid on every system."""
   return re.sub(r'[^\w.+-]+', '_', f'{kind}-{name}', flags=re.ASCII)[:100]
 
 

@@ -1,4 +1,4 @@
-"""A folder that a verb has written into, read as runs."""
+"""Reads the folder of a command as runs."""
 
 import dataclasses
 import os
@@ -63,7 +63,7 @@ class RunFolder(NamedTuple):
   unreadable: list[Unreadable]
 
 
-# Metadata of a prompt file, and how many numbers train.
+# Metadata of a prompt file, and the number of trained parameters.
 Measured = tuple[Mapping[str, Any], int | None]
 
 
@@ -315,7 +315,7 @@ def _eval(run_folder: RunFolder) -> list[Run]:
 
 
 def _summary(system: str) -> bool:
-  """Whether a system of an evaluation of several prompts only summarises the others."""
+  """Whether a system only summarises the others in an evaluation of several prompts."""
   return system == 'mean' or system.startswith('best: ')
 
 
@@ -323,7 +323,7 @@ def _prompt(path: pathlib.Path, unreadable: list[Unreadable]) -> Measured:
   """Metadata and trained parameters of a prompt file that was evaluated, if it still exists."""
   if os.path.isfile(path):
     return of_file(path, unreadable) or ({}, None)
-  unreadable.append(Unreadable(path, 'this file was evaluated, and does not exist any more'))
+  unreadable.append(Unreadable(path, 'this file was evaluated, but does not exist any more'))
   return {}, None
 
 

@@ -9,19 +9,19 @@ from typing import Any
 from prompt_jax.checkpoints.checksums import damaged
 from prompt_jax.reports.runs import Scores
 
-# Systems that need no tuning, as `train` and `population` write them beside their own.
+# Baselines without tuning, which `train` and `population` write next to their own scores.
 UNTUNED = 'the model, untuned'
 BASELINES = ('majority class', 'TF-IDF + logistic regression', UNTUNED)
 VOTE = 'majority vote of '
 
 
 class UnreadableError(Exception):
-  """A file is not what it should be; the message says how."""
+  """A file has unexpected contents; the message says what is wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
 class System:
-  """One system: its scores for each seed, and how many numbers train."""
+  """One system: its scores for each seed, and its number of trainable parameters."""
 
   scores: tuple[Scores, ...]
   trained: int | None
@@ -56,7 +56,7 @@ def read(path: pathlib.Path) -> Results:
   """Reads a file.
 
   Raises:
-    UnreadableError: it is not JSON, or not of the form that our verbs write.
+    UnreadableError: it is not JSON, or does not have the form that our commands write.
     OSError: it cannot be opened.
   """
   if damage := damaged(path.parent, path.name):

@@ -1,4 +1,4 @@
-"""Runs as read from their folders: plain data that tables and plots are made from."""
+"""Runs, as read from their folders: plain data for tables and plots."""
 
 import dataclasses
 import pathlib
@@ -126,7 +126,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-  """The scores of a baseline that needs no tuning, measured beside a run."""
+  """The scores of a baseline without tuning, measured in the same run."""
 
   task: str
   split: str | None

@@ -19,7 +19,7 @@ class RunAnswers:
 
   Attributes:
     name: of the run.
-    said: how many answers there are, and what is not shown.
+    said: the number of answers, and what is not shown.
     pictures: confusion matrices.
     mistakes: those with the highest confidence.
   """
@@ -38,7 +38,7 @@ class Section:
     task: its name.
     pictures: curves and comparisons.
     tables: scores of its parts, of a mixture or of several languages.
-    answers: of each run that left predictions.
+    answers: of each run that wrote predictions.
   """
 
   task: str
@@ -54,7 +54,7 @@ def sections(
 
   Args:
     found: all runs, in the order in which they are shown.
-    group_by: columns whose values are compared as methods are.
+    group_by: columns whose values are compared in a plot, as methods are.
   """
   unreadable: list[Unreadable] = []
   tasks = dict.fromkeys(run.task for run in found.runs)
@@ -96,10 +96,10 @@ def _answers(run: Run, unreadable: list[Unreadable]) -> RunAnswers:
     f' of {files} seeds' if files > 1 else ''
   )
   judged = [a for a in found if a.correct is not None]
-  said += f', {sum(a.correct is False for a in judged)} wrong' if judged else ', none judged'
+  said += f', {sum(a.correct is False for a in judged)} wrong' if judged else ', none scored'
   most = max((len(a.labels) for a in found), default=0)
   if most > MOST_LABELS:
-    said += f'; {most} labels are too many for a matrix'
+    said += f'; too many labels ({most}) for a confusion matrix'
   confusions = answers.confusions(run, found)
   pictures = tuple(plots.confusion(c, run) for c in confusions)
   return RunAnswers(run.name, said, pictures, tuple(answers.worst(found, MISTAKES)))

@@ -15,13 +15,13 @@ from rich.text import Text
 from prompt_jax.reports.columns import ReportTable, Value
 from prompt_jax.training.records import MeanStd
 
-# Shown by their words; other columns by their own names.
+# Headings of columns; other columns have their names as headings.
 TITLES = {'learning_rate': 'learning rate'}
 MARKED = re.compile(r'([\\`*|<>\[\]&~#])|(?<![^\W_])_|_(?![^\W_])')
 
 
 def shown(name: str, value: Value) -> str:
-  """A value as people read it.
+  """Formats a value for people.
 
   Scores are in percent, to a tenth, "52.8 ± 1.5" over several seeds; losses to a thousandth.
   """
@@ -39,7 +39,7 @@ def shown(name: str, value: Value) -> str:
 
 
 def printable(text: str) -> str:
-  """The text with what would move a terminal's cursor, or is no character, written out."""
+  """The text with control characters and invalid characters escaped."""
   return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -49,7 +49,7 @@ def title(name: str) -> str:
 
 
 def numeric(table: ReportTable, name: str) -> bool:
-  """Whether a column holds numbers, which stand at the right."""
+  """Whether a column contains numbers, which are aligned to the right."""
   values = [row[name] for row in table.rows if row[name] is not None]
   return bool(values) and not any(isinstance(v, str) for v in values)
 
@@ -57,13 +57,13 @@ def numeric(table: ReportTable, name: str) -> bool:
 def print_table(
   table: ReportTable, heading: str, console: Console, may_leave: Sequence[str] = ()
 ) -> list[str]:
-  """Prints a table, at its full width where the output is no terminal.
+  """Prints a table, at its full width if the output is not a terminal.
 
   Args:
     table: what to print.
     heading: above it.
     console: where.
-    may_leave: columns that are left out, the first one first, while a terminal is too narrow.
+    may_leave: columns to leave out, in this order, as long as the terminal is too narrow.
 
   Returns:
     The columns that were left out.
@@ -86,7 +86,7 @@ def _drawn(table: ReportTable, heading: str) -> RichTable:
   drawn = RichTable(title=Text(heading), title_justify='left', title_style='bold')
   for name in table.names:
     right = numeric(table, name)
-    # A number is never broken; a long folder is.
+    # Numbers are never wrapped; long folder names are.
     justify: Literal['left', 'right'] = 'right' if right else 'left'
     drawn.add_column(Text(title(name)), justify=justify, overflow='fold', no_wrap=right)
   for row in table.rows:
@@ -95,13 +95,13 @@ def _drawn(table: ReportTable, heading: str) -> RichTable:
 
 
 def _width(drawn: RichTable, console: Console) -> int:
-  """Of a table in which nothing is wrapped."""
+  """The width of a table without any wrapping."""
   options = console.options.update(max_width=1_000_000)
   return Measurement.get(console, options, drawn).maximum
 
 
 def to_csv(table: ReportTable) -> str:
-  """One line a row, numbers as they are; of a score two columns, its mean and deviation."""
+  """One line per row, with unformatted numbers; a score has two columns, mean and deviation."""
   out = io.StringIO()
   writer = csv.writer(out, lineterminator='\n')
   scores = {n for n in table.names if any(isinstance(r[n], MeanStd) for r in table.rows)}
@@ -131,11 +131,11 @@ def to_markdown(table: ReportTable) -> str:
 
 
 def escaped(text: str) -> str:
-  """Text that Markdown shows as it is: nothing in it makes a column, a link or a tag."""
+  """Escapes text so that Markdown shows it unchanged, without columns, links or tags."""
   return MARKED.sub(r'\\\g<0>', printable(text))
 
 
 def sentence(shared: Sequence[tuple[str, Value]]) -> str:
-  """ "The same in all: task sst2, steps 600." """
+  """ "Same in all rows: task sst2, steps 600." """
   said = ', '.join(f'{title(name)} {shown(name, value)}' for name, value in shared)
-  return f'The same in all: {said}.' if said else ''
+  return f'Same in all rows: {said}.' if said else ''

@@ -1,4 +1,4 @@
-"""Two systems on the same examples, from the predictions they left."""
+"""Compares two systems on the same examples, from the predictions that they wrote."""
 
 import dataclasses
 import pathlib
@@ -33,14 +33,14 @@ def compare(
   resamples: int,
   console: Console | None = None,
 ) -> ComparisonResult:
-  """The scores of both, their difference, and where they differ.
+  """Compares the scores of both, and shows where they differ.
 
   Args:
     a: an output folder, or a file of predictions.
-    b: another of the same examples.
-    metric: names of metrics; None for those that results.json beside the predictions names.
+    b: another one, for the same examples.
+    metric: names of metrics; None for those in the results.json next to the predictions.
     vocabulary: a SentencePiece model, for metrics that read its tokens.
-    examples: how many to show of those that only one has right.
+    examples: how many to show of those that only one of them answers correctly.
     resamples: of the paired bootstrap.
     console: where to print; None is silent.
 
@@ -51,7 +51,7 @@ def compare(
   first, second = _files(a), _files(b)
   if first.keys() != second.keys():
     have = [', '.join(found) or 'one run' for found in (first, second)]
-    raise UserError(f'{a} has {have[0]}, and {b} {have[1]}; give runs of the same seeds.')
+    raise UserError(f'{a} has {have[0]}, and {b} has {have[1]}; give runs with the same seeds.')
   read = {name: (_read(first[name]), _read(second[name])) for name in first}
   for ours, theirs in read.values():
     comparison.check_pairs(ours, theirs)
@@ -68,7 +68,8 @@ def compare(
       ours, theirs, facts, resamples, vocabulary=words
     )
     title = (
-      f'{len(ours)} examples, in percent; {100 * LEVEL:.0f} % interval of {resamples} resamples'
+      f'{len(ours)} examples; scores in percent; {100 * LEVEL:.0f} % intervals from {resamples} '
+      'bootstrap resamples'
     )
     _show(found, f'{name}: {title}' if name else title, console)
     _tests(ours, theirs, facts, console)
@@ -90,7 +91,7 @@ def _refuse_without_vocabulary(
 
 
 def _files(path: str) -> dict[str, pathlib.Path]:
-  """The file of predictions; of several seeds {"seed_0": file, ...}."""
+  """The file of predictions; with several seeds {"seed_0": file, ...}."""
   given = pathlib.Path(path)
   if given.is_file():
     return {'': given}
@@ -124,7 +125,7 @@ def _read(path: pathlib.Path) -> list[Prediction]:
 
 
 def _facts(file: pathlib.Path) -> dict[str, dict[str, Any]]:
-  """What results.json beside the predictions says of their tasks; {} without it."""
+  """The tasks in the results.json next to the predictions; {} without such a file."""
   for folder in (file.parent, file.parent.parent):
     if (folder / 'results.json').is_file():
       checksums.check(folder / 'results.json')
@@ -149,7 +150,7 @@ def _tests(
   facts: Mapping[str, Mapping[str, Any]],
   console: Console,
 ) -> None:
-  """One line on each task: who is right where, and McNemar's test."""
+  """One line for each task: how often both, one or neither is correct, and McNemar's test."""
   parts = comparison.tasks(first)
   for name, mine in parts.items():
     about = comparison.about_task(facts, name)
@@ -157,11 +158,11 @@ def _tests(
     prefix = f'{name}: ' if len(parts) > 1 else ''
     if about and not comparison.counts_hits(about['metrics'], about.get('labels')):
       differ = sum(a.prediction != b.prediction for a, b in zip(ours, theirs, strict=True))
-      console.print(f'{prefix}{differ} texts differ', highlight=False)
+      console.print(f'{prefix}{differ} answers differ', highlight=False)
       continue
     d = comparison.discordance(ours, theirs)
     console.print(
-      f'{prefix}right: both {d.both}, A alone {d.first}, B alone {d.second}, neither {d.neither} '
+      f'{prefix}correct: both {d.both}, only A {d.first}, only B {d.second}, neither {d.neither} '
       f"({d.other} with different answers); McNemar's exact test p = {d.p:.3g}",
       highlight=False,
       soft_wrap=True,
@@ -171,14 +172,14 @@ def _tests(
 def _examples(
   first: Sequence[Prediction], second: Sequence[Prediction], most: int, console: Console
 ) -> None:
-  """Some of the examples that one alone has right."""
+  """Some of the examples that only one of the systems answers correctly."""
   apart = [(a, b) for a, b in zip(first, second, strict=True) if a.correct != b.correct]
   for a, b in apart[:most]:
     console.print()
     for name, text in (
       ('input', a.input),
       ('target', a.target),
-      ('A right' if a.correct else 'A wrong', a.prediction),
-      ('B right' if b.correct else 'B wrong', b.prediction),
+      ('A correct' if a.correct else 'A wrong', a.prediction),
+      ('B correct' if b.correct else 'B wrong', b.prediction),
     ):
-      console.print(f'{name:8}{text}', highlight=False, markup=False, soft_wrap=True)
+      console.print(f'{name:10}{text}', highlight=False, markup=False, soft_wrap=True)

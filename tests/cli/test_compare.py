@@ -167,7 +167,7 @@ def test_compare_tells_scores_and_examples(three, tmp_path, capsys):
   assert 'p = 0.5' in out
   assert f'{100 * right / 60:.1f}' in out
   assert f'{-100 * 2 / 60:+.1f}' in out
-  assert out.count('A right') == out.count('B wrong') == 2
+  assert out.count('A correct') == out.count('B wrong') == 2
   assert main([*command, '--metric', 'squad']) == 0
   out = capsys.readouterr().out
   assert 'A right' not in out

@@ -108,9 +108,9 @@ def test_the_verb_prints_a_table_and_writes_files(runs, tmp_path, capsys):
   assert len(accuracy) == 9
   pictures = {p.name for p in (out / 'pictures').iterdir()}
   for stem in ('training_loss-reviews', 'validation_accuracy-reviews', 'by_method-reviews-test',
-               'by_trained_numbers-reviews_test', 'confusion-tuning', 'confusion-mixture_sst2_',
-               'by_language-nusax_senti.english_all-test', 'by_task-sst2+trec-validation',
-               'training_loss-prefix_lm'):  # fmt: skip
+               'by_trainable_parameters-reviews_test', 'confusion-tuning',
+               'confusion-mixture_sst2_', 'by_language-nusax_senti.english_all-test',
+               'by_task-sst2+trec-validation', 'training_loss-prefix_lm'):  # fmt: skip
     assert f'{stem}.png' in pictures
   assert not any(name.startswith('confusion-text') for name in pictures)
   page = (out / 'report.html').read_text()

@@ -44,7 +44,7 @@ def test_a_task_has_curves_and_comparisons(two):
     'Training loss over the steps, colours',
     'Validation accuracy over the steps, colours',
     'accuracy by method, colours, test',
-    'accuracy by trained numbers, colours, test',
+    'accuracy by trainable parameters, colours, test',
   ]
   for picture in section.pictures:
     width, height = size(picture.png)
@@ -69,7 +69,7 @@ def test_models_of_different_sizes_are(tmp_path):
     folders.run(tmp_path / name)
     folders.prompt(tmp_path / name, parameters=parameters)
   (picture,) = plots.by_size(runs_in(tmp_path).runs, 'colours', 'test')
-  assert picture.title == 'accuracy by parameters of the model, colours, test'
+  assert picture.title == 'accuracy by model parameters, colours, test'
   assert '100,000: 50.0' in picture.alt
 
 
@@ -110,8 +110,8 @@ def test_a_confusion_says_what_is_taken_for_what(tmp_path):
   (run,) = runs_in(tmp_path).runs
   found = Confusion((), ('x', 'y'), ((5, 4, 0), (1, 3, 2)))
   alt = plots.confusion(found, run).alt
-  assert alt.endswith('8 of 15 agree; most often x is taken for y (4)')
-  assert '(no label) (9)' in plots.confusion(Confusion((), ('x',), ((0, 9),)), run).alt
+  assert alt.endswith('8 of 15 agree; most frequent error: y instead of x (4)')
+  assert '(no label) instead of x (9)' in plots.confusion(Confusion((), ('x',), ((0, 9),)), run).alt
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_the_whole_table(runs):
   shared, rest = columns.parted(table)
   assert text.to_markdown(rest) == MARKDOWN
   assert text.sentence(list(shared.items())) == (
-    'The same in all: verb train, task colours, model tiny, method InputPrompt, rows 2, '
+    'Same in all rows: verb train, task colours, model tiny, method InputPrompt, rows 2, '
     'learning rate 0.3.'
   )
 

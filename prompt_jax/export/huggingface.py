@@ -1,7 +1,9 @@
 """A model as a folder that Hugging Face's transformers opens, weights and vocabulary."""
 
 import pathlib
+import warnings
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +12,13 @@ from prompt_jax.checkpoints.check import expected_shapes
 from prompt_jax.checkpoints.formats import safetensors_file
 from prompt_jax.checkpoints.formats.huggingface import arrays_to_huggingface, config_to_huggingface
 from prompt_jax.checkpoints.formats.huggingface_folder import CONFIG, SAFETENSORS
-from prompt_jax.checkpoints.formats.huggingface_tokens import PIECES, SETTINGS
+from prompt_jax.checkpoints.formats.huggingface_tokens import JSON, PIECES, SETTINGS
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.data.vocabulary import SentencePieceVocabulary, Vocabulary
+from prompt_jax.export.tokenizer import bytes_json, tokenizer_json
 from prompt_jax.models.t5.config import T5Config
+
+SPECIALS = {'pad_token': '<pad>', 'eos_token': '</s>', 'unk_token': '<unk>'}
 
 
 def save(
@@ -44,12 +49,22 @@ def save(
   theirs = (pair for path, x in arrays for pair in arrays_to_huggingface(config, path, x))
   safetensors_file.write(folder / SAFETENSORS, layout, theirs, {'format': 'pt'})
   json_file.write(folder / CONFIG, about)
+  json_file.write(folder / SETTINGS, _write_tokens(folder, words))
+
+
+def _write_tokens(folder: pathlib.Path, words: Vocabulary) -> dict[str, Any]:
+  """Writes the vocabulary; returns its tokenizer_config.json."""
   settings = {'extra_ids': words.extra_ids, **SPECIALS}
-  if isinstance(words, SentencePieceVocabulary):
-    write_atomically(folder / PIECES, pathlib.Path(words.path).read_bytes())
-    json_file.write(folder / SETTINGS, {'tokenizer_class': 'T5Tokenizer', **settings})
-  else:
-    json_file.write(folder / SETTINGS, {'tokenizer_class': 'ByT5Tokenizer', **settings})
-
-
-SPECIALS = {'pad_token': '<pad>', 'eos_token': '</s>', 'unk_token': '<unk>'}
+  if not isinstance(words, SentencePieceVocabulary):
+    json_file.write(folder / JSON, bytes_json())
+    return {'tokenizer_class': 'ByT5Tokenizer', **settings}
+  write_atomically(folder / PIECES, pathlib.Path(words.path).read_bytes())
+  made = tokenizer_json(words)
+  if made is None:
+    warnings.warn(
+      f'{words.path} is not of type Unigram: transformers cuts text otherwise', stacklevel=2
+    )
+    return {'tokenizer_class': 'T5Tokenizer', **settings}
+  json_file.write(folder / JSON, made)
+  # T5Tokenizer would build another tokenizer from the file, without pieces for bytes.
+  return {'tokenizer_class': 'PreTrainedTokenizerFast', **settings}

@@ -24,7 +24,8 @@ REMEDY = 'Give the SentencePiece model that it was made from: --vocabulary spiec
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 _SENTINEL = re.compile(r'▁?<extra_id_\d+>')
 _BYTE = re.compile(r'<0x[0-9A-F]{2}>')
-_SPACES = {'Regex': ' {2,}'}
+# Runs of spaces, and those at the ends, which SentencePiece leaves out in any case.
+SPACES, OUTER = {'Regex': ' {2,}'}, {'Regex': '^ +| +$'}
 
 
 def vocabulary(path: pathlib.Path) -> SentencePieceVocabulary:
@@ -123,7 +124,10 @@ def _charsmap(path: pathlib.Path, normalizer: Any) -> bytes:
         table = base64.b64decode(step['precompiled_charsmap'], validate=True)
       except (KeyError, TypeError, binascii.Error) as e:
         raise UserError(f'{path}: no table of normalisation ({e!r}). {REMEDY}') from None
-    elif not (step.get('type') == 'Replace' and step.get('pattern') == _SPACES):
+    # The table composes as NFC does.
+    elif step.get('type') != 'NFC' and not (
+      step.get('type') == 'Replace' and step.get('pattern') in (SPACES, OUTER)
+    ):
       raise UserError(
         f'{path}: the normaliser {step.get("type")!r} is none of SentencePiece. {REMEDY}'
       )

@@ -44,7 +44,8 @@ class Prompt:
     metadata: JSON values by name. Required: "base_model" (name), "fingerprint" (of its weights),
       "method" (class name), "width" (H). Usual: "gin" (text that builds the method), "length"
       (P), "placement", "sees_input", "kv_bias", "vocabulary" (sha256), "task", "labels",
-      "words" (label of the data -> its word in "labels"), "metric", "value", "step", "seed".
+      "words" (label of the data -> its word in "labels"), "columns" (of a file of one's own),
+      "metric", "value", "step", "seed".
     initial: as `params`, before training; empty if not kept.
   """
 

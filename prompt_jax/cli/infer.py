@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from prompt_jax.cli.request import request_of
 from prompt_jax.configuration import config
-from prompt_jax.data.table import decode
+from prompt_jax.data.table import decode, lines_of
 from prompt_jax.runs.predict import infer
 from prompt_jax.runs.results import Answer
 from prompt_jax.runtime import processes
@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> None:
     arguments = config.load('infer', infer, request_of(args)).arguments
     texts = args.texts
     if not texts and not arguments['file'] and processes.is_first() and not sys.stdin.isatty():
-      texts = decode(sys.stdin.buffer.read(), 'standard input').split('\n')
+      texts = lines_of(decode(sys.stdin.buffer.read(), 'standard input'))
     answers = infer(texts, **arguments)
     if processes.is_first():
       _print(answers, arguments['output'])
@@ -29,4 +29,5 @@ def _print(answers: Sequence[Answer], output: str | None) -> None:
     return
   for a in answers:
     share = '' if a.probability is None else f'\t{a.probability:.3f}\t{a.text}'
-    print(f'{a.prediction}{share}')
+    # One line an answer, whatever is in it.
+    print(f'{a.prediction}{share}'.replace('\r', ' ').replace('\n', ' '))

@@ -29,9 +29,19 @@ _FILES = {
 }
 _POSITIONAL = {
   'sweep': '[FILE]', 'infer': '[TEXT ...]', 'convert': 'SOURCE DEST', 'compare': 'A B',
-  'report': 'FOLDER ...', 'tasks': '[check] [NAME]', 'inspect': 'FILE', 'import': 'SOURCE DEST',
+  'report': 'FOLDER ...', 'tasks': '[check] [NAME | --data FILE]', 'inspect': 'FILE',
+  'import': 'SOURCE DEST',
   'export': 'PROMPT_FILE DEST',
 }  # fmt: skip
+_OWN_FILE = (
+  ('data', 'FILE', 'a file of your own instead of a named task, as in train'),
+  ('validation', 'FILE', 'its validation file'),
+  ('test', 'FILE', 'its test file'),
+  ('text', 'COLUMN', 'column of the text; several: a,b'),
+  ('label', 'COLUMN', 'column of the label'),
+  ('inputs', 'COLUMN', 'column of the inputs of a text-to-text file'),
+  ('targets', 'COLUMN', 'column of its targets'),
+)
 _MODEL = 'the model that the prompt was trained on; default: the one that the file names'
 _VOCABULARY = "a SentencePiece model, or 'bytes', for a model without one (T5X)"
 
@@ -139,7 +149,10 @@ def _report(parser: argparse.ArgumentParser) -> None:
 
 def _tasks(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
-  add('name', nargs='*', metavar='NAME', help='task to show; "check NAME" checks its data')
+  add(
+    'name', nargs='*', metavar='NAME',
+    help='task to show; "check NAME" checks its data, "check --data FILE" your own',
+  )  # fmt: skip
   add('--filter', metavar='WORD', help='list the tasks with this word in name, kind or language')
   add(
     '--examples', type=whole, default=3, metavar='N',
@@ -154,6 +167,8 @@ def _tasks(parser: argparse.ArgumentParser) -> None:
     '--module', action='append', default=[], metavar='NAME',
     help='a Python module that registers seqio tasks; repeatable',
   )  # fmt: skip
+  for name, metavar, what in _OWN_FILE:
+    add(f'--{name}', metavar=metavar, help=what)
   add('--record', metavar='FILE', help='write the tokenized examples to an .npz file')
   add(
     '--model', default='embedded', metavar='NAME',

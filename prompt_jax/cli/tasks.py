@@ -13,27 +13,35 @@ from prompt_jax.data.recorded import record
 from prompt_jax.data.vocabulary import ByteVocabulary, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError, install
 from prompt_jax.evaluation.check_task import check_task
+from prompt_jax.runs.task_choice import choose
 from prompt_jax.tasks import catalogue, data_set, denoising, find, transfer
 
 # In bytes; long enough that nothing of what is shown was cut.
 LENGTHS = Lengths(100_000, 100_000)
 CHECK = 'check'
+# Flags of a file of one's own, as in train.
+FILES = ('data', 'validation', 'test', 'text', 'label', 'inputs', 'targets')
 
 
 def run(args: argparse.Namespace) -> None:
   console = Console(highlight=False)
   checked = args.name[:1] == [CHECK]
   names = args.name[checked:]
-  if len(names) > 1 or (checked and not names):
-    raise UserError('Give one task: prompt-jax tasks NAME, or prompt-jax tasks check NAME.')
-  if not names and args.record:
+  files = {name: getattr(args, name) for name in FILES}
+  own = any(files.values())
+  if len(names) > 1 or (checked and not names and not own):
+    raise UserError(
+      'Give one task, by name or as a file: prompt-jax tasks check NAME, or prompt-jax tasks check '
+      '--data FILE.'
+    )
+  if not names and not own and args.record:
     raise UserError('--record needs the task: prompt-jax tasks NAME --record FILE')
-  if not names:
+  if not names and not own:
     _list(args.filter, console)
     return
   if args.filter:
     raise UserError('--filter is of the list of all tasks; leave out the name or the filter.')
-  task = find.find(names[0], args.folder, args.module)
+  task = choose(names[0] if names else None, folder=args.folder, modules=args.module, **files)
   lengths = Lengths(args.input_length, args.target_length)
   if args.record:
     words = _vocabulary(args)
@@ -42,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
   elif checked:
     check_task(task, _vocabulary(args), lengths, args.sample, console)
   else:
-    _show(names[0], task, args, console)
+    _show(names[0] if names else '', task, args, console)
 
 
 def _vocabulary(args: argparse.Namespace) -> Vocabulary:

@@ -94,6 +94,8 @@ class Task:
       (a seqio task's); None for `metrics`.
     about: one line about the task, its source and licence.
     words: label as its file has it -> the word in `labels`; None where the two are the same.
+    columns: of a file of the user's own, which were read ("inputs", "targets", "kind", see
+      `columns.ColumnChoice`); None for other tasks.
     parts: the tasks of a mixture, each scored by its own metrics; () for a single task.
     mixing: how often each part of a mixture is trained on (`mixture.Mixing`).
     source: the part that is trained on, where the others are evaluated without training.
@@ -108,6 +110,7 @@ class Task:
   score: Callable[[Sequence[Example], Sequence[str]], dict[str, float]] | None = None
   about: str = ''
   words: Mapping[str, str] | None = None
+  columns: Mapping[str, Any] | None = None
   parts: tuple['Task', ...] = ()
   mixing: Any = None
   source: str | None = None

@@ -3,34 +3,19 @@
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from prompt_jax.data import hub
+from prompt_jax.data.columns import ColumnChoice, choose_columns, choose_inputs, need
 from prompt_jax.data.example import Task, TextExample, text_task
 from prompt_jax.data.in_memory import is_in_memory, memory_table, splits_in_memory
 from prompt_jax.data.split import held_out
-from prompt_jax.data.table import Table, TableRow, fail, read_table, read_text
+from prompt_jax.data.table import Table, TableRow, fail, read_lines, read_table
 from prompt_jax.errors import UserError, unknown
-
-# Usual names of columns; the first of each wins, the others must be alone.
-TEXT_NAMES = ('text', 'sentence', 'review', 'comment', 'content', 'utterance', 'document', 'body')
-LABEL_NAMES = ('label', 'category', 'class', 'sentiment', 'intent', 'topic', 'labels')
-INPUT_NAMES = ('inputs', 'input', 'source', 'question')
-TARGET_NAMES = ('targets', 'target', 'output', 'answer', 'summary', 'completion')
-
-
-class ColumnChoice(NamedTuple):
-  """Which columns are read; several inputs are joined as T5 does ("premise: ... hypothesis: ...").
-
-  `kind` is 'label' where the targets are a closed set of labels, 'text' where they are free.
-  """
-
-  inputs: tuple[str, ...]
-  targets: str
-  kind: Literal['label', 'text']
 
 
 def local_task(
@@ -45,6 +30,8 @@ def local_task(
   labels: Sequence[str] | None = None,
   words: Mapping[str, str] | None = None,
   metrics: Sequence[str] | None = None,
+  groups: bool = False,
+  like: ColumnChoice | None = None,
   name: str | None = None,
   seed: int = 0,
   held_out_fraction: float = 0.1,
@@ -65,10 +52,13 @@ def local_task(
     text: column or columns of the text to be labelled; None to guess from the usual names.
     label: column of the label.
     inputs: column or columns of the inputs of a text-to-text task, instead of `text`.
-    targets: column of the targets of a text-to-text task, instead of `label`.
+    targets: column of the targets of a text-to-text task, instead of `label`. A cell of JSON may be
+      a list of right answers: the first is learned, any of them is right.
     labels: all labels, in the order of their indices; None for those of the first file, sorted.
     words: label -> the word or words the model writes for it; None to write labels as they stand.
     metrics: names of metrics; None for accuracy and macro F1, or exact match and BLEU for text.
+    groups: whether the column "group" says which examples belong together, for metrics of groups.
+    like: columns of the task that a prompt was tuned on, see `choose_columns`.
     name: of the task; None for the first file's, "rows" in memory.
     seed: of the draw of the held-out examples.
     held_out_fraction: share of each part that is drawn from `train`.
@@ -84,20 +74,20 @@ def local_task(
   if parts := splits_in_memory(train):
     given = parts | {split: data for split, data in given.items() if split != 'train'}
   tables = {split: _table(file, split) for split, file in (given | more | given).items()}
-  columns = choose_columns(next(iter(tables.values())), text, label, inputs, targets)
+  columns = choose_columns(next(iter(tables.values())), text, label, inputs, targets, like)
   # Splits of the hub whose labels are not public.
   for split in more.keys() - given.keys():
     if all(row.values.get(columns.targets) in (None, -1) for row in tables[split].rows):
       del tables[split]
   for split, table in tables.items():
-    _need(table, [*columns.inputs, columns.targets])
+    need(table, [*columns.inputs, columns.targets, *(['group'] if groups else [])])
     if hub.is_hub(table.path):
       tables[split] = _filled(table, [*columns.inputs, columns.targets])
   first = next(iter(tables.values()))
   spoken = None
   if columns.kind == 'label':
     spoken = _words(labels or _labels(first, columns), words or {})
-  splits = {s: _examples(table, columns, spoken) for s, table in tables.items()}
+  splits = {s: _examples(table, columns, spoken, groups) for s, table in tables.items()}
   if 'train' in splits and 'validation' not in splits:
     drawn = ('validation',) if 'test' in splits else ('validation', 'test')
     splits |= _draw(first.path, splits['train'], drawn, held_out_fraction, seed)
@@ -110,7 +100,7 @@ def local_task(
     metrics,
     about=f'{first.path}: {" + ".join(columns.inputs)} -> {columns.targets}',
   )
-  return dataclasses.replace(task, words=spoken if words else None)
+  return dataclasses.replace(task, words=spoken if words else None, columns=columns._asdict())
 
 
 def _table(data: Any, split: str | None = None) -> Table:
@@ -121,7 +111,7 @@ def _table(data: Any, split: str | None = None) -> Table:
 
 def _filled(table: Table, columns: Sequence[str]) -> Table:
   """Without the rows that lack something, which nobody can fill in on the hub."""
-  there = lambda value: value is not None and str(value).strip()
+  there = lambda value: not is_missing(value) and str(value).strip()
   rows = [row for row in table.rows if all(there(row.values[c]) for c in columns)]
   if not rows:
     fail(table.path, None, f'no row has all of {", ".join(columns)}')
@@ -134,116 +124,44 @@ def _filled(table: Table, columns: Sequence[str]) -> Table:
   return table._replace(rows=rows)
 
 
-def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
-  """The columns of a row; "answers" and "group", which have a meaning, only if they can have it."""
-  answers, group = values.get('answers'), values.get('group')
-  fields = dict(values)
-  if not (isinstance(answers, list) and answers and all(isinstance(a, str) for a in answers)):
-    fields.pop('answers', None)
-  if not isinstance(group, str | int):
-    fields.pop('group', None)
-  return fields
-
-
 def _title(path: pathlib.Path) -> str:
   if hub.is_hub(path):
     return hub.parse(str(path)).title
   return pathlib.Path(path.name.removesuffix('.gz')).stem
 
 
-def local_inputs(path: str, column: str | Sequence[str] | None = None) -> list[TextExample]:
-  """Inputs without targets, to be classified or answered.
+def local_inputs(
+  path: str, column: str | Sequence[str] | None = None, like: ColumnChoice | None = None
+) -> list[TextExample]:
+  """Inputs without targets, to be classified or answered; as many as the file has rows.
 
   Args:
-    path: a .txt file with one text a line (empty lines are left out), or a table.
+    path: a .txt file with one text a line, or a table, whose columns become `fields`. The text of
+      a blank line is empty.
     column: the column or columns of a table; None to guess from the usual names.
+    like: columns of the task that a prompt was tuned on, see `choose_columns`.
+
+  Raises:
+    UserError: a mistake in the file, or no text in it.
   """
   file = pathlib.Path(path)
   if file.name.removesuffix('.gz').endswith('.txt'):
-    lines = enumerate(read_text(file).split('\n'), 1)
-    found = [TextExample(t.strip(), '', source=f'{file}:{n}') for n, t in lines if t.strip()]
-    if not found:
+    lines = enumerate(read_lines(file), 1)
+    found = [TextExample(text.strip(), '', source=f'{file}:{n}') for n, text in lines]
+    if not any(example.inputs for example in found):
       fail(file, None, 'the file holds no text')
     return found
   table = _table(path)
-  names = _several(column) or (_guess(table, TEXT_NAMES + INPUT_NAMES, 'text', 'text'),)
-  _need(table, names)
+  names = choose_inputs(table, column, like)
   return [
     TextExample(_join(table, row, names), '', fields=row.values, source=f'{file}:{row.line}')
     for row in table.rows
   ]
 
 
-def choose_columns(
-  table: Table,
-  text: str | Sequence[str] | None = None,
-  label: str | None = None,
-  inputs: str | Sequence[str] | None = None,
-  targets: str | None = None,
-) -> ColumnChoice:
-  """The columns given, and for those not given the ones with usual names.
-
-  Raises:
-    UserError: no usual name, or several so that a guess would be one.
-  """
-  if (text or label) and (inputs or targets):
-    raise UserError(
-      'Give either a text and a label column or an inputs and a targets column, not some of both.'
-    )
-  names = _by_lower(table)
-  text_to_text = bool(inputs or targets)
-  if not (text or label or inputs or targets):
-    labelled = any(n in names for n in LABEL_NAMES)
-    text_to_text = any(n in names for n in TARGET_NAMES)
-    if labelled and text_to_text:
-      fail(
-        table.path,
-        1,
-        f'columns {", ".join(table.columns)} fit both text/label and inputs/targets; '
-        'name the columns to use',
-      )
-  if text_to_text:
-    source = _several(inputs) or (_guess(table, INPUT_NAMES + TEXT_NAMES, 'inputs', 'inputs'),)
-    return ColumnChoice(
-      source, targets or _guess(table, TARGET_NAMES, 'targets', 'targets'), 'text'
-    )
-  source = _several(text) or (_guess(table, TEXT_NAMES, 'text', 'text'),)
-  return ColumnChoice(source, label or _guess(table, LABEL_NAMES, 'label', 'label'), 'label')
-
-
-def _several(columns: str | Sequence[str] | None) -> tuple[str, ...]:
-  """'premise,hypothesis' or a list of names -> a tuple."""
-  if columns is None:
-    return ()
-  parts = columns.split(',') if isinstance(columns, str) else columns
-  return tuple(part.strip() for part in parts)
-
-
-def _by_lower(table: Table) -> dict[str, str]:
-  return {name.lower(): name for name in table.columns}
-
-
-def _guess(table: Table, usual: Sequence[str], role: str, argument: str) -> str:
-  names = _by_lower(table)
-  found = [names[name] for name in usual if name in names]
-  if found and (len(found) == 1 or found[0].lower() == usual[0]):
-    return found[0]
-  have = f'columns {", ".join(repr(c) for c in table.columns)}'
-  if found:
-    fail(table.path, 1, f'{have}: {" or ".join(found)} may be the {role}; say {argument}=NAME')
-  fail(
-    table.path,
-    1,
-    f'{have}: none has a usual name for the {role} ({", ".join(usual)}); say {argument}=NAME, or '
-    'add a first line that names the columns',
-  )
-
-
-def _need(table: Table, columns: Sequence[str]) -> None:
-  for column in columns:
-    if column not in table.columns:
-      error = unknown('column', column, table.columns)
-      fail(table.path, 1, f'{error} Every file of a task needs the same columns.')
+def is_missing(value: Any) -> bool:
+  """Whether a cell holds nothing: None, or NaN, by which pandas and NumPy mean the same."""
+  return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _value(table: Table, row: TableRow, column: str) -> str:
@@ -253,16 +171,13 @@ def _value(table: Table, row: TableRow, column: str) -> str:
   value: Any = row.values[column]
   if isinstance(value, str):
     written = value.strip()
-  elif isinstance(value, bool | int | float):
-    written = json.dumps(value)
-  elif value is None:
+  elif is_missing(value):
     written = ''
+  elif isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+    written = json.dumps(value)
   else:
-    fail(
-      table.path,
-      row.line,
-      f'{column!r} is a JSON {type(value).__name__}; expected text or a number',
-    )
+    kind = value if isinstance(value, float) else f'a {type(value).__name__}'
+    fail(table.path, row.line, f'{column!r} is {kind}; expected text or a number')
   if not written:
     fail(table.path, row.line, f'{column!r} is empty; fill it in or delete the row')
   return written
@@ -281,6 +196,16 @@ def _tail(table: Table, row: TableRow, columns: Sequence[str]) -> str:
   long = max(columns, key=lambda column: len(_value(table, row, column)))
   behind = columns[columns.index(long) + 1 :]
   return ''.join(f' {column}: {_value(table, row, column)}' for column in behind)
+
+
+def _answers(table: Table, row: TableRow, column: str) -> list[str]:
+  """The right answers of a cell: those of a list, or just its text."""
+  value = row.values.get(column)
+  if not isinstance(value, list):
+    return [_value(table, row, column)]
+  if not value:
+    fail(table.path, row.line, f'{column!r} has no answers; fill them in or delete the row')
+  return [_value(table, TableRow(row.line, {column: answer}), column) for answer in value]
 
 
 def _labels(table: Table, columns: ColumnChoice) -> tuple[str, ...]:
@@ -311,22 +236,28 @@ def _words(labels: Sequence[str], words: Mapping[str, str]) -> dict[str, str]:
 
 
 def _examples(
-  table: Table, columns: ColumnChoice, spoken: Mapping[str, str] | None
+  table: Table, columns: ColumnChoice, spoken: Mapping[str, str] | None, groups: bool
 ) -> list[TextExample]:
   """The rows as examples; `spoken` is label -> word in the order of the label indices."""
   index = {label: i for i, label in enumerate(spoken or {})}
   done = []
   for row in table.rows:
-    target = _value(table, row, columns.targets)
+    answers = [_value(table, row, columns.targets)] if spoken is not None else _answers(
+      table, row, columns.targets
+    )  # fmt: skip
+    target = answers[0]
     if spoken is not None and target not in spoken:
       error = unknown('label', target, spoken, 'Correct it, or add training rows with it.')
       fail(table.path, row.line, str(error))
+    fields: dict[str, Any] = {'group': _value(table, row, 'group')} if groups else {}
+    if isinstance(row.values[columns.targets], list):
+      fields['answers'] = answers
     done.append(
       TextExample(
         inputs=_join(table, row, columns.inputs),
         targets=target if spoken is None else spoken[target],
         label=index.get(target),
-        fields=_fields(row.values),
+        fields=fields,
         source=f'{table.path}:{row.line}',
         tail=_tail(table, row, columns.inputs),
       )

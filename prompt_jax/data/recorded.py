@@ -70,6 +70,7 @@ def record(
     'task': task.name,
     'labels': task.labels,
     'words': task.words,
+    'columns': task.columns,
     'metrics': task.metrics,
     'about': task.about,
     'vocabulary': vocabulary.sha256,
@@ -114,6 +115,7 @@ def replay(path: str | os.PathLike[str]) -> Task:
     metrics=tuple(about['metrics']),
     about=about['about'],
     words=about.get('words'),
+    columns=about.get('columns'),
   )
 
 

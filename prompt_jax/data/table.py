@@ -4,6 +4,7 @@ A TSV field is taken as it stands, quotes included, as in the GLUE files; a CSV 
 and hold line breaks. Every fault is an error that names file, line and remedy.
 """
 
+import codecs
 import csv
 import gzip
 import io
@@ -11,7 +12,7 @@ import json
 import os
 import pathlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from prompt_jax.errors import UserError
@@ -22,6 +23,12 @@ FORMATS = {
   '.jsonl': 'jsonl',
   '.ndjson': 'jsonl',
   '.json': 'jsonl',
+}
+_SEPARATORS = {',': 'commas', ';': 'semicolons', '\t': 'tabs', '|': 'bars'}
+_RESAVE = {
+  ',': 'Name it .csv',
+  '\t': 'Name it .tsv',
+  **dict.fromkeys(';|', 'Save it with commas, or as JSONL'),
 }
 # Characters of a line. No text that a model could read is as long.
 LONGEST = 10_000_000
@@ -42,9 +49,11 @@ class Table(NamedTuple):
   rows: list[TableRow]
 
 
-def fail(path: pathlib.Path | str, line: int | None, message: str) -> NoReturn:
+def fail(
+  path: pathlib.Path | str, line: int | None, message: str, parameters: Sequence[str] = ()
+) -> NoReturn:
   """Raises a UserError that begins with file:line."""
-  raise UserError(f'{path}:{line}: {message}' if line else f'{path}: {message}')
+  raise UserError(f'{path}:{line}: {message}' if line else f'{path}: {message}', parameters)
 
 
 def read_table(path: str | pathlib.Path) -> Table:
@@ -57,14 +66,20 @@ def read_table(path: str | pathlib.Path) -> Table:
   path = pathlib.Path(path)
   kind = FORMATS.get(_suffix(path))
   if kind is None:
-    fail(path, None, f'unknown kind of file; known: {", ".join(FORMATS)}, each also with .gz')
+    _refuse_folder(path)
+    fail(
+      path,
+      None,
+      f'unknown kind of file; known: {", ".join(FORMATS)}, each also with .gz. What pandas reads, '
+      'its to_csv(FILE, index=False) writes as CSV',
+    )
   text = read_text(path)
   if kind == 'jsonl':
     rows = list(_json_rows(path, text))
     columns = tuple(dict.fromkeys(name for row in rows for name in row.values))
   else:
     lines = _csv_lines(path, text) if kind == 'csv' else _tsv_lines(path, text)
-    header = next(lines, None)
+    header = next(((number, fields) for number, fields in lines if fields), None)
     columns = _header(path, header)
     rows = list(_filled(path, columns, lines))
   if not rows:
@@ -74,6 +89,7 @@ def read_table(path: str | pathlib.Path) -> Table:
 
 def read_text(path: pathlib.Path) -> str:
   """The text of a UTF-8 file, unzipped if it ends in .gz; a byte-order mark is dropped."""
+  _refuse_folder(path)
   if not os.path.isfile(path):  # is_file() of a path raises for a name that is too long
     fail(path, None, 'there is no such file')
   try:
@@ -86,18 +102,70 @@ def read_text(path: pathlib.Path) -> str:
   return decode(raw, path)
 
 
+def read_lines(path: pathlib.Path) -> list[str]:
+  """The lines of a UTF-8 file, blank ones too."""
+  return lines_of(read_text(path))
+
+
+def lines_of(text: str) -> list[str]:
+  """The lines of a text: as many as it has line breaks, and one more if none ends it."""
+  # str.splitlines would also split at characters that may stand in a line.
+  return text.removesuffix('\n').split('\n')
+
+
 def decode(raw: bytes, where: pathlib.Path | str) -> str:
   """The text of UTF-8 bytes that were read from `where`; a byte-order mark is dropped."""
+  if other := _other_encoding(raw):
+    said = f'{other[:6].upper()}, not UTF-8; save it as UTF-8, for instance with iconv -f {other}'
+    fail(where, 1, f'{said} -t utf-8')
   try:
-    return raw.decode('utf-8-sig')
+    text = raw.decode('utf-8-sig')
   except UnicodeDecodeError as error:
     line = raw[: error.start].count(b'\n') + 1
     fail(
       where,
       line,
       f'not UTF-8 (byte 0x{raw[error.start]:02x}); save it as UTF-8, for instance with '
-      f'iconv -f latin1 -t utf-8',
+      'iconv -f latin1 -t utf-8 (of a file from Windows: -f windows-1252)',
     )
+  if '\0' in text:
+    line = text[: text.index('\0')].count('\n') + 1
+    fail(where, line, 'a NUL character, which no text has; the file is damaged, or not text')
+  return text
+
+
+# What a file begins with -> how iconv calls its encoding; the longer marks first.
+_MARKS = {
+  codecs.BOM_UTF32_LE: 'utf-32',
+  codecs.BOM_UTF32_BE: 'utf-32',
+  codecs.BOM_UTF16_LE: 'utf-16',
+  codecs.BOM_UTF16_BE: 'utf-16',
+}
+
+
+def _other_encoding(raw: bytes) -> str | None:
+  """What iconv calls the encoding of bytes that are UTF-16 or UTF-32; None for any other."""
+  for mark, encoding in _MARKS.items():
+    if raw.startswith(mark):
+      return encoding
+  even, odd = raw[::2].count(0), raw[1::2].count(0)
+  # Without a mark: most letters are below U+0100, so that a half of each is 0.
+  if max(even, odd) > len(raw) / 5:
+    return 'utf-16le' if odd > even else 'utf-16be'
+  return None
+
+
+def _refuse_folder(path: pathlib.Path) -> None:
+  if not os.path.isdir(path):
+    return
+  files = sorted(f.name for f in path.iterdir() if _suffix(f) in FORMATS)
+  named = f'give one of its files: {", ".join(files[:5])}' if files else 'give a file'
+  fail(
+    path,
+    None,
+    f'a folder, expected a file; {named}, or hf:{path} for a folder in the form of the hub, or the '
+    'name of a task and its folder',
+  )
 
 
 def _check_line(path: pathlib.Path, number: int, line: str) -> None:
@@ -115,11 +183,9 @@ def _suffix(path: pathlib.Path) -> str:
 
 
 def _tsv_lines(path: pathlib.Path, text: str) -> Iterator[tuple[int, list[str]]]:
-  # str.splitlines would also split at characters that may stand in a text.
-  for number, line in enumerate(text.split('\n'), 1):
-    if line.strip():
-      _check_line(path, number, line)
-      yield number, line.removesuffix('\r').split('\t')
+  for number, line in enumerate(lines_of(text), 1):
+    _check_line(path, number, line)
+    yield number, line.removesuffix('\r').split('\t') if line.strip(' \r') else []
 
 
 def _csv_lines(path: pathlib.Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -134,9 +200,8 @@ def _csv_lines(path: pathlib.Path, text: str) -> Iterator[tuple[int, list[str]]]
       return
     except csv.Error as error:
       fail(path, line, f'bad CSV ({error}); quote the field, doubling quotes in it, or use JSONL')
-    if fields:
-      _check_line(path, line, max(fields, key=len))
-      yield line, fields
+    _check_line(path, line, max(fields, key=len, default=''))
+    yield line, fields
 
 
 def _header(path: pathlib.Path, header: tuple[int, list[str]] | None) -> tuple[str, ...]:
@@ -144,9 +209,23 @@ def _header(path: pathlib.Path, header: tuple[int, list[str]] | None) -> tuple[s
     fail(path, None, 'the file is empty; it needs a line of column names and at least one row')
   line, fields = header
   names = tuple(name.strip() for name in fields)
+  ours = '\t' if _suffix(path) == '.tsv' else ','
+  for other, what in _SEPARATORS.items():
+    if other != ours and len(names) == 1 and other in names[0]:
+      fail(
+        path,
+        line,
+        f'one column, {names[0]!r}: its columns are separated by {what}, and those of '
+        f'{_suffix(path)} by {_SEPARATORS[ours]}. {_RESAVE[other]}',
+      )
   for i, name in enumerate(names):
     if not name:
-      fail(path, line, f'column {i + 1} has no name; the first line must name every column')
+      fail(
+        path,
+        line,
+        f'column {i + 1} has no name; the first line must name every column. If it is the index of '
+        'pandas, write the file with to_csv(FILE, index=False)',
+      )
     if name in names[:i]:
       fail(path, line, f'two columns are named {name!r}; rename one of them')
   return names
@@ -156,6 +235,9 @@ def _filled(
   path: pathlib.Path, columns: tuple[str, ...], lines: Iterable[tuple[int, list[str]]]
 ) -> Iterator[TableRow]:
   for line, fields in lines:
+    if not fields and len(columns) > 1:
+      continue  # a blank line; with one column it is an empty cell
+    fields = fields or ['']
     if len(fields) != len(columns):
       fail(
         path,
@@ -168,16 +250,18 @@ def _filled(
 
 
 def _json_rows(path: pathlib.Path, text: str) -> Iterator[TableRow]:
-  for number, line in enumerate(text.split('\n'), 1):
+  for number, line in enumerate(lines_of(text), 1):
     if not line.strip():
       continue
     _check_line(path, number, line)
     try:
-      values = json.loads(line, object_pairs_hook=_pairs)
+      values = json.loads(line, object_pairs_hook=_pairs, parse_constant=_constant)
       json.dumps(values, ensure_ascii=False).encode('utf-8')
     except _TwiceError as error:
       fail(path, number, f'the name {error.args[0]!r} stands twice in one object; rename one')
     except json.JSONDecodeError as error:
+      if number == 1 and line.lstrip().startswith('['):
+        fail(path, number, _ONE_ARRAY)
       fail(
         path,
         number,
@@ -191,9 +275,22 @@ def _json_rows(path: pathlib.Path, text: str) -> Iterator[TableRow]:
       fail(path, number, 'JSON nested too deeply; every line must be one flat object')
     except ValueError as error:  # Python reads no number of thousands of digits
       fail(path, number, f'bad JSON ({error}); write a long number as text, in quotes')
+    if isinstance(values, list) and number == 1:
+      fail(path, number, _ONE_ARRAY)
     if not isinstance(values, dict):
       fail(path, number, f'a JSON {type(values).__name__}, expected one object a line')
     yield TableRow(number, values)
+
+
+_ONE_ARRAY = (
+  'a JSON list, expected one object a line; jq -c ".[]", or to_json(FILE, orient="records", '
+  'lines=True) of pandas, writes that'
+)
+
+
+def _constant(name: str) -> float | None:
+  """NaN, by which Python writes a value that is not there, as null; an infinity as it is."""
+  return None if name == 'NaN' else float(name)
 
 
 class _TwiceError(Exception):

@@ -1,9 +1,12 @@
-"""`prompt-jax tasks check NAME`: every stage of a task over a sample, and what comes out."""
+"""`prompt-jax tasks check`: every stage of a task over a sample, and what comes out."""
+
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from prompt_jax.data.example import Lengths, Task, encode_labels
+from prompt_jax.data import findings
+from prompt_jax.data.example import Example, Lengths, Task, encode_labels
 from prompt_jax.data.split_statistics import PERCENTILES, SplitStatistics, sample, split_statistics
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
@@ -43,8 +46,9 @@ def _check_one(
   table.add_column('', no_wrap=True)
   columns: dict[str, SplitStatistics] = {}
   train: set[str] = set()
+  whole: dict[str, Sequence[Example]] = {}
   for split in sorted(task.splits, key=lambda s: s != 'train'):
-    loaded = task.load(split, vocabulary, lengths)
+    whole[split] = loaded = task.load(split, vocabulary, lengths)
     if not loaded:
       raise UserError(f'The {split} split of {task.name!r} has no examples.')
     chosen = sample(loaded, most)
@@ -58,6 +62,7 @@ def _check_one(
   for name, cells in _rows(list(columns.values()), lengths):
     table.add_row(name, *cells)
   console.print(table, markup=False)
+  findings.warn(task, whole, vocabulary, lengths.targets)
 
 
 def _score_targets(task: Task, examples: list) -> None:

@@ -4,7 +4,7 @@ import functools
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -146,11 +146,8 @@ class Evaluator:
 
     Args:
       variables: of each prompt; the backbone must be the same arrays in all.
-      examples: at least one.
-      advance: called after each batch with its number of examples.
-
-    Raises:
-      UserError: no examples, or only some of them have a label.
+      examples: see `__call__`.
+      advance: see `__call__`.
     """
     predicted = self.predict(variables, examples, advance)
     return [(self.measure(examples, found), found) for found in predicted]
@@ -162,22 +159,35 @@ class Evaluator:
     advance: Advance = lambda count: None,
   ) -> list[list[Prediction]]:
     """The predictions of `each`, in order and not measured."""
+    found: list[dict[int, Prediction]] = [{} for _ in variables]
+    for of_prompts in self.by_batch(variables, examples):
+      for at, predictions in zip(found, of_prompts, strict=True):
+        at |= predictions
+      advance(len(of_prompts[0]))
+    return [[at[i] for i in range(len(examples))] for at in found]
+
+  def by_batch(
+    self,
+    variables: Sequence[decode.Variables],
+    examples: Sequence[Example],
+    done: Collection[int] = frozenset(),
+  ) -> Iterator[list[dict[int, Prediction]]]:
+    """{index: prediction} of each prompt, batch by batch, without batches that are all `done`."""
     if not examples:
       raise UserError('There are no examples to evaluate; check the split or the limit on them.')
     backbone, own = _split_backbone(variables)
-    found_at: list[dict[int, Prediction]] = [{} for _ in variables]
     for indices, tokens, ids in self._batches(examples):
+      if all(i in done for i in indices):
+        continue
       found = self._call(backbone, own, tokens, ids)
       if self._placement:  # rows of other processes too
         found = self._placement.to_local(found)
-      found = jax.device_get(found)
-      for of_prompt, at in zip(found, found_at, strict=True):
-        columns = {'rank': (of_prompt,), 'generate': of_prompt[:2]}.get(self.method, of_prompt)
-        rows = zip(*columns, strict=True)
-        for i, row in zip(indices, rows, strict=False):  # rows that fill up the batch are left over
-          at[i] = self._read(examples[i], row)
-      advance(len(indices))
-    return [[at[i] for i in range(len(examples))] for at in found_at]
+      of_prompts = []
+      for one in jax.device_get(found):
+        rows = zip(*{'rank': (one,), 'generate': one[:2]}.get(self.method, one), strict=True)
+        read = zip(indices, rows, strict=False)  # rows that fill up the batch are left over
+        of_prompts.append({i: self._read(examples[i], row) for i, row in read})
+      yield of_prompts
 
   def measure(
     self, examples: Sequence[Example], predictions: Sequence[Prediction]
@@ -236,8 +246,7 @@ class Evaluator:
     self, examples: Sequence[Example]
   ) -> Iterator[tuple[list[int], jax.Array, jax.Array | None]]:
     """Indices (at most B), tokens int32[B, T] and prompt numbers int32[B] (or None), by length."""
-    shapes = choose_buckets(examples)
-    size = min(self._batch_size, len(examples))
+    shapes, size = choose_buckets(examples), min(self._batch_size, len(examples))
     put: Callable[[Any], Any] = jax.device_put
     if self._placement:
       put, size = self._placement.put_rows, self._placement.pad_to_multiple(size)
@@ -344,9 +353,9 @@ def _check(task: Task, method: str, normalize: str, beams: int, batch_size: int)
   if method not in METHODS:
     raise UserError(f'The method is {method!r}; expected {", ".join(METHODS)}.')
   if normalize not in score.NORMALIZE:
-    raise UserError(f'Normalize is {normalize!r}; expected {" or ".join(score.NORMALIZE)}.')
+    raise UserError(f'normalize is {normalize!r}; expected {" or ".join(score.NORMALIZE)}.')
   if normalize != 'none' and method != 'rank':
-    raise UserError(f'Normalize is of the method rank, and {task.name!r} is asked by {method}.')
+    raise UserError(f'normalize is of the method rank, and {task.name!r} is asked by {method}.')
   if beams > 1 and method != 'generate':
     raise UserError(
       f'beams is {beams}, for generated text, and the method {method} gives a label.',

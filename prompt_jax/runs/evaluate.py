@@ -9,6 +9,7 @@ from rich.console import Console
 
 from prompt_jax import loading
 from prompt_jax.checkpoints import checksums
+from prompt_jax.data import findings
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.data.truncation import LONGEST, cut
 from prompt_jax.data.vocabulary import Vocabulary
@@ -226,6 +227,7 @@ def _split(
   for split in [named] if named else [s for s in ('test', 'validation') if s in task.splits]:
     examples = task.load(split, vocabulary, lengths)
     if task.has_answers(examples) or (named and output):
+      findings.warn(task, {split: examples}, vocabulary, lengths.targets)
       return split, examples
   if named:
     raise UserError(

@@ -40,7 +40,7 @@ def task_of_all(
     UserError: prompts that would answer in different words.
   """
   task = choose(loaded[0].metadata)
-  answers = lambda ready: tuple(ready.metadata.get(key) for key in ('labels', 'words'))
+  answers = lambda ready: tuple(ready.metadata.get(key) for key in ('labels', 'words', 'columns'))
   for file, ready in zip(files[1:], loaded[1:], strict=False):
     if answers(ready) == answers(loaded[0]):
       continue
@@ -48,6 +48,12 @@ def task_of_all(
       other = choose(ready.metadata)
     except UserError:  # its labels are not those of the file
       other = None
+    if other is not None and other.columns != task.columns:
+      raise UserError(
+        f'{file} reads the columns {other.columns}, and {files[0]} {task.columns}. Evaluate them '
+        'apart, or name the columns.',
+        ['text', 'label', 'inputs', 'targets'],
+      )
     if other is None or (other.labels, other.words) != (task.labels, task.words):
       raise UserError(
         f'{file} was tuned on the labels {ready.metadata.get("labels")}, and {files[0]} on '

@@ -1,20 +1,23 @@
 """What was tuned, applied to texts."""
 
 import dataclasses
-import json
+import functools
+import hashlib
+import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from prompt_jax import loading
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.prompt_file import load_facts
 from prompt_jax.data.batches import evaluation_batches
-from prompt_jax.data.example import Example, Lengths, Task, encode
+from prompt_jax.data.example import Example, Lengths, Task, TextExample, encode
 from prompt_jax.data.local_file import local_inputs
 from prompt_jax.errors import UserError
+from prompt_jax.evaluation import answer_file
 from prompt_jax.evaluation.evaluator import Evaluator, Method
 from prompt_jax.inference.beam_search import LENGTH_PENALTY, beam_search, gnmt_penalty
 from prompt_jax.inference.decode import Variables, sample
@@ -24,6 +27,7 @@ from prompt_jax.prompted import PromptedT5
 from prompt_jax.runs.devices import Devices
 from prompt_jax.runs.evaluate import lengths_of
 from prompt_jax.runs.results import Answer
+from prompt_jax.runs.task_choice import columns_of
 from prompt_jax.runtime import processes
 from prompt_jax.sharding.placement import Placement
 
@@ -115,16 +119,19 @@ def infer(
   normalize: Normalize,
   decoding: Decoding | None,
 ) -> list[Answer]:
-  """Answers each text, in order.
+  """Answers each text, in order; that of a blank text is empty.
+
+  Called again it goes on with an output file that an interrupted call has begun.
 
   Args:
     texts: to answer; of several processes those of the first.
     base: the model.
     devices: where to compute.
-    prompt_file: a prompt or tuned weights; None for the bare model.
+    prompt_file: a prompt or tuned weights; None for the bare model, which `base` must then name.
     file: a file of texts, in place of `texts`.
-    column: its column or columns, for a table.
-    output: a JSON Lines file for the answers; None writes none.
+    column: its column or columns, for a table; None for those that the prompt was tuned on, or
+      with a usual name.
+    output: a JSON Lines file for the answers, with the other columns of a table; None writes none.
     batch_size: texts at once.
     input_length: most tokens of an input; None as in training.
     target_length: most tokens of an answer; None as in training.
@@ -133,24 +140,60 @@ def infer(
     decoding: how text is generated; if anything is set there, also in place of a label.
 
   Raises:
-    UserError: a file that is missing, damaged or of another model; settings that exclude each
-      other.
+    UserError: a file that is missing, damaged or of another model; neither a prompt nor a model;
+      settings that exclude each other; an output file that cannot be written.
   """
+  if prompt_file is None and base.model is None:
+    raise UserError(
+      'No prompt file, and a model that was not tuned answers nothing in particular. Give a prompt '
+      "file; to see what a bare model writes, name the model ('embedded' is the one in this "
+      'package).',
+      ['prompt_file', 'model'],
+    )
   placement = devices.start()
-  texts = processes.broadcast(lambda: _texts(texts, file, column))
+  asked = processes.broadcast(lambda: _asked(texts, file, column, prompt_file, output))
   (ready,) = loading.load_all(base, [] if prompt_file is None else [prompt_file], placement)
+  lengths = lengths_of(ready, input_length, target_length)
   answer = Predictor(
     ready,
-    lengths_of(ready, input_length, target_length),
+    lengths,
     method=method,
     normalize=normalize,
     decoding=decoding,
     batch_size=batch_size,
     placement=placement,
   )
-  answers = answer(texts)
-  if output is not None:
-    processes.broadcast(lambda: _save(answers, pathlib.Path(output)))
+  if output is None:
+    there = iter(answer([e.inputs for e in asked if e.inputs]))
+    return [next(there) if e.inputs else Answer('', '') for e in asked]
+  about = {
+    'texts': hashlib.sha256(repr([(e.inputs, e.fields) for e in asked]).encode()).hexdigest(),
+    'model': ready.backbone.fingerprint,
+    'prompt': processes.broadcast(lambda: _sha256(prompt_file)),
+    'settings': repr([lengths, method, normalize, decoding, batch_size]),
+  }
+  return _into_file(answer, asked, pathlib.Path(output), about)
+
+
+def _into_file(
+  answer: 'Predictor', asked: Sequence[TextExample], path: pathlib.Path, about: Mapping[str, Any]
+) -> list[Answer]:
+  """The answers, those of an interrupted run among them; the first of several processes writes."""
+  numbers = [i for i, example in enumerate(asked) if example.inputs]  # blank lines are not asked
+  texts = [asked[i].inputs for i in numbers]
+  begun = processes.broadcast(lambda: answer_file.start(path, about))
+  found = {j: Answer(texts[j], *row) for j, row in begun.items()}
+  for batch in answer.by_batch(texts, found):
+    new = {j: a for j, a in batch.items() if j not in found}
+    rows = {j: [a.prediction, a.probability] for j, a in new.items()}
+    processes.broadcast(functools.partial(answer_file.add, path, rows))
+    found |= new
+  answers = [Answer('', '') for _ in asked]
+  for j, i in enumerate(numbers):
+    answers[i] = found[j]
+  # A column of the name "text" stays as it is.
+  whole = [dataclasses.asdict(a) | dict(e.fields) for e, a in zip(asked, answers, strict=True)]
+  processes.broadcast(lambda: answer_file.finish(path, whole))
   return answers
 
 
@@ -220,15 +263,23 @@ class Predictor:
     Args:
       texts: at least one.
     """
+    found = {i: answer for part in self.by_batch(texts) for i, answer in part.items()}
+    return [found[i] for i in range(len(texts))]
+
+  def by_batch(
+    self, texts: Sequence[str], done: Collection[int] = frozenset()
+  ) -> Iterator[dict[int, Answer]]:
+    """{number of a text: its answer}, batch by batch, without batches that are all `done`."""
     words = self._ready.backbone.vocabulary
     none = np.asarray([words.eos_id], np.int32)
     examples = [
       Example(encode(t, words, self._lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
     ]
     if self._evaluator is None:
-      return self._written(examples)
-    (predictions,) = self._evaluator.predict([self._ready.variables], examples)
-    return [Answer(p.input, p.prediction, p.confidence) for p in predictions]
+      yield from self._written(examples, done)
+      return
+    for (found,) in self._evaluator.by_batch([self._ready.variables], examples, done):
+      yield {i: Answer(p.input, p.prediction, p.confidence) for i, p in found.items()}
 
   def _generator(self, decoding: Decoding) -> Callable[..., jax.Array]:
     """(variables, int32[B, T], number of the batch) -> int32[B, U]."""
@@ -240,12 +291,13 @@ class Predictor:
 
     return jax.jit(self._placement.with_mesh(generate) if self._placement else generate)
 
-  def _written(self, examples: Sequence[Example]) -> list[Answer]:
-    """What the model generates for each text, the same on any mesh."""
+  def _written(self, examples: Sequence[Example], done: Set[int]) -> Iterator[dict[int, Answer]]:
+    """What the model generates for each text, batch by batch, the same on any mesh."""
     placement, vocabulary = self._placement, self._ready.backbone.vocabulary
-    answers: dict[int, Answer] = {}
     size = min(self._batch_size, len(examples))
     for number, (batch, indices) in enumerate(evaluation_batches(examples, size)):
+      if all(i in done for i in indices.tolist()):
+        continue
       tokens: Any = batch.encoder_input_tokens
       if placement:  # more rows, and not more texts: what is drawn for one depends on its batch
         tokens = placement.put_rows(
@@ -253,22 +305,42 @@ class Predictor:
         )
       found = self._generate(self._ready.variables, tokens, number)
       found = jax.device_get(placement.to_local(found) if placement else found)
-      for i, row in zip(indices.tolist(), found, strict=False):
-        answers[i] = Answer(examples[i].inputs_text, vocabulary.decode(row))
-    return [answers[i] for i in range(len(examples))]
+      yield {
+        i: Answer(examples[i].inputs_text, vocabulary.decode(row))
+        for i, row in zip(indices.tolist(), found, strict=False)
+      }
 
 
-def _texts(texts: Sequence[str], file: str | None, column: str | None) -> list[str]:
+def _asked(
+  texts: Sequence[str],
+  file: str | None,
+  column: str | None,
+  prompt_file: str | None,
+  output: str | None,
+) -> list[TextExample]:
+  """The texts, with the other columns of a table; all that is wrong with them, before a model."""
   if texts and file:
     raise UserError('Give texts or a file of them, not both.', ['input'])
-  if file:
-    return [e.inputs for e in local_inputs(file, column)]
-  found = [t.strip() for t in texts if t.strip()]
-  if not found:
-    raise UserError('No texts: give some, or a file of them.', ['input'])
-  return found
+  if not file:
+    if not any(t.strip() for t in texts):
+      raise UserError('No texts: give some, or a file of them.', ['input'])
+    return [TextExample(t.strip(), '') for t in texts]
+  like = columns_of(load_facts(prompt_file).metadata) if prompt_file else None
+  asked = local_inputs(file, column, like)
+  if output and os.path.exists(output) and os.path.samefile(file, output):
+    raise UserError(f'{output} is the file of the texts, which would be replaced.', ['output'])
+  ours = {f.name for f in dataclasses.fields(Answer)} - {'text'}
+  if taken := sorted(ours & {name for e in asked for name in e.fields}):
+    raise UserError(
+      f'{file} has a column {" and ".join(taken)}, and so have the answers, which are written '
+      'beside its columns. Rename it.',
+      ['output'],
+    )
+  return asked
 
 
-def _save(answers: Sequence[Answer], path: pathlib.Path) -> None:
-  lines = [json.dumps(dataclasses.asdict(a), ensure_ascii=False) + '\n' for a in answers]
-  write_atomically(path, ''.join(lines).encode())
+def _sha256(file: str | None) -> str | None:
+  if file is None:
+    return None
+  with open(file, 'rb') as opened:
+    return hashlib.file_digest(opened, 'sha256').hexdigest()

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import Backbone, whole_path
 from prompt_jax.checkpoints.method import describe
-from prompt_jax.data import truncation
+from prompt_jax.data import findings, truncation
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import suite, tensorboard
@@ -107,6 +107,7 @@ def with_task(setup: Setup, task: Task) -> Setup:
   lines, cut = truncation.report(examples, backbone.vocabulary, lengths)
   for line in lines:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
+  findings.warn(task, examples, backbone.vocabulary, lengths.targets)
   return dataclasses.replace(setup, task=task, examples=examples, lengths=lengths, cut=cut)
 
 
@@ -153,6 +154,7 @@ def metadata_of(setup: Setup, settings: Settings, settings_text: str) -> dict[st
     'tasks': [part.name for part in setup.task.parts or (setup.task,)],
     'labels': setup.task.labels and list(setup.task.labels),
     'words': setup.task.words,
+    'columns': setup.task.columns,
     'input_length': setup.lengths.inputs,
     'target_length': setup.lengths.targets,
   }

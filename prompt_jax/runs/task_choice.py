@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from prompt_jax.data.columns import ColumnChoice
 from prompt_jax.data.example import Task
 from prompt_jax.data.in_memory import is_in_memory
 from prompt_jax.data.local_file import local_task
@@ -10,6 +11,7 @@ from prompt_jax.data.mixture import Mixing, mixture
 from prompt_jax.data.recorded import replay
 from prompt_jax.data.subset import few_shot, noisy_labels
 from prompt_jax.errors import UserError
+from prompt_jax.evaluation.metrics import needing
 from prompt_jax.tasks.data_set import BadRows
 from prompt_jax.tasks.find import find
 
@@ -33,6 +35,7 @@ def choose(
   shots: int | None = None,
   label_noise: float = 0.0,
   draw: int = 0,
+  like: ColumnChoice | None = None,
 ) -> Task:
   """The task that some settings name.
 
@@ -56,6 +59,7 @@ def choose(
     shots: train on so many examples of each class (and select by as many others); None for all.
     label_noise: share of the training labels that are wrong on purpose.
     draw: seed of the shots and of the noise.
+    like: columns that a prompt was tuned on, for a file whose columns are not given.
 
   Raises:
     UserError: both or neither of task and data, an unknown name, or a bad file.
@@ -93,7 +97,8 @@ def choose(
     return wrapped(replay(data))
   own = local_task(
     data, validation=validation, test=test, text=text, label=label, inputs=inputs, targets=targets,
-    labels=labels, words=words, metrics=metrics,
+    labels=labels, words=words, metrics=metrics, groups=bool(needing('groups', metrics or ())),
+    like=like,
   )  # fmt: skip
   return wrapped(own)
 
@@ -101,10 +106,26 @@ def choose(
 def for_prompts(given: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Task]:
   """Chooses the task that a prompt is evaluated on, by the metadata of its file.
 
-  The labels of a file of one's own are those that the prompt was tuned on, in their order, unless
-  `given`, arguments of `choose`, has others: a prompt may be asked for other words than its own.
+  The labels and columns of a file of one's own are those that the prompt was tuned on, in their
+  order, unless `given`, arguments of `choose`, has others: a prompt may be asked for other words
+  than its own.
   """
-  return lambda metadata: choose(**{**_labels_of(metadata), **given})
+  return lambda metadata: choose(**{**_labels_of(metadata), 'like': columns_of(metadata), **given})
+
+
+def columns_of(metadata: Mapping[str, Any]) -> ColumnChoice | None:
+  """The columns that a prompt was tuned on, where they are recorded."""
+  match metadata.get('columns'):
+    case None:
+      return None
+    case {
+      'inputs': [str(), *_] as inputs,
+      'targets': str(target),
+      'kind': 'label' | 'text' as kind,
+    }:
+      return ColumnChoice(tuple(map(str, inputs)), target, kind)
+    case other:
+      raise UserError(f'The prompt file is damaged: it names the columns {other!r}.')
 
 
 def _labels_of(metadata: Mapping[str, Any]) -> dict[str, Any]:

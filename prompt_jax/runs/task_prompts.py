@@ -89,5 +89,6 @@ def write(file: pathlib.Path, parts: Sequence[Task], sizes: Sizes) -> pathlib.Pa
     folder = file.parent / FOLDER
     prompt.metadata['labels'] = part.labels and list(part.labels)
     prompt.metadata['words'] = part.words
+    prompt.metadata['columns'] = part.columns
     save_prompt(folder / f'{part.name.replace("/", "_")}.safetensors', prompt)
   return folder

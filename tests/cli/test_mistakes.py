@@ -74,7 +74,7 @@ LONG = 'x' * 300  # no file system has such a name
     ['eval', '--data=x.tsv', '--model', LONG],
     ['eval', '--data=x.tsv', '--prompt_file', LONG],
     ['eval', '--data=x.tsv', '--prompt_file', f'{LONG}/prompt.safetensors'],
-    ['infer', '--input', f'{LONG}.txt'],
+    ['infer', '--model=embedded', '--input', f'{LONG}.txt'],
     ['import', LONG, 'prompt.safetensors'],
     ['pretrain', '--output=out', '--corpus', LONG],
     ['pretrain', '--output=out', '--corpus', __file__, '--vocabulary', LONG],
@@ -160,12 +160,12 @@ def test_missing_prompt_file(mistake, verb):
 
 def test_no_texts(mistake, monkeypatch):
   monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'\n\n')))
-  assert 'text' in mistake('infer')
+  assert 'text' in mistake('infer', '--model=embedded')
 
 
 def test_texts_that_are_not_utf_8(mistake, monkeypatch):
   monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'text\ncaf\xe9\n')))
-  assert mentions(mistake('infer'), ':2', 'UTF-8', '0xe9')
+  assert mentions(mistake('infer', '--model=embedded'), ':2', 'UTF-8', '0xe9')
 
 
 def test_a_dtype_that_overflows(mistake, train):

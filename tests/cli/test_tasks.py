@@ -78,6 +78,23 @@ def test_label_words_of_the_same_tokens_are_refused(capsys, folder, tmp_path):
   assert 'tokens' in error
 
 
+def test_a_file_of_ones_own_is_checked_and_shown(capsys, tmp_path, model):
+  file = tmp_path / 'own.tsv'
+  rows = [f'{i}\tfilm {i % 20}\t{("good", "bad")[i % 3 == 0]}' for i in range(40)]
+  file.write_text('\n'.join(['id\tsubject\tlabel', *rows]))
+  command = ('--data', str(file), '--text', 'subject', '--model', model)
+  assert main(['tasks', 'check', *command]) == 0
+  out, err = capsys.readouterr()
+  assert mentions(err, 'warning: own, train', 'more than one label')
+  assert mentions(out, 'own', '2 label words', 'label good')
+  shown = said(capsys, *command)
+  assert mentions(shown, 'subject -> label', 'labels: bad, good', '-> good')
+  said(capsys, *command, '--record', str(tmp_path / 'own.npz'))
+  assert (tmp_path / 'own.npz').is_file()
+  assert mentions(said(capsys, *command[:2], code=2), '--text', "'subject'")
+  assert mentions(said(capsys, 'trec', *command, code=2), 'trec', '--data')
+
+
 def test_mistakes(capsys):
   assert 'one task' in said(capsys, 'check', code=2)
   assert 'one task' in said(capsys, 'rte', 'cb', code=2)

@@ -17,25 +17,30 @@ SENTENCES = (
 )
 
 
-@pytest.fixture(scope='session')
-def vocabulary_file(tmp_path_factory):
-  """The path of a SentencePiece model with byte fall-back and T5's special ids."""
+def trained_vocabulary(folder, **settings):
+  """The path of a SentencePiece model with T5's special ids."""
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(SENTENCES),
     model_writer=model,
     vocab_size=400,
     hard_vocab_limit=False,
-    byte_fallback=True,
     pad_id=0,
     eos_id=1,
     unk_id=2,
     bos_id=-1,
     minloglevel=2,
+    **settings,
   )
-  path = tmp_path_factory.mktemp('vocabulary') / 'sentencepiece.model'
+  path = folder / 'sentencepiece.model'
   path.write_bytes(model.getvalue())
   return path
+
+
+@pytest.fixture(scope='session')
+def vocabulary_file(tmp_path_factory):
+  """The path of a SentencePiece model with byte fall-back."""
+  return trained_vocabulary(tmp_path_factory.mktemp('vocabulary'), byte_fallback=True)
 
 
 @pytest.fixture(scope='session')

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from prompt_jax.data.columns import ColumnChoice, choose_columns
 from prompt_jax.data.example import Lengths
-from prompt_jax.data.local_file import choose_columns, local_inputs, local_task
+from prompt_jax.data.local_file import local_inputs, local_task
 from prompt_jax.data.table import read_table
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
@@ -93,7 +94,8 @@ def test_numbers_and_truth_values_of_json(tmp_path):
   [
     ('Text\tLABEL', {}, (('Text',), 'LABEL', 'label')),
     ('id\treview\tsentiment', {}, (('review',), 'sentiment', 'label')),
-    ('text\treview\tlabel', {}, (('text',), 'label', 'label')),
+    ('text\treview\tlabel', {'text': 'text'}, (('text',), 'label', 'label')),
+    ('premise\ttext\tlabel', {'text': 'premise,text'}, (('premise', 'text'), 'label', 'label')),
     ('input\toutput', {}, (('input',), 'output', 'text')),
     ('text\tsummary', {}, (('text',), 'summary', 'text')),
     ('a\tb', {'text': 'a', 'label': 'b'}, (('a',), 'b', 'label')),
@@ -164,7 +166,11 @@ def test_a_label_without_tokens_is_refused_when_loaded(tmp_path, vocabulary):
 
 def test_inputs_alone(tmp_path):
   lines = local_inputs(write(tmp_path, 'a.txt', 'one\n\ntwo \n'))
-  assert [(e.inputs, e.source.rsplit(':')[-1]) for e in lines] == [('one', '1'), ('two', '3')]
+  assert [(e.inputs, e.source.rsplit(':')[-1]) for e in lines] == [
+    ('one', '1'),
+    ('', '2'),
+    ('two', '3'),
+  ]
   rows = local_inputs(write(tmp_path, 'a.jsonl', '{"inputs": "one", "id": 7}'))
   assert rows[0].inputs == 'one'
   assert rows[0].fields['id'] == 7
@@ -174,17 +180,79 @@ def test_inputs_alone(tmp_path):
     local_inputs(write(tmp_path, 'a.tsv', 'x\ny\n'))
 
 
-def test_only_what_can_be_answers_and_groups_are_taken_for_them(tmp_path):
-  row = {'inputs': 'a', 'targets': 'b'}
+def multiple_choice(folder):
+  """A file whose column "answers" holds the options, and whose column "group" is no group."""
   rows = [
-    {**row, 'answers': {'text': ['b'], 'start': [0]}, 'group': [1]},
-    {**row, 'answers': 'b'},
-    {**row, 'answers': ['b', 'c'], 'group': 7},
+    {'question': f'q{i}?', 'answers': ['a', 'b', 'c'], 'answer': 'abc'[i % 3], 'group': i // 2}
+    for i in range(6)
   ]
-  test = write(tmp_path, 'test.jsonl', '\n'.join(map(json.dumps, rows)))
-  found = [e.fields for e in local_task(test=test).load('test', BYTES, LENGTHS)]
-  assert [(f.get('answers'), f.get('group')) for f in found] == [
-    (None, None),
-    (None, None),
-    (['b', 'c'], 7),
+  return write(folder, 'mc.jsonl', '\n'.join(map(json.dumps, rows)))
+
+
+def test_a_column_of_options_is_no_right_answer(tmp_path):
+  found = local_task(test=multiple_choice(tmp_path)).load('test', BYTES, LENGTHS)
+  assert [(e.targets_text, e.fields) for e in found] == [(x, {}) for x in 'abcabc']
+
+
+def test_right_answers_and_groups_are_those_asked_for(tmp_path):
+  task = local_task(test=multiple_choice(tmp_path), targets='answers', groups=True)
+  (first, *_) = task.load('test', BYTES, LENGTHS)
+  assert first.targets_text == 'a'
+  assert first.fields == {'answers': ['a', 'b', 'c'], 'group': '0'}
+  for answers, said in (([], 'no answers'), (['a', ''], 'empty'), (['a', {}], 'dict')):
+    row = json.dumps({'inputs': 'a', 'targets': answers})
+    with pytest.raises(UserError, match=facts('a.jsonl:1', "'targets'", said)):
+      local_task(test=write(tmp_path, 'a.jsonl', row))
+
+
+@pytest.mark.parametrize(
+  ('header', 'said'),
+  [
+    ('index\tquestion\tsentence\tlabel', ('question', 'sentence', 'text=question,sentence')),
+    ('question\tpassage\tanswer', ('question', 'passage', 'inputs=question,passage')),
+    ('premise\thypothesis\tlabel', ('premise', 'hypothesis', 'text=premise,hypothesis')),
+    ('text\tsentence\tlabel', ('text', 'sentence', 'text=NAME')),
+    ('Text\ttext\tlabel', ('Text or text',)),
+    ('context\tlabel', ('context', 'text=NAME')),
+    ('text\tlabel\ttopic', ('label or topic', 'label=NAME')),
+    ('input\toutput\tsummary', ('output or summary', 'targets=NAME')),
+  ],
+)
+def test_of_columns_that_may_be_meant_none_is_guessed(tmp_path, header, said):
+  row = '\t'.join('x' for _ in header.split('\t'))
+  table = read_table(write(tmp_path, 'a.tsv', f'{header}\n{row}'))
+  with pytest.raises(UserError, match=facts('a.tsv:1', *said)):
+    choose_columns(table)
+
+
+def test_columns_are_those_of_the_task_that_a_prompt_was_tuned_on(tmp_path):
+  pair = ColumnChoice(('question', 'sentence'), 'label', 'label')
+  table = read_table(write(tmp_path, 'a.tsv', 'question\tsentence\tlabel\ta\n1\t2\t3\t4'))
+  assert choose_columns(table, like=pair) == pair
+  assert choose_columns(table, text='a', like=pair).inputs == ('a',)
+  # One text is read without its name, so that another table may call it otherwise.
+  other = read_table(write(tmp_path, 'b.tsv', 'text\ttopic\n1\t2'))
+  one = ColumnChoice(('utterance',), 'intent', 'label')
+  assert choose_columns(other, like=one) == (('text',), 'topic', 'label')
+  with pytest.raises(UserError, match=facts('b.tsv:1', "'question'", 'text, topic')):
+    choose_columns(other, like=pair)
+  task = local_task(test=table_file(tmp_path), like=pair, labels=['3', '5'])
+  assert task.columns == {'inputs': ('question', 'sentence'), 'targets': 'label', 'kind': 'label'}
+  assert [e.inputs for e in local_inputs(table_file(tmp_path), like=pair)] == [
+    'question: 1 sentence: 2'
   ]
+
+
+def table_file(folder):
+  return str(folder / 'a.tsv')
+
+
+@pytest.mark.parametrize('value', ['NaN', 'Infinity', '-Infinity', '1e999', 'null', '[]', '{}'])
+@pytest.mark.parametrize('column', ['text', 'label'])
+def test_what_is_no_value_is_refused_with_its_line(tmp_path, value, column):
+  rows = [f'{{"text": "t{i}", "label": "{"ab"[i % 2]}", "score": NaN}}' for i in range(20)]
+  path = write(tmp_path, 'a.jsonl', '\n'.join(rows))
+  assert local_task(path).labels == ('a', 'b')  # a column that is not read may hold anything
+  rows[6] = json.dumps({'text': 't', 'label': 'a', column: 0}).replace(': 0', f': {value}')
+  with pytest.raises(UserError, match=facts('a.jsonl:7', repr(column))):
+    local_task(write(tmp_path, 'a.jsonl', '\n'.join(rows)))

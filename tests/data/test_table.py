@@ -75,7 +75,17 @@ def test_odd_line_separators_stay_in_a_text(tmp_path):
     ('a.jsonl', '{"label": ' + '9' * 5000 + '}\n', facts('a.jsonl:1', 'JSON', 'quotes')),
     ('a.jsonl', '{}\n' + '[' * 9999 + ']' * 9999, facts('a.jsonl:2', 'JSON', 'nested')),
     ('a.tsv', b'text\tlabel\nx\ty\ncaf\xe9\tz\n', facts('a.tsv:3', 'UTF-8', '0xe9', 'iconv')),
-    ('a.tsv', 'text\tlabel'.encode('utf-16'), facts('a.tsv:1', 'UTF-8')),
+    ('a.tsv', 'text\tlabel'.encode('utf-16'), facts('a.tsv:1', 'UTF-8', 'iconv -f utf-16 ')),
+    ('a.tsv', 'text\tlabel'.encode('utf-16-le'), facts('a.tsv:1', 'iconv -f utf-16le ')),
+    ('a.tsv', 'text\tläbel'.encode('utf-16-be'), facts('a.tsv:1', 'iconv -f utf-16be ')),
+    ('a.tsv', 'text\tlabel'.encode('utf-32'), facts('a.tsv:1', 'iconv -f utf-32 ')),
+    ('a.tsv', 'text\tlabel\nx\0y\tz', facts('a.tsv:2', 'NUL')),
+    ('a.csv', 'text;label\nx;y\n', facts('a.csv:1', 'semicolons', 'commas')),
+    ('a.csv', 'text\tlabel\nx\ty\n', facts('a.csv:1', 'tabs', '.tsv')),
+    ('a.tsv', 'text,label\nx,y\n', facts('a.tsv:1', 'commas', '.csv')),
+    ('a.tsv', 'text|label\nx|y\n', facts('a.tsv:1', 'bars', 'JSONL')),
+    ('a.csv', ',text,label\n0,x,y\n', facts('a.csv:1', 'column 1', 'index=False')),
+    ('a.json', '[{"text": "x"},\n{"text": "y"}]', facts('a.json:1', 'lines=True')),
   ],
 )
 def test_faults(tmp_path, name, content, message):
@@ -124,3 +134,24 @@ def test_any_bytes_give_rows_or_one_clear_error(tmp_path, raw, kind):
     table = read_table(path)
     assert table.rows
     assert all(row.line >= 1 for row in table.rows)
+
+
+def test_a_folder_is_no_file_and_its_files_are_named(tmp_path):
+  for name in ('b.tsv', 'a.csv.gz', 'notes.txt'):
+    (tmp_path / name).write_text('')
+  (tmp_path / 'x.tsv').mkdir()
+  with pytest.raises(UserError, match=facts(tmp_path, 'folder', 'a.csv.gz, b.tsv')):
+    read_table(tmp_path)
+  with pytest.raises(UserError, match=facts('x.tsv', 'folder')):
+    read_table(tmp_path / 'x.tsv')
+
+
+def test_a_blank_line_is_a_row_only_where_a_row_may_be_blank(tmp_path):
+  cells = lambda name, content: [
+    row.values for row in read_table(write(tmp_path, name, content)).rows
+  ]
+  one = [{'text': 'x'}, {'text': ''}, {'text': 'y'}]
+  assert cells('a.tsv', 'text\nx\n\ny\n') == cells('a.csv', 'text\nx\n\ny\n') == one
+  two = [{'text': 'x', 'label': '1'}, {'text': '', 'label': ''}]
+  assert cells('b.tsv', 'text\tlabel\n\nx\t1\n\t\n') == two
+  assert cells('b.csv', 'text,label\n\nx,1\n,\n') == two

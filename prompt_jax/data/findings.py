@@ -1,0 +1,180 @@
+"""What is odd about the examples of a task, though nothing is wrong: a line each, with the count.
+
+What cannot be right is refused where a file is read (`table`, `columns`, `local_file`). Here is
+what may be meant, and mostly is not: the same for files, rows in memory and named tasks.
+"""
+
+import collections
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+
+from prompt_jax.data.example import UNKNOWN, Example, Task
+from prompt_jax.data.split_statistics import sample
+from prompt_jax.data.vocabulary import Vocabulary
+
+# How pandas, R and databases write a value that is not there, if they are asked for text.
+MISSING = frozenset(
+  ['nan', 'NaN', '-nan', 'NA', 'N/A', 'n/a', '#N/A', '<NA>', 'NaT', 'None', 'null', 'NULL', 'Null']
+)
+# Targets whose text is compared with what the vocabulary makes of it.
+READ_BACK = 10_000
+SHOWN = 40  # characters of a text in a message
+
+
+def warn(
+  task: Task, splits: Mapping[str, Sequence[Example]], vocabulary: Vocabulary, length: int
+) -> None:
+  """Warns of each of `findings`."""
+  for line in findings(task, splits, vocabulary, length):
+    warnings.warn(line, stacklevel=3)
+
+
+def findings(
+  task: Task, splits: Mapping[str, Sequence[Example]], vocabulary: Vocabulary, length: int
+) -> list[str]:
+  """A line for each kind of oddity of each split.
+
+  Args:
+    task: of one part, or several.
+    splits: its examples.
+    vocabulary: with which they were tokenised.
+    length: the most tokens of a target; longer ones were cut.
+  """
+  lines = []
+  of_part: dict[str, dict[str, list[Example]]] = {}
+  for split, examples in splits.items():
+    for e in examples:
+      name = e.task if task.parts else task.name
+      of_part.setdefault(name, {}).setdefault(split, []).append(e)
+  for part in task.parts or (task,):
+    mine = of_part.get(part.name, {})
+    labelled = part.labels is not None
+    for split, examples in mine.items():
+      where = f'{part.name}, {split}'
+      lines += [f'{where}: {said}' for said in missing(examples, labelled)]
+      if labelled:
+        lines += [f'{where}: {said}' for said in contradictory(examples)]
+      lines += [f'{where}: {said}' for said in unwritable(part, examples, vocabulary, length)]
+    if labelled:
+      lines += [f'{part.name}: {said}' for said in alike(part.labels or (), mine)]
+    lines += [f'{part.name}: {said}' for said in shared_inputs(mine)]
+  return lines
+
+
+def missing(examples: Sequence[Example], labelled: bool) -> list[str]:
+  """Texts and labels that are the word for a missing value."""
+  sides = {
+    'texts': [e.inputs_text for e in examples],
+    'labels' if labelled else 'targets': [e.targets_text for e in examples],
+  }
+  lines = []
+  for what, texts in sides.items():
+    found = collections.Counter(text for text in texts if text in MISSING)
+    if found:
+      words = ', '.join(map(repr, found))
+      lines.append(
+        f'{found.total()} of {len(examples)} {what} are {words}, which is how a missing value is '
+        'often written; it is taken as it stands. Delete these rows if there is nothing in them'
+      )
+  return lines
+
+
+def contradictory(examples: Sequence[Example]) -> list[str]:
+  """Texts that stand with several labels."""
+  labels = collections.defaultdict(dict)
+  rows = collections.Counter(e.inputs_text for e in examples if e.label is not None)
+  for e in examples:
+    if e.label is not None:
+      labels[e.inputs_text].setdefault(e.targets_text)
+  several = [text for text, found in labels.items() if len(found) > 1]
+  if not several:
+    return []
+  first = several[0]
+  return [
+    f'{_number(len(several), "text has", "texts have")} more than one label, in '
+    f'{sum(rows[text] for text in several)} of {len(examples)} rows ({_short(first)}: '
+    f'{", ".join(labels[first])}); no model can be right about all of them'
+  ]
+
+
+def alike(labels: Sequence[str], splits: Mapping[str, Sequence[Example]]) -> list[str]:
+  """Labels that differ only in case, spaces, or the way in which a number is written."""
+  same = collections.defaultdict(list)
+  for label in labels:
+    same[_plain(label)].append(label)
+  counts = collections.Counter(e.targets_text for es in splits.values() for e in es)
+  return [
+    f'the labels {", ".join(f"{x!r} ({counts[x]} rows)" for x in group)} differ only in how they '
+    'are written, and count as different. Write them alike if they are one'
+    for group in same.values()
+    if len(group) > 1
+  ]
+
+
+def shared_inputs(splits: Mapping[str, Sequence[Example]]) -> list[str]:
+  """Texts of one split that also stand in an earlier one: they are asked after they were seen."""
+  order = [s for s in ('train', 'validation', 'test') if s in splits]
+  texts = {split: {e.inputs_text for e in splits[split]} for split in order}
+  lines = []
+  for at, later in enumerate(order):
+    for earlier in order[:at]:
+      count = sum(e.inputs_text in texts[earlier] for e in splits[later])
+      if not count:
+        continue
+      use = 'selects what it has seen' if later == 'validation' else 'measures what was seen'
+      lines.append(
+        f'{count} of {len(splits[later])} {later} texts are also in {earlier}, so that '
+        f'{later} {use}'
+      )
+  return lines
+
+
+def unwritable(
+  task: Task, examples: Sequence[Example], vocabulary: Vocabulary, length: int
+) -> list[str]:
+  """Targets that come back from the vocabulary as another text, so that none can be matched.
+
+  Args:
+    task: whose comparison of texts counts.
+    examples: tokenised with the vocabulary. Of very many a sample is looked at.
+    vocabulary: the model's.
+    length: the most tokens of a target; of one that was cut nothing is said.
+  """
+  chosen = sample([e for e in examples if e.targets_text != UNKNOWN], READ_BACK)
+  whole = [e for e in chosen if len(e.targets) < length]
+  read_back = lambda e: vocabulary.decode(e.targets.tolist())
+  same = lambda e, text: task.postprocess(text) == task.postprocess(e.targets_text)
+  wrong = {e.targets_text: read_back(e) for e in whole if not same(e, read_back(e))}
+  if not wrong:
+    return []
+  count = sum(e.targets_text in wrong for e in whole)
+  target, text = next(iter(wrong.items()))
+  return [
+    f'{count} of {len(chosen)} targets hold what the vocabulary cannot write: '
+    f'{_difference(target, text)}. No generated text equals them; write them in other characters'
+  ]
+
+
+def _plain(label: str) -> str:
+  """A label without case, compatibility forms, spaces, and as a number if it is one."""
+  plain = ''.join(unicodedata.normalize('NFKC', label).casefold().split())
+  try:
+    return repr(float(plain))
+  except ValueError:
+    return plain
+
+
+def _difference(text: str, back: str) -> str:
+  """Both texts from a little before the first place where they differ."""
+  at = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), len(back))
+  begin = max(at - 10, 0)
+  return f'{_short(text[begin:])} comes back as {_short(back[begin:])}'
+
+
+def _number(count: int, one: str, many: str) -> str:
+  return f'{count} {one if count == 1 else many}'
+
+
+def _short(text: str) -> str:
+  return repr(text if len(text) <= SHOWN else f'{text[:SHOWN]}...')

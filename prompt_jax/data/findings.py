@@ -82,7 +82,7 @@ def missing(examples: Sequence[Example], labelled: bool) -> list[str]:
 
 def contradictory(examples: Sequence[Example]) -> list[str]:
   """Texts that stand with several labels."""
-  labels = collections.defaultdict(dict)
+  labels: dict[str, dict[str, None]] = collections.defaultdict(dict)
   rows = collections.Counter(e.inputs_text for e in examples if e.label is not None)
   for e in examples:
     if e.label is not None:

@@ -291,7 +291,9 @@ class Predictor:
 
     return jax.jit(self._placement.with_mesh(generate) if self._placement else generate)
 
-  def _written(self, examples: Sequence[Example], done: Set[int]) -> Iterator[dict[int, Answer]]:
+  def _written(
+    self, examples: Sequence[Example], done: Collection[int]
+  ) -> Iterator[dict[int, Answer]]:
     """What the model generates for each text, batch by batch, the same on any mesh."""
     placement, vocabulary = self._placement, self._ready.backbone.vocabulary
     size = min(self._batch_size, len(examples))

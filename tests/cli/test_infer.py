@@ -39,6 +39,7 @@ def test_a_blank_line_has_an_empty_answer(prompt, model, tmp_path, capsys):
   found = rows(tmp_path / 'out.jsonl')
   assert [a['text'] for a in found] == ['one', '', '', 'two']
   assert found[1] == {'text': '', 'prediction': '', 'probability': None}
+  capsys.readouterr()
   infer('--prompt_file', prompt, 'one', '', 'two')
   assert len(capsys.readouterr().out.split('\n')[:-1]) == 3
 

@@ -8,11 +8,12 @@ from prompt_jax.data.example import Lengths
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.evaluator import Method
 from prompt_jax.inference.beam_search import LENGTH_PENALTY
+from prompt_jax.inference.decoding import Decoding
 from prompt_jax.inference.score import Normalize
 from prompt_jax.loading import Tuned
 from prompt_jax.runs import html
 from prompt_jax.runs.evaluate import lengths_of
-from prompt_jax.runs.predict import Decoding, Predictor
+from prompt_jax.runs.predict import Predictor
 from prompt_jax.runs.results import Answers
 
 SHOWN = ('task', 'method', 'length', 'base_model', 'metric', 'value', 'step', 'labels')

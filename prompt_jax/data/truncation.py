@@ -1,4 +1,4 @@
-"""How much of its text a model reads: the default length, what is cut, what cannot be written."""
+"""How much of its text a model reads: the default length, and what is cut."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -84,12 +84,6 @@ def _cut(side: str, examples: Sequence[Example], vocabulary: Vocabulary, limit: 
   return Cut(side, limit, count, len(examples), float(np.mean(1 - limit / long)), int(long.max()))
 
 
-def unwritable(examples: Sequence[Example], vocabulary: Vocabulary) -> tuple[int, str]:
-  """How many targets have something that the vocabulary cannot write, and the first such text."""
-  found = [e for e in examples if vocabulary.unk_id in e.targets]
-  return len(found), found[0].targets_text if found else ''
-
-
 def report(
   splits: Mapping[str, Sequence[Example]], vocabulary: Vocabulary, lengths: Lengths
 ) -> tuple[list[str], float]:
@@ -101,10 +95,4 @@ def report(
     for side, flag in ((inputs, 'input_length'), (targets, 'target_length')):
       if side.cut:
         lines.append(f'Cut ({split}): {side}; a higher {flag} keeps more')
-    count, text = unwritable(examples, vocabulary)
-    if count:
-      lines.append(
-        f'{count:,} of {len(examples):,} targets ({split}) have characters that the vocabulary '
-        f'cannot write, such as {text[:60]!r}: no answer can be equal to them'
-      )
   return lines, share

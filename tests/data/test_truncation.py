@@ -4,9 +4,8 @@ import pytest
 
 from prompt_jax.data.example import Lengths, TextExample, encode, tokenize
 from prompt_jax.data.local_file import local_task
-from prompt_jax.data.truncation import LONGEST, STEP, cut, default_length, unwritable
+from prompt_jax.data.truncation import LONGEST, STEP, cut, default_length
 from prompt_jax.data.vocabulary import ByteVocabulary
-from prompt_jax.testing import tiny
 from tests.shared import mentions
 
 BYTES = ByteVocabulary()
@@ -49,16 +48,6 @@ def test_the_default_length_follows_the_longest_input_of_all_splits(longest, len
   train, test = made('a', lengths=limits), made('b' * longest, lengths=limits)
   assert default_length([train, test]) == default_length([test, train]) == length
   assert default_length([train]) == STEP
-
-
-def test_what_the_vocabulary_cannot_write_is_counted():
-  words = tiny.Vocabulary()
-  lengths = Lengths(8, 8)
-  bad = made('a', target='a?', lengths=lengths, vocabulary=words)
-  assert unwritable([*bad, *made('a', target='b', lengths=lengths, vocabulary=words)], words) == (
-    1, 'a?',
-  )  # fmt: skip
-  assert unwritable(made('a', target='{', lengths=lengths), BYTES) == (0, '')
 
 
 def test_a_tail_stays():

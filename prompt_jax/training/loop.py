@@ -277,7 +277,8 @@ def _loop(
     Profile(trace, training.step, settings.steps, progress) as profile,
   ):
     diverged = functools.partial(_diverged, run, training, progress)
-    monitor = Monitor(records, progress, settings.log_every, diverged)
+    windows = [s.window for s in training.members]
+    monitor = Monitor(records, windows, progress, settings.log_every, diverged)
     if training.step == 0 and settings.eval_at_start and run.evaluate:
       _evaluate(run, run.evaluate, training, records, progress)
     for batches, position in prefetched:
@@ -298,7 +299,7 @@ def _loop(
           monitor.close(metrics.keys() - set(training.active))
       last = last or not training.active
       stop = interrupt.reached(training.step)
-      if stop or last:
+      if last:
         monitor.close()
       if last or improved or stop or _due(training.step, settings.save_every):
         with monitor.paused():  # A state is saved only once its metrics were seen to be finite.

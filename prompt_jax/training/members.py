@@ -101,6 +101,7 @@ class MemberState:
   constants: Tree  # the collection of the model
   selection: Selection = dataclasses.field(default_factory=Selection)
   ended: Ended | None = None
+  window: list[dict[str, float]] = dataclasses.field(default_factory=list)  # since the last record
 
 
 @dataclasses.dataclass

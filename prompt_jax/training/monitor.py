@@ -88,13 +88,19 @@ class Monitor:
   """
 
   def __init__(
-    self, records: Sequence[Records], progress: Progress, log_every: int, diverged: Diverged
+    self,
+    records: Sequence[Records],
+    windows: Sequence[list[Values]],
+    progress: Progress,
+    log_every: int,
+    diverged: Diverged,
   ):
-    """Args: records of every member, the bar, steps between records, what diverging calls."""
+    """Args: of every member its records, and the metrics of steps that are in none yet, which are
+    kept up to date; the bar, steps between records, what diverging calls."""
     self._records, self._progress, self._log_every = records, progress, log_every
     self._diverged = diverged
     self._pending: tuple[int, dict[int, dict[str, jax.Array]]] | None = None
-    self._windows: dict[int, list[Values]] = {}
+    self._windows = windows
     self._gone: set[int] = set()
     self._examples, self._last = 0.0, 0
     self._since: float | None = None  # None until the first step, with its compiling, is over
@@ -115,7 +121,7 @@ class Monitor:
     for k, of_member in found.items():
       values = {name: float(value) for name, value in of_member.items()}
       if self._finite(k, step, values):
-        self._windows.setdefault(k, []).append(values)
+        self._windows[k].append(values)
         losses.append(values['loss'])
         examples += values['examples']
     now = time.monotonic()
@@ -135,7 +141,7 @@ class Monitor:
     for name in ('loss', 'grad_norm', 'update_norm'):
       if not math.isfinite(values.get(name, 0.0)):
         self._gone.add(member)
-        self._windows.pop(member, None)
+        self._windows[member].clear()
         self._diverged(member, step, f'{name} is {values[name]}')
         return False
     return True
@@ -153,16 +159,16 @@ class Monitor:
     """Records the steps since the last record, if there are any; of all, or of those that leave."""
     self.flush()
     now = time.monotonic()
-    for k in list(self._windows) if members is None else members:
+    for k in range(len(self._windows)) if members is None else members:
       self._write(k, self._last, now)
 
   def _record(self, step: int, now: float) -> None:
-    for k in list(self._windows):
+    for k in range(len(self._windows)):
       self._write(k, step, now)
     self._examples, self._since = 0.0, now
 
   def _write(self, member: int, step: int, now: float) -> None:
-    window = self._windows.pop(member, [])
+    window = self._windows[member]
     if not window:
       return
     record: dict[str, Any] = {
@@ -171,6 +177,7 @@ class Monitor:
     if self._examples and self._since is not None and now > self._since:
       record['examples_per_second'] = self._examples / (now - self._since)  # of all members
     self._records[member].add(step, 'train', record)
+    window.clear()
 
 
 class Profile:

@@ -156,6 +156,7 @@ class RunFolder:
           'seed': m.seed,
           'selection': dataclasses.asdict(s.selection),
           'ended': s.ended and dataclasses.asdict(s.ended),
+          'window': s.window,
           'judged_on': m.judged_on,
           'records': checksums.of_file(f.records) if processes.is_first() else None,
         }
@@ -198,6 +199,7 @@ class RunFolder:
           tree[m.key]['constants'],
           Selection(**facts['selection']),
           Ended(**facts['ended']) if facts['ended'] else None,
+          facts.get('window', []),
         )
       )
     return TrainingState(states, info['position'], step)

@@ -33,14 +33,15 @@ from prompt_jax.runs.devices import Devices
 from prompt_jax.runs.results import Answers, EvaluationResult, PopulationResult, TrainResult
 from prompt_jax.tuned_model import TunedModel
 
-# Keywords whose value is a Python object, or the name of a file in gin/; their macros.
+# The functions with settings, by the names of their verbs.
+VERBS = ('train', 'population', 'eval')
+# Keywords whose value is a Python object: macro, and what it is.
 OBJECTS = {
-  'prompt': 'PROMPT',
-  'init': 'PROMPT_INIT',
-  'loss': 'LOSS',
-  'optimizer': 'OPTIMIZER',
-  'schedule': 'SCHEDULE',
+  'loss': ('LOSS', 'what is minimized, a `losses.Loss` or an `Objective`; default: cross-entropy'),
+  'optimizer': ('OPTIMIZER', 'an `optax.GradientTransformation`; default: Adafactor'),
+  'schedule': ('SCHEDULE', 'learning rate, a function of the step; default: it falls to 0'),
 }
+METHOD = ('prompt', 'init')  # keywords whose value may also be the name of a file in gin/
 LONGEST = 200  # characters of a value in the recorded call
 
 
@@ -150,9 +151,10 @@ def load(
   Raises:
     UserError: a file is missing or damaged, or the prompt belongs to another model.
   """
-  Devices(device, 'auto', None, 'data', None).start()
-  file = None if prompt_file is None else str(prompt_file)
-  return TunedModel(loading.load(model, file, dtype, vocabulary, weights))
+  placement = Devices(device, 'auto', None, 'data', None).start()
+  base = loading.BaseModel(model, vocabulary, dtype, weights)
+  files = [] if prompt_file is None else [str(prompt_file)]
+  return TunedModel(loading.load_all(base, files, placement)[0], placement)
 
 
 def predict(texts: Sequence[str], prompt_file: Any = None, **options: Any) -> Answers:
@@ -177,8 +179,15 @@ def help_of(verb: str) -> str:
   """The settings of a function, one a line: name, default and meaning.
 
   Args:
-    verb: "train", "population" or "eval".
+    verb: "train", "population", or "eval" ("evaluate" is the same).
+
+  Raises:
+    UserError: another verb.
   """
+  if verb == 'evaluate':
+    verb = 'eval'
+  if verb not in VERBS:
+    raise unknown('verb', verb, VERBS, 'Others tell their arguments by help(prompt_jax.NAME).')
   found = {s.macro: s for s in run_files.settings_of(verb).values()}
   lines: list[str] = []
   section = None
@@ -187,6 +196,13 @@ def help_of(verb: str) -> str:
       section = setting.section
       lines.append(f'\n{section}:' if lines else f'{section}:')
     lines.append(f'  {setting.name} = {setting.default!r}: {setting.help}')
+  if _has_objects(verb):
+    lines.append('\nPython objects, or names of files in gin/:')
+    for name in METHOD:
+      _, folder, _, what = run_files.CHOSEN[name]
+      lines.append(f'  {name}: {what}; gin/{folder} has {", ".join(run_files.names(folder))}')
+    lines.append('\nPython objects:')
+    lines += [f'  {name}: {what}' for name, (_, what) in OBJECTS.items()]
   return '\n'.join(lines)
 
 
@@ -198,7 +214,10 @@ def _request(
 ) -> Request:
   """The keywords of a call as settings of gin."""
   known = run_files.settings_of(verb)
-  objects = OBJECTS if verb in ('train', 'population') else {}
+  objects: dict[str, str] = {}
+  if _has_objects(verb):
+    objects = {name: run_files.CHOSEN[name].macro for name in METHOD}
+    objects |= {name: macro for name, (macro, _) in OBJECTS.items()}
   macros: dict[str, Any] = {}
   for name, value in settings.items():
     if name in known:
@@ -214,6 +233,10 @@ def _request(
     origins={known[n].macro if n in known else objects[n]: n for n in settings},
     command=_written(verb, settings),
   )
+
+
+def _has_objects(verb: str) -> bool:
+  return verb in ('train', 'population')
 
 
 def _listed(value: Any) -> bool:

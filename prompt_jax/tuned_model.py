@@ -15,6 +15,7 @@ from prompt_jax.runs import html
 from prompt_jax.runs.evaluate import lengths_of
 from prompt_jax.runs.predict import Predictor
 from prompt_jax.runs.results import Answers
+from prompt_jax.sharding.placement import Placement
 
 SHOWN = ('task', 'method', 'length', 'base_model', 'metric', 'value', 'step', 'labels')
 
@@ -27,10 +28,13 @@ class TunedModel:
 
   Attributes:
     ready: the model and its variables, for use as `ready.model.apply(ready.variables, batch)`.
+    placement: the devices of several processes, over which the model lies; None for one device.
+      Each process then asks for the same answers and gets all of them.
     predictors: those that were used, by their options.
   """
 
   ready: Tuned
+  placement: Placement | None = None
   predictors: dict[Any, Predictor] = dataclasses.field(default_factory=dict)
 
   @property
@@ -78,8 +82,8 @@ class TunedModel:
     beams: int = 1,
     length_penalty: float = LENGTH_PENALTY,
     temperature: float = 0.0,
-    topk: int = 0,
-    topp: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 0.0,
     seed: int = 0,
     max_new_tokens: int | None = None,
     batch_size: int = 32,
@@ -93,8 +97,8 @@ class TunedModel:
       length_penalty: of beam search: greater values prefer longer text, 0 is none, see
         `inference.beam_search.gnmt_penalty`.
       temperature: of sampling; 0 is greedy.
-      topk: sample among so many most probable tokens; 0 for all.
-      topp: sample among the most probable tokens of this total probability; 0 for all.
+      top_k: sample among so many most probable tokens; 0 for all.
+      top_p: sample among the most probable tokens of this total probability; 0 for all.
       seed: of sampling.
       max_new_tokens: most tokens of an answer; None as in training.
       batch_size: texts at a time.
@@ -103,7 +107,7 @@ class TunedModel:
     Raises:
       UserError: no texts, or settings that exclude each other.
     """
-    decoding = Decoding(temperature, topk, topp, beams, length_penalty, seed=seed)
+    decoding = Decoding(temperature, top_k, top_p, beams, length_penalty, seed=seed)
     lengths = lengths_of(self.ready, input_length, max_new_tokens)
     predictor = self._predictor(lengths, 'generate', 'none', decoding, batch_size)
     return [answer.prediction for answer in predictor(_checked(texts))]
@@ -126,6 +130,7 @@ class TunedModel:
         normalize=normalize,
         decoding=decoding,
         batch_size=batch_size,
+        placement=self.placement,
       )
     return self.predictors[options]
 

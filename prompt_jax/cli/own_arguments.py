@@ -7,25 +7,16 @@ import argparse
 from typing import Any
 
 from prompt_jax.configuration.flag_types import listed, whole, whole_or_zero
-from prompt_jax.configuration.run_files import is_configured, names
+from prompt_jax.configuration.run_files import CHOSEN, is_configured, names
 
 FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
 # Flags that read a gin file by its name: the heading below which they stand, by verb.
-_PROMPT = (
-  (
-    'prompt',
-    'METHOD',
-    "prompt method (default: the one that the model's config.json recommends, else input)",
-    'prompts',
-  ),
-  ('init', 'NAME', 'initializer of the prompt', 'inits'),
-)
-_FILES = {
-  ('train', 'Prompt'): _PROMPT,
-  ('population', 'Prompt'): _PROMPT,
-  ('plan', 'Prompt'): _PROMPT[:1],
-  ('infer', 'Generated text'): (('decoding', 'NAME', 'file of these settings', 'decoding'),),
+_CHOSEN = {
+  ('train', 'Prompt'): ('prompt', 'init'),
+  ('population', 'Prompt'): ('prompt', 'init'),
+  ('plan', 'Prompt'): ('prompt',),
+  ('infer', 'Generated text'): ('decoding',),
 }
 _POSITIONAL = {
   'sweep': '[FILE]', 'infer': '[TEXT ...]', 'convert': 'SOURCE DEST', 'compare': 'A B',
@@ -53,7 +44,8 @@ def usage(verb: str) -> str:
 
 def add_files(verb: str, section: str, group: Any) -> None:
   """Adds the flags of a section that read a gin file by its name."""
-  for flag, metavar, what, folder in _FILES.get((verb, section), ()):
+  for flag in _CHOSEN.get((verb, section), ()):
+    _, folder, metavar, what = CHOSEN[flag]
     known = ', '.join(names(folder))
     group.add_argument(f'--{flag}', metavar=metavar, help=f'{what}, of gin/{folder}: {known}')
 

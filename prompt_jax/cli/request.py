@@ -4,6 +4,7 @@ import argparse
 
 from prompt_jax.cli import arguments
 from prompt_jax.configuration.config import Request
+from prompt_jax.configuration.run_files import CHOSEN
 
 
 def request_of(args: argparse.Namespace) -> Request:
@@ -15,9 +16,9 @@ def request_of(args: argparse.Namespace) -> Request:
   flags = arguments.given(args)
   settings = {setting.macro: value for setting, value in flags}
   origins = {setting.macro: f'--{setting.name}' for setting, _ in flags}
-  for name, macro in (('prompt', 'PROMPT'), ('init', 'PROMPT_INIT'), ('decoding', 'DECODING')):
+  for name, chosen in CHOSEN.items():
     if getattr(args, name, None) is not None:
-      settings[macro], origins[macro] = getattr(args, name), f'--{name}'
+      settings[chosen.macro], origins[chosen.macro] = getattr(args, name), f'--{name}'
   return Request(
     settings=settings,
     bindings=args.gin,

@@ -18,13 +18,15 @@ from gin import config as gin_config
 from prompt_jax.checkpoints.backbone import advised_tuning
 from prompt_jax.configuration import gin_files, plain_values, reach
 from prompt_jax.configuration.gin_state import isolated
+from prompt_jax.configuration.old_names import modern_name
 from prompt_jax.configuration.python_values import as_bound, without_gin
+from prompt_jax.configuration.run_files import CHOSEN
 from prompt_jax.errors import UserError
 from prompt_jax.runs.record import Record
 
 GIN_ADDS = '\n  In call to configurable'
-# Settings whose value may be the name of a file in a folder of gin/.
-FILES_OF = {'PROMPT': 'prompts', 'PROMPT_INIT': 'inits', 'DECODING': 'decoding'}
+# The folder in gin/ of a setting whose value may be the name of a file there.
+FILES_OF = {chosen.macro: chosen.folder for chosen in CHOSEN.values()}
 # What a model may recommend besides the method: settings of its file in gin/prompts.
 ADVISED = {'length': 'PROMPT_LENGTH', 'learning_rate': 'PROMPT_LEARNING_RATE'}
 
@@ -134,7 +136,8 @@ def _parse_given(request: Request) -> tuple[dict[str, str], list[pathlib.Path]]:
   given = {name: request.origins.get(name, name) for name in values}
   for name, value in values.items():
     gin_files.bind(name, as_bound(value), given[name])
-  for name, value in request.bindings:
+  for old_name, value in request.bindings:
+    name = modern_name(old_name)
     where = f'--gin.{name}={value}'
     gin_files.parse(name, value, where)
     given[name] = where if '.' in name else f'--gin.{name}'

@@ -1,4 +1,4 @@
-"""gin text of version 0.1 under the names of today: modules have moved, classes have not."""
+"""gin text of version 0.1 under the names of today: modules have moved, two parameters too."""
 
 import re
 
@@ -25,6 +25,11 @@ MOVED = {
 # A module of version 0.1 whose classes lie in two modules today.
 SPLIT = {'cli.compute': {'BaseModel': 'loading', 'Devices': 'runs.devices'}}
 
+# `Decoding.topk` of version 0.1, also below a heading of `Decoding`.
+PARAMETER = re.compile(
+  r'^(?P<thing>[\w./]*\bDecoding\.|[ \t]+)top(?P<rest>[kp])(?= *=|$)', re.MULTILINE
+)
+
 IMPORT = re.compile(
   r'^(?:from prompt_jax(?:\.(?P<package>[\w.]+))? import (?P<name>\w+)(?: as (?P<alias>\w+))?'
   r'|import prompt_jax\.(?P<whole>[\w.]+) as (?P<whole_alias>\w+))(?P<rest>[^\n]*)$',
@@ -33,7 +38,8 @@ IMPORT = re.compile(
 
 
 def modernised(text: str) -> str:
-  """The text with every import of a moved module, and every use of a module that was split."""
+  """The text with every import of a moved module, every use of a module that was split, and the
+  parameters of today."""
   uses: dict[str, str] = {}
 
   def line(found: re.Match[str]) -> str:
@@ -54,7 +60,12 @@ def modernised(text: str) -> str:
   text = IMPORT.sub(line, text)
   for old, new in uses.items():
     text = re.sub(old, new, text)
-  return text
+  return modern_name(text)
+
+
+def modern_name(text: str) -> str:
+  """'Decoding.topk' -> 'Decoding.top_k'; also in a text of several lines."""
+  return PARAMETER.sub(r'\g<thing>top_\g<rest>', text)
 
 
 def _import(module: str, alias: str) -> str:

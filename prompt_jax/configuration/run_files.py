@@ -38,6 +38,35 @@ TYPES: dict[str, Callable[[str], Any]] = {
 }
 SWITCH = 'switch'
 
+
+class Chosen(NamedTuple):
+  """A setting whose value may be the name of a gin file.
+
+  Attributes:
+    macro: of gin.
+    folder: in gin/, of the files.
+    kind: what a value is, as `--help` shows it.
+    help: what is chosen.
+  """
+
+  macro: str
+  folder: str
+  kind: str
+  help: str
+
+
+# By the name of the flag and of the Python keyword.
+CHOSEN = {
+  'prompt': Chosen(
+    'PROMPT',
+    'prompts',
+    'METHOD',
+    "prompt method (default: the one that the model's config.json recommends, else input)",
+  ),
+  'init': Chosen('PROMPT_INIT', 'inits', 'NAME', 'initializer of the prompt'),
+  'decoding': Chosen('DECODING', 'decoding', 'NAME', 'file of these settings'),
+}
+
 _INCLUDE = re.compile(r"include '([\w/.]+)'")
 _BLOCK = re.compile(r'([\w/.]+):$')
 _BINDING = re.compile(r'( *)([\w/.]+) = (.*?)(?:  # (.*))?$')

@@ -79,8 +79,8 @@ def sample(
   key: Array,
   *,
   temperature: float = 1.0,
-  topk: int = 0,
-  topp: float = 0.0,
+  top_k: int = 0,
+  top_p: float = 0.0,
   eos_id: int = 1,
   task_id: Array | None = None,
 ) -> Decoded:
@@ -95,28 +95,30 @@ def sample(
     max_len: as in `greedy`.
     key: the random key; the same key gives the same samples.
     temperature: divides the logits; below 1e-4 it means greedy.
-    topk: only the k most probable tokens, ties of the last one included; 0 for all.
-    topp: only the fewest tokens whose probability is at least this (Holtzman et al. 2020); 0 for
-      all. Not together with `topk`.
+    top_k: only the k most probable tokens, ties of the last one included; 0 for all.
+    top_p: only the fewest tokens whose probability is at least this (Holtzman et al. 2020); 0 for
+      all. Not together with `top_k`.
     eos_id: as in `greedy`.
     task_id: as in `greedy`.
 
   Raises:
-    UserError: `topk` or `topp` out of range, or both given.
+    UserError: `top_k` or `top_p` out of range, or both given.
   """
-  if topk < 0 or not 0 <= topp <= 1 or (topk and topp):
+  if top_k < 0 or not 0 <= top_p <= 1 or (top_k and top_p):
     raise UserError(
-      f'topk is {topk} and topp {topp}; expected topk >= 0, 0 <= topp <= 1, and one of them 0.'
+      f'top_k is {top_k} and top_p {top_p}; expected top_k >= 0, 0 <= top_p <= 1, and one of '
+      'them 0.',
+      ['top_k', 'top_p'],
     )
 
   def choose(logits: Array, position: Array) -> Array:
     if temperature < MIN_TEMPERATURE:
       return jnp.argmax(logits, -1)
     logits = logits / temperature
-    if topk:
-      logits = keep_top_k(logits, topk)
-    if topp:
-      logits = keep_top_p(logits, topp)
+    if top_k:
+      logits = keep_top_k(logits, top_k)
+    if top_p:
+      logits = keep_top_p(logits, top_p)
     return jax.random.categorical(jax.random.fold_in(key, position), logits)
 
   return decode(model, variables, encoder_input_tokens, max_len, choose, eos_id, task_id)

@@ -16,8 +16,8 @@ class Decoding:
 
   Attributes:
     temperature: of sampling, see `inference.decode.sample`; 0 is greedy.
-    topk: see `inference.decode.sample`.
-    topp: see `inference.decode.sample`.
+    top_k: see `inference.decode.sample`.
+    top_p: see `inference.decode.sample`.
     beams: width of a beam search, see `inference.beam_search`; 1 is none.
     length_penalty: of the beam search, see `inference.beam_search.gnmt_penalty`.
     seed: of sampling.
@@ -27,8 +27,8 @@ class Decoding:
   """
 
   temperature: float | None = None
-  topk: int | None = None
-  topp: float | None = None
+  top_k: int | None = None
+  top_p: float | None = None
   beams: int = 1
   length_penalty: float = LENGTH_PENALTY
   seed: int = 0
@@ -39,7 +39,7 @@ class Decoding:
     if self.beams < 1:
       raise UserError(f'beams is {self.beams}; expected 1 (greedy) or more.')
     gnmt_penalty(self.length_penalty)
-    sampled = {'temperature': self.temperature, 'top_k': self.topk, 'top_p': self.topp}
+    sampled = {'temperature': self.temperature, 'top_k': self.top_k, 'top_p': self.top_p}
     for name, value in sampled.items():
       if value and self.beams > 1:
         raise UserError(
@@ -50,7 +50,7 @@ class Decoding:
   @property
   def is_set(self) -> bool:
     """Whether sampling, a beam search or greedy decoding (temperature 0) was asked for."""
-    sampled = any(v is not None for v in (self.temperature, self.topk, self.topp))
+    sampled = any(v is not None for v in (self.temperature, self.top_k, self.top_p))
     return sampled or self.beams > 1
 
   def generate(
@@ -75,7 +75,7 @@ class Decoding:
       max_len,
       jax.random.fold_in(jax.random.key(self.seed), batch),
       temperature=self.temperature or 0.0,
-      topk=self.topk or 0,
-      topp=self.topp or 0.0,
+      top_k=self.top_k or 0,
+      top_p=self.top_p or 0.0,
       eos_id=eos_id,
     ).tokens

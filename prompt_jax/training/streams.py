@@ -79,7 +79,7 @@ def _pad(batch: Batch, widths: Mapping[str, int]) -> Batch:
     if value is None or stack not in widths or value.shape[1] == widths[stack]:
       return value
     more = widths[stack] - value.shape[1]
-    fill = -1 if name == 'prompt_slot' else 0
+    fill = -1 if name.endswith('prompt_slot') else 0  # 0 is a row of the prompt
     return np.pad(value, ((0, 0), (0, more)), constant_values=fill)
 
   return Batch(**{name: pad(name, value) for name, value in vars(batch).items()})

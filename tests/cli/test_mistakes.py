@@ -178,7 +178,9 @@ def test_an_unknown_normalization(mistake, train):
 
 def test_two_ways_to_cut_the_vocabulary(mistake, model):
   more = ['--decoding=nucleus', '--gin.Decoding.topk=5']
-  assert mentions(mistake('infer', '--model', model, *more, 'text'), 'topk', '5', 'topp', '0.9')
+  assert mentions(
+    mistake('infer', '--model', model, *more, 'text'), '--top_k', '5', '--top_p', '0.9'
+  )
 
 
 def test_unknown_split(mistake, model):

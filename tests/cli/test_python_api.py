@@ -5,13 +5,17 @@ import subprocess
 import sys
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import NamedSharding
 
 import prompt_jax as pj
 from prompt_jax.cli import arguments
 from prompt_jax.configuration import gin_text
 from prompt_jax.main import main
+from prompt_jax.runs.devices import Devices
+from prompt_jax.sharding import placement
 
 ROWS = [(f'it was {w} no {i}', x) for i in range(20) for w, x in (('good', 'yes'), ('bad', 'no'))]
 SMALL = {
@@ -179,6 +183,25 @@ def test_defaults_are_those_of_the_flags():
   assert 'steps = 1000' in shown
   for name in ('batch_size', 'learning_rate', 'patience', 'dtype'):
     assert f'\n  {name} = ' in shown
+  for name in ('prompt', 'init', 'loss', 'optimizer', 'schedule'):
+    assert f'\n  {name}: ' in shown
+  assert 'low_rank' in shown
+  assert pj.help_of('eval') == pj.help_of('evaluate')
+  with pytest.raises(pj.UserError, match='population'):
+    pj.help_of('predict')
+
+
+def test_what_is_loaded_lies_on_the_devices_of_all_processes(trained, monkeypatch):
+  mesh = placement.make((1, 1), 'data', jax.devices(), None)
+  monkeypatch.setattr(Devices, 'start', lambda self: mesh)
+  on_mesh, texts = pj.load(trained.file), ['it was good', 'it was bad', 'it was']
+  rows = jax.tree.leaves(on_mesh.ready.variables)
+  assert all(isinstance(leaf.sharding, NamedSharding) for leaf in rows)
+  monkeypatch.undo()
+  alone = pj.load(trained.file)
+  of = lambda tuned: [(a.prediction, round(a.probability, 4)) for a in tuned.predict(texts)]
+  assert of(on_mesh) == of(alone)
+  assert on_mesh.generate(texts, max_new_tokens=3) == alone.generate(texts, max_new_tokens=3)
 
 
 def test_custom_method_in_a_script_is_found_again(model, tmp_path):

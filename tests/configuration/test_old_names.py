@@ -117,6 +117,24 @@ def test_decoding_of_an_old_file(tmp_path):
   assert config.load('infer', infer, request).arguments['decoding'].temperature == 0.5
 
 
+@pytest.mark.parametrize(
+  ('text', 'flags'),
+  [
+    ('infer.Decoding.topk = 5', []),
+    ('infer.Decoding:\n  topk = 5\n', []),
+    ('', ['--gin.Decoding.topk=5']),
+    ('', ['--gin.Decoding.top_k=5']),
+  ],
+)
+def test_sampling_under_its_old_name(text, flags, tmp_path):
+  (tmp_path / 'my.gin').write_text(
+    'from __gin__ import dynamic_registration\n'
+    f'from prompt_jax.cli import infer\nDECODING = @infer.Decoding()\n{text}\n'
+  )
+  request = request_of(arguments.parse(['infer', f'--gin_file={tmp_path}/my.gin', *flags, 'x']))
+  assert config.load('infer', infer, request).arguments['decoding'].top_k == 5
+
+
 def test_a_module_under_a_name_of_the_user(tmp_path):
   (tmp_path / 'my.gin').write_text(
     'from __gin__ import dynamic_registration\n'

@@ -88,7 +88,7 @@ def test_one_target_position_needs_no_cached_step(prompted, inputs):
   np.testing.assert_array_equal(run(max_len=1), run(max_len=3)[:, :1])
 
 
-@pytest.mark.parametrize('options', [{'temperature': 0.0}, {'topk': 1}, {'topp': 1e-6}])
+@pytest.mark.parametrize('options', [{'temperature': 0.0}, {'top_k': 1}, {'top_p': 1e-6}])
 def test_sampling_without_choice_is_greedy(prompted, inputs, options):
   model, variables = prompted
   got = _run(
@@ -133,7 +133,7 @@ def test_log_probs_of_samples_are_the_models_own(prompted, inputs):
 
   model, variables = prompted
   got = _run(
-    decode.sample, model, variables, inputs, key=jax.random.key(1), max_len=6, topk=4, eos_id=7
+    decode.sample, model, variables, inputs, key=jax.random.key(1), max_len=6, top_k=4, eos_id=7
   )
   want = _run(score.score, model, variables, inputs, got.tokens)
   np.testing.assert_allclose(got.log_probs, want, atol=1e-4)
@@ -145,14 +145,14 @@ LOGITS = st.lists(st.integers(-20, 20), min_size=8, max_size=8).map(
 )
 
 
-top_k = jax.jit(decode.keep_top_k, static_argnums=1)
-top_p = jax.jit(decode.keep_top_p)
+kept_k = jax.jit(decode.keep_top_k, static_argnums=1)
+kept_p = jax.jit(decode.keep_top_p)
 
 
 @settings(deadline=None, max_examples=60)
 @given(LOGITS, st.integers(1, 10))
 def test_top_k_keeps_the_k_greatest_and_ties(logits, k):
-  kept = np.asarray(top_k(logits, k)) > -1e6
+  kept = np.asarray(kept_k(logits, k)) > -1e6
   at_least = np.sort(logits)[::-1][min(k, len(logits)) - 1]
   np.testing.assert_array_equal(kept, logits >= at_least)
 
@@ -160,7 +160,7 @@ def test_top_k_keeps_the_k_greatest_and_ties(logits, k):
 @settings(deadline=None, max_examples=60)
 @given(LOGITS, st.floats(0.01, 1.0))
 def test_top_p_keeps_the_fewest_tokens_that_reach_p(logits, p):
-  kept = np.asarray(top_p(logits, p)) > -1e6
+  kept = np.asarray(kept_p(logits, p)) > -1e6
   prob = np.exp(logits.astype(np.float64))
   prob /= prob.sum()
   assert prob[kept].sum() >= p - 1e-5
@@ -169,8 +169,8 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_p(logits, p):
   assert prob[logits > least].sum() < p + 1e-5, 'one value fewer would do'
 
 
-@pytest.mark.parametrize('options', [{'topk': 2, 'topp': 0.5}, {'topp': 1.5}, {'topk': -1}])
+@pytest.mark.parametrize('options', [{'top_k': 2, 'top_p': 0.5}, {'top_p': 1.5}, {'top_k': -1}])
 def test_sampling_refuses_contradictions(prompted, inputs, options):
   model, variables = prompted
-  with pytest.raises(UserError, match='topk'):
+  with pytest.raises(UserError, match='top_k'):
     decode.sample(model, variables, inputs, 3, jax.random.key(0), **options)

@@ -95,6 +95,18 @@ def together(population, **options):
   return states, metrics
 
 
+def test_padded_batches_reserve_no_further_prompt_rows():
+  slots = {'prompt_slot': (2, 5), 'decoder_prompt_slot': (2, 4)}
+  ones = {name: np.zeros(shape, np.int32) for name, shape in slots.items()}
+  narrow = tiny.batch(2, 5, 4, seed=0).replace(**ones)
+  padded, _ = pad_to_widest([narrow, tiny.batch(2, 7, 6, seed=1)])
+  for name, (_, width) in slots.items():
+    got = getattr(padded, name)
+    assert got.shape[1] == width + 2
+    assert (got[:, width:] == -1).all(), name
+    assert (got[:, :width] == 0).all(), name
+
+
 def assert_equal(population, **options):
   """Together is apart, and no two members end alike."""
   options = {'loss': Loss(), **options}

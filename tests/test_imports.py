@@ -181,7 +181,14 @@ ALLOWED: dict[str, set[str]] = {
     'tasks',
   },
   'api': {'configuration', 'loading', 'runs', 'tuned_model'},
-  'tuned_model': {'data.example', 'evaluation.evaluator', 'inference', 'loading', 'runs'},
+  'tuned_model': {
+    'data.example',
+    'evaluation.evaluator',
+    'inference',
+    'loading',
+    'runs',
+    'sharding.placement',
+  },
   'main': {'cli', 'runtime.libtpu'},
   '__main__': {'main'},
   't5x': {

@@ -83,6 +83,12 @@ def local_task(
     need(table, [*columns.inputs, columns.targets, *(['group'] if groups else [])])
     if hub.is_hub(table.path):
       tables[split] = _filled(table, [*columns.inputs, columns.targets])
+  if columns.kind == 'label' and labels is None and 'f1' in (metrics or ()):
+    raise UserError(
+      'f1 is of one label, and nothing says which of these. Give labels in an order of which the '
+      "second is that label, such as ['ham', 'spam'], or take f1_macro, the mean over all labels.",
+      ['metrics', 'labels'],
+    )
   first = next(iter(tables.values()))
   spoken = None
   if columns.kind == 'label':

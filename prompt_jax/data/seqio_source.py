@@ -8,6 +8,7 @@ one needs a limit, or a recording of a part of it.
 import dataclasses
 import importlib
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,8 @@ def seqio_task(
     seed: of stochastic preprocessors (span corruption) and of what a mixture repeats.
 
   Raises:
-    UserError: a module that cannot be imported, or no such task.
+    UserError: a module that cannot be imported, no such task, or one that is judged by nothing but
+      metrics of other things than predictions.
   """
   for module in modules:
     try:
@@ -54,6 +56,7 @@ def seqio_task(
   found = seqio.get_mixture_or_task(name)
   tasks = found.tasks if isinstance(found, seqio.Mixture) else [found]
   rates = [found.get_rate(t) if isinstance(found, seqio.Mixture) else 1.0 for t in tasks]
+  _check_metrics(tasks)
 
   def loader(split: str) -> Loader:
     def load(vocabulary: Vocabulary, lengths: Lengths) -> list[Example]:
@@ -85,7 +88,7 @@ def seqio_vocabulary(vocabulary: Vocabulary) -> seqio.Vocabulary:
   if isinstance(vocabulary, SentencePieceVocabulary):
     return seqio.SentencePieceVocabulary(vocabulary.path, vocabulary.extra_ids)
   if isinstance(vocabulary, ByteVocabulary):
-    return seqio.ByteVocabulary(vocabulary.extra_ids)
+    return seqio.ByteVocabulary()  # as ByT5 was trained: its sentinels are the last bytes
   raise TypeError(f'no seqio vocabulary is known for a {type(vocabulary).__name__}')
 
 
@@ -172,7 +175,8 @@ def _example(
         f'The feature {name!r} of the seqio task {task.name!r} is {raw.dtype}[{raw.ndim} '
         'dimensions]; expected one row of token ids.'
       )
-    ids[name] = _end(raw.astype(np.int32), vocabulary, lengths._asdict()[name])
+    ends = task.output_features[name].add_eos
+    ids[name] = _end(raw.astype(np.int32), vocabulary, lengths._asdict()[name], ends)
   fields = {
     name: _plain(value)
     for name, value in row.items()
@@ -193,8 +197,13 @@ def _example(
   )
 
 
-def _end(ids: np.ndarray, vocabulary: Vocabulary, length: int) -> np.ndarray:
-  """seqio trims after a preprocessor that appends the end has run: then the end is cut off."""
+def _end(ids: np.ndarray, vocabulary: Vocabulary, length: int, ends: bool) -> np.ndarray:
+  """The ids, cut to `length`, with the end of a sequence behind them if a feature has one.
+
+  seqio trims after a preprocessor that appends the end has run: then the end is cut off.
+  """
+  if not ends:
+    return ids[:length]
   if len(ids) and ids[-1] == vocabulary.eos_id and len(ids) <= length:
     return ids
   return np.append(ids[: length - 1], np.int32(vocabulary.eos_id))
@@ -246,4 +255,32 @@ def _metrics(task: seqio.Task, pairs: Sequence[tuple[Example, str]]) -> Iterator
     predictions.append(process(prediction, example=row, is_target=False))
   for metric in task.predict_metric_fns:
     for name, value in metric(targets, predictions).items():
-      yield name, float(value)
+      if isinstance(value, seqio.metrics.Scalar):
+        value = value.value
+      # A text or a picture has no place in a table.
+      if not isinstance(value, seqio.metrics.MetricValue):
+        yield name, float(value)
+
+
+def _check_metrics(tasks: Sequence[seqio.Task]) -> None:
+  """Warns of metrics that are no functions of predictions; refuses a task that has no others."""
+  for task in tasks:
+    try:
+      others = [*task.score_metric_fns, *task.predict_with_aux_metric_fns]
+    except ValueError as error:
+      raise UserError(f'A metric of the seqio task {task.name!r}: {error}') from error
+    # Those of functions stand last.
+    others += task.metric_objs[: len(task.metric_objs) - len(task.metric_fns)]
+    names = ', '.join(getattr(m, '__name__', type(m).__name__) for m in others)
+    if not others:
+      continue
+    if not task.predict_metric_fns:
+      raise UserError(
+        f'The seqio task {task.name!r} is judged by {names}, and not by a function of targets and '
+        'predictions. Metrics of scores or other outputs, and metric objects, are not computed '
+        'here: give it a metric function of the arguments targets and predictions.'
+      )
+    warnings.warn(
+      f'{task.name}: left out is {names}, which is no function of targets and predictions',
+      stacklevel=3,
+    )

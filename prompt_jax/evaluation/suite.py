@@ -193,6 +193,16 @@ def scores_of(task: Task) -> list[str]:
   return [MEAN, *published, *of_parts]
 
 
+def f1_label(task: Task) -> str:
+  """Of which label `metrics.f1` is, such as "; f1 of spam", for headings; else ""."""
+  said = [
+    f'f1 of {part.labels[1]}' + (f' ({part.name})' if task.parts else '')
+    for part in task.parts or (task,)
+    if 'f1' in part.metrics and part.score is None and part.labels and len(part.labels) == 2
+  ]
+  return f'; {", ".join(said)}' if said else ''
+
+
 def published_averages(tasks: Sequence[str]) -> list[str]:
   """The names of the averages (`averages`) that measuring some tasks gives."""
   known = {task.removeprefix('taskless_') for task in tasks}

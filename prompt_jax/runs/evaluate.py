@@ -9,15 +9,15 @@ from rich.console import Console
 
 from prompt_jax import loading
 from prompt_jax.checkpoints import checksums
-from prompt_jax.data import findings
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.data.truncation import LONGEST, cut
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
+from prompt_jax.evaluation import findings
 from prompt_jax.evaluation.bootstrap import LEVEL
 from prompt_jax.evaluation.evaluator import Method
 from prompt_jax.evaluation.predictions import progress_bar, write_predictions
-from prompt_jax.evaluation.suite import task_facts
+from prompt_jax.evaluation.suite import f1_label, task_facts
 from prompt_jax.inference.score import Normalize
 from prompt_jax.loading import BaseModel
 from prompt_jax.runs import joint_evaluation, score_table
@@ -157,7 +157,7 @@ def _conclude(
     record.write(folder)
     _write(folder, measured, joint, task, files, resamples)
     checksums.seal(folder)
-  title = f'{task.name}, {len(examples)} {measured.split} examples, in percent'
+  title = f'{task.name}, {len(examples)} {measured.split} examples, in percent{f1_label(task)}'
   if any(s.intervals for s in measured.systems):
     title += f' ({100 * LEVEL:.0f} % intervals of {resamples} resamples)'
   score_table.print_scores(measured.systems, title, console, task.parts)

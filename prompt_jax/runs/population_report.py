@@ -12,7 +12,7 @@ from prompt_jax.checkpoints.prompt_file import load_prompt, write_atomically
 from prompt_jax.evaluation.baselines import UNTUNED, baselines
 from prompt_jax.evaluation.ensemble import vote
 from prompt_jax.evaluation.predictions import write_predictions
-from prompt_jax.evaluation.suite import task_facts
+from prompt_jax.evaluation.suite import f1_label, task_facts
 from prompt_jax.runs import score_table
 from prompt_jax.runs.candidates import Candidate
 from prompt_jax.runs.population_scores import PopulationScores, Scored
@@ -170,6 +170,7 @@ def _report(
     path, table, task=setup.task.name, split=measured.split, prompts=facts, tasks=tasks
   )
   heading = f'{setup.task.name}, {len(examples)} {measured.split} examples, in percent'
+  heading += f1_label(setup.task)
   score_table.print_scores(table, heading, setup.console, setup.task.parts)
   return Scores(setup.task.name, measured.split, table, answers)
 

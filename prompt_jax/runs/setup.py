@@ -12,10 +12,10 @@ from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import Backbone, whole_path
 from prompt_jax.checkpoints.method import describe
-from prompt_jax.data import findings, truncation
+from prompt_jax.data import truncation
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.evaluation import suite, tensorboard
+from prompt_jax.evaluation import findings, suite, tensorboard
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.injections import prefix_length
 from prompt_jax.loading import BaseModel

@@ -21,7 +21,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.evaluation.baselines import MAJORITY, UNTUNED, baselines, majority_predictions
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.predictions import progress_bar, write_predictions
-from prompt_jax.evaluation.suite import Suite, task_facts
+from prompt_jax.evaluation.suite import Suite, f1_label, task_facts
 from prompt_jax.evaluation.verdict import Verdict, to_try, verdicts
 from prompt_jax.loading import BaseModel
 from prompt_jax.prompted import variables_of
@@ -321,7 +321,7 @@ def _conclude(
       'verdicts': [verdict.facts() for verdict in measured.verdicts],
     }
     score_table.write_scores(folder / 'results.json', measured.systems, **facts)
-    title = f'{measured.task}, {n} {measured.split} examples, in percent'
+    title = f'{measured.task}, {n} {measured.split} examples, in percent{f1_label(setup.task)}'
     score_table.print_scores(measured.systems, title, console, setup.task.parts)
   _say_verdicts(setup, results, measured, record)
   checksums.seal_all(folders)

@@ -7,11 +7,12 @@ import re
 
 import pytest
 
-from prompt_jax.data import columns, findings, local_file, table
+from prompt_jax.data import columns, local_file, table
 from prompt_jax.data.example import Lengths
 from prompt_jax.data.local_file import local_inputs, local_task
 from prompt_jax.data.vocabulary import ByteVocabulary, SentencePieceVocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.evaluation import findings
 from tests.data.conftest import trained_vocabulary
 
 PAGE = pathlib.Path(__file__).parent.parent.parent / 'docs' / 'data.md'

@@ -5,11 +5,11 @@ import warnings
 
 import pytest
 
-from prompt_jax.data import findings
 from prompt_jax.data.example import Lengths
 from prompt_jax.data.local_file import local_task
 from prompt_jax.data.vocabulary import ByteVocabulary, SentencePieceVocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.evaluation import findings
 from tests.data.conftest import trained_vocabulary
 from tests.shared import mentions
 

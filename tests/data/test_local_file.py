@@ -11,6 +11,7 @@ from prompt_jax.data.local_file import local_inputs, local_task
 from prompt_jax.data.table import read_table
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.evaluation.suite import f1_label
 from tests.shared import facts
 
 BYTES = ByteVocabulary()
@@ -256,3 +257,15 @@ def test_what_is_no_value_is_refused_with_its_line(tmp_path, value, column):
   rows[6] = json.dumps({'text': 't', 'label': 'a', column: 0}).replace(': 0', f': {value}')
   with pytest.raises(UserError, match=facts('a.jsonl:7', repr(column))):
     local_task(write(tmp_path, 'a.jsonl', '\n'.join(rows)))
+
+
+def test_f1_is_of_the_label_that_is_named(tmp_path):
+  train = write(tmp_path, 'a.tsv', reviews())
+  with pytest.raises(UserError, match=facts('f1', 'labels', 'f1_macro')) as refused:
+    local_task(train, metrics=['f1'])
+  assert 'labels' in refused.value.parameters
+  assert f1_label(local_task(train, metrics=['f1'], labels=['good', 'bad'])) == '; f1 of bad'
+  words = {'bad': 'poor'}
+  found = local_task(train, metrics=['f1'], labels=['good', 'bad'], words=words)
+  assert f1_label(found) == '; f1 of poor'
+  assert f1_label(local_task(train)) == ''

@@ -163,6 +163,69 @@ def test_own_postprocessing_and_metrics():
   assert scores == {'pj_small/hits': 1.0, 'pj_large/hits': 1.0}
 
 
+@pytest.mark.parametrize('value', [2, 2.0, np.float32(2), seqio.metrics.Scalar(2)])
+def test_values_of_metrics_are_numbers_or_left_out(value):
+  def metric(targets, predictions):
+    return {'hits': value, 'note': seqio.metrics.Text('some text')}
+
+  register(make('pj_values', {'validation': rows(3)}, metric_fns=[metric]))
+  task = seqio_source.seqio_task('pj_values')
+  examples = task.load('validation', ByteVocabulary(), LENGTHS)
+  assert task.score(examples, ['a'] * 3) == {'hits': 2.0}
+  seqio.TaskRegistry.remove('pj_values')
+
+
+def test_metrics_that_read_no_predictions_are_refused_or_named():
+  def by_score(targets, scores):
+    return {'mean_score': 0.0}
+
+  def by_aux(targets, predictions, aux_values):
+    return {'aux': 0.0}
+
+  def by_nothing(answers):
+    return {}
+
+  class Own(seqio.metrics.Metric):
+    pass
+
+  for name, settings, said in (
+    ('pj_score', {'metric_fns': [by_score]}, 'by_score'),
+    ('pj_aux', {'metric_fns': [by_aux]}, 'by_aux'),
+    ('pj_object', {'metric_objs': [Own]}, 'Own'),
+    ('pj_nothing', {'metric_fns': [by_nothing]}, 'answers'),
+  ):
+    register(make(name, {'validation': rows(2)}, **settings))
+    with pytest.raises(UserError, match=facts(name, said)):
+      seqio_source.seqio_task(name)
+    seqio.TaskRegistry.remove(name)
+  several = {'metric_fns': [hits, by_score, by_aux], 'metric_objs': [Own]}
+  register(make('pj_several', {'validation': rows(2)}, **several))
+  with pytest.warns(UserWarning, match=facts('pj_several', 'by_score, by_aux, Own')):
+    task = seqio_source.seqio_task('pj_several')
+  examples = task.load('validation', ByteVocabulary(), LENGTHS)
+  assert task.score(examples, ['t0', 'x']) == {'hits': 1.0}
+  seqio.TaskRegistry.remove('pj_several')
+
+
+def test_a_feature_without_an_end_gets_none():
+  vocabulary = ByteVocabulary()
+  features = {
+    'inputs': seqio.Feature(seqio.ByteVocabulary(), add_eos=False),
+    'targets': seqio.Feature(seqio.ByteVocabulary()),
+  }
+  steps = [seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim]
+  task = seqio.Task('pj_open', source({'train': rows(1)}), features, steps)
+  for length in (8, 200):
+    (example,) = seqio_source.read(task, 'train', vocabulary, Lengths(length, 6))
+    assert example.inputs.tolist() == vocabulary.encode(rows(1)[0]['inputs'])[:length]
+    assert example.targets.tolist() == [*vocabulary.encode('t0'), 1]
+
+
+def test_byt5_masks_with_its_last_bytes():
+  theirs = seqio_source.seqio_vocabulary(ByteVocabulary())
+  assert theirs.vocab_size - 1 == ByteVocabulary().sentinels[0] == 258
+
+
 def test_span_corruption_uses_the_models_sentinels(vocabulary):
   def corrupt(dataset):
     # Stands for any preprocessor that asks the features for their vocabulary.

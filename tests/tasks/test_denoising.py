@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from prompt_jax.data.example import Lengths
-from prompt_jax.data.vocabulary import ByteVocabulary
+from prompt_jax.data.vocabulary import ByteVocabulary, load_vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.tasks import find
-from tests.shared import facts
+from tests.shared import facts, shared
 
 BYTES = ByteVocabulary()
 TEXTS = ['The first document, which is rather long. ' * 5, 'Zweiter Text. ' * 20]
@@ -77,3 +77,18 @@ def test_faults(folder, tmp_path):
   (tmp_path / 'c4' / 'train.it.jsonl').write_text('{"text": "a"}\n{"txt": "b"}\n')
   with pytest.raises(UserError, match=facts('train.it.jsonl:2', 'text')):
     find.find('c4_prefix_lm.it', folder).load('train', BYTES, Lengths(8, 8))
+
+
+def test_a_vocabulary_with_its_own_sentinels_makes_the_same_chunks(tmp_path):
+  case = shared('cases', 'span_corruption_mt5')
+  found = [
+    find.find('c4_span_corruption', str(case)).load(
+      'train', load_vocabulary(case / f'{name}.model'), Lengths(64, 32)
+    )
+    for name in ('sentinels_inside', 'plain')
+  ]
+  for one, other in zip(*found, strict=True):
+    assert (len(one.inputs), len(one.targets)) == (64, 14)
+    assert one.inputs.tolist() == other.inputs.tolist()
+    assert one.targets.tolist() == other.targets.tolist()
+  assert len(found[0]) == 87

@@ -1,5 +1,7 @@
 """Whether a tree of parameters is that of an architecture."""
 
+import functools
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,12 +19,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 MANY = 50
 
 
-def expected_shapes(cfg: T5Config) -> dict[str, tuple[int, ...]]:
+@functools.cache
+def expected_shapes(cfg: T5Config) -> Shapes:
   """Shape of each parameter by path "encoder/layers/mlp/wo/kernel", as the model makes them."""
   ids = jnp.zeros((1, 1), jnp.int32)
   tree = jax.eval_shape(T5(cfg).init, jax.random.key(0), ids, ids)
   flat = traverse_util.flatten_dict(tree['params'], sep='/')
-  return {path: leaf.shape for path, leaf in flat.items()}
+  return types.MappingProxyType({path: leaf.shape for path, leaf in flat.items()})
 
 
 def check_params(cfg: T5Config, params: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ EOS_ID = 1
 # Number of ids that are added at the end: T5's sentinels, and rows of ByT5's that nothing reads.
 T5_EXTRA_IDS = 100
 BYT5_EXTRA_IDS = 125
+MOST_EXTRA_IDS = 100_000
 # Beside a .model file it may say how many sentinels are to be added: {"extra_ids": 300}.
 SETTINGS = 'tokenizer_config.json'
 _COUNTED = re.compile(r'(.+):(\d{1,5})')
@@ -87,6 +88,7 @@ class SentencePieceVocabulary:
   ):
     self.path = str(path)
     self.assumed = assumed
+    _check_count(extra_ids)
     model = _read(pathlib.Path(path))
     if extra_ids and _holds_sentinels(model):
       raise UserError(
@@ -149,6 +151,7 @@ class ByteVocabulary:
   """UTF-8 bytes (ByT5, Xue et al. 2022): byte b is id b + 3, after padding, end and unknown."""
 
   def __init__(self, extra_ids: int = BYT5_EXTRA_IDS):
+    _check_count(extra_ids)
     self.extra_ids = extra_ids
     self.pad_id = PAD_ID
     self.eos_id = EOS_ID
@@ -227,6 +230,11 @@ def load_vocabulary(
     extra_ids = 0 if _holds_sentinels(_read(file)) else _said_beside(file)
   assumed = extra_ids is None
   return SentencePieceVocabulary(file, T5_EXTRA_IDS if extra_ids is None else extra_ids, assumed)
+
+
+def _check_count(extra_ids: int) -> None:
+  if not 0 <= extra_ids <= MOST_EXTRA_IDS:
+    raise UserError(f'extra_ids is {extra_ids}; expected 0 to {MOST_EXTRA_IDS} ids to add.')
 
 
 def _holds_sentinels(model: bytes) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import peft
 import pytest
 import torch
+import transformers
 
 from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import save_backbone
@@ -33,6 +34,8 @@ BYTES = ByteVocabulary()
 VOCABULARY = 384  # as long as the byte vocabulary
 STEPS = 10
 ROWS = 5
+RELEASE = tuple(int(n) for n in transformers.__version__.split('.')[:2])
+GENERATE_DROPS_A_PREFIX = RELEASE >= (5, 24)
 
 warnings.filterwarnings('ignore', module='peft')
 
@@ -76,12 +79,18 @@ def ours(model: str, prompt_file: pathlib.Path) -> tuple[np.ndarray, list[str]]:
   ]
 
 
+def is_prefix(model: Any) -> bool:
+  return getattr(model, 'peft_type', None) == peft.PeftType.PREFIX_TUNING
+
+
 def theirs(model: Any) -> tuple[np.ndarray, list[str]]:
   encoder, decoder = inputs()
   given = {'input_ids': long(encoder), 'attention_mask': long(encoder > 0)}
+  # With a cache transformers 5.24 and PEFT 0.21.2 drop a prefix, see docs/import_export.md.
+  cached = {} if not GENERATE_DROPS_A_PREFIX or not is_prefix(model) else {'use_cache': False}
   with torch.no_grad():
     logits = model(**given, decoder_input_ids=long(decoder)).logits.numpy()
-    written = model.generate(**given, do_sample=False, num_beams=1, max_new_tokens=STEPS)
+    written = model.generate(**given, **cached, do_sample=False, num_beams=1, max_new_tokens=STEPS)
   return logits, [BYTES.decode(row) for row in written.numpy()[:, 1:].tolist()]
 
 
@@ -223,3 +232,19 @@ def test_prefix_import(variant, layers, projection, folder, tmp_path):
   assert main(['export', str(destination), str(again), '--to=peft']) == 0
   reloaded = peft.PeftModel.from_pretrained(copy.deepcopy(ref.torch_model), str(again))
   assert_same(theirs(reloaded), theirs(adapted), bare(ref))
+
+
+@pytest.mark.skipif(not GENERATE_DROPS_A_PREFIX, reason='of transformers 5.24')
+def test_generate_drops_a_prefix_as_documented(folder, tmp_path):
+  """When this fails PEFT has been mended: take the sentence out of docs/import_export.md."""
+  ref = t5('umt5', 1)
+  model = folder(ref)
+  method = PrefixTuning(ROWS, encoder=False, cross=False, kv_bias='shifted')
+  _, destination = export(tmp_path, method, ref, model)
+  adapted = peft.PeftModel.from_pretrained(copy.deepcopy(ref.torch_model), str(destination))
+  encoder, _ = inputs()
+  given = {'input_ids': long(encoder), 'attention_mask': long(encoder > 0), 'do_sample': False}
+  write = lambda model: model.generate(**given, num_beams=1, max_new_tokens=STEPS).tolist()
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    assert write(adapted) == write(ref.torch_model)

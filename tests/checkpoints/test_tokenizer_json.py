@@ -3,6 +3,7 @@
 import json
 import pathlib
 import random
+import unicodedata
 
 import pytest
 import sentencepiece
@@ -11,7 +12,7 @@ import transformers
 from prompt_jax.checkpoints.formats.tokenizer_json import vocabulary
 from prompt_jax.data.vocabulary import load_vocabulary
 from prompt_jax.errors import UserError
-from tests.shared import facts
+from tests.shared import facts, shared
 
 RANGES = ((32, 127), (0xA0, 0x600), (0x3000, 0x3100), (0xFF00, 0xFF60))
 
@@ -85,3 +86,24 @@ def test_another_tokenizer_is_refused_with_a_remedy(folder, path, value, words, 
   with pytest.raises(UserError, match=words) as e:
     vocabulary(tmp_path / 'tokenizer.json')
   assert '--vocabulary' in str(e.value)
+
+
+@pytest.mark.parametrize('text', ['a\u0085b', 'a </s> b', 'great<extra_id_0>b'])
+def test_where_transformers_is_documented_to_differ(folder, text):
+  """docs/convert.md says in what; the model that is had back cuts text as the one it came from."""
+  theirs = transformers.AutoTokenizer.from_pretrained(folder / 'fast')
+  got = vocabulary(folder / 'fast/tokenizer.json')
+  assert got.encode(text) == load_vocabulary(folder / 'spiece.model').encode(text)
+  assert theirs(text, add_special_tokens=False).input_ids != got.encode(text)
+
+
+def test_decomposed_text_differs_too(tmp_path):
+  path = shared('vocab', 't5_cc_all_32000.model')
+  (tmp_path / 'spiece.model').write_bytes(path.read_bytes())
+  theirs, got = transformers.T5Tokenizer.from_pretrained(tmp_path), load_vocabulary(path)
+  texts = ('é à ü ñ', 'Ångström', 'Tiếng Việt')
+  ids = lambda text: theirs(text, add_special_tokens=False).input_ids
+  assert all(ids(text) == got.encode(text) for text in texts)
+  assert [ids(t := unicodedata.normalize('NFD', text)) == got.encode(t) for text in texts] == [
+    True, True, False
+  ]  # fmt: skip

@@ -77,7 +77,10 @@ def leaves(folder: pathlib.Path, config: T5Config, about: Mapping[str, Any]) -> 
   Raises:
     UserError: the file is missing or damaged, or has another tree; both are listed.
   """
-  found = safetensors_file.leaves(folder / WEIGHTS, about.get('crc32'))
+  sums = about.get('crc32') or {}
+  if not isinstance(sums, dict) or not all(isinstance(x, int) for x in sums.values()):
+    raise UserError(f'{folder / CONFIG}: crc32 holds no checksums by name. Copy the folder again.')
+  found = safetensors_file.leaves(folder / WEIGHTS, sums)
   shapes = {path: leaf.shape for path, leaf in found.items()}
   compare(expected_shapes(config), shapes, f'{folder / WEIGHTS}: the arrays')
   return found
@@ -97,9 +100,15 @@ def vocabulary(folder: pathlib.Path, about: Mapping[str, Any]) -> Vocabulary:
       f'{folder / CONFIG}: vocabulary is {about.get("vocabulary")!r}; expected its kind '
       f'({" or ".join(KINDS)}) and extra_ids, the number of sentinels to add.'
     )
-  return ByteVocabulary(count) if kind == 'bytes' else SentencePieceVocabulary(
-    folder / FILE_NAME, count
-  )  # fmt: skip
+  if kind == 'bytes':
+    return ByteVocabulary(count)
+  words = SentencePieceVocabulary(folder / FILE_NAME, count)
+  if settings.get('sha256') not in (None, words.sha256):
+    raise UserError(
+      f'{folder / FILE_NAME} is not the vocabulary that {CONFIG} tells (sha256): it was changed '
+      'since the folder was written. Copy the folder again.'
+    )
+  return words
 
 
 def save(
@@ -128,7 +137,7 @@ def save(
   about |= {'tuning': dict(tuning)} if tuning else {}
   about['vocabulary'] = {'extra_ids': words.extra_ids}
   if isinstance(words, SentencePieceVocabulary):
-    about['vocabulary']['kind'] = 'sentencepiece'
+    about['vocabulary'] |= {'kind': 'sentencepiece', 'sha256': words.sha256}
     write_atomically(folder / FILE_NAME, pathlib.Path(words.path).read_bytes())
   else:
     about['vocabulary']['kind'] = 'bytes'

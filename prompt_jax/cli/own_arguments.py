@@ -1,6 +1,6 @@
 """Arguments that are not settings of a run file.
 
-Gin files that are chosen by name, positional arguments, and those of the verbs without a run file.
+Gin files that are chosen by name, positional arguments, and arguments of verbs without a run file.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from prompt_jax.configuration.run_files import CHOSEN, is_configured, names
 
 FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
-# Flags that read a gin file by its name: the heading below which they stand, by verb.
+# Flags that read a gin file by its name, by verb and section of the help.
 _CHOSEN = {
   ('train', 'Prompt'): ('prompt', 'init'),
   ('population', 'Prompt'): ('prompt', 'init'),
@@ -76,7 +76,7 @@ def _gin(parser: argparse.ArgumentParser) -> None:
 
 
 def _processes(parser: argparse.ArgumentParser) -> None:
-  """Where the processes of a run meet; what differs between them is no setting of the run."""
+  """How the processes of a run connect. These arguments are not settings of the run."""
   group = parser.add_argument_group('Several processes (detected on a TPU pod and under srun)')
   add = group.add_argument
   add('--coordinator', metavar='HOST:PORT', help='address of the first process')
@@ -96,7 +96,7 @@ def _plan(parser: argparse.ArgumentParser) -> None:
 
 def _infer(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    'texts', nargs='*', metavar='TEXT', help='texts; without any, --input or standard input'
+    'texts', nargs='*', metavar='TEXT', help='texts; default: --input or standard input'
   )
 
 
@@ -115,7 +115,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
   add('--vocabulary', metavar='FILE', help='a SentencePiece model, for sp_rouge')
   add(
     '--examples', type=whole_or_zero, default=0, metavar='N',
-    help='show so many examples that only one system gets right (default: 0)',
+    help='show N examples that only one system answers correctly (default: 0)',
   )  # fmt: skip
   add(
     '--resamples', type=whole, default=1000, metavar='N',
@@ -130,12 +130,12 @@ def _report(parser: argparse.ArgumentParser) -> None:
   add('--output', metavar='DIR', help='write report.html, report.md, runs.csv and plots there')
   add(
     '--columns', type=names, metavar='NAME,NAME',
-    help='columns to show: facts, scores, or settings such as STEPS',
+    help='columns to show: properties, scores, or settings such as STEPS',
   )  # fmt: skip
   add('--sort', metavar='NAME', help='order by a column; --sort=-accuracy: highest first')
   add(
     '--group_by', type=names, metavar='NAME,NAME',
-    help='one row for the runs that agree in these columns',
+    help='combine runs with the same values in these columns into one row',
   )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def _tasks(parser: argparse.ArgumentParser) -> None:
   for name, most, what in (('input_length', 128, 'an input'), ('target_length', 64, 'a target')):
     add(
       f'--{name}', type=whole, default=most, metavar='N',
-      help=f'most tokens of {what} (default: {most})',
+      help=f'maximum tokens of {what} (default: {most})',
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`prompt-jax tasks`: what can be learned by name, and what it looks like."""
+"""`prompt-jax tasks`: lists the named tasks, and shows and checks their examples."""
 
 import argparse
 import itertools
@@ -16,7 +16,7 @@ from prompt_jax.evaluation.check_task import check_task
 from prompt_jax.runs.task_choice import choose
 from prompt_jax.tasks import catalogue, data_set, denoising, find, transfer
 
-# In bytes; long enough that nothing of what is shown was cut.
+# In bytes; long enough that nothing shown is truncated.
 LENGTHS = Lengths(100_000, 100_000)
 CHECK = 'check'
 # Flags of a file of one's own, as in train.
@@ -40,7 +40,9 @@ def run(args: argparse.Namespace) -> None:
     _list(args.filter, console)
     return
   if args.filter:
-    raise UserError('--filter is of the list of all tasks; leave out the name or the filter.')
+    raise UserError(
+      '--filter applies to the list of all tasks; leave out the task name or --filter.'
+    )
   task = choose(names[0] if names else None, folder=args.folder, modules=args.module, **files)
   lengths = Lengths(args.input_length, args.target_length)
   if args.record:
@@ -54,12 +56,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _vocabulary(args: argparse.Namespace) -> Vocabulary:
-  """The one given, else the model's."""
+  """The given vocabulary, else that of the model."""
   return load_vocabulary(args.vocabulary) if args.vocabulary else vocabulary_of(args.model)
 
 
 def _list(word: str | None, console: Console) -> None:
-  """All tasks, or those of which a name, kind, variant or description holds the word."""
+  """Lists all tasks, or those with the word in their name, kind, variants or description."""
   lines = {name: f'embedded  {make().about}' for name, make in find.EMBEDDED.items()}
   for name, found in catalogue.SETS.items():
     variants = f'  [{" ".join(found.variants)}]' if found.variants else ''
@@ -78,9 +80,9 @@ def _list(word: str | None, console: Console) -> None:
     console.print(f'{name}  {line}', soft_wrap=True, markup=False)
   if not word:
     console.print(
-      '\nData sets are read from a folder of folders: --task NAME --folder DIR; those with * also '
-      f'through tensorflow-datasets ({install("seqio")}). Each also as taskless_NAME, '
-      'those with variants as NAME.VARIANT. A file of your own: --data FILE',
+      '\nRead a data set from a folder in DIR: --task NAME --folder DIR. Those with * also come '
+      f'through tensorflow-datasets ({install("seqio")}). taskless_NAME leaves out the name of the '
+      'task in the inputs; NAME.VARIANT is a variant. Your own file: --data FILE',
       soft_wrap=True,
       markup=False,
     )
@@ -106,7 +108,7 @@ def _show(name: str, task: Task, args: argparse.Namespace, console: Console) -> 
 
 
 def _rows(name: str, folder: str | None) -> dict[str, data_set.RowReader]:
-  """What a data set in a folder holds before preprocessing; nothing for other sources."""
+  """The rows of a data set in a folder before preprocessing; {} for other sources."""
   found = catalogue.SETS.get(name.partition('.')[0])
   if folder is None or found is None or transfer.is_transfer(name):
     return {}

@@ -1,7 +1,7 @@
-"""Token vectors from co-occurrence counts: a start for pretraining where compute is short.
+"""Token vectors from co-occurrence counts: initial embeddings for short pretraining runs.
 
-A language model has to learn what each token is about from scratch, which for rare tokens takes
-most of a short run. Factorising the co-occurrence matrix of the same text gives that in a minute
+A language model has to learn the meaning of each token from scratch, which for rare tokens takes
+most of a short run. Factorising the co-occurrence matrix of the same text gives it in a minute
 (Levy, Goldberg and Dagan 2015, "Improving Distributional Similarity with Lessons Learned from Word
 Embeddings").
 """
@@ -28,12 +28,12 @@ def token_vectors(
     size: V, ids; a V x V float32 matrix is held.
     width: H, length of a vector, less than V.
     window: largest distance of a pair.
-    skip: ids that are no words (padding, end, unknown).
+    skip: ids that are not words (padding, end, unknown).
 
   Returns:
     float32[V, H], every row of mean square 1; 0 for tokens that do not occur.
   """
-  # Imported here: a second, which only pretraining has to wait for.
+  # Imported here because it takes a second, which only pretraining has to wait for.
   import scipy.sparse
   import scipy.sparse.linalg
 

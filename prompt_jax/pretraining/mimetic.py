@@ -1,10 +1,10 @@
-"""A first attention that looks for similar tokens and copies what it finds.
+"""Initializes attention so that it attends to similar tokens and copies them.
 
-Trained attention is of that form: the product of the query and key kernels is near a multiple of
+Trained attention has this form: the product of the query and key kernels is close to a multiple of
 the identity, and so is that of the value and output kernels (Trockman and Kolter 2023, "Mimetic
-Initialization of Self-Attention Layers", section 3). To begin so spares a short pretraining run
-what takes random kernels thousands of steps; it presumes embeddings in which similar tokens are
-near each other, see `data.cooccurrence`.
+Initialization of Self-Attention Layers", section 3). Random kernels need thousands of steps to
+learn it, which a short pretraining run saves. It needs embeddings in which similar tokens are near
+each other, see `pretraining.cooccurrence`.
 """
 
 from typing import Any
@@ -15,14 +15,14 @@ Tree = dict[str, Any]
 
 
 def mimetic(params: Tree, seed: int, *, sharpness: float = 4.0) -> Tree:
-  """Replaces the kernels of every attention by orthogonal ones that belong together.
+  """Replaces the kernels of every attention layer by matching orthogonal ones.
 
   Per layer, with K and V random orthogonal: key K, query `sharpness` / D * K, value V, out V^T.
   The attention logit of two normalised states is then about `sharpness` times their cosine (a head
-  sees its D of the N*D directions), and a state is copied as it is.
+  sees its D of the N*D directions), and the layer copies states unchanged.
 
   Args:
-    params: of `models.t5.T5` with as wide heads together (N*D) as embeddings (H), scanned layers.
+    params: of `models.t5.T5` with N*D = H and scanned layers.
     seed: of the rotations.
     sharpness: logit of a state with itself.
 

@@ -1,4 +1,4 @@
-"""`prompt-jax pretrain`: a T5 from plain text, in two ordinary runs that train all weights."""
+"""`prompt-jax pretrain`: trains a T5 on plain text, in two ordinary runs that train all weights."""
 
 import functools
 import hashlib
@@ -42,13 +42,13 @@ EVAL_BATCHES = 8
 
 
 class Stage(NamedTuple):
-  """One of the runs.
+  """One of the two training runs.
 
   Attributes:
     objective: the pretraining task: "span_corruption" or "prefix_lm".
     settings: how long, and how.
     optimizer: of all weights.
-    choice_share: fraction of the rows that are word choice, see `data.word_choice`.
+    choice_share: fraction of word-choice rows, see `pretraining.word_choice`.
   """
 
   objective: PretrainingTask
@@ -58,14 +58,14 @@ class Stage(NamedTuple):
 
 
 class Start(NamedTuple):
-  """What the first stage starts from.
+  """The inputs of the first stage.
 
   Attributes:
     architecture: of the model.
     vocabulary: of the model and the text.
     params: of the model.
     tokens: int32[n] the text.
-    fingerprint: that a resumed run must have too.
+    fingerprint: which must be the same in a resumed run.
   """
 
   architecture: T5Config
@@ -111,8 +111,8 @@ def pretrain(
     target_length: tokens of a prefix-LM target.
     stages: one after the other; those without steps are left out.
     loss: what is minimised.
-    dropout: probability with which the model drops out while it trains.
-    token_vectors: begin with vectors from co-occurrence counts and attention that compares them.
+    dropout: dropout rate during training.
+    token_vectors: initialize embeddings from co-occurrence counts, and attention to compare them.
     seed: of the weights and of the order of the text.
     device: see `runtime.devices`.
     compilation_cache: see `runtime.compilation_cache`.
@@ -169,7 +169,7 @@ def _first(
   folder: pathlib.Path,
   console: Console,
 ) -> Start:
-  """The model given, or a new one, and the text in its vocabulary."""
+  """The given model, or a new one, and the text in its vocabulary."""
   documents = read_documents(corpus)
   if base is None:
     words = _vocabulary(vocabulary, documents, architecture, folder, console)
@@ -227,7 +227,7 @@ def _trained(
 def _check_given(
   model: str, vocabulary: str | None, token_vectors: bool, folder: pathlib.Path
 ) -> None:
-  """Refuses settings of a new model where one is given, and the folder of that model."""
+  """Refuses settings for a new model if a model is given, and its folder as the output."""
   for name, given in (('vocabulary', vocabulary), ('token_vectors', token_vectors)):
     if given:
       raise UserError(
@@ -291,7 +291,7 @@ def _choices(first: Start) -> np.ndarray:
   content = content_words(first.tokens, first.vocabulary)
   if not content.any():
     raise UserError(
-      'No token of this text is a word to choose from: word choice needs a SentencePiece '
+      'This text has no words for word choice, which needs a SentencePiece '
       'vocabulary and more text. Leave choice_share at 0.',
       ('choice_share',),
     )

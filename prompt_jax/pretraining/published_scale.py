@@ -1,4 +1,4 @@
-"""Embeddings of the size that they have in the published T5 1.1 models."""
+"""Scales embeddings to the size that they have in the published T5 1.1 models."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ EMBEDDING_RMS = 10.7
 
 
 def at_published_scale(params: Tree) -> Tree:
-  """The same function, with embeddings, and what is added to them, of the published size.
+  """Scales embeddings, and everything that is added to them, to the published size.
 
-  Learning rates and initial prompts then mean on a model made here what they mean on published
-  ones. Every layer normalises what it reads, so nothing else changes.
+  Learning rates and initial prompts then have the same effect as on published models. Every layer
+  normalises its input, so the model computes the same function.
 
   Args:
     params: of `models.t5.T5` with untied logits.

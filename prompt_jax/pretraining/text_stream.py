@@ -124,7 +124,7 @@ class TextStream(NumberedStream):
       )
 
   def identity(self) -> dict[str, int]:
-    """Nothing: the number alone is saved."""
+    """No state: only the batch number is saved."""
     return {}
 
   def batch(self, number: int) -> Batch:

@@ -1,4 +1,4 @@
-"""A SentencePiece vocabulary from text."""
+"""Trains a SentencePiece vocabulary on text."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""Word choice: classification tasks made of plain text, for the adaptation stage.
+"""Word choice: classification tasks made from plain text, for the adaptation stage.
 
 The input offers some words and then a passage from which a few of them were taken out; the target
 names those, in the order of the passage. It is the subset masked language modelling of Bansal et
@@ -17,7 +17,7 @@ FEWEST = 20
 
 
 def content_words(tokens: np.ndarray, vocabulary: Vocabulary, *, common: int = 300) -> np.ndarray:
-  """Which ids can be a choice: whole words of three letters or more that carry a topic.
+  """The ids that can be a choice: whole words of three letters or more that carry a topic.
 
   Args:
     tokens: int[n] the text.
@@ -46,7 +46,7 @@ def word_choice(
   answers: int,
   eos: int,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-  """Takes words out of a chunk and hides them among others.
+  """Removes words from a chunk, and offers them among other words.
 
   Args:
     rng: the source of randomness.

@@ -13,14 +13,14 @@ class Chip:
   """Published figures of one device.
 
   Attributes:
-    flops: a second, bfloat16.
-    kernel_flops: a second, of the kernel `models.fused`, whose vector units have more to do than
-      its matrix units: by the instructions that libtpu 0.0.42.1 schedules for 612 positions and
-      heads of 64, each one cycle.
-    memory: bytes that libtpu gives a program.
-    bandwidth: bytes a second of its memory.
-    link: bytes a second of one interconnect link, one way.
-    clock: cycles a second that the compiler's estimates are divided by.
+    flops: peak per second, bfloat16.
+    kernel_flops: per second, of the kernel `models.attention.fused`, which is limited by the vector
+      units: from the instructions that libtpu 0.0.42.1 schedules for 612 positions and heads of 64,
+      one cycle each.
+    memory: bytes that libtpu gives to a program.
+    bandwidth: bytes per second of its memory.
+    link: bytes per second of one interconnect link, in one direction.
+    clock: cycles per second, by which the compiler's estimates are divided.
   """
 
   flops: float
@@ -84,7 +84,7 @@ V6E = Chip(
 _ONE = {'chips_per_host_bounds': (1, 1, 1)}  # libtpu expects whole hosts otherwise
 _V4 = {'chip_config_name': 'megacore'}  # a chip's two cores as one device, as they are used
 
-# The number of a v4 or v5p slice counts cores, two a chip; that of others counts chips.
+# The number in the name of a v4 or v5p slice counts cores (two per chip), in others chips.
 SLICES: dict[str, Slice] = {
   'v5e-1': Slice('v5e:1x1', 1, V5E, _ONE),
   'v5e-4': Slice('v5e:2x2', 4, V5E, {}),

@@ -1,6 +1,6 @@
-"""FLOPs, memory traffic and collectives of a compiled program, loops multiplied out.
+"""Counts FLOPs, memory traffic and collectives of a compiled program, including loop iterations.
 
-Only one device's program is read: all devices run the same one.
+Only one program is read, because all devices run the same one.
 """
 
 import collections
@@ -32,7 +32,7 @@ class Traffic:
 
   Attributes:
     count: how many run.
-    bytes: that one device sends for them, by the ring algorithm.
+    bytes: that one device sends for them, with the ring algorithm.
   """
 
   count: int
@@ -41,20 +41,20 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What one step costs one device.
+  """The cost of one step on one device.
 
   Attributes:
-    flops: of matrix products; of kernels, what they declare.
+    flops: of matrix products, and those that kernels declare.
     hbm_bytes: read from and written to its memory.
     roofline_seconds: sum over instructions of max(FLOPs / peak, bytes / bandwidth): a lower bound.
     cycle_seconds: sum of the compiler's own estimated cycles / clock, where it gives them, of
       `kernel_seconds`, and of the roofline elsewhere; no instruction overlaps another.
-    kernel_seconds: of kernels (Pallas), whose cycles the text does not tell: max(FLOPs /
-      `Chip.kernel_flops`, bytes / bandwidth), by what they declare.
+    kernel_seconds: of Pallas kernels, for which the program text has no cycles: max(FLOPs /
+      `Chip.kernel_flops`, bytes / bandwidth), with the figures that they declare.
     collectives: by kind.
     collective_seconds: bytes sent / bandwidth of one link; no collective overlaps anything.
-    unknown_loops: loops whose end depends on data, or was not found.
-    between_slices: what one device hands to the network of the data centre, in no other sum.
+    unknown_loops: loops whose trip count depends on data, or was not found.
+    between_slices: what one device sends over the data-centre network; in no other sum.
   """
 
   flops: float

@@ -1,4 +1,4 @@
-"""FLOPs that a training step through frozen weights cannot do without."""
+"""The minimum FLOPs of a training step through frozen weights."""
 
 import dataclasses
 import math
@@ -10,13 +10,13 @@ from prompt_jax.models.t5.config import T5Config
 
 @dataclasses.dataclass(frozen=True)
 class Positions:
-  """What a step computes on, padding included, summed over all rows of all devices.
+  """The positions that a step computes, including padding, over all rows and devices.
 
   Attributes:
-    encoder: that go through the encoder, and of which cross attention has keys and values.
-    decoder: that go through the decoder and become logits.
-    encoder_pairs: of a query and a key in one layer of the encoder.
-    decoder_pairs: the same in one layer of the decoder, of self and cross attention.
+    encoder: positions in the encoder, which are also the keys and values of cross-attention.
+    decoder: positions in the decoder, which become logits.
+    encoder_pairs: pairs of a query and a key in one encoder layer.
+    decoder_pairs: the same in one decoder layer, for self- and cross-attention.
   """
 
   encoder: float
@@ -30,10 +30,10 @@ def of_rows(rows: int, inputs: int, targets: int, apart: int = 0, times: int = 1
 
   Args:
     rows: how many.
-    inputs: encoder positions of each, those of prompt rows among them included.
+    inputs: encoder positions of each, including those of prompt rows.
     targets: decoder positions of each.
-    apart: prompt rows that do not see the input and stand in no row, but are seen from all.
-    times: how often these are computed: once a device and microbatch.
+    apart: prompt rows that do not see the input: in no row, but all rows attend to them.
+    times: how often these are computed: once per device and microbatch.
   """
   return Positions(
     encoder=rows * inputs + times * apart,
@@ -44,9 +44,9 @@ def of_rows(rows: int, inputs: int, targets: int, apart: int = 0, times: int = 1
 
 
 def train_flops(cfg: T5Config, positions: Positions, weights_train: bool = False) -> float:
-  """Forward, and backward to the prompt: 4 a weight and position, 12 a pair and unit of width.
+  """Forward, and backward to the prompt: 4 per weight and position, 12 per pair and unit of width.
 
-  Where weights train (`weights_train`) it is 2 a weight and position more, and attention has none.
+  If weights are trained (`weights_train`), it is 2 more per weight and position.
   """
   joined = cfg.num_heads * cfg.head_dim
   products = 0.0

@@ -1,7 +1,7 @@
-"""Whether a step fits the devices of this machine, from its own compiler; nothing is allocated.
+"""Plans a step for the devices of this machine with their own compiler, without allocating arrays.
 
-This compiler does not say how long a step takes. Instead there is a lower bound: the FLOPs that a
-training step needs at least, at the rate of one matrix product that is measured here.
+This compiler does not say how long a step takes. Instead there is a lower bound: the minimum FLOPs
+of a training step, at the rate of one matrix product that is measured here.
 """
 
 import functools
@@ -20,8 +20,8 @@ from prompt_jax.scale.plan import Plan, assigned, refusal, train_flops
 from prompt_jax.scale.program import Work, lowered
 from prompt_jax.sharding.placement import Placement, make
 
-HERE = 'here'  # in the place of a topology
-_SECONDS = 0.15  # of products of one size
+HERE = 'here'  # instead of a topology
+_SECONDS = 0.15  # for products of one size
 _SIZES = (512, 1024, 2048, 4096, 8192)
 
 
@@ -52,7 +52,7 @@ def plan(work: Work, place: Placement) -> Plan:
   """
   device = place.mesh.devices.flat[0]
   check_device(work.config.attention, device)
-  shared = place.mesh.size if device.platform == 'cpu' else 1  # devices of one memory and its cores
+  shared = place.mesh.size if device.platform == 'cpu' else 1  # devices that share memory and cores
   limit = memory.of_device(device) // shared
   began = time.monotonic()
   traced = lowered(work, place)
@@ -70,10 +70,10 @@ def plan(work: Work, place: Placement) -> Plan:
 
 @functools.cache
 def rate(device: jax.Device, dtype: str) -> float:
-  """FLOPs a second of one matrix product: the best of many, so that the bound stays one.
+  """FLOPs per second of one matrix product: the best of many, so that the bound remains a bound.
 
-  Of several sizes, because a GPU needs large ones, while on a busy machine small ones are the
-  likeliest to run undisturbed.
+  Several sizes are tried: a GPU needs large ones, and on a busy machine small ones are most likely
+  to run undisturbed.
   """
   product = jax.jit(jnp.matmul)
   best = 0.0
@@ -97,27 +97,28 @@ def _timed(product: Callable[[Any, Any], Any], x: Any) -> float:
 
 
 def formula(device: jax.Device, dtype: str) -> str:
-  """What the figures of a plan for this machine mean."""
+  """Explains the figures of a plan for this machine."""
   of_cpu = 'this machine, or its container, has available now'
   limit = of_cpu if device.platform == 'cpu' else 'JAX may allocate'
   return (
     f'Figures are for one device ({device.device_kind}). Memory: what its compiler assigned, '
-    f'against what {limit}; the process itself comes on top. Ideal is a lower bound, not an '
-    f'estimate: 4 FLOPs a weight and token, and attention, at the rate of one matrix product of '
-    f'{dtype}, measured here: {rate(device, dtype) / 1e12:.3g} TFLOP/s.'
+    f'compared with what {limit}; the memory of the process itself comes on top. Ideal is a lower '
+    f'bound, not an estimate: 4 FLOPs per weight and token, plus attention, at the measured rate '
+    f'of one matrix product in {dtype}: {rate(device, dtype) / 1e12:.3g} TFLOP/s.'
   )
 
 
 def check_topologies(topologies: Sequence[str], search: bool, fit: bool) -> None:
-  """Refuses what goes with TPU slices only."""
+  """Refuses options that only TPU slices support."""
   if HERE not in topologies:
     return
   if len(topologies) > 1:
     raise UserError(
-      f'Topology {HERE!r} is this machine, which is planned for alone.', ('topology',)
+      f'Topology {HERE!r} means this machine; give it alone, without other topologies.',
+      ('topology',),
     )
   if search or fit:
     name = 'search' if search else 'fit'
     raise UserError(
-      f'{name} tries ways of running on TPU slices; with topology {HERE!r} leave it out.', (name,)
+      f'{name} tries settings for TPU slices only; leave it out with topology {HERE!r}.', (name,)
     )

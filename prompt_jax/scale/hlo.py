@@ -1,7 +1,7 @@
 """Reads the text of a compiled program (HLO): instructions, shapes, and how often loops run.
 
 `compiled.cost_analysis()` counts the body of a loop once, whatever its trip count, and a model
-whose layers are scanned is nearly all loop. So the sums are done again, from the text.
+with scanned layers is almost entirely a loop. So the text is parsed and summed here.
 """
 
 import dataclasses
@@ -85,7 +85,7 @@ class Program:
   def __init__(self, text: str, unknown_trips: int = 1):
     """Reads `compiled.as_text()`; loops whose end depends on data run `unknown_trips` times."""
     self.computations, self.entry = _parse(text)
-    self.unknown_loops = 0  # loops whose trip count the text does not tell
+    self.unknown_loops = 0  # loops whose trip count is not in the text
     self._unknown_trips = unknown_trips
 
   def visits(self) -> Iterator[Visit]:
@@ -116,7 +116,7 @@ class Program:
     return max(1, count)
 
   def _counted(self, computation: str, loop: Instruction) -> int | None:
-    """The trip count from condition, body and initial tuple; None where they do not tell."""
+    """The trip count from condition, body and initial tuple; None if it is not constant."""
     condition_name, body_name = loop.attribute('condition'), loop.attribute('body')
     assert condition_name is not None
     assert body_name is not None
@@ -156,7 +156,7 @@ class Program:
     return total if at is not None and at.operation == 'get-tuple-element' else None
 
   def _constant(self, computation: str, name: str, first: dict[int, int | None]) -> int | None:
-    """The whole number that an instruction is, through copies and elements of a loop's tuple."""
+    """The integer value of an instruction, followed through copies and tuple elements."""
     instructions = self.computations[computation]
     found = _through_moves(instructions, name)
     if found is None:

@@ -1,4 +1,4 @@
-"""How much memory a program may take on a device of this machine."""
+"""The memory available to a program on a device of this machine."""
 
 import os
 import pathlib
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import jax
 
-# (folder below /sys/fs, limit, what is in use, what of it files take that are read again at need),
-# of control groups in version 2 and in version 1.
+# Files of control groups, version 2 and version 1: (folder below /sys/fs, limit, memory in use,
+# field of memory.stat for cached files, which the kernel can drop).
 _GROUPS = (
   ('cgroup', 'memory.max', 'memory.current', 'inactive_file'),
   ('cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
@@ -15,13 +15,13 @@ _GROUPS = (
 
 
 def of_device(device: jax.Device) -> int:
-  """Bytes: what JAX has of a GPU or TPU; of a CPU what is available now, to a container its own."""
+  """Bytes that JAX may allocate on a GPU or TPU; on a CPU what the machine or container has now."""
   stats = device.memory_stats() if device.platform != 'cpu' else None
   return stats['bytes_limit'] if stats else available()
 
 
 def available(root: pathlib.Path = pathlib.Path('/')) -> int:
-  """Bytes that the processes of this machine, or of this container, may take in addition."""
+  """Bytes that processes on this machine, or in this container, can still allocate."""
   return min([_of_machine(root), *_of_groups(root)])
 
 
@@ -29,13 +29,13 @@ def _of_machine(root: pathlib.Path) -> int:
   try:
     lines = (root / 'proc/meminfo').read_text().splitlines()
     (kilobytes,) = (line.split()[1] for line in lines if line.startswith('MemAvailable:'))
-  except (OSError, ValueError):  # no Linux: all there is
+  except (OSError, ValueError):  # not Linux: the total memory
     return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   return 1024 * int(kilobytes)
 
 
 def _of_groups(root: pathlib.Path) -> Iterator[int]:
-  """What each control group leaves that this process is in; a group limits those below it."""
+  """The free memory of each control group of this process; a group limits those below it."""
   try:
     lines = (root / 'proc/self/cgroup').read_text().splitlines()
   except OSError:

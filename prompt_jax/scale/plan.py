@@ -1,7 +1,7 @@
-"""Whether a step fits a TPU slice, and what it costs, from the TPU compiler; no TPU is needed.
+"""Plans a step for a TPU slice with the TPU compiler, without a TPU: memory and time.
 
-libtpu compiles for a slice that is only described. Its verdict on memory is final: a program that
-needs more than a device has is refused by the same check on a real slice. Times are estimates.
+libtpu compiles for a slice that is only described. Its decision on memory is final: a real slice
+refuses a program that needs too much memory by the same check. Times are estimates.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ class Memory:
 
   Attributes:
     arguments: weights, state and batch.
-    outputs: that share no memory with arguments.
-    temporaries: what lives only within the step.
+    outputs: those that share no memory with arguments.
+    temporaries: arrays that exist only during the step.
   """
 
   arguments: int
@@ -47,7 +47,7 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What the compiler made of a step.
+  """The compiler's results for a step.
 
   Attributes:
     fits: whether one device's memory holds it.
@@ -59,7 +59,7 @@ class Plan:
     ideal_seconds: of a training step's matrix products at the chips' peak, or at the rate of one
       matrix product that was measured: 4 FLOPs a weight and token (6 where all weights train), and
       attention's own; None for other steps.
-    least_flops: those products, on one device.
+    least_flops: FLOPs of those products, on one device.
   """
 
   fits: bool
@@ -80,13 +80,13 @@ class Plan:
 def placement(
   topology: str, mesh: tuple[int, int] | None, layout: str, slices: int = 1
 ) -> Placement:
-  """A mesh on a slice, or several, that are only described.
+  """A mesh on one or several slices, which are only described.
 
   Args:
     topology: a name of `chips.SLICES`.
     mesh: (data, model); None for all devices along "data".
     layout: see `sharding.layouts.LAYOUTS`.
-    slices: so many of the topology, which the network of a data centre joins.
+    slices: number of slices of the topology, joined by a data-centre network.
 
   Raises:
     UserError: an unknown slice or layout, a mesh of another number of devices than the slices have,
@@ -98,8 +98,8 @@ def placement(
   if math.prod(size) != count:
     name = topology if slices == 1 else f'{slices} x {topology}'
     raise UserError(
-      f'The mesh {size[0]}x{size[1]} has {math.prod(size)} devices, and {name} has {count}. Give a '
-      'mesh of as many.'
+      f'The mesh {size[0]}x{size[1]} has {math.prod(size)} devices, but {name} has {count}. Give a '
+      'mesh with as many devices.'
     )
   place = make(size, layout, devices(topology, slices), slices)
   assert place is not None
@@ -136,7 +136,7 @@ def plan(work: Work, topology: str, place: Placement) -> Plan:
 
 
 def assigned(compiled: Any) -> Memory:
-  """What the compiler says that a program takes."""
+  """The memory that the compiler assigned to a program."""
   analysis = compiled.memory_analysis()
   return Memory(
     arguments=analysis.argument_size_in_bytes,
@@ -153,7 +153,7 @@ def train_flops(work: Work) -> float:
 
 
 def devices(topology: str, slices: int = 1) -> Any:
-  """The devices of slices that are not there.
+  """The devices of slices that are only described.
 
   Raises:
     UserError: an unknown slice, or no libtpu.
@@ -174,14 +174,14 @@ def check_compiler() -> None:
   """Refuses where there is no libtpu."""
   if importlib.util.find_spec('libtpu') is None:
     raise UserError(
-      'A plan is made by the TPU compiler, libtpu, which is not installed; it needs no TPU. '
+      'A plan needs the TPU compiler, libtpu, which is not installed; it needs no TPU. '
       f'Install it, {install("tpu")}'
     )
 
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-  """Without JAX's notes on a TPU that was not found."""
+  """Silences JAX's messages about a TPU that was not found."""
   logger = logging.getLogger('jax')
   before = logger.level
   logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""`prompt-jax plan`: does a step fit a TPU slice (without one) or this machine; how long is it."""
+"""`prompt-jax plan`: whether a step fits a TPU slice or this machine, and how long it takes."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ from prompt_jax.sharding.layouts import MeshSize
 
 FORMS = ('.json', '.md')
 BEST = 5  # of a search
-LAYOUT, REMAT, MICROBATCHES = 'data', 'cheap', 1  # where they are neither given nor looked for
+LAYOUT, REMAT, MICROBATCHES = 'data', 'cheap', 1  # if they are neither given nor searched
 
 
 def plan(
@@ -57,33 +57,33 @@ def plan(
   search: bool,
   output: str | None,
 ) -> None:
-  """Compiles each step for each slice, and prints what the compiler says.
+  """Compiles each step for each slice, and prints the compiler's figures.
 
   Args:
     architecture: of the model, or
-    model: where it lies, see `checkpoints.backbone.find`; its weights are not read.
-    prompt: the method; None for the bare model, which has no training step.
+    model: its name or folder, see `checkpoints.backbone.find`; its weights are not read.
+    prompt: the method; None for the model alone, which has no training step.
     topologies: names of `scale.chips.SLICES`, or `here.HERE`: the devices of this machine.
     steps: of `scale.program.STEPS`.
     mesh: (data, model) devices along each axis; None for all along "data", here for one, or to be
       found.
     layout: see `sharding.layouts.LAYOUTS`; None for "data", or to be found.
-    slices: so many of each topology, over which "data" is cut first.
+    slices: number of slices of each topology; "data" is split over them first.
     device: of this machine, see `runtime.devices`.
     weights: storage of frozen weights, see `scale.program.Work`; None for `dtype`, or to be found.
-    batch_size: rows a step.
+    batch_size: rows per step.
     input_length: tokens of an input.
     target_length: tokens of a target.
-    labels: that an evaluation ranks.
+    labels: number of labels that an evaluation ranks.
     microbatches: parts of a training batch; None for 1, or to be found.
-    dtype: that is computed in; None is float32 on a CPU and bfloat16 elsewhere.
+    dtype: of the computation; None is float32 on a CPU and bfloat16 elsewhere.
     query_chunk: see `T5Config`.
     scores_dtype: see `T5Config`.
     attention: see `T5Config`.
     remat: see `T5Config`; None for "cheap", or to be found.
-    fit: find the first way of running each step that fits.
-    search: find the fastest ways, and the smallest slice; of what is not given.
-    output: a .json or .md file for the same; None prints only.
+    fit: find the first setting of each step that fits.
+    search: find the fastest settings, and the smallest slice; varies what is not given.
+    output: a .json or .md file for the result; None only prints it.
   """
   _check(topologies, steps, fit, search, slices, output)
   if architecture is None:
@@ -118,7 +118,7 @@ def plan(
 
 
 def _as_given(work: Work, topology: str, given: ways.Given, slices: int, platform: str) -> PlanRow:
-  """The plan of what was given, and the defaults of the rest."""
+  """The plan with the given settings, and defaults for the others."""
   layout = given.layout or LAYOUT
   if topology == here.HERE:
     place = here.placement(given.mesh, layout, slices, jax.devices(platform))
@@ -133,16 +133,19 @@ def _as_given(work: Work, topology: str, given: ways.Given, slices: int, platfor
 
 
 def _platform(topologies: Sequence[str], device: str, attention: str) -> str:
-  """Of the devices that are planned for."""
+  """The platform of the devices to plan for."""
   if here.HERE in topologies:
     return choose_device(device).platform
   if device != 'auto':
     raise UserError(
-      f'device is for topology {here.HERE!r}, which is this machine. Leave it out.', ('device',)
+      f'device can only be given with topology {here.HERE!r}, this machine. Leave it out.',
+      ('device',),
     )
   if attention == 'cudnn':
-    raise UserError('A plan is of TPUs, and the cudnn attention is of GPUs: plain or fused.')
-  jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing, on whatever there is
+    raise UserError(
+      'The cudnn attention is for GPUs, and this plan is for TPUs; expected plain or fused.'
+    )
+  jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing on any device
   jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
   return 'tpu'
 
@@ -155,7 +158,7 @@ def _check(
   slices: int,
   output: str | None,
 ) -> None:
-  """Refuses what no compiler needs to be asked about."""
+  """Refuses wrong arguments before compiling."""
   if output is not None and pathlib.Path(output).suffix not in FORMS:
     raise UserError(f'The output is {output!r}; expected a name that ends in .json or .md.')
   if search and fit:
@@ -175,34 +178,34 @@ def _check(
 
 
 def _fitting(work: Work, topology: str, given: ways.Given, console: Console) -> Iterator[PlanRow]:
-  """The first way that fits."""
+  """The first setting that fits."""
   found = ways.first(work, topology, given)
   if found is None:
-    console.print(f'Nothing that was tried fits {topology}.')
+    console.print(f'No setting that was tried fits {topology}.')
   else:
     yield PlanRow(work.step, found.setting, found.plan)
 
 
 def _searched(work: Work, topology: str, given: ways.Given, console: Console) -> Iterator[PlanRow]:
-  """The best ways that fit, and the smallest slice that does."""
+  """The best settings that fit, and the smallest slice that fits."""
   shown = functools.partial(track, description=f'{work.step} on {topology}', console=console)
   found = ways.search(work, topology, given, shown=shown)
   if not found:
-    console.print(f'Nothing that was tried fits {topology}.')
+    console.print(f'No setting that was tried fits {topology}.')
   for best in found[:BEST]:
     yield PlanRow(work.step, best.setting, best.plan)
-  if given.mesh is not None:  # which has its number of devices
+  if given.mesh is not None:  # which fixes the number of devices
     return
   least = ways.smallest(work, topology, given)
   if least is None:
-    console.print(f'Nothing that was tried fits any slice of the chips of {topology}.')
+    console.print(f'No setting that was tried fits any slice with the chips of {topology}.')
   else:
     console.print(f'The smallest slice that fits: {least.setting.topology}.', highlight=False)
     yield PlanRow(work.step, least.setting, least.plan)
 
 
 def _show(rows: Sequence[PlanRow], meaning: str, console: Console) -> None:
-  """One column a plan: there are more figures than fit on a line."""
+  """Prints one column per plan, because there are more figures than fit on a line."""
   table = Table(show_header=False)
   table.add_column(style='bold')
   for _ in rows:

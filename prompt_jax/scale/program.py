@@ -1,6 +1,6 @@
-"""The programs that a run compiles, from shapes alone: nothing is ever allocated.
+"""The programs that a run compiles, from shapes alone, without allocating arrays.
 
-They are the run's own functions: `training.step.jit_train_step`, `inference.score.rank` and
+They are the functions that a run uses: `training.step.jit_train_step`, `inference.score.rank` and
 `inference.decode.greedy`.
 """
 
@@ -40,22 +40,22 @@ Tree = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """What one step does.
+  """One step to plan.
 
   Attributes:
     config: the architecture, with `dtype` and the memory settings to compute with.
-    method: the prompt's; None for the bare model.
-    prompts: that are trained in one step ("train").
-    at_once: most of them that are computed at once; None for all.
+    method: the prompt method; None for the model alone.
+    prompts: number of prompts trained in one step ("train").
+    at_once: maximum number of them computed at once; None for all.
     weights: how frozen weights are stored: "bfloat16", "float32" or "int8".
-    batch: rows a step, of each prompt.
+    batch: rows per step and prompt.
     inputs: tokens of an input.
-    targets: tokens of a target; of a label, and of a decoded text.
-    microbatches: parts of the batch, one after the other ("train").
-    labels: that "eval" ranks.
+    targets: tokens of a target, a label, or a decoded text.
+    microbatches: parts of the batch, computed one after the other ("train").
+    labels: number of labels that "eval" ranks.
     step: "train", "eval" or "decode".
-    patterns: what trains, see `partition.split`.
-    optimizer: of what trains; None for Adafactor.
+    patterns: of the trainable parameters, see `partition.split`.
+    optimizer: None for Adafactor.
   """
 
   config: T5Config
@@ -84,13 +84,13 @@ class Work:
 
   @property
   def rows(self) -> int:
-    """Rows of a prompt that are computed at a time."""
+    """Rows of a batch that are computed at a time, per prompt."""
     return self.batch // self.microbatches if self.step == 'train' else self.batch
 
 
 @dataclasses.dataclass(frozen=True)
 class _Ids:
-  """A vocabulary without words: initialisers that draw rows ask for its size only."""
+  """A vocabulary without words: initialisers that draw random rows need only its size."""
 
   size: int
   extra_ids: int = 0
@@ -132,7 +132,7 @@ def _lowered_train_step(
   work: Work, place: Placement, model: PromptedT5, params: Tree, constants: Tree, tokens: Any
 ) -> Any:
   if not params.get('prompt') and work.patterns == PROMPT_ONLY:
-    raise UserError('A training step is planned with a prompt method; give one, or another step.')
+    raise UserError('A training step needs a prompt method; give one, or plan another step.')
   update = Update(work.optimizer or adafactor(0.3))
   trainable, frozen = split(params, work.patterns)
   state = jax.eval_shape(lambda trainable: create_state(trainable, update, 0), trainable)
@@ -151,7 +151,7 @@ def _lowered_train_step(
 
 
 def all_trains(work: Work) -> bool:
-  """Whether every weight of the model trains, and not the prompt alone or a part."""
+  """Whether all weights of the model are trained, not only the prompt or a part."""
   _, frozen = split(abstract_variables(work)[0], work.patterns)
   return 'backbone' not in frozen
 

@@ -1,4 +1,4 @@
-"""Which layout, storage of weights, rematerialisation and number of microbatches to take."""
+"""Searches for layout, dtype of weights, rematerialisation and number of microbatches."""
 
 import dataclasses
 import functools
@@ -36,7 +36,7 @@ class Setting:
   slices: int = 1  # of the topology
 
   def of(self, work: Work) -> Work:
-    """`work` run this way."""
+    """`work` with this setting."""
     config = dataclasses.replace(work.config, remat=self.remat)
     return dataclasses.replace(
       work, config=config, weights=self.weights, microbatches=self.microbatches
@@ -50,7 +50,7 @@ class Found:
 
 
 class Way(NamedTuple):
-  """How a model may lie on a slice; the number of microbatches is found for each."""
+  """A layout on a slice; the number of microbatches is searched for each."""
 
   topology: str
   layout: str
@@ -60,7 +60,7 @@ class Way(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-  """What a search keeps as it is; what is None is tried."""
+  """Fixed settings of a search; the search varies those that are None."""
 
   mesh: MeshSize | None = None
   layout: str | None = None
@@ -86,21 +86,21 @@ def search(
   attempt: Compile = compiled,
   shown: Callable[[Sequence[Way]], Iterable[Way]] = iter,
 ) -> list[Found]:
-  """The ways that fit, fastest by estimate first.
+  """The settings that fit, fastest by estimate first.
 
-  For each layout, storage and mesh whose weights alone fit, the number of microbatches is doubled
-  until the step fits, and further while that makes it faster. What keeps nothing between the two
-  passes ("all") is tried only where no number of microbatches was enough.
+  For each layout, dtype of weights and mesh whose weights alone fit, the number of microbatches is
+  doubled until the step fits, and further as long as that makes it faster. Full rematerialisation
+  ("all") is tried only if no number of microbatches was enough.
 
   Args:
-    work: the step; what it says of weights, microbatches and remat is varied.
+    work: the step; its weights, microbatches and remat are varied.
     topology: a name of `chips.SLICES`.
-    given: what is not varied.
-    attempt: compiles one.
-    shown: goes through the ways, and may tell how far it is.
+    given: settings that are not varied.
+    attempt: compiles one setting.
+    shown: iterates over the ways, and may show the progress.
 
   Raises:
-    UserError: whatever `attempt` refuses besides what does not divide: that is left out.
+    UserError: of `attempt`; settings that do not divide over the mesh are left out before.
   """
   found: list[Found] = []
   for way in shown(ways(topology, given)):
@@ -111,7 +111,7 @@ def search(
 def first(
   work: Work, topology: str, given: Given = NOTHING, attempt: Compile = compiled
 ) -> Found | None:
-  """The first way that fits: whole weights before cut ones, bfloat16 before int8."""
+  """The first setting that fits: replicated before sharded weights, bfloat16 before int8."""
   for way in ways(topology, given):
     found = _microbatched(work, way, given, attempt, first_only=True)
     if found:
@@ -122,7 +122,7 @@ def first(
 def smallest(
   work: Work, topology: str, given: Given = NOTHING, attempt: Compile = compiled
 ) -> Found | None:
-  """The first way that fits the smallest slice of the same chips; None if none is large enough."""
+  """The first setting that fits the smallest slice of the same chip; None if none is enough."""
   family = [name for name, s in SLICES.items() if s.chip == slice_of(topology).chip]
   for name in sorted(family, key=lambda name: SLICES[name].devices):
     found = first(work, name, given, attempt)
@@ -132,7 +132,7 @@ def smallest(
 
 
 def ways(topology: str, given: Given) -> list[Way]:
-  """What a search goes through, in order.
+  """The layouts, meshes and dtypes that a search tries, in order.
 
   Raises:
     UserError: an unknown layout.
@@ -158,7 +158,7 @@ def meshes(devices: int) -> Iterator[tuple[str, MeshSize]]:
   if devices == 1:
     return
   model = 2
-  while model <= min(devices, 8):  # further, all-reduces cost more than they save
+  while model <= min(devices, 8):  # with more, all-reduces cost more than they save
     yield 'tensor', MeshSize(devices // model, model)
     yield 'sequence', MeshSize(devices // model, model)
     if model < devices:
@@ -178,7 +178,7 @@ def divides(work: Work, setting: Setting) -> bool:
 
 @functools.cache
 def _dimensions(config: T5Config) -> dict[str, list[int]]:
-  """Traced once for all ways that are tried."""
+  """Traced once for all settings."""
   shapes = expected_shapes(config)
   return layouts.dimensions_of(axes_of(list(shapes)), shapes)
 
@@ -195,7 +195,7 @@ def weight_bytes(work: Work, setting: Setting) -> int:
 def _microbatched(
   work: Work, way: Way, given: Given, attempt: Compile, first_only: bool = False
 ) -> list[Found]:
-  """The numbers of microbatches that fit one layout, mesh and storage."""
+  """The numbers of microbatches that fit one layout, mesh and dtype of weights."""
   limit = slice_of(way.topology).chip.memory
   counts = [given.microbatches] if given.microbatches else _powers_of_two(work.batch)
   for remat in _REMAT if given.remat is None else (given.remat,):
@@ -218,7 +218,7 @@ def _microbatched(
 
 
 def _worse(found: list[Found]) -> bool:
-  """Whether the last way is slower than the one before."""
+  """Whether the last setting is slower than the one before."""
   times = [f.plan.estimate_seconds or 0.0 for f in found[-2:]]
   return len(times) == 2 and times[1] >= times[0]
 

@@ -15,19 +15,19 @@ COLUMNS = (
   'roofline s', 'kernels s', 'estimate s', 'ideal s', 'compile s',
 )  # fmt: skip
 FORMULA = (
-  'All figures are for one device. Estimate: the sum over all instructions, with loops multiplied '
-  "out, of the compiler's cycles / clock, and of bytes sent / bandwidth of one link; nothing "
-  'overlaps. Kernels, a part of the estimate whose cycles the compiler does not give: the FLOPs or '
-  "bytes that they declare, at the rate that the compiler's schedule of attention reaches. "
-  'Roofline, a lower bound: the sum of max(FLOPs / peak, bytes / memory bandwidth). Ideal: 4 FLOPs '
-  'a weight and token, and attention (least TFLOP), at peak. No time includes transfers between '
-  'slices. Nothing was timed on a TPU.'
+  'All figures are for one device. Estimate: the sum over all instructions, including loop '
+  "iterations, of the compiler's cycles / clock rate, plus bytes sent / bandwidth of one link, "
+  'without overlap. Kernels: their part of the estimate. The compiler gives no cycles for them, so '
+  "it is the FLOPs or bytes that they declare, at the rate of the compiler's schedule for "
+  'attention. Roofline, a lower bound: the sum of max(FLOPs / peak, bytes / memory bandwidth). '
+  'Ideal: 4 FLOPs per weight and token, plus attention (least TFLOP), at peak. No time includes '
+  'transfers between slices. Nothing was timed on a TPU.'
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanRow:
-  """One plan, and what was planned."""
+  """One plan, with its step and setting."""
 
   step: str
   setting: Setting
@@ -35,7 +35,7 @@ class PlanRow:
 
 
 def cells(row: PlanRow) -> list[str]:
-  """One text a column of `COLUMNS`; "-" where a plan that does not fit has no figure."""
+  """One text per column of `COLUMNS`; "-" for figures that a plan that does not fit lacks."""
   s, p = row.setting, row.plan
   memory, cost = p.memory, p.cost
   return [
@@ -63,7 +63,7 @@ def cells(row: PlanRow) -> list[str]:
 
 
 def markdown(rows: Sequence[PlanRow], meaning: str = FORMULA) -> str:
-  """A table, and what its figures mean."""
+  """A table, and the meaning of its figures."""
   lines = [' | '.join(line) for line in (COLUMNS, ['---'] * len(COLUMNS), *map(cells, rows))]
   return ''.join(f'| {line} |\n' for line in lines) + f'\n{meaning}\n'
 

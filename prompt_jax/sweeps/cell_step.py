@@ -1,4 +1,4 @@
-"""The training step of a run of a sweep, as a plan compiles it."""
+"""The training step of one run of a sweep, which the plan compiles."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -24,20 +24,20 @@ from prompt_jax.stacking import parts_for_caches, prompts_at_once
 
 @dataclasses.dataclass(frozen=True)
 class CellStep:
-  """What one step of a run computes, as far as its settings tell; the device decides the rest.
+  """What one step of a run computes, according to its settings; the device decides the rest.
 
   Attributes:
     config: the architecture, with its memory settings and dropout.
-    method: the prompt's, whose first values are of no account; None for the bare model.
-    patterns: what trains.
-    optimizer: of it.
-    prompts: that train together, one in a run of `train`.
-    at_once: most of them computed together; None for what suits.
+    method: the prompt method, whose initial values do not matter; None for the model alone.
+    patterns: of the trainable parameters.
+    optimizer: of these.
+    prompts: number of prompts that train together, 1 in a run of `train`.
+    at_once: maximum number of them computed together; None to choose by device.
     batch: rows of each prompt.
-    inputs: most tokens of an input; packed rows are planned for as if they were not packed.
-    targets: most tokens of a target.
-    microbatches: None for what suits.
-    dtype: None for what suits.
+    inputs: maximum tokens of an input; packed rows are planned as if they were not packed.
+    targets: maximum tokens of a target.
+    microbatches: None to choose by device.
+    dtype: None to choose by device.
     weights: "int8", or None for `dtype`.
     device: see `runtime.devices`.
     mesh: None for one device, or for those of all processes.
@@ -64,9 +64,9 @@ class CellStep:
 
   @property
   def program(self) -> str:
-    """Equal for steps that compile to the same program, but for the numbers in it."""
+    """Equal for steps whose programs differ only in constants."""
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    # Of the optimizer, what it keeps of a matrix: a learning rate is a number.
+    # Of the optimizer, the state for a matrix: learning rates are constants.
     some = {'prompt': {'table': jax.ShapeDtypeStruct((256, 256), jnp.float32)}}
     fields['optimizer'] = jax.eval_shape(self.optimizer.init, some)
     return repr(fields)
@@ -80,7 +80,7 @@ class Compiled:
     work: what is compiled.
     place: its mesh.
     plan: of the step.
-    seconds: of TPU slices an estimate, here a floor; None where it does not fit.
+    seconds: for TPU slices an estimate, here a lower bound; None if it does not fit.
   """
 
   work: Work
@@ -124,7 +124,7 @@ def compiled(step: CellStep, topology: str, slices: int = 1) -> Compiled:
   Args:
     step: of a run.
     topology: a name of `scale.chips.SLICES`, or `here.HERE`.
-    slices: so many of them.
+    slices: the number of slices.
 
   Raises:
     UserError: something does not divide, or there are no such devices.
@@ -145,7 +145,7 @@ def compiled(step: CellStep, topology: str, slices: int = 1) -> Compiled:
 
 
 def _work(step: CellStep, platform: str, devices: int) -> Work:
-  """The step of all prompts, with what the device decides where the settings leave it open."""
+  """The step of all prompts, where the device decides what the settings leave open."""
   alone = step.mesh is None and devices == 1
   at_once = step.at_once
   if step.at_once is None and alone and platform == 'cpu':

@@ -1,4 +1,4 @@
-"""The cells of a sweep, and the commands that run them: what a user would type."""
+"""The cells of a sweep, and the commands that run them, as a user would type them."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ FLAGS = {
   'learning_rate': '--learning_rate',
 }
 TOGETHER = {'init': '--inits', 'length': '--lengths', 'learning_rate': '--learning_rates'}
-# What a cell is given anyway, and so cannot be among the others.
+# What the sweep sets for each cell, so a user cannot.
 OWN = ('OUTPUT', 'SEED', 'SEEDS')
 MODEL_TUNING = 'all'  # in the place of a method
 
@@ -45,13 +45,13 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """One command: of a cell, or of several that train together.
+  """One command: for one cell, or for several that train together.
 
   Attributes:
     name: of its folder.
     verb: "train" or "population".
     flags: all but --output.
-    cells: what it makes.
+    cells: that it trains.
   """
 
   name: str
@@ -84,19 +84,19 @@ def cells_of(axes: Mapping[str, Sequence[Any]], seeds: Sequence[int]) -> list[Ce
 
 
 def _short(values: Sequence[Any]) -> list[Any]:
-  """Last parts of paths, where they tell the values apart."""
+  """The last parts of paths, if these are all different."""
   short = [pathlib.PurePath(v).name if isinstance(v, str) and '/' in v else v for v in values]
   return short if len(set(map(repr, short))) == len(values) else list(values)
 
 
 def check_names(axes: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
-  """Refuses what is given twice, or is each cell's own."""
+  """Refuses names that are given twice, or that the sweep sets for each cell."""
   for name in (*axes, *fixed):
     if name in OWN:
-      raise UserError(f"{name} is each cell's own; seeds are a list, SEEDS = [0, 1].")
+      raise UserError(f'The sweep sets {name} for each cell; give seeds as a list, SEEDS = [0, 1].')
   twice = sorted(axes.keys() & fixed.keys())
   if twice:
-    raise UserError(f'{", ".join(twice)} is in GRID and in FIXED; it varies or it does not.')
+    raise UserError(f'{", ".join(twice)} is in GRID and in FIXED; give it in one of them.')
 
 
 def train_job(cell: Cell, fixed: Mapping[str, Any], gin_files: Sequence[str]) -> Job:
@@ -111,7 +111,7 @@ def population_jobs(
   fixed: Mapping[str, Any],
   gin_files: Sequence[str],
 ) -> list[Job]:
-  """Commands for all cells: one for those that differ only in seeds and in what may vary.
+  """Commands for all cells: one for all cells that differ only in seeds and in `varies`.
 
   Args:
     found: the whole product.
@@ -175,6 +175,6 @@ def _flags(setting: Setting) -> list[str]:
 
 
 def settings_of(found: Sequence[Cell]) -> list[list[Cell]]:
-  """The cells of each setting, which differ in the seed alone."""
+  """The cells of each setting, which differ only in the seed."""
   groups = itertools.groupby(found, key=lambda cell: repr(dict(cell.setting)))
   return [list(members) for _, members in groups]

@@ -1,4 +1,4 @@
-"""What is wrong with a cell, and how large it is, before any of them runs."""
+"""Checks the cells of a sweep, and computes their sizes, before any of them runs."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
@@ -24,12 +24,12 @@ BYTES = {'float32': 4, 'bfloat16': 2}
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """Of a model and what trains on it.
+  """The size of a model and of its trainable parameters.
 
   Attributes:
-    trainable: numbers that train.
+    trainable: number of trainable parameters.
     parameters: of the model.
-    weights: bytes that the model takes by dtype, or in the one that the cell says.
+    weights: bytes of the model by dtype, or only in the dtype that the cell sets.
   """
 
   trainable: int
@@ -39,11 +39,11 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-  """What is known of a command before it runs.
+  """What is known about a command before it runs.
 
   Attributes:
     size: of its first cell.
-    steps: that it trains.
+    steps: number of training steps.
     program: equal for commands whose steps compile to the same, see `cell_step`.
   """
 
@@ -54,7 +54,7 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True)
 class Resolver:
-  """What the configuration knows of the commands of a sweep.
+  """Reads the configuration of the commands of a sweep.
 
   Attributes:
     arguments: from a command to the arguments of `train`; of a population to the shared ones, and
@@ -70,7 +70,7 @@ class Resolver:
 
 
 def checked(job: Job, resolver: Resolver) -> Checked:
-  """Reads the configuration of a command and makes all that needs no data.
+  """Reads the configuration of a command, and creates everything that needs no data.
 
   Raises:
     UserError: with the cell's name: an unknown name or macro, a value of another kind, no model.
@@ -84,7 +84,7 @@ def checked(job: Job, resolver: Resolver) -> Checked:
 
 
 def together_axes(jobs: Sequence[Job], axes: Sequence[str], resolver: Resolver) -> Collection[str]:
-  """The axes of a sweep in which prompts of one population may differ.
+  """The axes of a sweep that may vary within one population.
 
   Args:
     jobs: every `train` of the sweep.
@@ -105,7 +105,7 @@ def _size(given: dict[str, Any], cfg: T5Config) -> Size:
   shapes = {p: jax.ShapeDtypeStruct(s, jnp.float32) for p, s in expected_shapes(cfg).items()}
   params: dict[str, Any] = {'backbone': traverse_util.unflatten_dict(shapes, sep='/')}
   if given['prompt'] is not None:
-    # First values may need the words of a task; their shapes do not.
+    # Initial values may need the words of a task; their shapes do not.
     method = without_initializers(given['prompt'])
     _, made = jax.eval_shape(lambda key: first_values(method, key, cfg.sizes), jax.random.key(0))
     params['prompt'] = made.get('params', {})

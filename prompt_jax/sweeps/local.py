@@ -1,4 +1,4 @@
-"""Commands of a sweep, run here."""
+"""Runs the commands of a sweep on this machine."""
 
 import dataclasses
 import pathlib
@@ -13,15 +13,15 @@ from prompt_jax.sweeps.state import LOG, State, read, write
 
 
 def command(output: pathlib.Path, job: Job) -> list[str]:
-  """What a user would type."""
+  """The command line that a user would type."""
   return ['prompt-jax', job.verb, *job.flags, f'--output={output / job.name}']
 
 
 def run(output: pathlib.Path, job: Job) -> State:
-  """Runs a command to its end in a process of its own, whose words go into its folder's log.
+  """Runs a command to its end in a separate process, whose output goes to the log in its folder.
 
-  SIGTERM is passed on to the command, which saves where it stands and ends; Ctrl-C at a terminal
-  reaches it by itself, and a second signal would end it before it has saved.
+  SIGTERM is passed on to the command, which saves its state and ends. Ctrl-C at a terminal reaches
+  the command directly; passing it on too would end the command before it has saved.
   """
   before = read(output, job)
   begun = dataclasses.replace(before, what='running', flags=job.flags)

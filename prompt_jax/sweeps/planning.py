@@ -1,4 +1,4 @@
-"""Whether the runs of a sweep fit, and how long they take, before the first of them starts."""
+"""Plans a sweep before it starts: whether the runs fit, and how long they take."""
 
 import dataclasses
 import json
@@ -30,12 +30,13 @@ class Figures:
 
   Attributes:
     device: its kind.
-    step: rows x most tokens of an input + of a target.
-    how: storage of weights, mesh and layout, parts of a batch.
-    fits: by the compiler's memory.
-    needed: bytes.
-    limit: bytes that there are.
-    seconds: of a step; a floor on this machine, an estimate elsewhere; None where it does not fit.
+    step: rows x maximum tokens of an input + of a target.
+    how: dtype of the weights, devices and layout, microbatches.
+    fits: according to the compiler.
+    needed: bytes that the step needs.
+    limit: bytes that are available.
+    seconds: of a step; a lower bound on this machine, an estimate elsewhere; None if it does not
+      fit.
   """
 
   device: str
@@ -48,8 +49,8 @@ class Figures:
 
 
 def where(topology: str | None, cluster: str, xpk: Mapping[str, Any]) -> tuple[str | None, int]:
-  """What to plan for, and how many of them: a name of `SLICES`, `HERE`, or None for machines that
-  nothing is known of.
+  """What to plan for, and the number of slices: a name of `SLICES`, `HERE`, or None for unknown
+  machines.
 
   Raises:
     UserError: an unknown slice, or its compiler is not installed.
@@ -71,7 +72,7 @@ def where(topology: str | None, cluster: str, xpk: Mapping[str, Any]) -> tuple[s
 
 
 def left(jobs: Sequence[Job], states: Mapping[str, State]) -> list[Job]:
-  """What is not done, and not handed to a cluster: what a plan can still stop."""
+  """The jobs that are neither done nor submitted to a cluster, which a plan can still stop."""
   return [job for job in jobs if states[job.name].what not in ('done', 'submitted')]
 
 
@@ -83,15 +84,15 @@ def plans(
   compiler: Sequence[str],
   console: Console,
 ) -> dict[str, Figures]:
-  """The plan of each job by name; jobs of one program share it.
+  """The plan of each job by name; jobs with the same program share a plan.
 
   Args:
     jobs: to plan.
     known: by name of a job.
     topology: see `where`.
-    slices: so many of them.
+    slices: the number of slices.
     compiler: the command line of a process that reads JSON {"topology", "slices", "jobs": [{"name",
-      "verb", "flags", "prompts"}, ...]} and writes a line of JSON for each job as it is done.
+      "verb", "flags", "prompts"}, ...]} and writes one line of JSON per job.
     console: where to show progress.
 
   Raises:
@@ -114,11 +115,11 @@ def plans(
 def _compiled(
   jobs: Sequence[Job], topology: str, slices: int, compiler: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-  """What the compiler's process answers for each job, as it answers."""
+  """The answers of the compiler's process, one per job."""
   asked = [
     {'name': j.name, 'verb': j.verb, 'flags': j.flags, 'prompts': len(j.cells)} for j in jobs
   ]
-  # The compiler of slices needs no TPU, and must not take one that is here from the runs.
+  # The compiler for slices needs no TPU, and must not occupy a TPU that the runs need.
   env = {**os.environ, **({} if topology == HERE else {'JAX_PLATFORMS': 'cpu'})}
   with tempfile.TemporaryFile('w+') as question, tempfile.TemporaryFile('w+') as noise:
     json.dump({'topology': topology, 'slices': slices, 'jobs': asked}, question)
@@ -137,7 +138,7 @@ def _compiled(
         assert figures.pop('name') == job.name
         yield figures
     finally:
-      process.kill()  # of no use any more, if it is not at its end
+      process.kill()  # not needed any more if it has not ended
       process.communicate()
 
 
@@ -159,7 +160,7 @@ def show(
   topology: str,
   console: Console,
 ) -> None:
-  """Prints a line for each step that is different, and the time of all.
+  """Prints one row for each different step, and the total time.
 
   Args:
     jobs: that were planned.
@@ -170,9 +171,9 @@ def show(
   """
   here = topology == HERE
   place = f'this machine ({plan[jobs[0].name].device})' if here else topology
-  table = Table(title=f'training steps on {place}, by its compiler', title_justify='left')
+  table = Table(title=f'training steps on {place}, according to its compiler', title_justify='left')
   table.add_column('run: rows x tokens of input + target', overflow='fold')
-  for name in ('runs', 'fits', 'GiB', 's/step', 'a run'):
+  for name in ('runs', 'fits', 'GiB', 's/step', 'per run'):
     table.add_column(name, justify='right', no_wrap=True)
   groups: dict[Any, list[Job]] = {}
   for job in jobs:
@@ -185,22 +186,22 @@ def show(
     large += 0 if figures.fits else len(members)
   console.print(table, markup=False)
   kind = (
-    'at least: a floor, by the FLOPs that a step cannot do without and the rate of one matrix '
-    'product measured here'
+    'at least: a lower bound, from the minimum FLOPs of a step and the rate of one matrix product '
+    'measured here'
     if here
-    else "by the compiler's estimate, which was compared with no TPU"
+    else "according to the compiler's estimate, which was never compared with a real TPU"
   )
-  rest = f', without the {large} that do not fit' if large else ''
+  rest = f', without the {large} runs that do not fit' if large else ''
   console.print(
-    f'Training takes {spoken(total)} in all{rest}, {kind}. Rows are of full length; evaluation, '
-    'compiling and reading are not in it.',
+    f'Training takes {spoken(total)} in all{rest}, {kind}. This assumes rows of full length, and '
+    'does not include evaluation, compiling and reading of data.',
     highlight=False,
     soft_wrap=True,
   )
 
 
 def _row(jobs: Sequence[Job], figures: Figures, steps: int, here: bool) -> list[str]:
-  """The line of jobs that compile to one program and are as long."""
+  """The row of jobs with the same program and number of steps."""
   labels = [{n: str(v) for n, v in cell.label.items()} for job in jobs for cell in job.cells]
   same = [n for n in labels[0] if len({label[n] for label in labels}) == 1]
   what = ', '.join([*(f'{name} {labels[0][name]}' for name in same), f'{steps} steps'])
@@ -223,17 +224,17 @@ def _of_step(seconds: float) -> str:
 def fitting(
   jobs: Sequence[Job], plan: Mapping[str, Figures], too_large: str, topology: str, console: Console
 ) -> list[Job]:
-  """The jobs that are to be run.
+  """The jobs to run.
 
   Args:
     jobs: of the sweep.
     plan: of those that were planned, see `plans`.
     too_large: one of `TOO_LARGE`.
     topology: see `where`.
-    console: where to tell what is left out.
+    console: where to print what is left out.
 
   Raises:
-    UserError: some do not fit, and are neither to be left out nor to be run all the same.
+    UserError: some do not fit, and `too_large` is "refuse".
   """
   large = [job for job in jobs if job.name in plan and not plan[job.name].fits]
   if not large or too_large == 'run':
@@ -247,13 +248,13 @@ def fitting(
     text = '\n'.join([f'{what} and are left out:', *lines])
     console.print(text, soft_wrap=True, highlight=False, markup=False)
     return [job for job in jobs if job not in large]
-  search = 'prompt-jax plan looks for what fits TPUs, with a search over a topology such as v5e-16.'
+  search = 'prompt-jax plan, with a search over a topology such as v5e-16, finds what fits TPUs.'
   if topology != HERE:
-    search = f'prompt-jax plan looks for what fits, with a search over the topology {topology}.'
+    search = f'prompt-jax plan, with a search over the topology {topology}, finds what fits.'
   raise UserError(
     '\n'.join([f'{what}, and nothing was started:', *lines])
-    + "\nMICROBATCHES (parts of a batch), WEIGHTS = 'int8', a MESH with LAYOUT = 'tensor' or a "
-    f'smaller BATCH_SIZE need less memory; {search} "skip" leaves these runs out, and "run" starts '
-    'them all the same.',
+    + "\nMore MICROBATCHES, WEIGHTS = 'int8', a MESH with LAYOUT = 'tensor' or a smaller "
+    f'BATCH_SIZE need less memory; {search} "skip" leaves these runs out, and "run" starts them '
+    'anyway.',
     parameters=['too_large'],
   )

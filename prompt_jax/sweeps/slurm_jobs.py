@@ -1,4 +1,4 @@
-"""Commands of a sweep as jobs of SLURM."""
+"""Runs the commands of a sweep as SLURM jobs."""
 
 import dataclasses
 import pathlib
@@ -24,7 +24,7 @@ def hand_over(
   dry_run: bool,
   say: Callable[[str], None],
 ) -> None:
-  """Batch scripts of what is not done and not in the queue, submitted where sbatch is.
+  """Writes batch scripts for jobs that are neither done nor queued; submits them if sbatch exists.
 
   Args:
     output: folder of the sweep.
@@ -47,7 +47,7 @@ def hand_over(
       say(f'# {output / job.name}/job.sbatch\n{text}')
       continue
     states[job.name] = state = submit(output, job, text)
-    batch = f'job {state.batch}' if state.what == 'submitted' else 'sbatch is not here; submit'
+    batch = f'job {state.batch}' if state.what == 'submitted' else 'there is no sbatch here; submit'
     say(f'{job.name}: {batch} {output / job.name}/job.sbatch')
 
 
@@ -68,7 +68,7 @@ def script(output: pathlib.Path, job: Job, options: Mapping[str, Any], again: Se
   for name, value in given.items():
     if any(c in f'{name}{value}' for c in '\n"\\'):
       raise UserError(
-        f'SLURM option {name!r} is {value!r}; it holds a character that sbatch splits at.'
+        f'SLURM option {name!r} is {value!r}; it contains a character that sbatch cannot quote.'
       )
   lines = [f'#SBATCH --{name}="{value}"' for name, value in given.items()]
   run_it = shlex.join([sys.executable, '-m', 'prompt_jax', *again, f'--job={job.name}'])
@@ -78,7 +78,7 @@ def script(output: pathlib.Path, job: Job, options: Mapping[str, Any], again: Se
 
 
 def submit(output: pathlib.Path, job: Job, text: str) -> State:
-  """Writes a batch script, and hands it to sbatch where there is one.
+  """Writes a batch script, and submits it if sbatch exists.
 
   Raises:
     UserError: sbatch refuses it.
@@ -100,7 +100,7 @@ def submit(output: pathlib.Path, job: Job, text: str) -> State:
 
 
 def waits(state: State) -> bool:
-  """Whether SLURM still holds the job of a command, waiting or running."""
+  """Whether the job of a command is still in SLURM's queue, pending or running."""
   if (
     state.batch is None or state.what not in ('submitted', 'running') or not shutil.which('squeue')
   ):

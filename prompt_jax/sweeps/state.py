@@ -1,4 +1,4 @@
-"""What became of the cells of a sweep: a small record in the folder of each command."""
+"""The state of each cell of a sweep: a small record in the folder of its command."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.errors import UserError
 from prompt_jax.sweeps.cells import Cell, Job
 
-# Scores in percent, and how many numbers were trained where that is known.
+# Scores in percent, and the number of trained parameters if known.
 Scored = tuple[Mapping[str, float], int | None]
 
 RECORD = 'sweep.json'
@@ -19,15 +19,15 @@ LOG = 'log.txt'
 
 @dataclasses.dataclass(frozen=True)
 class State:
-  """Where a command stands.
+  """The state of a command.
 
   Attributes:
     what: "new", "running" (or it was killed), "submitted", "done" or "failed".
-    flags: that it was begun with.
-    seconds: that its attempts took, as far as they ended.
-    resumed: whether it took several, so that `seconds` says little about others.
-    last_line: of what a failed one printed.
-    batch: number of its job on a cluster.
+    flags: that it was started with.
+    seconds: total time of its attempts, of those that ended.
+    resumed: whether it took several attempts, so that `seconds` is no estimate for others.
+    last_line: the last line of output of a failed command.
+    batch: id of its job on a cluster.
   """
 
   what: str = 'new'
@@ -42,7 +42,7 @@ def read(output: pathlib.Path, job: Job) -> State:
   """The state of a command.
 
   Raises:
-    UserError: its folder holds one of other flags, or the record is damaged.
+    UserError: its folder belongs to a command with other flags, or the record is damaged.
   """
   path = output / job.name / RECORD
   if not path.is_file():
@@ -66,15 +66,15 @@ def read(output: pathlib.Path, job: Job) -> State:
 
 
 def write(output: pathlib.Path, job: Job, state: State) -> None:
-  """Keeps the state of a command."""
+  """Writes the state of a command."""
   record = dataclasses.asdict(state)
   write_atomically(output / job.name / RECORD, (json.dumps(record, indent=2) + '\n').encode())
 
 
 def scores(output: pathlib.Path, job: Job) -> dict[str, Scored]:
-  """What was measured of each cell, by its name, of a command that is done.
+  """The scores of each cell of a finished command, by cell name.
 
-  A run without examples to measure has none.
+  A run without evaluation examples has none.
   """
   found: dict[str, Scored] = {}
   for path in sorted((output / job.name).glob('results*.json')):
@@ -90,7 +90,7 @@ def scores(output: pathlib.Path, job: Job) -> dict[str, Scored]:
 
 
 def _cell(job: Job, prompt: Mapping[str, Any]) -> Cell | None:
-  """The cell that a prompt of a population is."""
+  """The cell of one prompt of a population."""
   macros = {'learning_rate': 'LEARNING_RATE', 'length': 'PROMPT_LENGTH'}
   plain = lambda v: v if isinstance(v, int | float | str) else repr(v)
   for cell in job.cells:

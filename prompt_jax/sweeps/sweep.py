@@ -1,4 +1,4 @@
-"""A run for every combination of lists. The phases are in order."""
+"""Runs every combination of the values in some lists, phase by phase."""
 
 import functools
 import pathlib
@@ -45,7 +45,7 @@ def sweep(
   resolver: Resolver,
   console: Console,
 ) -> None:
-  """Checks every cell, prints a plan, runs what is not done yet, and gathers the scores.
+  """Checks every cell, prints a plan, runs the unfinished cells, and collects the scores.
 
   Args:
     models: values of MODEL.
@@ -58,16 +58,16 @@ def sweep(
     seeds: of every combination.
     fixed: macros and bindings that all runs share.
     gin_files: that all runs read.
-    output: folder of all.
-    together: train what differs in seeds, rates, lengths, ... alone as one `population`.
+    output: folder of the sweep.
+    together: train cells that differ only in seeds, rates, lengths, ... as one `population`.
     cluster: one of `CLUSTERS`.
     slurm: options of sbatch.
     xpk: options of `xpk workload create`, see `xpk_workloads.create`.
     plan: whether to plan before anything starts.
-    topology: what to plan for, see `planning.where`; None for where the runs go.
+    topology: what to plan for, see `planning.where`; None for the device of the runs.
     too_large: what to do with runs that do not fit, see `planning.TOO_LARGE`.
     dry_run: only check, and print what would be done.
-    job: name of the only command to run, here.
+    job: name of the only command to run, on this machine.
     again: arguments of this command, for the jobs of a cluster.
     resolver: of the commands that the sweep runs.
     console: where to print.
@@ -79,7 +79,7 @@ def sweep(
     raise unknown('cluster', cluster, CLUSTERS, parameters=['cluster'])
   if too_large not in planning.TOO_LARGE:
     raise unknown('thing to do with runs that do not fit', too_large, planning.TOO_LARGE)
-  jax.config.update('jax_platforms', 'cpu')  # only shapes are looked at; runs have the devices
+  jax.config.update('jax_platforms', 'cpu')  # only shapes are needed here; the runs use the devices
   named = {
     'model': models, 'task': tasks, 'method': methods, 'init': inits, 'length': lengths,
     'learning_rate': learning_rates,
@@ -132,7 +132,7 @@ def _named(jobs: Sequence[Job], name: str) -> list[Job]:
 
 
 def _checked(jobs: Sequence[Job], resolver: Resolver) -> dict[str, Checked]:
-  """By name of a job; those that differ in the seed alone are checked once."""
+  """By name of a job; jobs that differ only in the seed are checked once."""
   found: dict[str, Checked] = {}
   for j in jobs:
     alone = f'{j.verb} {dict(j.cells[0].setting)}' if len(j.cells) == 1 else j.name
@@ -152,14 +152,14 @@ def _planned(
   resolver: Resolver,
   console: Console,
 ) -> list[Job]:
-  """Plans what is left; the jobs that are to be run."""
+  """Plans the unfinished jobs, and returns the jobs to run."""
   left = planning.left(jobs, states)
   if not left:
     return list(jobs)
   if place is None:
     _say(
       console,
-      'No plan: where the runs go is not known here. A topology such as v5e-16 plans for it.',
+      'No plan, because the device of the runs is not known. Give a topology, such as v5e-16.',
     )
     return list(jobs)
   found = planning.plans(left, known, place, slices, resolver.compiler, console)
@@ -174,7 +174,7 @@ def _run(
   dry_run: bool,
   console: Console,
 ) -> None:
-  """One command after the other; one that fails does not stop the next."""
+  """Runs one command after the other; a failed one does not stop the others."""
   if dry_run:
     for j in jobs:
       _say(console, shlex.join(local.command(folder, j)))
@@ -195,10 +195,10 @@ def _run(
 def _conclude(
   folder: pathlib.Path, jobs: Sequence[Job], states: Mapping[str, State], console: Console
 ) -> None:
-  """The table of what is done, and the cells that failed.
+  """Writes and prints the table of finished cells.
 
   Raises:
-    UserError: there are some.
+    UserError: some cells failed.
   """
   failed = {j.name: states[j.name].last_line for j in jobs if states[j.name].what == 'failed'}
   lines = tables.gather(folder, jobs, states)
@@ -210,7 +210,7 @@ def _conclude(
     every = '\n'.join(f'  {name}: {line}' for name, line in failed.items())
     raise UserError(
       f'{len(failed)} of {len(jobs)} runs failed:\n{every}\n'
-      'The same command runs them again, and none that is done.'
+      'The same command retries them; finished runs are not repeated.'
     )
 
 

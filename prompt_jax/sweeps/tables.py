@@ -1,4 +1,4 @@
-"""The tables of a sweep: what it will do, and what came out."""
+"""The tables of a sweep: its plan, and its results."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from prompt_jax.training.records import MeanStd, mean_std
 
 
 class Line(NamedTuple):
-  """One setting: its label, the scores of its seeds, how many there were, numbers trained."""
+  """One setting: its label, scores, number of seeds, and number of trained parameters."""
 
   label: Mapping[str, Any]
   scores: Mapping[str, MeanStd]
@@ -32,7 +32,7 @@ def plan(
   known: Mapping[str, Checked],
   console: Console,
 ) -> None:
-  """Prints how much there is to do, and how large it is.
+  """Prints the number of runs to do, and their sizes.
 
   Args:
     jobs: of the sweep.
@@ -57,7 +57,7 @@ def plan(
     table.add_row(*row[:3], str(n), *row[3:])
   console.print(table)
   if (seconds := remaining(jobs, states)) is not None:
-    console.print(f'About {spoken(seconds)} by the runs that are done', highlight=False)
+    console.print(f'About {spoken(seconds)} left, judging by the finished runs', highlight=False)
 
 
 def _size_row(job: Job, size: Size) -> tuple[str, ...]:
@@ -75,9 +75,10 @@ def _size_row(job: Job, size: Size) -> tuple[str, ...]:
 
 
 def remaining(jobs: Sequence[Job], states: Mapping[str, State]) -> float | None:
-  """Seconds that what is left takes, as long as runs of the same model and method took, or others.
+  """Estimated seconds for the remaining runs, from finished runs of the same model and method, or
+  from all finished runs.
 
-  None before a run has ended that was not interrupted.
+  None until a run has finished without an interruption.
   """
   kind = lambda job: (job.verb, job.cells[0].label.get('model'), job.cells[0].label.get('method'))
   took: dict[Any, list[float]] = {}
@@ -100,7 +101,7 @@ def spoken(seconds: float) -> str:
 
 
 def gather(output: pathlib.Path, jobs: Sequence[Job], states: Mapping[str, State]) -> list[Line]:
-  """One line for each setting of which a cell is done."""
+  """One line for each setting with a finished cell."""
   found: dict[str, Scored] = {}
   for job in jobs:
     if states[job.name].what == 'done':
@@ -163,7 +164,7 @@ def _markdown(lines: Sequence[Line], failed: Mapping[str, str]) -> str:
 
 
 def _text(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
-  """Names of columns, and the rows: what varies, scores as mean ± std, seeds."""
+  """Column names, and rows: varying settings, scores as mean ± std, number of seeds."""
   names = list(dict.fromkeys(name for line in lines for name in line.scores))
   axes = list(lines[0].label) if lines else []
   rows = []

@@ -1,8 +1,8 @@
-"""Commands of a sweep as workloads of a GKE cluster of TPU slices, by Google's `xpk`.
+"""Runs the commands of a sweep as workloads on a GKE cluster of TPU slices, with Google's `xpk`.
 
-A workload runs the command of a cell itself, once on every host of its slice. What became of it is
-told by `xpk workload list` and by what lies in the folder of the cell, so that folder must be on
-storage that is mounted at the same path here and in the cluster's containers.
+A workload runs the command of a cell once on every host of its slice. Its state is read from
+`xpk workload list` and from the folder of the cell, so that folder must be on storage that is
+mounted at the same path on this machine and in the cluster's containers.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from prompt_jax.sweeps.cells import Job
 from prompt_jax.sweeps.state import State, read, write
 
 LONGEST = 40  # characters of a workload's name
-OWN = ('workload', 'command')  # options that a sweep gives itself
-SETUP = 'setup'  # ours: what a shell does in the container before the command
+OWN = ('workload', 'command')  # options that the sweep sets itself
+SETUP = 'setup'  # not of xpk: a shell command in the container before the run
 WHERE = ('cluster', 'zone', 'project')  # of every command of xpk
 IMAGES = ('docker-image', 'base-docker-image')
 CHECKOUT = 'constraints.txt'  # which the root of a checkout has
@@ -30,7 +30,7 @@ INSTALL = f"pip install --quiet -c {CHECKOUT} '.[tpu]'"
 
 
 class Listed(NamedTuple):
-  """A workload, as `xpk workload list` has it.
+  """A workload, as printed by `xpk workload list`.
 
   Attributes:
     status: "Admitted", "QuotaReserved", "Evicted", "Finished", ...
@@ -64,10 +64,10 @@ def hand_over(
   dry_run: bool,
   say: Callable[[str], None],
 ) -> None:
-  """Finds out what became of workloads, and creates those of what is not done.
+  """Reads the state of workloads, and creates workloads for jobs that are not done.
 
-  What is first seen to have failed, or to be gone, is left to the next call, so that it is told
-  before it costs again.
+  A job that is first seen to have failed, or to have disappeared, is only reported; the next call
+  creates its workload again. So the user knows before it costs money again.
 
   Args:
     output: folder of the sweep.
@@ -82,7 +82,7 @@ def hand_over(
   """
   began = [job for job in jobs if states[job.name].what == 'submitted']
   if began and shutil.which('xpk') is None:  # a dry run
-    say(f'xpk is not here to be asked what became of {len(began)} workloads')
+    say(f'xpk is not installed here, so the state of {len(began)} workloads is unknown')
   elif began:
     found = listed(options)
     for job in began:
@@ -107,7 +107,7 @@ def _look_at(
   dry_run: bool,
   say: Callable[[str], None],
 ) -> None:
-  """Says where a workload stands, and keeps it."""
+  """Prints and saves the state of a workload."""
   before = states[job.name]
   states[job.name] = state = looked_at(output, job, before, found)
   if state != before:
@@ -119,15 +119,15 @@ def _look_at(
 
 
 def check(options: Mapping[str, Any], output: pathlib.Path, dry_run: bool) -> None:
-  """Refuses options with which no workload can run, or whose results nobody would see.
+  """Refuses options with which a workload cannot run, or its results would be lost.
 
   Raises:
     UserError: it does; or there is no xpk, which only a dry run can do without.
   """
   if not dry_run and shutil.which('xpk') is None:
     raise UserError(
-      'xpk is not here, which runs workloads on GKE. Install it (pip install xpk) and log in with '
-      'gcloud, or only print the commands (a dry run).',
+      'xpk, which runs workloads on GKE, is not installed. Install it (pip install xpk) and log in '
+      'with gcloud, or only print the commands (a dry run).',
       ['dry_run'],
     )
   hint = "XPK = {'cluster': 'mine', 'zone': 'us-west4-a', 'tpu-type': 'v5litepod-16'}"
@@ -147,7 +147,7 @@ def check(options: Mapping[str, Any], output: pathlib.Path, dry_run: bool) -> No
     )
   for name in OWN:
     if name in options:
-      raise UserError(f"XPK has {name!r}, which is each run's own. Leave it out.")
+      raise UserError(f'XPK has {name!r}, which the sweep sets for each run. Leave it out.')
   if all(name in options for name in IMAGES):
     raise UserError(
       "XPK has 'docker-image', which is used as it is, and 'base-docker-image', to which the "
@@ -155,17 +155,17 @@ def check(options: Mapping[str, Any], output: pathlib.Path, dry_run: bool) -> No
     )
   if not output.is_absolute():
     raise UserError(
-      f'OUTPUT is {str(output)!r}; expected an absolute path: of storage that is mounted here and '
+      f'OUTPUT is {str(output)!r}; expected an absolute path on storage that is mounted here and '
       "in the cluster's containers (xpk storage), such as a bucket at /mnt/bucket/my_sweep. A "
-      'container takes its own disk with it.'
+      "container's own disk is deleted with it."
     )
   folder = pathlib.Path(options.get('script-dir', '.'))
   installs = 'docker-image' not in options and SETUP not in options
   if installs and not (folder / CHECKOUT).is_file():
     raise UserError(
-      f'Containers install prompt_jax from {str(folder)!r}, which is no checkout of it. Give '
-      "'script-dir', one that is; or 'docker-image', which has it; or 'setup', a command of the "
-      'shell that installs it.'
+      f'Containers install prompt_jax from {str(folder)!r}, which is not a checkout of it. Set '
+      "'script-dir' to a checkout, 'docker-image' to an image that has prompt_jax, or 'setup' to a "
+      'shell command that installs it.'
     )
 
 
@@ -191,7 +191,7 @@ def create(output: pathlib.Path, job: Job, options: Mapping[str, Any], name: str
     output: folder of the sweep.
     job: what it runs.
     options: of `xpk workload create`, without dashes: {"cluster": "mine"}; True for a flag without
-      a value, a list for one that is repeated. "setup" is ours: what a shell does before.
+      a value, a list for one that is repeated. "setup" is ours: a shell command before the run.
     name: of the workload.
   """
   given = {'num-slices': 1, **options}
@@ -222,7 +222,7 @@ def _flags(options: Mapping[str, Any]) -> list[str]:
 def submit(output: pathlib.Path, job: Job, name: str, words: Sequence[str]) -> State:
   """Creates a workload.
 
-  The record is written first: of one that was created and not recorded nobody would ever hear.
+  The record is written first, so that no workload is created without a record.
 
   Raises:
     UserError: xpk refuses it.
@@ -239,7 +239,7 @@ def submit(output: pathlib.Path, job: Job, name: str, words: Sequence[str]) -> S
 
 
 def listed(options: Mapping[str, Any]) -> dict[str, Listed]:
-  """What the cluster knows, by name."""
+  """The workloads of the cluster, by name."""
   where = {name: value for name, value in options.items() if name in WHERE}
   text = _call(['xpk', 'workload', 'list', *_flags(where)])
   # Columns: name, created, priority, machines needed, machines running or ran, machines done,
@@ -249,15 +249,15 @@ def listed(options: Mapping[str, Any]) -> dict[str, Listed]:
 
 
 def looked_at(output: pathlib.Path, job: Job, state: State, found: Mapping[str, Listed]) -> State:
-  """The state of a command that was submitted, by what it left and by what the cluster says."""
-  # Its time says nothing of other runs: how long it waited is not known.
+  """The state of a submitted command, from the files that it wrote and from the cluster."""
+  # Its time is no estimate for other runs, because its waiting time is not known.
   done = dataclasses.replace(state, what='done', resumed=True)
   folder = output / job.name
   if any(folder.glob('results*.json')):
     return done
   workload = found.get(state.batch or '')
   if workload is None:
-    said = f'the cluster knows no workload {state.batch}, and it left no scores'
+    said = f'the cluster has no workload {state.batch}, and there are no scores of it'
     return dataclasses.replace(state, what='failed', last_line=said)
   if not workload.ended:
     return state
@@ -266,18 +266,18 @@ def looked_at(output: pathlib.Path, job: Job, state: State, found: Mapping[str, 
     return dataclasses.replace(state, what='failed', last_line=said)
   if not (folder / 'operative_config.gin').is_file():
     said = (
-      f'workload {state.batch} finished and left nothing in {folder}: mount the same storage there '
-      "in the cluster's containers and here"
+      f'workload {state.batch} finished but wrote nothing to {folder}: mount the same storage '
+      "there in the cluster's containers and on this machine"
     )
     return dataclasses.replace(state, what='failed', last_line=said)
   return done
 
 
 def _call(words: Sequence[str]) -> str:
-  """What a command of xpk prints.
+  """Runs an xpk command, and returns its output.
 
   Raises:
-    UserError: it fails, with the end of what it says.
+    UserError: it fails; with the last lines of its output.
   """
   done = subprocess.run(
     words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL

@@ -58,7 +58,7 @@ def test_each_program_is_compiled_once_and_what_is_done_is_not(planned, compiler
   cell = 'model_bytes-method_{}-learning_rate_{}-seed_{}'.format
   assert compiler == [(cell(m, 0.3, 0), 'here', 1) for m in ('input', 'all')]
   # 8 rows, 8 seconds a step, 7200 steps: 16 hours each of 8 runs.
-  assert '8.0 of 16.0' in shown
+  assert '8 of 16' in shown
   assert '>= 16.0 h' in shown
   assert '128.0 h' in shown
 

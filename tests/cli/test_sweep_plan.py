@@ -95,7 +95,7 @@ def test_runs_that_do_not_fit_are_refused_left_out_or_run(planned, compiler, tmp
   shown, err = capsys.readouterr()
   assert 'NO' in shown
   assert '2 of 2' in err
-  assert mentions(err, 'model_bytes-length_4-seed_1', '32.0', '16.0 GiB')
+  assert mentions(err, 'model_bytes-length_4-seed_1', '32 of 16 GiB')
   for words in ('MICROBATCHES', 'int8', 'prompt-jax plan', 'search', 'skip'):
     assert words in err
   assert not (tmp_path / 'out').exists()

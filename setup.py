@@ -62,7 +62,7 @@ setuptools.setup(
     'numpy>=2.1',
     'optax>=0.2.5,<0.3',
     'orbax-checkpoint>=0.12,<0.13',
-    'rich>=13',
+    'rich>=14.1',
     'rouge-score>=0.1.2',
     'sacrebleu>=2.4',
     'safetensors>=0.5',

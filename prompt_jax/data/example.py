@@ -24,7 +24,7 @@ class Lengths(NamedTuple):
   targets: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class TextExample:
   """An example before tokenisation.
 
@@ -45,7 +45,7 @@ class TextExample:
   tail: str = ''
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Example:
   """A tokenised example.
 
@@ -204,9 +204,14 @@ def tokenize(
   """
   check_lengths(lengths)
   done = []
+  known: dict[str, np.ndarray] = {}  # a label is encoded, and held, once
   for number, example in enumerate(examples, first):
     where = example.source or f'{task}, example {number}'
-    targets = encode(example.targets, vocabulary, lengths.targets)
+    targets = known.get(example.targets)
+    if targets is None:
+      targets = encode(example.targets, vocabulary, lengths.targets)
+    if example.label is not None:
+      known[example.targets] = targets
     if len(targets) < 2:
       raise UserError(
         f'{where}: the target {example.targets!r} has no tokens in this vocabulary; '

@@ -17,6 +17,9 @@ from prompt_jax.data.split import held_out
 from prompt_jax.data.table import Table, TableRow, fail, read_lines, read_table
 from prompt_jax.errors import UserError, unknown
 
+# Rows of a held-out part, about: a score on so many is known to two points.
+MOST_HELD_OUT = 3000
+
 
 def local_task(
   train: Any = None,
@@ -38,10 +41,11 @@ def local_task(
 ) -> Task:
   """A task from files of one's own, or from rows in memory.
 
-  Without `validation` a tenth of `train`, stratified by label, becomes the validation split, and
-  without `test` another tenth the test split (see `split.held_out`); equal inputs never fall into
-  two splits. With `validation` but no `test` the task has no test split. Without `train` the task
-  has just the splits given: enough to measure a prompt.
+  Without `validation` a tenth of `train` (at most `MOST_HELD_OUT` rows), stratified by label,
+  becomes the validation split, and without `test` another tenth the test split (see
+  `split.held_out`); equal inputs never fall into two splits. With `validation` but no `test` the
+  task has no test split. Without `train` the task has just the splits given: enough to measure a
+  prompt.
 
   Args:
     train: training examples (.tsv, .csv, .jsonl, each also .gz), with a line of column names; or a
@@ -61,7 +65,7 @@ def local_task(
     like: columns of the task that a prompt was tuned on, see `choose_columns`.
     name: of the task; None for the first file's, "rows" in memory.
     seed: of the draw of the held-out examples.
-    held_out_fraction: share of each part that is drawn from `train`.
+    held_out_fraction: share of each part that is drawn from `train`, at most `MOST_HELD_OUT` rows.
 
   Raises:
     UserError: a mistake in a file; names the file, the line and the remedy.
@@ -96,7 +100,8 @@ def local_task(
   splits = {s: _examples(table, columns, spoken, groups) for s, table in tables.items()}
   if 'train' in splits and 'validation' not in splits:
     drawn = ('validation',) if 'test' in splits else ('validation', 'test')
-    splits |= _draw(first.path, splits['train'], drawn, held_out_fraction, seed)
+    fraction = min(held_out_fraction, MOST_HELD_OUT / len(splits['train']))
+    splits |= _draw(first.path, splits['train'], drawn, fraction, seed)
   if metrics is None:
     metrics = ('exact_match', 'bleu') if spoken is None else ('accuracy', 'f1_macro')
   task = text_task(

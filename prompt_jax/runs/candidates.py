@@ -8,11 +8,13 @@ from prompt_jax.data.batches import BatchStream, answers_digest, digest
 from prompt_jax.prompts.initialise import without_initializers
 from prompt_jax.runs import task_prompts
 from prompt_jax.runs.setup import (
+  JUDGES,
   Setup,
   check_positions,
   fresh_prompt,
   metadata_of,
   metric_of,
+  with_judges,
   with_method,
   with_task,
 )
@@ -50,6 +52,7 @@ def candidates(
   loss: Loss,
   batch_size: int,
   max_positions: int,
+  validation_examples: int | None,
 ) -> list[Candidate]:
   """One prompt for each variant and seed, what a run of its own would begin with.
 
@@ -61,17 +64,21 @@ def candidates(
     loss: what each minimises.
     batch_size: examples a step.
     max_positions: most encoder positions.
+    validation_examples: see `sampling.judges`.
   """
   found = []
   of_base = _digests(base)
+  base = with_judges(base, validation_examples, settings, batch_size)
   for variant in variants:
     shared = variant.task is base.task
     setup = base if shared else with_task(base, variant.task)
     digests = of_base if shared else _digests(setup)
+    if not shared:
+      setup = with_judges(setup, validation_examples, settings, batch_size)
     setup = with_method(setup, variant.prompt)
     metadata = metadata_of(setup, settings, variant.settings_text)
     metric = metric_of(setup, settings)
-    judged_on = answers_digest(setup.examples.get('validation', ()))
+    judged_on = answers_digest(setup.examples.get(JUDGES, ()))
     for seed in seeds:
       prompt, constants = fresh_prompt(setup, seed)
       params = {'backbone': setup.backbone.params, 'prompt': prompt}

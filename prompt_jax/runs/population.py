@@ -35,6 +35,7 @@ def population(
   batch_size: int,
   input_length: int | None,
   target_length: int,
+  validation_examples: int | None,
   max_positions: int,
   seeds: Sequence[int],
   halving: Sequence[int],
@@ -55,6 +56,7 @@ def population(
     batch_size: examples a step of each prompt.
     input_length: most tokens of an input; None for `truncation.default_length`.
     target_length: most tokens of a target.
+    validation_examples: see `sampling.judges`.
     max_positions: of the encoder, prompt rows and tokens together.
     seeds: one prompt of each variant for each.
     halving: steps at which the worse half stops.
@@ -75,7 +77,9 @@ def population(
   setup = set_up(
     base, placement, variants[0].task, None, (input_length, target_length), dropout, console
   )
-  found = candidates(variants, seeds, setup, settings, loss, batch_size, max_positions)
+  found = candidates(
+    variants, seeds, setup, settings, loss, batch_size, max_positions, validation_examples
+  )
   tasks = list(dict.fromkeys(c.setup.task.name for c in found))
   _check_tasks(found, tasks, halving)
   folder = pathlib.Path(output or f'runs/{"-".join(tasks)}')
@@ -94,6 +98,7 @@ def population(
     console=console,
     placement=placement,
   )
+  results = scores.chosen(results, settings.mode)
   return conclude(found, results, scores, folder, batch_size)
 
 

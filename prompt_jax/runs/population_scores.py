@@ -1,16 +1,21 @@
 """The scores of a population: prompts of one model and task in one pass over the examples."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.evaluation.evaluator import Evaluator
-from prompt_jax.evaluation.predictions import Prediction
+from prompt_jax.evaluation.predictions import Prediction, progress_bar
 from prompt_jax.evaluation.suite import Suite
 from prompt_jax.prompted import variables_of
 from prompt_jax.runs.candidates import Candidate
-from prompt_jax.runs.setup import evaluator_of
+from prompt_jax.runs.setup import JUDGES, evaluator_of
+from prompt_jax.runtime import processes
 from prompt_jax.stacking import group_by_structure
 from prompt_jax.training import partition
+from prompt_jax.training.choice import choose_on_all
+from prompt_jax.training.members import Result, metric_value
 
 Scored = tuple[dict[str, float], list[Prediction]]
 
@@ -39,7 +44,7 @@ class PopulationScores:
     Args:
       members: their numbers.
       params: the parameters of each prompt.
-      split: "validation" or "test".
+      split: "validation" or "test", or `JUDGES`.
     """
     found: list[Any] = [None] * len(members)
     chosen = [self._candidates[k] for k in members]
@@ -55,7 +60,10 @@ class PopulationScores:
       if first.setup.placement:
         variables = first.setup.placement.replicate(variables)
       evaluator = self._evaluators[self._key(first)]
-      scored = evaluator.each(variables, first.setup.examples[split])
+      examples = first.setup.examples[split]
+      title = f'{split if split != JUDGES else "validation"}, {len(group)} prompts'
+      with progress_bar(len(examples), title, first.setup.console) as advance:
+        scored = evaluator.each(variables, examples, advance)
       for i, one in zip(group, scored, strict=True):
         found[i] = one
     return found
@@ -68,7 +76,30 @@ class PopulationScores:
     for k, trainable in zip(members, trainables, strict=True):
       own = partition.split({'prompt': self._candidates[k].member.prompt}, self._patterns)[1]
       params.append(partition.merge(trainable, own)['prompt'])
-    return [scores for scores, _ in self.of(members, params, 'validation')]
+    return [scores for scores, _ in self.of(members, params, JUDGES)]
+
+  def chosen(self, results: Sequence[Result], mode: str) -> list[Result]:
+    """The results, with each best step chosen on all validation examples if a sample chose."""
+    setups = [c.setup.examples for c in self._candidates]
+    sampled = [
+      k for k, e in enumerate(setups) if len(e.get(JUDGES, ())) < len(e.get('validation', ()))
+    ]
+    found = list(results)
+    for number in {len(setups[k]['validation']) for k in sampled}:
+      mine = [k for k in sampled if len(setups[k]['validation']) == number]
+
+      def measure(files: Sequence[tuple[int, pathlib.Path]]) -> list[float]:
+        params = processes.broadcast(lambda: [load_prompt(path).params for _, path in files])
+        members = [mine[k] for k, _ in files]  # noqa: B023
+        scored = self.of(members, params, 'validation')
+        names = [self._candidates[k].member.metric or '' for k in members]
+        return [metric_value(s, n) for (s, _), n in zip(scored, names, strict=True)]
+
+      console = self._candidates[mine[0]].setup.console
+      again = choose_on_all([results[k] for k in mine], measure, mode, number, console)
+      for k, result in zip(mine, again, strict=True):
+        found[k] = result
+    return found
 
   def measure(
     self, member: int, split: str, predictions: Sequence[Prediction]

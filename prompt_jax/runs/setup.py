@@ -15,7 +15,7 @@ from prompt_jax.checkpoints.method import describe
 from prompt_jax.data import truncation
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.evaluation import findings, suite, tensorboard
+from prompt_jax.evaluation import findings, sampling, suite, tensorboard
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.injections import prefix_length
 from prompt_jax.loading import BaseModel
@@ -30,6 +30,9 @@ from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.members import Result
 from prompt_jax.training.records import read_records
 from prompt_jax.training.settings import Settings
+
+# The examples that evaluations during training take, among the splits.
+JUDGES = 'judges'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +112,29 @@ def with_task(setup: Setup, task: Task) -> Setup:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
   findings.warn(task, examples, backbone.vocabulary, lengths.targets)
   return dataclasses.replace(setup, task=task, examples=examples, lengths=lengths, cut=cut)
+
+
+def with_judges(setup: Setup, given: int | None, settings: Settings, batch_size: int) -> Setup:
+  """The set-up with `JUDGES`: see `sampling.judges`; none without validation examples."""
+  validation = setup.examples.get('validation')
+  if validation is None:
+    return setup
+  drawn = sampling.judges(
+    setup.examples['train'],
+    validation,
+    setup.task,
+    given=given,
+    eval_every=settings.eval_every,
+    batch_size=batch_size,
+    target_length=setup.lengths.targets,
+  )
+  if len(drawn) < len(validation):
+    setup.console.print(
+      f'Validation while it trains: {len(drawn):,} of {len(validation):,} examples; all of them '
+      'for the last choice',
+      highlight=False,
+    )
+  return dataclasses.replace(setup, examples={**setup.examples, JUDGES: drawn})
 
 
 def with_method(setup: Setup, prompt: nn.Module | None) -> Setup:

@@ -31,6 +31,7 @@ from prompt_jax.runs.packing import Packing, packed_stream
 from prompt_jax.runs.record import Record
 from prompt_jax.runs.results import Scores, SystemScores, TrainResult
 from prompt_jax.runs.setup import (
+  JUDGES,
   Setup,
   check_positions,
   console_of,
@@ -40,12 +41,15 @@ from prompt_jax.runs.setup import (
   metric_of,
   set_up,
   trained_prompt,
+  with_judges,
   write_events,
 )
 from prompt_jax.runs.untuned import untuned
 from prompt_jax.runtime import processes
 from prompt_jax.training import loop
+from prompt_jax.training.choice import choose_on_all
 from prompt_jax.training.losses import Loss
+from prompt_jax.training.members import metric_value
 from prompt_jax.training.objective import CrossEntropy
 from prompt_jax.training.optim import Update
 from prompt_jax.training.partition import count, merge, split
@@ -68,6 +72,7 @@ def train(
   packing: Packing,
   input_length: int | None,
   target_length: int,
+  validation_examples: int | None,
   max_positions: int,
   seed: int,
   seeds: Sequence[int] | None,
@@ -92,6 +97,7 @@ def train(
     packing: whether and how they share rows.
     input_length: most tokens of an input; None for `truncation.default_length`.
     target_length: most tokens of a target.
+    validation_examples: see `sampling.judges`.
     max_positions: of the encoder, prompt rows and tokens together.
     seed: of the only run, or
     seeds: of several runs, in folders of their own.
@@ -115,6 +121,7 @@ def train(
   processes.broadcast(lambda: record.check(folder, may_change))
   record.show(console)
   setup = set_up(base, placement, task, prompt, (input_length, target_length), dropout, console)
+  setup = with_judges(setup, validation_examples, settings, batch_size)
   evaluator = evaluator_of(setup, setup.model, batch_size)
 
   results = []
@@ -136,6 +143,7 @@ def train(
         begun=lambda: record.write(folder),
       )
     )
+  results = _chosen(setup, evaluator, results, settings.mode)
   measured = _measured(setup, evaluator, results, batch_size)
   # One of several processes is enough for the rest, and the others wait for it.
   processes.broadcast(lambda: _conclude(setup, results, measured, folder, record))
@@ -182,7 +190,7 @@ def _tuned(
     folder=folder,
     metadata=metadata_of(setup, settings, settings_text),
     evaluate=_validation(setup, evaluator, params, constants, settings),
-    judged_on=answers_digest(setup.examples.get('validation', ())),
+    judged_on=answers_digest(setup.examples.get(JUDGES, ())),
     begun=begun,
     console=setup.console,
     placement=setup.placement,
@@ -239,7 +247,7 @@ def _validation(
   setup: Setup, evaluator: Evaluator | Suite, params: Any, constants: Any, settings: Settings
 ) -> loop.Evaluate | None:
   """From the leaves that train to the scores of the validation split."""
-  if 'validation' not in setup.examples:
+  if JUDGES not in setup.examples:
     return None
   _, frozen = split(params, settings.patterns)
   if setup.placement:
@@ -247,9 +255,31 @@ def _validation(
 
   def evaluate(trainable: Any) -> dict[str, float]:
     variables = variables_of(merge(trainable, frozen), constants)
-    return evaluator(variables, setup.examples['validation'])[0]
+    with progress_bar(len(setup.examples[JUDGES]), 'validation', setup.console) as advance:
+      return evaluator(variables, setup.examples[JUDGES], advance)[0]
 
   return evaluate
+
+
+def _chosen(
+  setup: Setup, evaluator: Evaluator | Suite, results: Sequence[loop.Result], mode: str
+) -> list[loop.Result]:
+  """The results, with the best step chosen on all validation examples if a sample chose before."""
+  examples = setup.examples.get('validation', ())
+  if len(setup.examples.get(JUDGES, ())) == len(examples):
+    return list(results)
+
+  def measure(candidates: Sequence[tuple[int, pathlib.Path]]) -> list[float]:
+    found = []
+    for k, path in candidates:
+      ready = loading.attach(setup.backbone, path, setup.placement)
+      title = f'all validation examples, {path.name}'
+      with progress_bar(len(examples), title, setup.console) as advance:
+        scores = evaluator(ready.variables, examples, advance)[0]
+      found.append(metric_value(scores, results[k].metric or ''))
+    return found
+
+  return choose_on_all(results, measure, mode, len(examples), setup.console)
 
 
 def _measured(

@@ -9,6 +9,9 @@ from rich.console import Console
 import prompt_jax as pj
 from prompt_jax import api
 from prompt_jax.checkpoints.prompt_file import load_prompt
+from prompt_jax.data import local_file
+from prompt_jax.data.example import Lengths
+from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.runs import untuned
 from tests.shared import mentions
 
@@ -71,3 +74,36 @@ def test_a_run_says_what_it_cuts_and_its_default_length_follows_the_data(
   assert length() == 64
   said(monkeypatch, **free)  # the same when resumed
   assert length() == 64
+
+
+def test_a_sample_judges_while_it_trains_and_all_examples_in_the_end(
+  monkeypatch, settings, tmp_path
+):
+  more = {'validation_examples': 3, 'eval_every': 1}
+  text = said(monkeypatch, **more, **settings)
+  assert mentions(text, '3 of 6', 'on all 6 validation examples')
+  about = load_prompt(tmp_path / 'out/prompt.safetensors').metadata
+  assert about['validation_examples'] == 6
+  before = (tmp_path / 'out/prompt.safetensors').read_bytes()
+  again = pj.train(quiet=True, **SMALL, **more, **settings)
+  assert (tmp_path / 'out/prompt.safetensors').read_bytes() == before
+  assert (again.runs[0].validation, again.runs[0].best_step) == (about['value'], about['step'])
+
+
+def test_so_it_is_in_a_population(settings, tmp_path):
+  found = pj.population(
+    quiet=True, seeds=[0, 1], **SMALL, validation_examples=3, eval_every=1, **settings
+  )
+  for run in found.runs:
+    about = load_prompt(run.file).metadata
+    assert about['validation_examples'] == 6
+    assert about['value'] == run.validation
+
+
+def test_the_held_out_rows_of_a_large_file_are_bounded(monkeypatch):
+  monkeypatch.setattr(local_file, 'MOST_HELD_OUT', 5)
+  task = local_file.local_task([(f'row {i}', 'ab'[i % 2]) for i in range(400)])
+  sizes = {s: len(task.load(s, ByteVocabulary(), Lengths(20, 8))) for s in task.splits}
+  assert sizes['validation'] in (4, 5, 6)
+  assert sizes['test'] in (4, 5, 6)
+  assert sum(sizes.values()) == 400

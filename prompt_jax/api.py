@@ -24,11 +24,11 @@ from prompt_jax.configuration import other_names, run_files
 from prompt_jax.configuration import population as population_settings
 from prompt_jax.configuration import train as train_settings
 from prompt_jax.configuration.config import Configured, Request
+from prompt_jax.configuration.description import literal
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.runs import evaluate as evaluation
 from prompt_jax.runs import population as populations
 from prompt_jax.runs import train as training
-from prompt_jax.runs.description import literal
 from prompt_jax.runs.devices import Devices
 from prompt_jax.runs.results import Answers, EvaluationResult, PopulationResult, TrainResult
 from prompt_jax.tuned_model import TunedModel

@@ -131,6 +131,7 @@ ALLOWED: dict[str, set[str]] = {
   },
   'runs': {
     'checkpoints',
+    'configuration.description',
     'configuration.gin_text',
     'data',
     'evaluation',
@@ -161,6 +162,7 @@ ALLOWED: dict[str, set[str]] = {
     'training',
   },
   'configuration.gin_text': set(),
+  'configuration.description': {'checkpoints', 'data'},
   'configuration.flag_types': set(),
   'configuration.other_names': set(),
   'configuration.run_files': {'configuration.flag_types'},

@@ -5,7 +5,7 @@ from typing import Any
 
 from gin import config as gin_config
 
-from prompt_jax.runs.description import literal
+from prompt_jax.configuration.description import literal
 
 
 class Given:

@@ -17,8 +17,8 @@ from rich.console import Console
 from prompt_jax.checkpoints import checksums
 from prompt_jax.checkpoints.prompt_file import load_prompt, same_prompt, write_atomically
 from prompt_jax.configuration import gin_text
+from prompt_jax.configuration.description import literal
 from prompt_jax.errors import UserError
-from prompt_jax.runs.description import literal
 
 SETTINGS, COMMAND = 'operative_config.gin', 'command.txt'
 # Saved states of a run, of one of several seeds, and of a stage of pretraining.

@@ -56,6 +56,9 @@ from prompt_jax.training.partition import count, merge, split
 from prompt_jax.training.settings import Settings
 from prompt_jax.training.streams import Stream
 
+# Settings that a run which goes on may have anew.
+MAY_CHANGE = ('STEPS', 'MESH', 'LAYOUT', 'SLICES')
+
 
 def train(
   *,
@@ -113,12 +116,10 @@ def train(
   folder = pathlib.Path(output or f'runs/{task.name}')
   _check(base, settings, seeds)
   settings = on_mesh(settings, placement, base, batch_size, packing.on)
+  settings = dataclasses.replace(settings, dropout=dropout > 0)
   # Of every seed before the first of them trains.
-  of_seeds = [
-    dataclasses.replace(settings, seed=number, dropout=dropout > 0) for number in seeds or [seed]
-  ]
-  may_change = ('STEPS', 'MESH', 'LAYOUT', 'SLICES')
-  processes.broadcast(lambda: record.check(folder, may_change))
+  of_seeds = [dataclasses.replace(settings, seed=number) for number in seeds or [seed]]
+  processes.broadcast(lambda: record.check(folder, MAY_CHANGE))
   record.show(console)
   setup = set_up(base, placement, task, prompt, (input_length, target_length), dropout, console)
   setup = with_judges(setup, validation_examples, settings, batch_size)

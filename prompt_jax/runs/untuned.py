@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import jax
 
 from prompt_jax import __version__
+from prompt_jax.configuration.description import literal
 from prompt_jax.data.example import Example
 from prompt_jax.evaluation import kept
 from prompt_jax.evaluation.metrics import Scores
 from prompt_jax.evaluation.predictions import Prediction, progress_bar
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
-from prompt_jax.runs.description import literal
 from prompt_jax.runs.setup import Setup, evaluator_of
 from prompt_jax.runtime import processes
 from prompt_jax.runtime.compilation_cache import kept_folder

@@ -8,11 +8,11 @@ import optax
 import pandas as pd
 import pytest
 
+from prompt_jax.configuration.description import describe, literal
 from prompt_jax.data.example import TextExample, text_task
 from prompt_jax.data.local_file import local_task
 from prompt_jax.errors import UserError
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
-from prompt_jax.runs.description import describe, literal
 from prompt_jax.runs.record import Record, differences, has_state
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.optim import adafactor

@@ -29,7 +29,7 @@ from prompt_jax.runs import score_table, task_prompts
 from prompt_jax.runs.devices import Devices, on_mesh
 from prompt_jax.runs.packing import Packing, packed_stream
 from prompt_jax.runs.record import Record
-from prompt_jax.runs.results import Scores, SystemScores, TrainResult
+from prompt_jax.runs.results import Scores, SystemScores, TrainedPrompt, TrainResult
 from prompt_jax.runs.setup import (
   JUDGES,
   Setup,
@@ -115,8 +115,8 @@ def train(
   console = console_of(console)
   folder = pathlib.Path(output or f'runs/{task.name}')
   _check(base, settings, seeds)
-  settings = on_mesh(settings, placement, base, batch_size, packing.on)
   settings = dataclasses.replace(settings, dropout=dropout > 0)
+  settings = on_mesh(settings, placement, base, batch_size, packing.on)
   # Of every seed before the first of them trains.
   of_seeds = [dataclasses.replace(settings, seed=number) for number in seeds or [seed]]
   processes.broadcast(lambda: record.check(folder, MAY_CHANGE))
@@ -148,8 +148,11 @@ def train(
   measured = _measured(setup, evaluator, results, batch_size)
   # One of several processes is enough for the rest, and the others wait for it.
   processes.broadcast(lambda: _conclude(setup, results, measured, folder, record))
-  runs = [trained_prompt(r, s.seed) for r, s in zip(results, of_seeds, strict=True)]
-  return TrainResult(folder, runs, measured)
+  return TrainResult(folder, _prompts(results, of_seeds), measured)
+
+
+def _prompts(results: Sequence[loop.Result], of_seeds: Sequence[Settings]) -> list[TrainedPrompt]:
+  return [trained_prompt(r, s.seed) for r, s in zip(results, of_seeds, strict=True)]
 
 
 def _check(base: BaseModel, settings: Settings, seeds: Sequence[int] | None) -> None:

@@ -38,9 +38,9 @@ class BaseModel:
     vocabulary: see `load_backbone`; None for the one that a prompt file names, if any.
     dtype: see `load_backbone`.
     weights: see `load_backbone`.
-    query_chunk: see `models.config.T5Config`.
-    scores_dtype: see `models.config.T5Config`.
-    attention: see `models.config.T5Config`.
+    query_chunk: see `models.t5.config.T5Config`.
+    scores_dtype: see `models.t5.config.T5Config`.
+    attention: see `models.t5.config.T5Config`.
   """
 
   model: str | None = None
@@ -68,7 +68,7 @@ class BaseModel:
 
     Args:
       placement: the mesh; None for one device, which refuses nothing.
-      rows: see `Placement.check`.
+      rows: see `Placement.check_divides`.
 
     Raises:
       UserError: it does not divide over the mesh; with the nearest mesh that works.

@@ -1,6 +1,8 @@
-"""Every flag, setting and command that the documentation names exists."""
+"""Flags, settings and commands in the documentation exist, and names in docstrings."""
 
 import argparse
+import ast
+import functools
 import pathlib
 import re
 import shlex
@@ -70,3 +72,58 @@ def test_commands_parse(page):
       continue
     except UserError as e:
       pytest.fail(f'{line}: {e}')
+
+
+PACKAGE = ROOT / 'prompt_jax'
+PLACES = {p.stem for p in PACKAGE.iterdir() if p.is_dir() or p.suffix == '.py'}
+
+
+@functools.cache
+def names_in(path: pathlib.Path) -> set[str]:
+  """What a module defines or imports, and "Class.name" of what its classes have."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+    if isinstance(node, ast.ClassDef):
+      inner = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+      inner |= {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+      inner |= {n.name for n in ast.walk(node) if isinstance(n, ast.FunctionDef)}
+      found |= {node.name, *(f'{node.name}.{name}' for name in inner)}
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+      found.add(node.name)
+    elif isinstance(node, ast.Name):
+      found.add(node.id)
+    elif isinstance(node, ast.ImportFrom | ast.Import):
+      found |= {alias.asname or alias.name for alias in node.names}
+  return found
+
+
+def resolves(name: str) -> bool:
+  """Whether "models.t5.config.T5Config" is a folder, a module, or something in one."""
+  parts = name.split('.')
+  for n in range(len(parts), 0, -1):
+    place = PACKAGE.joinpath(*parts[:n])
+    if place.is_dir():
+      return n == len(parts)
+    if (file := place.with_suffix('.py')).is_file():
+      return n == len(parts) or '.'.join(parts[n:]) in names_in(file)
+  return False
+
+
+def docstrings(path: pathlib.Path) -> list[str]:
+  kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+  tree = ast.parse(path.read_text(encoding='utf-8'))
+  return [ast.get_docstring(n) or '' for n in ast.walk(tree) if isinstance(n, kinds)]
+
+
+@pytest.mark.parametrize('folder', sorted(PLACES))
+def test_names_in_docstrings_exist(folder):
+  place = PACKAGE / folder
+  files = sorted(place.rglob('*.py')) if place.is_dir() else [place.with_suffix('.py')]
+  stale = [
+    f'{file.relative_to(ROOT)}: {name}'
+    for file in files
+    for text in docstrings(file)
+    for name in re.findall(r'`(?:prompt_jax\.)?([a-z]\w*(?:\.\w+)+)`', text)
+    if name.split('.')[0] in PLACES and not resolves(name)
+  ]
+  assert not stale

@@ -78,7 +78,7 @@ def find(name: str, vocabulary: str | None = None, architecture: T5Config | None
     name: "embedded", a folder of ours or of Hugging Face, a T5X checkpoint (a folder, a file or an
       address such as gs://...), or OWNER/NAME on the Hugging Face hub.
     vocabulary: as in `load_vocabulary`, in place of the model's own; a T5X checkpoint has none.
-    architecture: of a T5X checkpoint, where shapes do not tell it (see `t5x.from_t5x`).
+    architecture: of a T5X checkpoint, where shapes do not tell it (see `formats.t5x.from_t5x`).
 
   Raises:
     UserError: there is no such model, or it is of no known kind.
@@ -191,8 +191,9 @@ def _t5x(place: str, architecture: T5Config | None) -> Source:
     rows = model()[0].vocab_size
     hint = ' (this one has as many rows as ByT5)' if rows == BYTE_ROWS else ''
     raise UserError(
-      f'{place}: a T5X checkpoint holds no vocabulary. Give the SentencePiece model it was trained '
-      f'with, --vocabulary FILE, or --vocabulary bytes for a ByT5{hint}.'
+      f'{place}: a T5X checkpoint holds no vocabulary. Give as the vocabulary the SentencePiece '
+      f'model that it was trained with, or "bytes" for a ByT5{hint}.',
+      parameters=['vocabulary'],
     )
 
   parts = [part for part in place.split('/') if part]
@@ -206,7 +207,7 @@ class Backbone:
   Attributes:
     name: for people; a prompt file records it.
     config: the architecture.
-    params: its tree, leaves of `config.dtype`, or matrices in `models.int8.Int8`.
+    params: its tree, leaves of `config.dtype`, or matrices in `models.t5.int8.Int8`.
     vocabulary: of its token ids.
     fingerprint: of the weights as stored, whatever dtype they were cast to.
   """
@@ -250,7 +251,7 @@ def load_backbone(
       has weights that are not finite. Nothing is loaded then.
   """
   if weights not in (None, 'int8'):
-    raise UserError(f'WEIGHTS is {weights!r}; expected None or int8.')
+    raise UserError(f'weights is {weights!r}; expected None or int8.', ['weights'])
   found = find(name, vocabulary, architecture)
   words = found.vocabulary()
   config, leaves = found.model()

@@ -88,7 +88,8 @@ def check_place(folder: pathlib.Path, size: int) -> None:
   if size > free:
     raise UserError(
       f'The weights take {byte_size.written(size)}, and {parent} has {byte_size.written(free)} '
-      'left. Free some space, give another folder, or write --dtype bfloat16.'
+      'left. Free some space, give another folder, or write bfloat16.',
+      parameters=['dtype'],
     )
 
 

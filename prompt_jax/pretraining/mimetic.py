@@ -22,7 +22,7 @@ def mimetic(params: Tree, seed: int, *, sharpness: float = 4.0) -> Tree:
   sees its D of the N*D directions), and the layer copies states unchanged.
 
   Args:
-    params: of `models.t5.T5` with N*D = H and scanned layers.
+    params: of `models.t5.t5.T5` with N*D = H and scanned layers.
     seed: of the rotations.
     sharpness: logit of a state with itself.
 

@@ -17,7 +17,7 @@ def at_published_scale(params: Tree) -> Tree:
   normalises its input, so the model computes the same function.
 
   Args:
-    params: of `models.t5.T5` with untied logits.
+    params: of `models.t5.t5.T5` with untied logits.
   """
   embedding = params['token_embedder']['embedding']
   factor = EMBEDDING_RMS / float(jnp.sqrt(jnp.mean(jnp.square(embedding))))

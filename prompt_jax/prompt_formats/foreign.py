@@ -115,8 +115,8 @@ def _rows(injection: Injection, method: str) -> Rows:
 def _other(method: str, what: str) -> UserError:
   return UserError(
     f'{method} {what}: no other library reads such a prompt. Keep the prompt file of this package; '
-    'what can be exported are rows before the input of the encoder (--prompt input, low_rank, '
-    'residual, mlp, lstm) and keys and values of the decoder alone.'
+    'what can be exported are rows before the input of the encoder, in whichever way they were '
+    'parametrized, and keys and values of the decoder alone.'
   )
 
 

@@ -34,7 +34,7 @@ TENSOR = 'prompt_embeddings'
 TASK = 'SEQ_2_SEQ_LM'
 ROWS = ('PROMPT_TUNING', 'P_TUNING')
 PREFIX = 'PREFIX_TUNING'
-_WHERE = 'which base model the writer had; the prompt file has the fingerprint of --model'
+_WHERE = 'which base model the writer had; the prompt file has the fingerprint of the model'
 _BEFORE = 'how the prompt was made before and in training; its rows or keys are in the file'
 # Every field of the three kinds, see `formats.fields`.
 FIELDS: dict[str, Rule] = {
@@ -122,7 +122,8 @@ def write_peft(
     if prompt.placement != 'before':
       raise UserError(
         f'The prompt has its rows at {prompt.placement!r}; PEFT puts rows before the input only. '
-        'Export it with --to=npy, or tune it with placement "before".'
+        'Export it to npy, or tune it with placement "before".',
+        parameters=['to'],
       )
     matrix = prompt.values
     length, width = matrix.shape

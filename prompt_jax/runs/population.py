@@ -119,7 +119,7 @@ def _check_tasks(
     if task.mixing is not None:
       raise UserError(
         f'{task.name} is a mixture, and a population trains prompts of one task each. Train it '
-        "by itself (prompt-jax train), or give its tasks as a grid: GRID = {'TASK': [...]}.",
+        'by itself, or give a grid with its tasks as the values of TASK.',
         parameters=['task', 'grid'],
       )
   if halving and len(tasks) > 1:

@@ -89,7 +89,7 @@ def choose(
     )
   if data is None and validation is None and test is None:
     raise UserError(
-      'Nothing to work on: give the name of a task (prompt-jax tasks lists them), or a file.',
+      'Nothing to work on: give the name of a task, or a file.',
       parameters=['task', 'data'],
     )
   if isinstance(data, str) and data.endswith('.npz'):

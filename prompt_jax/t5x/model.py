@@ -57,7 +57,7 @@ class PromptedModel(models.BaseTransformerModel):
       output_vocabulary: must equal the task's.
       optimizer_def: one of T5X's, for what trains; see `t5x.optimizer.Only`.
       trainable: regular expressions of T5X's parameter names; the default is the prompt.
-      decode_fn: one of T5X's (`t5x.decoding`).
+      decode_fn: one of those of T5X's own decoding.
       num_decodes: beams or samples of each input.
       return_all_decodes: give all of them and not the best one only.
       label_smoothing: as in T5X.

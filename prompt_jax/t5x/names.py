@@ -44,7 +44,7 @@ def to_t5x(method: PromptMethod | None, backbone: Tree, prompt: Tree, constants:
 
   Args:
     method: whose parameters `prompt` and `constants` are.
-    backbone: the tree of `models.t5.T5`, layers stacked.
+    backbone: the tree of `models.t5.t5.T5`, layers stacked.
     prompt: the method's parameters.
     constants: the method's other state, floats only: T5X differentiates its whole tree.
 
@@ -66,7 +66,7 @@ def to_t5x(method: PromptMethod | None, backbone: Tree, prompt: Tree, constants:
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
       raise UserError(
         f'{type(method).__name__} keeps {"/".join(path)} of {leaf.dtype}; T5X trains on trees of '
-        'floating-point numbers only. Train this method with `prompt-jax train`.'
+        'floating-point numbers only. Train this method outside T5X.'
       )
     flat[(CONSTANTS, *path)] = leaf
   return traverse_util.unflatten_dict(flat)

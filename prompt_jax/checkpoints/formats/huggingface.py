@@ -63,7 +63,7 @@ def leaves_from_huggingface(
     where: the model, for messages.
 
   Returns:
-    The configuration and the leaves of `models.t5.T5` by path; they keep their dtype.
+    The configuration and the leaves of `models.t5.t5.T5` by path; they keep their dtype.
 
   Raises:
     UserError: another model, or unknown, missing or misshapen arrays; both trees are listed.

@@ -85,8 +85,9 @@ def vocabulary(folder: pathlib.Path, about: Mapping[str, Any]) -> Known:
       )
   else:
     raise UserError(
-      f'{folder} has no vocabulary ({PIECES} or {JSON}); give one with --vocabulary FILE, or '
-      '--vocabulary bytes for a ByT5.'
+      f'{folder} has no vocabulary ({PIECES} or {JSON}); give a SentencePiece model as the '
+      'vocabulary, or "bytes" for a ByT5.',
+      parameters=['vocabulary'],
     )
   if kind not in _BYTES and (folder / JSON).is_file():
     pieces, more = tokenizer_json.tokens(folder / JSON)
@@ -156,7 +157,8 @@ def _check_pieces(folder: pathlib.Path, words: Known, pieces: list[str]) -> None
     what = [repr(found[at]) if at < len(found) else 'nothing' for found in (pieces, ours)]
     raise UserError(
       f'{folder}: {JSON} and {PIECES} are of two vocabularies: id {at} is {what[0]} and {what[1]}. '
-      'Give one of them with --vocabulary, or remove the wrong one.'
+      'Give one of them as the vocabulary, or remove the wrong one.',
+      parameters=['vocabulary'],
     )
 
 

@@ -3,7 +3,7 @@
 config.json          {"format": "prompt_jax", "name": ..., "architecture": {T5Config fields},
                       "crc32": {array: checksum of its bytes},
                       "tuning": the prompt method that suits it (optional), see `advice`}
-model.safetensors    the tree of `models.t5.T5`, names joined with "/"
+model.safetensors    the tree of `models.t5.t5.T5`, names joined with "/"
 sentencepiece.model  the vocabulary (absent for byte models)
 card.md              where it comes from (optional)
 """

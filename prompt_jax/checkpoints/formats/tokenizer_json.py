@@ -19,7 +19,8 @@ from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.data.vocabulary import SentencePieceVocabulary
 from prompt_jax.errors import UserError
 
-REMEDY = 'Give the SentencePiece model that it was made from: --vocabulary spiece.model'
+REMEDY = 'Give the SentencePiece model that it was made from as the vocabulary.'
+OWN = ['vocabulary']  # the parameter of the remedy
 # SentencePiece's kinds of pieces.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 _SENTINEL = re.compile(r'▁?<extra_id_\d+>')
@@ -60,11 +61,11 @@ def sentencepiece_model(path: pathlib.Path) -> tuple[bytes, int]:
     sampled = {name for name in ('alpha', 'nbest_size', 'dropout') if about['model'].get(name)}
     spec = _varint(40, unknown) + _varint(35, int(fallback))
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-    raise UserError(f"{path} is damaged or no T5's tokenizer ({e!r}). {REMEDY}") from None
+    raise UserError(f"{path} is damaged or no T5's tokenizer ({e!r}). {REMEDY}", OWN) from None
   if kind != 'Unigram' or 'decoder' not in about:
-    raise UserError(f'{path} holds a tokenizer of type {kind}; expected Unigram. {REMEDY}')
+    raise UserError(f'{path} holds a tokenizer of type {kind}; expected Unigram. {REMEDY}', OWN)
   if sampled:
-    raise UserError(f'{path} draws pieces at random ({", ".join(sorted(sampled))}). {REMEDY}')
+    raise UserError(f'{path} draws pieces at random ({", ".join(sorted(sampled))}). {REMEDY}', OWN)
   # Sentinels without a space before them were added by Hugging Face; ours are added when loading.
   real = len(pieces)
   while real and pieces[real - 1][0] == f'<extra_id_{len(pieces) - real}>':
@@ -72,7 +73,8 @@ def sentencepiece_model(path: pathlib.Path) -> tuple[bytes, int]:
   if real and re.fullmatch(r'<extra_id_\d+>', pieces[real - 1][0]):
     raise UserError(
       f'{path}: sentinels do not count down to <extra_id_0> at the last id; there is '
-      f'{pieces[real - 1][0]} at {real - 1}. {REMEDY}'
+      f'{pieces[real - 1][0]} at {real - 1}. {REMEDY}',
+      OWN,
     )
   spec += _varint(3, 1) + _varint(4, real) + _varint(41, -1) + _varint(42, 1) + _varint(43, 0)
   model = bytearray()
@@ -95,7 +97,7 @@ def tokens(path: pathlib.Path) -> tuple[list[str], list[tuple[str, int]]]:
     added = [(str(t['content']), int(t['id'])) for t in about.get('added_tokens', [])]
     return [piece for piece, _ in _pieces(about)], added
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-    raise UserError(f"{path} is damaged or no T5's tokenizer ({e!r}). {REMEDY}") from None
+    raise UserError(f"{path} is damaged or no T5's tokenizer ({e!r}). {REMEDY}", OWN) from None
 
 
 def _pieces(about: Any) -> list[tuple[str, float]]:
@@ -123,13 +125,14 @@ def _charsmap(path: pathlib.Path, normalizer: Any) -> bytes:
       try:
         table = base64.b64decode(step['precompiled_charsmap'], validate=True)
       except (KeyError, TypeError, binascii.Error) as e:
-        raise UserError(f'{path}: no table of normalisation ({e!r}). {REMEDY}') from None
+        raise UserError(f'{path}: no table of normalisation ({e!r}). {REMEDY}', OWN) from None
     # The table composes as NFC does.
     elif step.get('type') != 'NFC' and not (
       step.get('type') == 'Replace' and step.get('pattern') in (SPACES, OUTER)
     ):
       raise UserError(
-        f'{path}: the normaliser {step.get("type")!r} is none of SentencePiece. {REMEDY}'
+        f'{path}: the normaliser {step.get("type")!r} is none of SentencePiece. {REMEDY}',
+        OWN,
       )
   return table
 
@@ -146,7 +149,7 @@ def _check_words(path: pathlib.Path, pre_tokenizer: Any) -> None:
     first = last.get('prepend_scheme', 'always' if last.get('add_prefix_space') else 'never')
     good = last.get('replacement') == '▁' and first in ('always', 'first')
   if not good:
-    raise UserError(f'{path}: words are split as {kinds}, not as SentencePiece does. {REMEDY}')
+    raise UserError(f'{path}: words are split as {kinds}, not as SentencePiece does. {REMEDY}', OWN)
 
 
 def _check_end(path: pathlib.Path, processor: Any) -> None:
@@ -156,7 +159,7 @@ def _check_end(path: pathlib.Path, processor: Any) -> None:
   if any(kind != 'Sequence' and about.get('id') != '</s>' for kind, about in around) or (
     around and around[0][0] != 'Sequence'
   ):
-    raise UserError(f'{path}: the tokens put around a text are {around}. {REMEDY}')
+    raise UserError(f'{path}: the tokens put around a text are {around}. {REMEDY}', OWN)
 
 
 def _piece(text: str, score: float, kind: int) -> bytes:

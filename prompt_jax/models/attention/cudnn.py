@@ -31,7 +31,7 @@ def attend_cudnn(
   bias: Array,
   keep: Array | None,
 ) -> Array:
-  """`models.attend.attend` as a kernel; softmax in float32, the bias in the dtype of q.
+  """`models.attention.attend.attend` as a kernel; softmax in float32, the bias in the dtype of q.
 
   What a query gets that sees no key at all is finite, and of no use: such are padding.
 

@@ -44,7 +44,9 @@ def attend_fused(
   *,
   scores_dtype: str,
 ) -> Array:
-  """`models.attend.attend` as a kernel; softmax in float32. On a mesh each device does its part.
+  """`models.attention.attend.attend` as a kernel; softmax in float32.
+
+  On a mesh each device does its part.
 
   Args:
     q: [B, Q, N, D].
@@ -63,7 +65,8 @@ def attend_fused(
   if bias.shape[-1] > MOST_KEYS:
     raise UserError(
       f'The fused attention takes {MOST_KEYS} positions at most, and there are {bias.shape[-1]}. '
-      'Give shorter inputs, or --gin.ATTENTION="\'plain\'".'
+      'Give shorter inputs, or the attention "plain".',
+      parameters=['attention'],
     )
   k, v = all_keys_values(q, groups, keep)
   flat = lambda x: x.reshape(*x.shape[:2], -1)

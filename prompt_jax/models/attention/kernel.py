@@ -20,7 +20,7 @@ def all_keys_values(
 
   Args:
     q: [B, Q, N, D].
-    groups: see `models.attend.attend`.
+    groups: see `models.attention.attend.attend`.
     keep: [B, N, 1, K] dropout's factor on the weights; the same for every query, so that it may as
       well scale the values.
   """
@@ -51,7 +51,8 @@ def refuse_bias_gradient(name: str) -> UserError:
   """The mistake of training what a kernel, "fused" or "cudnn", has no gradient of."""
   return UserError(
     f'What trains changes the relative position bias, of which the {name} attention has no '
-    'gradient. Train other parameters, or give --gin.ATTENTION="\'plain\'".'
+    'gradient. Train other parameters, or give the attention "plain".',
+    parameters=['attention'],
   )
 
 
@@ -68,17 +69,21 @@ def check_device(attention: str, device: jax.Device) -> None:
   if attention == 'fused' and device.platform != 'tpu':
     raise UserError(
       f'The fused attention is a kernel for TPUs, and this is a {device.platform}: '
-      'leave ATTENTION out.'
+      'give the attention "plain".',
+      parameters=['attention'],
     )
   if attention != 'cudnn':
     return
   if 'cuda' not in device.client.platform_version:
     raise UserError(
       f'The cudnn attention is a kernel for NVIDIA GPUs, and this is a {device.platform}: '
-      'leave ATTENTION out.'
+      'give the attention "plain".',
+      parameters=['attention'],
     )
   if float(device.compute_capability) < LEAST_CAPABILITY:
     raise UserError(
       f'The cudnn attention needs a GPU of compute capability {LEAST_CAPABILITY} or more (A100 and '
-      f'later), and this {device.device_kind} has {device.compute_capability}: leave ATTENTION out.'
+      f'later), and this {device.device_kind} has {device.compute_capability}: give '
+      'the attention "plain".',
+      parameters=['attention'],
     )

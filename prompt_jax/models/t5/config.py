@@ -36,10 +36,11 @@ class T5Config:
     dtype: compute dtype, "float32" or "bfloat16"; float16 overflows in T5.
     unroll: layers of the scan unrolled at a time; 1 compiles fastest.
     query_chunk: queries that attend at a time, which bounds the memory of long inputs; None for
-      all. See `models.attend`.
+      all. See `models.attention.attend`.
     scores_dtype: of attention logits and weights; "bfloat16" (T5X's) halves their traffic.
     attention: of the encoder's rows to each other: "plain", or a kernel whose scores stay on the
-      chip: "fused" of a TPU, see `models.fused`; "cudnn" of an NVIDIA GPU, see `models.cudnn`.
+      chip: "fused" of a TPU, see `models.attention.fused`; "cudnn" of an NVIDIA GPU, see
+      `models.attention.cudnn`.
     remat: what a layer computes again in its backward pass: "cheap", all but `layers.KEPT`, or
       "all", which keeps its input only and costs 40 % more FLOPs.
   """
@@ -100,17 +101,20 @@ class T5Config:
       return
     if self.query_chunk is not None:
       raise UserError(
-        f'The {self.attention} attention has no logits to cut: leave query_chunk out.'
+        f'The {self.attention} attention has no logits to cut: leave query_chunk out.',
+        parameters=['query_chunk', 'attention'],
       )
     if self.attention == 'cudnn' and self.dtype != 'bfloat16':
       raise UserError(
         f'The cudnn attention computes in bfloat16, and the model in {self.dtype}: '
-        'leave DTYPE out, or give --gin.ATTENTION="\'plain\'".'
+        'give the dtype bfloat16, or the attention "plain".',
+        parameters=['dtype', 'attention'],
       )
     if self.attention == 'cudnn' and (self.head_dim % 8 or self.head_dim > 128):
       raise UserError(
         f'The cudnn attention takes heads of 8, 16, 24, ... to 128 wide, and these are '
-        f'{self.head_dim}: give --gin.ATTENTION="\'plain\'".'
+        f'{self.head_dim}: give the attention "plain".',
+        parameters=['attention'],
       )
 
   @property

@@ -11,14 +11,10 @@ from prompt_jax.errors import UserError
 
 JSON = Any  # dict, list, str, int, float, bool or None
 OWN_FIELDS = ('parent', 'name')  # of every Flax module; not part of what it computes
-# Where version 0.1.0 had the modules that prompt files name.
-MOVED = {
-  'prompt_jax.prompts.adept': 'prompt_jax.prompts.methods.input.adept',
-  'prompt_jax.prompts.deep_prompt': 'prompt_jax.prompts.methods.deep.deep_prompt',
-  'prompt_jax.prompts.input_prompt': 'prompt_jax.prompts.methods.input.input_prompt',
-  'prompt_jax.prompts.prefix_tuning': 'prompt_jax.prompts.methods.prefix.prefix_tuning',
-  'prompt_jax.prompts.task_prompts': 'prompt_jax.prompts.methods.multitask.task_prompts',
-}
+# Version 0.1.0 had these modules in prompt_jax.prompts: today's folders in prompts/methods.
+FOLDERS = {'adept': 'input', 'deep_prompt': 'deep', 'input_prompt': 'input',
+           'prefix_tuning': 'prefix', 'task_prompts': 'multitask'}  # fmt: skip
+MOVED = {f'prompts.{name}': f'prompts.methods.{folder}.{name}' for name, folder in FOLDERS.items()}
 
 
 def describe(value: Any) -> JSON:
@@ -76,8 +72,9 @@ def build(description: JSON) -> Any:
 def _find(name: str) -> type:
   """The class of that name. Only modules and dataclasses: a file must not call anything else."""
   module, _, attribute = name.rpartition('.')
+  moved = MOVED.get(module.removeprefix('prompt_jax.'))
   try:
-    found = getattr(importlib.import_module(MOVED.get(module, module)), attribute)
+    found = getattr(importlib.import_module(f'prompt_jax.{moved}' if moved else module), attribute)
   except (ImportError, AttributeError, ValueError):
     raise UserError(
       f'The prompt file needs {name}, which cannot be imported. Install or put on PYTHONPATH the '

@@ -284,10 +284,7 @@ def _neighbours(path: pathlib.Path) -> str:
 def _flatten(tree: Tree, prefix: str = '') -> dict[str, Any]:
   """{"a/b": leaf} of nested dicts, in the order of the names."""
   flat: dict[str, Any] = {}
-  for key in sorted(tree):
-    value = tree[key]
-    if isinstance(value, dict):
-      flat.update(_flatten(value, f'{prefix}{key}/'))
-    else:
-      flat[f'{prefix}{key}'] = value
+  for key, value in sorted(tree.items()):
+    name = f'{prefix}{key}'
+    flat |= _flatten(value, f'{name}/') if isinstance(value, dict) else {name: value}
   return flat

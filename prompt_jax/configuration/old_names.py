@@ -2,6 +2,8 @@
 
 import re
 
+from prompt_jax.checkpoints import method
+
 # Module of version 0.1 -> module of today, both below prompt_jax.
 MOVED = {
   'cli.candidates': 'configuration.population',
@@ -16,11 +18,7 @@ MOVED = {
   'cli.sweep': 'sweeps.sweep',
   'cli.train': 'runs.train',
   'models.config': 'models.t5.config',
-  'prompts.adept': 'prompts.methods.input.adept',
-  'prompts.deep_prompt': 'prompts.methods.deep.deep_prompt',
-  'prompts.input_prompt': 'prompts.methods.input.input_prompt',
-  'prompts.prefix_tuning': 'prompts.methods.prefix.prefix_tuning',
-  'prompts.task_prompts': 'prompts.methods.multitask.task_prompts',
+  **method.MOVED,
 }
 # A module of version 0.1 whose classes lie in two modules today.
 SPLIT = {'cli.compute': {'BaseModel': 'loading', 'Devices': 'runs.devices'}}

@@ -85,8 +85,7 @@ def vocabulary(folder: pathlib.Path, about: Mapping[str, Any]) -> Known:
       )
   else:
     raise UserError(
-      f'{folder} has no vocabulary ({PIECES} or {JSON}); give a SentencePiece model as the '
-      'vocabulary, or "bytes" for a ByT5.',
+      f'{folder} has no vocabulary ({PIECES} or {JSON}): give one, or "bytes" for a ByT5.',
       parameters=['vocabulary'],
     )
   if kind not in _BYTES and (folder / JSON).is_file():

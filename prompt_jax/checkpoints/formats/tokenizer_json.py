@@ -131,8 +131,7 @@ def _charsmap(path: pathlib.Path, normalizer: Any) -> bytes:
       step.get('type') == 'Replace' and step.get('pattern') in (SPACES, OUTER)
     ):
       raise UserError(
-        f'{path}: the normaliser {step.get("type")!r} is none of SentencePiece. {REMEDY}',
-        OWN,
+        f'{path}: the normaliser {step.get("type")!r} is none of SentencePiece. {REMEDY}', OWN
       )
   return table
 

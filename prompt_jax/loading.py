@@ -237,7 +237,8 @@ def kind_of(path: str | os.PathLike[str]) -> str:
   """ "prompt" or "weights". Whatever is wrong with the file, `load_prompt` tells."""
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
-      return json.loads(file.metadata()['prompt_jax'])['kind']
+      found = json.loads(file.metadata()['prompt_jax'])['kind']
+      return found if found == 'weights' else 'prompt'
   except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError):
     return 'prompt'
 

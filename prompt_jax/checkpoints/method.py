@@ -54,12 +54,15 @@ def build(description: JSON) -> Any:
     return tuple(build(v) for v in description)
   if not isinstance(description, dict):
     return description
-  if 'shape' in description:
-    return np.zeros(description['shape'], np.float32)
-  if 'dict' in description:
-    return {k: build(v) for k, v in description['dict'].items()}
-  kind = _find(description['class'])
-  fields = {name: build(v) for name, v in description['fields'].items()}
+  try:
+    if 'shape' in description:
+      return np.zeros(description['shape'], np.float32)
+    if 'dict' in description:
+      return {k: build(v) for k, v in description['dict'].items()}
+    kind = _find(description['class'])
+    fields = {name: build(v) for name, v in description['fields'].items()}
+  except (KeyError, TypeError, ValueError, AttributeError) as e:
+    raise UserError(f'The prompt file tells no method that can be built ({e!r}).') from None
   try:
     return kind(**fields)
   except TypeError as e:

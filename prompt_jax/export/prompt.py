@@ -12,11 +12,11 @@ from prompt_jax.checkpoints.backbone import EMBEDDED, find, whole_path
 from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.predictions import progress_bar
+from prompt_jax.export.merged_t5x import merged, write_merged
 from prompt_jax.injections import Placement
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Rows, plain
 from prompt_jax.prompt_formats.npy import numpy_checkpoint_path, write_npy
 from prompt_jax.prompt_formats.peft import write_peft
-from prompt_jax.prompt_formats.t5x_prompt import merged, write_merged
 from prompt_jax.prompts.base import PromptMethod, materialise
 
 # What google-research/prompt-tuning calls the placements, in its gin files.

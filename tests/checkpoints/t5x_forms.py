@@ -17,7 +17,7 @@ from flax import serialization, traverse_util
 from orbax.checkpoint import msgpack_utils
 from orbax.checkpoint.utils import leaf_placeholder
 
-from prompt_jax.checkpoints.formats import t5x_writer
+from prompt_jax.export import t5x_writer
 
 Tree = Mapping[str, Any]
 STEP = 7

@@ -7,10 +7,10 @@ import pytest
 import tensorstore
 from flax import serialization, traverse_util
 
-from prompt_jax.checkpoints.formats import t5x_writer
 from prompt_jax.checkpoints.tree import unstack_layers
 from prompt_jax.errors import UserError
-from prompt_jax.prompt_formats.t5x_prompt import merged, write_merged
+from prompt_jax.export import t5x_writer
+from prompt_jax.export.merged_t5x import merged, write_merged
 from prompt_jax.testing.tiny import random_params
 from tests.checkpoints.test_huggingface import CONFIGS
 

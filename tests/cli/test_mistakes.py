@@ -49,6 +49,12 @@ def test_no_task(mistake, model):
   assert '--data' in err
 
 
+def test_a_model_that_is_not_there_leaves_no_folder(mistake, reviews, tmp_path):
+  err = mistake('train', '--model=t5-small', '--data', reviews, '--output', str(tmp_path / 'out'))
+  assert 'google-t5/t5-small' in err
+  assert not (tmp_path / 'out').exists()
+
+
 def test_task_and_data(mistake, reviews):
   assert mentions(mistake('train', '--task=docstrings_iid', '--data', reviews), 'task', 'data')
 

@@ -54,6 +54,8 @@ def test_replay_is_what_was_recorded(file):
 def test_another_vocabulary_or_shorter_lengths_are_refused(file, vocabulary):
   with pytest.raises(UserError, match='vocabulary'):
     replay(file).load('train', vocabulary, LENGTHS)
+  with pytest.raises(UserError, match=facts('sentinels', '125', '100')):
+    replay(file).load('train', ByteVocabulary(100), LENGTHS)
   with pytest.raises(UserError, match=facts('16', '15')):
     replay(file).load('train', BYTES, Lengths(15, 8))
   with pytest.raises(UserError, match='split'):

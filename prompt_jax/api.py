@@ -7,7 +7,8 @@
     tuned = pj.load(run.file)
     tuned.predict(['better than I feared'])
 
-A keyword is the flag of the same name: `prompt-jax train --steps 500` is `train(steps=500)`, with
+A keyword of `train`, `population` and `evaluate` is the flag of the same name (`prompt-jax train
+--steps 500` is `train(steps=500)`, `--gin_file` is `gin_files`, `--gin.NAME` is `bindings`), with
 the same default (gin/runs/train.gin), the same checks and the same record in the output folder, so
 that either goes on with what the other began. Beyond flags, keywords take Python objects: a
 `PromptMethod`, a `Task`, rows in memory, a loss, an optimizer.

@@ -75,7 +75,8 @@ def build(description: JSON) -> Any:
 def _find(name: str) -> type:
   """The class of that name. Only modules and dataclasses: a file must not call anything else."""
   module, _, attribute = name.rpartition('.')
-  moved = MOVED.get(module.removeprefix('prompt_jax.'))
+  package, _, rest = module.partition('.')
+  moved = MOVED.get(rest) if package == 'prompt_jax' else None
   try:
     found = getattr(importlib.import_module(f'prompt_jax.{moved}' if moved else module), attribute)
   except (ImportError, AttributeError, ValueError):

@@ -9,15 +9,13 @@ import filecmp
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from prompt_jax.checkpoints import checksums
 from prompt_jax.checkpoints.prompt_file import load_prompt, same_prompt, write_atomically
 from prompt_jax.configuration import gin_text
-from prompt_jax.configuration.description import literal
 from prompt_jax.errors import UserError
 
 SETTINGS, COMMAND = 'operative_config.gin', 'command.txt'
@@ -55,11 +53,6 @@ class Record:
   command: str
   notes: tuple[str, ...] = ()
   recommended: str = ''
-
-  @classmethod
-  def of_values(cls, values: Mapping[str, Any], command: str) -> 'Record':
-    """The record of settings that are Python values, see `description.describe`."""
-    return cls(''.join(f'{name} = {literal(v)}\n' for name, v in values.items()), command)
 
   @property
   def settings(self) -> dict[str, str]:

@@ -23,8 +23,6 @@ from prompt_jax.scale.cost import Cost, cost
 from prompt_jax.scale.program import Work, all_trains, lowered, prompt_rows
 from prompt_jax.sharding.placement import Placement, make
 
-GIB = 2**30
-
 
 @dataclasses.dataclass(frozen=True)
 class Memory:

@@ -134,3 +134,10 @@ def materialise(
   if task_id is None and method.depends_on:
     raise UserError(f'{name} holds a prompt for each task; task_id must say which one is wanted.')
   return injected(method, params, constants, sizes, task_id or 0)
+
+
+def check_length(method: PromptMethod) -> None:
+  """Refuses a prompt without rows."""
+  if method.length < 1:
+    name = type(method).__name__
+    raise UserError(f'{name}.length is {method.length}; a prompt has at least 1 row.', ['length'])

@@ -49,7 +49,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize('verb', ENTRIES)
 def test_a_run_of_version_0_1_goes_on(folder, verb):
   found = record(verb)
-  found.write(folder(verb))
+  found.check(folder(verb))
   assert 'prompt_jax.cli' not in found.text
 
 
@@ -67,7 +67,7 @@ def test_with_other_settings_it_does_not(folder, verb, flag, said):
   if verb == 'population' and said[0] in ('adafactor.decay', 'PROMPT'):
     pytest.skip('version 0.1 did not record the settings of the prompts of a population')
   with pytest.raises(UserError, match=facts(*said)):
-    record(verb, flag).write(folder(verb))
+    record(verb, flag).check(folder(verb))
 
 
 def test_a_population_records_what_its_prompts_read(tmp_path):
@@ -75,10 +75,10 @@ def test_a_population_records_what_its_prompts_read(tmp_path):
   record('population').write(tmp_path)
   for flag, said in (
     ('--gin.adafactor.decay=0.7', ('adafactor.decay', '0.8', '0.7')),
-    ('--data=other.tsv', ('DATA', 'reviews.tsv', 'other.tsv')),
+    ('--batch_size=4', ('BATCH_SIZE', '8', '4')),
   ):
     with pytest.raises(UserError, match=facts(*said)):
-      record('population', flag).write(tmp_path)
+      record('population', flag).check(tmp_path)
 
 
 def test_a_users_file_with_old_modules_is_read(tmp_path):

@@ -18,8 +18,7 @@ from prompt_jax.injections import (
   Layout,
   Placement,
 )
-from prompt_jax.prompts.base import PromptMethod, own_table
-from prompt_jax.prompts.methods.input.input_prompt import check_length
+from prompt_jax.prompts.base import PromptMethod, check_length, own_table
 from prompt_jax.prompts.tables import Plain
 
 Array = jax.Array

@@ -16,7 +16,7 @@ from prompt_jax.injections import (
   Injections,
   Placement,
 )
-from prompt_jax.prompts.base import PromptMethod, own_table
+from prompt_jax.prompts.base import PromptMethod, check_length, own_table
 from prompt_jax.prompts.tables import Plain
 
 Array = jax.Array
@@ -75,10 +75,3 @@ class InputPrompt(PromptMethod):
         raise UserError(
           f'InputPrompt.{field} is {getattr(self, field)!r}; known: {", ".join(known)}.'
         )
-
-
-def check_length(method: PromptMethod) -> None:
-  """Refuses a prompt without rows."""
-  if method.length < 1:
-    name = type(method).__name__
-    raise UserError(f'{name}.length is {method.length}; a prompt has at least 1 row.')

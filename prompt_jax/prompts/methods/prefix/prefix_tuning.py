@@ -9,8 +9,7 @@ import jax
 
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Context, Dims, Injection, Injections
-from prompt_jax.prompts.base import PromptMethod, own_table
-from prompt_jax.prompts.methods.input.input_prompt import check_length
+from prompt_jax.prompts.base import PromptMethod, check_length, own_table
 from prompt_jax.prompts.tables import Mlp
 
 KV_BIASES = ('zero', 'shifted')

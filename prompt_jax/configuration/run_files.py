@@ -16,6 +16,7 @@ file that sets a macro of an include again changes the default; "no flag" takes 
 """
 
 import ast
+import functools
 import pathlib
 import re
 from collections.abc import Callable, Iterator
@@ -141,10 +142,14 @@ def settings_of(verb: str) -> dict[str, Setting]:
 
   settings_of('train')['steps'] -> Setting(macro='STEPS', default=1000, ...)
   """
-  if not is_configured(verb):
-    return {}
+  return dict(_settings_in(folder() / f'runs/{verb}.gin')) if is_configured(verb) else {}
+
+
+@functools.cache
+def _settings_in(path: pathlib.Path) -> dict[str, Setting]:
+  """See `settings_of`; a command asks several times."""
   found = _File()
-  found.read(folder() / f'runs/{verb}.gin')
+  found.read(path)
   read = found.reached()
   chosen = [setting for macro, setting in found.settings.items() if macro in read]
   return {name: setting for setting in chosen for name in setting.names}

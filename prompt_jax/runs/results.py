@@ -68,6 +68,7 @@ class Scores:
     systems: in the order of the table.
     predictions: system name -> its answers, of each seed.
     verdicts: whether what was tuned is better than the baselines.
+    on_validation: name of a baseline -> its score on the validation examples that chose the step.
   """
 
   task: str
@@ -77,6 +78,7 @@ class Scores:
     default_factory=dict
   )
   verdicts: Sequence[Verdict] = ()
+  on_validation: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   @property
   def by_system(self) -> dict[str, dict[str, float]]:
@@ -149,8 +151,9 @@ class TrainResult:
     return self.runs[0].curve
 
   def plot(self) -> Plot:
-    """The training loss and the validation score of the first seed by step."""
-    return Plot(curve_png(self.runs[0].curve, self.runs[0].metric))
+    """The training loss and the validation score of the first seed by step, with baselines."""
+    run = self.runs[0]
+    return Plot(curve_png(run.curve, run.metric, self.measured.on_validation))
 
   def _repr_html_(self) -> str:
     return f'{self.measured._repr_html_()}<p>{escape(str(self.file))}</p>'

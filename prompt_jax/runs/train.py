@@ -44,7 +44,7 @@ from prompt_jax.runs.setup import (
   with_judges,
   write_events,
 )
-from prompt_jax.runs.untuned import untuned
+from prompt_jax.runs.untuned import on_validation, untuned
 from prompt_jax.runtime import processes
 from prompt_jax.training import loop
 from prompt_jax.training.choice import choose_on_all
@@ -53,6 +53,7 @@ from prompt_jax.training.members import metric_value
 from prompt_jax.training.objective import CrossEntropy
 from prompt_jax.training.optim import Update
 from prompt_jax.training.partition import count, merge, split
+from prompt_jax.training.records import plot_curve, read_records
 from prompt_jax.training.settings import Settings
 from prompt_jax.training.streams import Stream
 
@@ -328,7 +329,8 @@ def _measured(
 
   # One of several processes is enough for the bootstrap, and the others wait for it.
   table, verdict = processes.broadcast(systems)
-  return Scores(setup.task.name, split, table, {tuned: answers}, verdict)
+  lines = on_validation(setup, evaluator, results[0].metric, batch_size)
+  return Scores(setup.task.name, split, table, {tuned: answers}, verdict, lines)
 
 
 def _conclude(
@@ -342,6 +344,9 @@ def _conclude(
   console, best = setup.console, results[0].file
   folders = {folder, *(result.folder for result in results)}
   checksums.unseal(*folders)
+  for result in results if measured.on_validation else ():
+    history = read_records(result.folder / 'metrics.jsonl')
+    plot_curve(history, result.folder / 'curve.png', result.metric, measured.on_validation)
   for predictions in measured.predictions.values():
     for result, of_seed in zip(results, predictions, strict=True):
       write_predictions(result.folder / 'predictions.jsonl', of_seed)

@@ -8,11 +8,14 @@ from prompt_jax import __version__
 from prompt_jax.configuration.description import literal
 from prompt_jax.data.example import Example
 from prompt_jax.evaluation import kept
+from prompt_jax.evaluation.baselines import MAJORITY, UNTUNED, majority_predictions
+from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.metrics import Scores
 from prompt_jax.evaluation.predictions import Prediction, progress_bar
+from prompt_jax.evaluation.suite import Suite
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
-from prompt_jax.runs.setup import Setup, evaluator_of
+from prompt_jax.runs.setup import JUDGES, Setup, evaluator_of
 from prompt_jax.runtime import processes
 from prompt_jax.runtime.compilation_cache import kept_folder
 
@@ -46,6 +49,20 @@ def untuned(
     scores, answers = evaluator(variables, examples, advance)
   processes.broadcast(keep)
   return scores, answers
+
+
+def on_validation(
+  setup: Setup, evaluator: Evaluator | Suite, metric: str | None, batch_size: int
+) -> dict[str, float]:
+  """The metric of the majority class and of the untuned model, on the examples of the curve."""
+  examples = setup.examples.get(JUDGES)
+  if examples is None or metric is None:
+    return {}
+  found = {UNTUNED: untuned(setup, examples, batch_size)[0]}
+  rows = majority_predictions(setup.examples['train'], examples, setup.task)
+  if rows is not None and setup.task.score is None:
+    found = {MAJORITY: evaluator.measure(examples, rows), **found}
+  return {name: scores[metric] for name, scores in found.items() if metric in scores}
 
 
 def _name(setup: Setup, examples: Sequence[Example]) -> str:

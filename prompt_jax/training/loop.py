@@ -278,7 +278,7 @@ def _loop(
   ):
     diverged = functools.partial(_diverged, run, training, progress)
     windows = [s.window for s in training.members]
-    monitor = Monitor(records, windows, progress, settings.log_every, diverged)
+    monitor = Monitor(records, windows, progress, settings.record_every, diverged)
     if training.step == 0 and settings.eval_at_start and run.evaluate:
       _evaluate(run, run.evaluate, training, records, progress)
     for batches, position in prefetched:

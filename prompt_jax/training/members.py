@@ -317,7 +317,10 @@ def _summary(members: Sequence[Member], metrics: Mapping[int, Mapping], mode: st
   known = {k: v for k, v in values.items() if not math.isnan(v)}
   if not known:
     return f'evaluated {len(metrics)} prompts'
-  best = (max if mode == 'max' else min)(known, key=lambda k: known[k])
+  order = sorted(known, key=lambda k: known[k], reverse=mode == 'max')
   mean = sum(known.values()) / len(known)
-  name = members[best]
-  return f'{name.metric}: mean {mean:.4g} of {len(known)}, {known[best]:.4g} of {name.name}'
+  first = members[order[0]]
+  return (
+    f'{first.metric} of {len(known)} prompts: best {known[order[0]]:.4g} ({first.name}), '
+    f'mean {mean:.4g}, worst {known[order[-1]]:.4g}'
+  )

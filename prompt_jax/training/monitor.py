@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import pathlib
 import signal
 import threading
@@ -26,6 +27,10 @@ Diverged = Callable[[int, int, str], None]
 SKIPPED = 20
 TRACED = 5
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SEEN = (
+  'the run saves and ends after the step (or evaluation) that it computes or compiles now; again '
+  'ends it at once, without saving.'
+)
 # What processes exchange: that one of them got a signal, and after which step all stop.
 WANTED, LAST_STEP = 'stop_wanted', 'stop_after'
 
@@ -121,8 +126,10 @@ class Monitor:
     for k, of_member in found.items():
       values = {name: float(value) for name, value in of_member.items()}
       if self._finite(k, step, values):
-        self._windows[k].append(values)
-        losses.append(values['loss'])
+        window = self._windows[k]
+        window.append(values)
+        # What is shown is what is recorded: the mean since the last record.
+        losses.append(sum(v['loss'] for v in window) / len(window))
         examples += values['examples']
     now = time.monotonic()
     if self._since is None:
@@ -226,6 +233,10 @@ class Profile:
 class Interrupt:
   """While it is entered, the first SIGTERM or SIGINT is recorded and the second has its old effect.
 
+  Python calls its handlers only between instructions of the main thread, which may wait for a
+  compiler for minutes. So a thread of its own says at once that the signal was seen, and ends the
+  process at the second one if the main thread has not come back by then.
+
   Outside the main thread, where Python allows no handlers, both have their old effect.
 
   With several processes all stop after the same step, with SIGTERM in place of either signal, and a
@@ -241,15 +252,51 @@ class Interrupt:
     self._received = self._announced = False
     self._last_step: int | None = None
     self._before: dict[int, object] = {}
+    self._pipe: tuple[int, int] | None = None
+    self._watcher: threading.Thread | None = None
 
   def __enter__(self) -> 'Interrupt':
     if threading.current_thread() is threading.main_thread():
       note = self._record if processes.count() == 1 else self._record_only
       self._before = {s: signal.signal(s, note) for s in SIGNALS}
+      self._watch()
     return self
 
   def __exit__(self, *_) -> None:
     self._restore_handlers()
+    if self._pipe is not None and self._watcher is not None:
+      signal.set_wakeup_fd(-1)
+      os.close(self._pipe[1])  # the watcher reads the end
+      self._watcher.join()
+      os.close(self._pipe[0])
+      self._pipe = None
+
+  def _watch(self) -> None:
+    """Begins to read the numbers of signals, which the system writes however busy Python is."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    if before != -1:  # an event loop, such as a notebook's, has it already
+      signal.set_wakeup_fd(before)
+      os.close(read)
+      os.close(write)
+      return
+    self._pipe = read, write
+    self._watcher = threading.Thread(target=self._acknowledge, args=(read,), daemon=True)
+    self._watcher.start()
+
+  def _acknowledge(self, read: int) -> None:
+    """Says at once what a signal does."""
+    seen = 0
+    while number := os.read(read, 1):
+      if number[0] not in SIGNALS:
+        continue
+      seen += 1
+      if seen == 1:
+        name = signal.Signals(number[0]).name
+        os.write(2, f'\n{name} seen: {SEEN}\n'.encode())
+      elif processes.count() == 1 and self.signal is None:  # the main thread still waits
+        os._exit(128 + number[0])
 
   def reached(self, step: int) -> bool:
     """Whether to stop after this step.

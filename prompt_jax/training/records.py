@@ -12,6 +12,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.runtime import processes
 
 Record = dict[str, Any]
+FEW = 10  # records that are drawn as points too
 
 
 class Records:
@@ -64,18 +65,26 @@ def read_records(path: str | os.PathLike) -> list[Record]:
 
 
 def plot_curve(
-  records: Sequence[Mapping[str, Any]], path: str | os.PathLike, metric: str | None = None
+  records: Sequence[Mapping[str, Any]],
+  path: str | os.PathLike,
+  metric: str | None = None,
+  baselines: Mapping[str, float] | None = None,
 ) -> None:
   """Writes `curve_png` to a file."""
-  write_atomically(path, curve_png(records, metric))
+  write_atomically(path, curve_png(records, metric, baselines))
 
 
-def curve_png(records: Sequence[Mapping[str, Any]], metric: str | None = None) -> bytes:
+def curve_png(
+  records: Sequence[Mapping[str, Any]],
+  metric: str | None = None,
+  baselines: Mapping[str, float] | None = None,
+) -> bytes:
   """The training loss and, on a second axis, a validation metric by step, as a PNG.
 
   Args:
     records: see `Records`.
     metric: which value of the "eval" records; None draws the loss alone.
+    baselines: name -> the metric of what needs no tuning, drawn as dashed lines.
   """
   import io
 
@@ -86,7 +95,9 @@ def curve_png(records: Sequence[Mapping[str, Any]], metric: str | None = None) -
   FigureCanvasAgg(figure)
   axes = figure.add_subplot()
   train = [r for r in records if r['kind'] == 'train']
-  axes.plot([r['step'] for r in train], [r['loss'] for r in train], color='C0', label='loss')
+  marker = 'o' if len(train) < FEW else None  # one record alone is no line
+  steps, losses = [r['step'] for r in train], [r['loss'] for r in train]
+  axes.plot(steps, losses, color='C0', marker=marker, label='loss')
   axes.set_xlabel('step')
   axes.set_ylabel('training loss', color='C0')
   evaluated = [r for r in records if r['kind'] == 'eval' and metric in r]
@@ -95,6 +106,10 @@ def curve_png(records: Sequence[Mapping[str, Any]], metric: str | None = None) -
     values = [r[metric] for r in evaluated]
     right.plot([r['step'] for r in evaluated], values, 'o-', color='C1', label=metric)
     right.set_ylabel(f'validation {metric}', color='C1')
+    for number, (name, value) in enumerate((baselines or {}).items(), 2):
+      right.axhline(value, color=f'C{number}', linestyle='--', label=name)
+    if baselines:
+      right.legend(fontsize='small')
   data = io.BytesIO()
   figure.savefig(data, format='png', dpi=120)
   return data.getvalue()

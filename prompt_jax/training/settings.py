@@ -62,6 +62,13 @@ class Settings:
       if getattr(self, name) is not None:
         self._at_least(name, 1)
 
+  @property
+  def record_every(self) -> int:
+    """`log_every`, or less in a run so short that its curve would be a point or two."""
+    if self.steps >= 2 * self.log_every:
+      return self.log_every
+    return min(self.log_every, max(1, self.steps // 10))
+
   def _at_least(self, name: str, least: int) -> None:
     value = getattr(self, name)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:

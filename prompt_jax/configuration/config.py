@@ -170,6 +170,8 @@ def built(entry: Callable[..., Any]) -> dict[str, Any]:
   """
   try:
     with _restored():
+      # A function that is bound and not called (`@choose`) would look up its bindings in gin when
+      # the run calls it, long after these settings are gone: it takes them along instead.
       for bindings in gin_config._CONFIG.values():
         bindings.update({name: without_gin(value) for name, value in bindings.items()})
       return gin_config.get_bindings(entry)

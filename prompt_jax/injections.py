@@ -5,9 +5,8 @@ method. Letters: B batch, T input tokens, P prompt rows, S = P + T, H model widt
 N heads, D head width, G examples packed in a row.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -115,26 +114,6 @@ def context_for(
       raise unknown(f'read in {type(method).__name__}.depends_on', name, READS)
   seen = {name: inputs[name] for name in method.depends_on}
   return Context(**seen, stacks=sizes.stacks, input_stack=sizes.input_stack, train=train)
-
-
-@contextlib.contextmanager
-def undeclared_reads_explained(method: Method) -> Iterator[None]:
-  """Around a call of a method: an error about a None names the reads that it does not declare.
-
-  Raises:
-    UserError: the method read something that it does not declare.
-  """
-  try:
-    yield
-  except (AttributeError, TypeError) as error:
-    if 'None' not in str(error):
-      raise
-    declared = ', '.join(sorted(method.depends_on)) or 'nothing'
-    missing = ', '.join(f'ctx.{name}' for name in READS if name not in method.depends_on)
-    raise UserError(
-      f'{type(method).__name__} failed on a value that is None: {error}. Its depends_on declares '
-      f'{declared}, so that {missing} are None. Name there what the method reads.'
-    ) from error
 
 
 @struct.dataclass

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -288,7 +289,9 @@ def _ready(
   return model, variables_of(params, constants)
 
 
-def command(prompt_file: pathlib.Path, model: str) -> str:
+def command(prompt_file: pathlib.Path, model: str, vocabulary: str | None = None) -> str:
   """The command that applies what was tuned to a line of the user's own."""
-  named = '' if model == EMBEDDED else f' --model {model}'
-  return f"prompt-jax infer --prompt_file {prompt_file}{named} 'a line of your own'"
+  argv = ['prompt-jax', 'infer', '--prompt_file', str(prompt_file)]
+  argv += [] if model == EMBEDDED else ['--model', model]
+  argv += [] if vocabulary is None else ['--vocabulary', vocabulary]
+  return shlex.join([*argv, 'a line of your own'])

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from prompt_jax.batch import Batch
+from prompt_jax.contract import check_injections, failures_explained
 from prompt_jax.injections import (
   Injection,
   Injections,
@@ -20,7 +21,6 @@ from prompt_jax.injections import (
   attach,
   context_for,
   prefix_length,
-  undeclared_reads_explained,
 )
 from prompt_jax.models.t5.layers import KeysValues
 from prompt_jax.models.t5.stack import SelfCache, kv_length
@@ -121,8 +121,10 @@ class PromptedT5(nn.Module):
       inputs['hidden'] = states
       inputs['pooled'] = jnp.sum(states * weights, 1) / jnp.maximum(jnp.sum(weights, 1), 1)
     ctx = context_for(self.prompt, self.backbone.cfg.sizes, inputs, train)
-    with undeclared_reads_explained(self.prompt):
-      return self.prompt(ctx)
+    with failures_explained(self.prompt):
+      found = self.prompt(ctx)
+    check_injections(self.prompt, found, self.backbone.cfg.sizes, tokens.shape[0])
+    return found
 
   def encode(
     self,

@@ -22,8 +22,9 @@ ALLOWED: dict[str, set[str]] = {
   'stacking': {'runtime.devices'},
   'models': {'injections'},
   'sharding': set(),
-  'prompts': {'injections', 'data.vocabulary'},
-  'prompted': {'injections', 'batch', 'models'},
+  'contract': {'injections'},
+  'prompts': {'injections', 'contract', 'data.vocabulary'},
+  'prompted': {'injections', 'contract', 'batch', 'models'},
   'loading': {
     'checkpoints',
     'models',

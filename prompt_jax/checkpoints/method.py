@@ -26,7 +26,7 @@ def describe(value: Any) -> JSON:
       stored as parameters.
 
   Raises:
-    TypeError: a field holds something else.
+    UserError: a field holds something else.
   """
   if value is None or isinstance(value, bool | int | float | str):
     return value
@@ -41,7 +41,12 @@ def describe(value: Any) -> JSON:
     return {'class': f'{kind.__module__}.{kind.__qualname__}', 'fields': fields}
   if np.ndim(value) and np.asarray(value).dtype != object:
     return {'shape': list(np.shape(value))}
-  raise TypeError(f'{value!r} is a {type(value).__name__}; it cannot be written into a prompt file')
+  raise UserError(
+    f'A part of the prompt method is {value!r}, a {type(value).__name__}, which cannot be written '
+    'into a prompt file. Its fields may be numbers, texts, lists, dicts, arrays, dataclasses and '
+    'modules; in place of a function take one of prompts.initializers, or a dataclass that is '
+    'called.'
+  )
 
 
 def build(description: JSON) -> Any:
@@ -82,7 +87,7 @@ def _find(name: str) -> type:
   except (ImportError, AttributeError, ValueError):
     raise UserError(
       f'The prompt file needs {name}, which cannot be imported. Install or put on PYTHONPATH the '
-      'package that defines this prompt method.'
+      'package that defines this prompt method; a class inside a function cannot be found again.'
     ) from None
   if not (
     isinstance(found, type) and (issubclass(found, nn.Module) or dataclasses.is_dataclass(found))

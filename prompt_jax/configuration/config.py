@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from flax.errors import FlaxError
 from gin import config as gin_config
 
 from prompt_jax.checkpoints.backbone import advised_tuning
@@ -178,6 +179,11 @@ def built(entry: Callable[..., Any]) -> dict[str, Any]:
   except UserError as e:
     # gin adds which of its configurables was called.
     raise UserError(str(e).split(GIN_ADDS)[0], e.parameters) from e
+  except (TypeError, ValueError, AttributeError, FlaxError) as e:
+    what, _, called = str(e).partition(GIN_ADDS)
+    name = called.strip().split(' ')[0].strip("'") or 'what the settings name'
+    line = ' '.join(what.split()).split(' (https:')[0]
+    raise UserError(f'{name} cannot be made of its settings: {line}') from e
 
 
 def record(entry: Callable[..., Any], command: str, advice: Advice | None = None) -> Record:
@@ -203,7 +209,7 @@ def changed(
   """
   with _restored():
     with gin_config.unlock_config():
-      gin_files.include(includes)
+      gin_files.include(includes, gin_config._LOCATION_PREFIXES[1:])
       for name, value in settings.items():
         gin_files.bind(name, as_bound(value), name)
     yield

@@ -58,15 +58,19 @@ def read(name: str, places: Sequence[str]) -> pathlib.Path:
 
 
 def include(includes: Sequence[tuple[str, str]], places: Sequence[str] = ()) -> None:
-  """Parses files of the package by (subfolder, name).
+  """Parses files of the package, or of `places`, by (subfolder, name).
 
   Raises:
     UserError: an unknown name.
   """
   for subfolder, name in includes:
-    if name not in names(subfolder):
-      raise unknown(KINDS.get(subfolder, subfolder), name, names(subfolder))
-    read(str(folder() / f'{subfolder}/{name}.gin'), places)
+    roots = [folder(), *map(pathlib.Path, places)]
+    known = {n: root for root in reversed(roots) for n in names(subfolder, root)}
+    if name not in known:
+      also = ', '.join(f'{place}/{subfolder}' for place in places)
+      looked = f'Looked in {also} too.' if also else ''
+      raise unknown(KINDS.get(subfolder, subfolder), name, known, looked)
+    read(str(known[name] / f'{subfolder}/{name}.gin'), places)
 
 
 def parse(name: str, value: str, where: str) -> None:

@@ -126,9 +126,9 @@ def folder() -> pathlib.Path:
   return installed if installed.is_dir() else package.parent / 'gin'
 
 
-def names(subfolder: str) -> list[str]:
-  """What can be named there: names('prompts') -> ['adept', 'input', ...]."""
-  root = folder() / subfolder
+def names(subfolder: str, root: pathlib.Path | None = None) -> list[str]:
+  """What can be named there: names('prompts') -> ['adept', 'input', ...]; None: in the package."""
+  root = (root or folder()) / subfolder
   return sorted(p.relative_to(root).with_suffix('').as_posix() for p in root.rglob('*.gin'))
 
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import pathlib
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -146,7 +147,6 @@ def pretrain(
         stage, module, params, make, first.tokens, batch_size, loss, folder, metadata, console,
         lambda: record.write(folder),
       )  # fmt: skip
-
   save_backbone(
     folder,
     name=name or folder.name,
@@ -156,7 +156,9 @@ def pretrain(
     dtype=stored_dtype,
   )
   console.print(f'\nModel: {folder}', soft_wrap=True)
-  console.print(f'Use it: prompt-jax train --model {folder} --data FILE', soft_wrap=True)
+  console.print(
+    f'Use it: prompt-jax train --model {shlex.quote(str(folder))} --data FILE', soft_wrap=True
+  )
 
 
 def _first(

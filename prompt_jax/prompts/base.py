@@ -1,19 +1,19 @@
 """The protocol of prompt methods, and the evaluation of one that does not read its input."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from prompt_jax.contract import OF_A_FILE, check_injections, failures_explained
 from prompt_jax.errors import UserError
 from prompt_jax.injections import (
   Context,
   Injections,
   Sizes,
   context_for,
-  undeclared_reads_explained,
 )
 
 Array = jax.Array
@@ -52,13 +52,50 @@ class PromptMethod(nn.Module):
     return None
 
 
-def own_table(method: nn.Module, table: nn.Module, name: str) -> nn.Module:
+def check_method(method: Any) -> None:
+  """Refuses what is no prompt method, before anything is computed.
+
+  Raises:
+    UserError: says what it is, and what was expected.
+  """
+  if isinstance(method, type):
+    raise UserError(f'{method.__name__} is a class; give a method of it, {method.__name__}().')
+  if not isinstance(method, PromptMethod):
+    raise UserError(f'The prompt is {method!r}; expected a prompt_jax.PromptMethod.', ['prompt'])
+  reads = method.depends_on
+  if not isinstance(reads, frozenset | set) or not all(isinstance(name, str) for name in reads):
+    raise UserError(
+      f'{type(method).__name__}.depends_on is {reads!r}; expected a frozenset of names, such as '
+      "frozenset({'embeds'})."
+    )
+
+
+def own_table(method: nn.Module, table: nn.Module, name: str) -> Callable[[Sequence[int]], Array]:
   """A copy of `table` with its own parameters, at `name` in the tree of `method`.
 
   A module called in two places shares its parameters; a method that fills several places needs
   one table for each.
+
+  Raises:
+    UserError: the table is no module, or (when called) returns another shape than it is asked for.
   """
-  return table.copy(parent=method, name=name)
+  if not isinstance(table, nn.Module):
+    raise UserError(
+      f'The table of {type(method).__name__} is {table!r}; expected a module that is called with a '
+      'shape, such as tables.Plain().'
+    )
+  rows = table.copy(parent=method, name=name)
+
+  def checked(shape: Sequence[int]) -> Array:
+    found = rows(shape)
+    if jnp.shape(found) != tuple(shape):
+      raise UserError(
+        f'The table {type(table).__name__} of {type(method).__name__} returned shape '
+        f'{list(jnp.shape(found))}; expected what it was called with, {list(shape)}.'
+      )
+    return found
+
+  return checked
 
 
 def placeholder(method: PromptMethod, sizes: Sizes, task_id: int = 0) -> Context:
@@ -84,8 +121,9 @@ def placeholder(method: PromptMethod, sizes: Sizes, task_id: int = 0) -> Context
 
 def first_values(method: PromptMethod, key: Array, sizes: Sizes) -> tuple[Injections, Tree]:
   """What a method first injects, and its first variables; pure, so that it may be traced."""
-  with undeclared_reads_explained(method):
+  with failures_explained(method):
     injections, variables = method.init_with_output(key, placeholder(method, sizes))
+  check_injections(method, injections, sizes, 1)
   return cast(Injections, injections), cast(Tree, variables)
 
 
@@ -98,7 +136,7 @@ def injected(
 ) -> Injections:
   """What a method injects for one padding token; of use where the input does not matter."""
   variables = {'params': params, 'constants': constants}
-  with undeclared_reads_explained(method):
+  with failures_explained(method, passing=OF_A_FILE):
     return cast(Injections, method.apply(variables, placeholder(method, sizes, task_id)))
 
 

@@ -83,7 +83,12 @@ def import_prompt(
   rows = metadata['length']
   what = f'{rows} rows' if isinstance(found.prompt, Rows) else f'{rows} keys and values a layer'
   return Imported(
-    place, found.form, what, backbone.name, backbone.fingerprint, loading.command(place, model)
+    place,
+    found.form,
+    what,
+    backbone.name,
+    backbone.fingerprint,
+    loading.command(place, model, vocabulary),
   )
 
 

@@ -102,7 +102,7 @@ def _write(
   write_atomically(path, results[best].file.read_bytes())
   shown = f'{results[best].selection.best:.4g}, {population[best].member.name}'
   console.print(f'Best prompt: {path} ({shown})', soft_wrap=True, highlight=False)
-  line = loading.command(path, setup.model_name)
+  line = loading.command(path, setup.model_name, setup.vocabulary)
   console.print(f'Use it: {line}', soft_wrap=True, highlight=False, markup=False)
   return found, path
 

@@ -11,7 +11,7 @@ import jax
 from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import Backbone, whole_path
-from prompt_jax.checkpoints.method import describe
+from prompt_jax.checkpoints.method import build, describe
 from prompt_jax.data import truncation
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
@@ -22,6 +22,7 @@ from prompt_jax.loading import BaseModel
 from prompt_jax.models.t5.int8 import Int8, wide
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompts.base import check_method
 from prompt_jax.prompts.initialise import initialise_prompt, with_labels
 from prompt_jax.runs import task_prompts
 from prompt_jax.runs.results import TrainedPrompt
@@ -139,6 +140,9 @@ def with_judges(setup: Setup, given: int | None, settings: Settings, batch_size:
 
 def with_method(setup: Setup, prompt: nn.Module | None) -> Setup:
   """The set-up with a prompt method, which learns the labels of the task."""
+  if prompt is not None:
+    check_method(prompt)
+    build(describe(prompt))  # or the file of what is trained could not be used
   prompt = task_prompts.for_tasks(prompt, setup.task)
   if prompt is not None and setup.task.labels:
     prompt = with_labels(prompt, setup.task.labels)

@@ -90,5 +90,10 @@ def write(file: pathlib.Path, parts: Sequence[Task], sizes: Sizes) -> pathlib.Pa
     prompt.metadata['labels'] = part.labels and list(part.labels)
     prompt.metadata['words'] = part.words
     prompt.metadata['columns'] = part.columns
-    save_prompt(folder / f'{part.name.replace("/", "_")}.safetensors', prompt)
+    save_prompt(folder / file_name(part), prompt)
   return folder
+
+
+def file_name(part: Task) -> str:
+  """Of the prompt of a task."""
+  return f'{part.name.replace("/", "_")}.safetensors'

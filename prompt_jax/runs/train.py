@@ -366,11 +366,13 @@ def _conclude(
   checksums.seal_all(folders)
   say = functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)
   say(f'{best.stem.capitalize()} file: {best}')
+  parts, to_use = setup.task.parts or (setup.task,), best
   for result in results:
-    if prompts := task_prompts.write(result.file, setup.task.parts, setup.backbone.config.sizes):
+    if prompts := task_prompts.write(result.file, parts, setup.backbone.config.sizes):
       say(f'The prompt of each task: {prompts}')
+      to_use = prompts / task_prompts.file_name(parts[0]) if result is results[0] else to_use
   say(f'Learning curve: {best.parent / "curve.png"}')
-  say(f'Use it: {loading.command(best, setup.model_name)}')
+  say(f'Use it: {loading.command(to_use, setup.model_name, setup.vocabulary)}')
 
 
 def _say_verdicts(

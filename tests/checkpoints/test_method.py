@@ -40,7 +40,7 @@ def test_arrays_keep_their_shape_and_sequences_become_tuples():
 
 
 def test_something_else_is_refused():
-  with pytest.raises(TypeError, match='function'):
+  with pytest.raises(UserError, match='function'):
     describe(Held(rows=np.sum))
 
 

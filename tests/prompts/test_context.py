@@ -84,13 +84,14 @@ def test_a_method_sees_what_it_declares(declared):
     np.testing.assert_array_equal(got.embeds, table[TOKENS])
 
 
-def test_an_error_of_the_method_itself_stays_as_it_is():
+def test_an_error_of_the_method_itself_keeps_its_words_and_its_place():
   class Broken(PromptMethod):
     def __call__(self, ctx):
       raise TypeError('a mistake of its own')
 
-  with pytest.raises(TypeError, match='a mistake of its own'):
+  with pytest.raises(UserError, match=facts('Broken', 'a mistake of its own', __file__)) as e:
     first_values(Broken(), jax.random.key(0), CONFIG.sizes)
+  assert isinstance(e.value.__cause__, TypeError)
 
 
 def test_a_read_that_no_model_gives_is_refused():

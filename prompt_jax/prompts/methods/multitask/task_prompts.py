@@ -43,8 +43,8 @@ class TaskPrompts(PromptMethod):
     if ctx.task_id is None:
       raise UserError(
         f'This prompt is one for each of {self.tasks} tasks, and nothing says which an input '
-        'belongs to. Name a task that it was trained on, or take the prompt of that task alone, '
-        'which training has put into the folder task_prompts.'
+        'belongs to. Take the prompt of one task by itself: training has put each into the folder '
+        'task_prompts beside this file.'
       )
     width = ctx.input_dims.H
     own = own_table(self, self.table, 'tasks')((self.tasks, self.length, width))

@@ -124,6 +124,7 @@ class RunStates:
     """
     if self._manager is None:
       return
+    info = json.loads(json.dumps(info))  # as it is now: it is written in the background
     value = None if metric is None or not math.isfinite(metric) else {'value': float(metric)}
     with self._told():
       self._seal()

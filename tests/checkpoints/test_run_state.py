@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import time
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -37,6 +38,23 @@ def test_what_is_saved_is_read_by_the_next_process(tmp_path):
   for name, want in arrays(3).items():
     np.testing.assert_array_equal(got[name], want)
     assert got[name].dtype == want.dtype
+
+
+def test_what_changes_after_a_save_is_not_saved(tmp_path, monkeypatch):
+  """The record is written in the background."""
+  info = {'window': [1.5]}
+  slow = epath.Path('/').__class__.write_text
+
+  def late(self, *args, **kwargs):
+    time.sleep(0.05)
+    return slow(self, *args, **kwargs)
+
+  monkeypatch.setattr(epath.Path('/').__class__, 'write_text', late)
+  with RunStates(tmp_path) as states:
+    states.save(3, arrays(3), info, None)
+    info['window'].clear()
+  with RunStates(tmp_path) as states:
+    assert states.restore(3)[1] == {'window': [1.5]}
 
 
 @pytest.mark.parametrize(('mode', 'best'), [('max', 2), ('min', 3)])

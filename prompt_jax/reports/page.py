@@ -43,7 +43,7 @@ def page(
     ]
     body.append(_table(rest))
   if found.references:
-    body += ['<h2 id="untuned">Baselines without tuning</h2>', _table(references(found))]
+    body += ['<h2 id="untuned">Baselines</h2>', _table(references(found))]
   for i, section in enumerate(sections):
     body += _section(section, i)
   template = string.Template(TEMPLATE.read_text('utf-8'))
@@ -54,7 +54,7 @@ def page(
 def _intro(found: FoundRuns, grouped: bool, sections: Sequence[Section]) -> str:
   links = [('runs', 'Runs')]
   links += [('groups', 'Groups')] if grouped else []
-  links += [('untuned', 'Baselines without tuning')] if found.references else []
+  links += [('untuned', 'Baselines')] if found.references else []
   links += [(f'task-{i}', section.task) for i, section in enumerate(sections)]
   items = ''.join(f'<li><a href="#{to}">{_text(name)}</a></li>' for to, name in links)
   return f'{_said(counted(found))}\n<nav aria-label="Contents"><ul>{items}</ul></nav>'

@@ -99,7 +99,7 @@ def markdown(
     head, said = ', '.join(map(text.title, grouped.by)), text.sentence(list(common.items()))
     blocks += [f'## By {text.escaped(head)}', text.escaped(said), text.to_markdown(rest)]
   if found.references:
-    blocks += ['## Baselines without tuning', text.to_markdown(references(found))]
+    blocks += ['## Baselines', text.to_markdown(references(found))]
   for section in sections:
     blocks.append(f'## {text.escaped(section.task)}')
     mine = _pictures(section)

@@ -12,6 +12,8 @@ os.environ.setdefault(
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 # Programs here run for milliseconds: optimising them costs a third of the suite's time.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+# Nothing is broadcast over an axis that it lacks, unless the code says so.
+os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
 
 # Torch looks for Triton, which crashes the process where TensorFlow was imported before it: both
 # carry an LLVM of their own. No test needs it.

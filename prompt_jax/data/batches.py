@@ -219,19 +219,18 @@ def evaluation_batches(
   examples: Sequence[Example],
   batch_size: int,
   buckets: int = 4,
-  multiple: int = 8,
-  task_ids: Mapping[str, int] | None = None,
 ) -> Iterator[tuple[Batch, np.ndarray]]:
   """Every example once, shortest first.
 
   Yields:
     (batch, int64[n]): row i of the batch is example number `[i]` of `examples`. Rows from n on,
-    in the last batch alone, are padding without weight.
+    in the last batch alone, repeat its examples: generation of an empty row might never end.
   """
   check_batch(examples, batch_size)
-  shapes = choose_buckets(examples, buckets, multiple)
+  shapes = choose_buckets(examples, buckets)
   for rows in cut(np.arange(len(examples)), shapes.member, batch_size):
-    yield make_batch(examples, rows, shapes, batch_size, task_ids), rows.examples
+    filled = rows._replace(examples=np.resize(rows.examples, batch_size))
+    yield make_batch(examples, filled, shapes, batch_size), rows.examples
 
 
 def cut(order: np.ndarray, member: np.ndarray, batch_size: int) -> list[BatchRows]:

@@ -66,3 +66,10 @@ def inputs():
   tokens = np.random.default_rng(0).integers(2, VOCAB, (6, 7))
   tokens[0, 4:] = tokens[3, 2:] = 0
   return jnp.asarray(tokens, jnp.int32)
+
+
+@pytest.fixture(autouse=True)
+def strict_dtypes():
+  """No two dtypes are mixed, unless the code says so; elsewhere optax's Adam needs to."""
+  with jax.numpy_dtype_promotion('strict'):
+    yield

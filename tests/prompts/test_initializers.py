@@ -173,8 +173,8 @@ def test_files_that_are_no_prompt_are_refused(tmp_path):
 
 READS_TABLE = (
   ini.SampledVocabulary(40),
-  ini.ClassLabels(('a',)),
-  ini.Text('a'),
+  ini.ClassLabels(('a',), fallback=ini.SampledVocabulary(40)),
+  ini.Text('a', fallback=ini.SampledVocabulary(40)),
   ini.MatchedNormal(),
 )
 

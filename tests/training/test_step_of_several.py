@@ -146,7 +146,9 @@ def test_optimizers_of_another_kind():
 
 
 def test_initialisers_differ_and_the_model_does_not():
-  tables = [Plain(initializer) for initializer in (Uniform(), SampledVocabulary(), Zeros())]
+  tables = [
+    Plain(initializer) for initializer in (Uniform(), SampledVocabulary(population=40), Zeros())
+  ]
   with pytest.warns(UserWarning, match='norm'):
     population = [One(method=InputPrompt(length=3, table=table)) for table in tables]
   assert len({one.model for one in population}) == 1

@@ -25,7 +25,7 @@ class Prompt(nn.Module):
   @nn.compact
   def __call__(self):
     scale = self.variable('constants', 'scale', jnp.ones, (H,))
-    return self.param('prompt', nn.initializers.normal(1.0), (P, H)) * scale.value
+    return self.param('prompt', nn.initializers.normal(1.0), (P, H)) * scale.value[None]
 
 
 class ToyModel(nn.Module):

@@ -16,7 +16,7 @@ ALLOWED = {
   'checkpoints/prompt_file.py': {'prompt-jax import'},
   'data/vocabulary.py': {'--pad_id', '--eos_id', '--unk_id', '--bos_id'},
   'export/prompt.py': {'prompt-jax convert', '--to'},
-  'loading.py': {'prompt-jax infer', '--prompt_file', '--model'},
+  'loading.py': {'--prompt_file', '--model', '--vocabulary'},
   'pretraining/pretrain.py': {'prompt-jax train', '--model', '--data'},
   'reports/page.py': {'prompt-jax report'},
   'training/monitor.py': {'--logdir'},

@@ -42,9 +42,19 @@ def seal_all(folders: Iterable[pathlib.Path]) -> None:
 
 
 def unseal(*folders: pathlib.Path) -> None:
-  """Forgets the checksums of folders whose files are about to change."""
+  """Forgets the checksums of folders whose files are about to change.
+
+  Raises:
+    UserError: a folder cannot be written.
+  """
   for folder in folders:
-    (folder / NAME).unlink(missing_ok=True)
+    try:
+      (folder / NAME).unlink(missing_ok=True)
+    except OSError as e:
+      raise UserError(
+        f'Cannot write into the folder {str(folder)!r}: {e.strerror or e}. Give another folder.',
+        ['output'],
+      ) from None
 
 
 def check(path: pathlib.Path) -> None:

@@ -15,6 +15,10 @@ T = TypeVar('T')
 Value = str | float | int | MeanStd | None
 
 
+def _interval(run: Run) -> Value:
+  return f'{run.interval[0]:.1f} to {run.interval[1]:.1f}' if run.interval else None
+
+
 def _steps(run: Run) -> Value:
   if run.wanted is None:
     return None
@@ -35,12 +39,13 @@ COLUMNS: dict[str, Callable[[Run], Value]] = {
   'learning_rate': lambda run: run.rate,
   'steps': _steps,
   'seeds': lambda run: ', '.join(map(str, run.seeds)) or None,
+  'interval': _interval,
   'validation': lambda run: mean_std(run.best) if run.best else None,
   'seconds': lambda run: run.seconds,
   'status': lambda run: run.status,
   'note': lambda run: run.note or None,
 }
-SCORES_BEFORE = 'validation'  # the scores come before this column
+SCORES_BEFORE = 'interval'  # the scores come before this column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +74,13 @@ def score_names(runs: Sequence[Run]) -> list[str]:
 
 
 def usual(runs: Sequence[Run]) -> list[str]:
-  """The default columns; scores of single tasks of a mixture are not among them."""
+  """The default columns: without scores of single tasks of a mixture, or intervals of none."""
   scores = [name for name in score_names(runs) if not of_one_task(name)]
   names: list[str] = []
   for name in COLUMNS:
     names += [*scores, name] if name == SCORES_BEFORE else [name]
+  if not any(run.interval for run in runs):
+    names.remove('interval')
   return names
 
 

@@ -114,17 +114,17 @@ def seconds(histories: Sequence[History]) -> float | None:
 def method_of(facts: Mapping[str, Any], settings: Mapping[str, str]) -> str | None:
   """The method according to the metadata of a prompt file, else to the configuration.
 
-  "InputPrompt", "InputPrompt, decoder" where it precedes both inputs, "InputPrompt, LowRank" where
-  its table is not plain; "model tuning" without a prompt.
+  "input prompt", "input prompt, decoder" where it precedes both inputs, "input prompt, low rank"
+  where its table is not plain; "model tuning" without a prompt.
   """
   prompt = gin_text.value(settings, 'PROMPT')  # '@input_prompt.InputPrompt()'
   patterns = facts.get('patterns') or gin_text.value(settings, 'TRAINABLE') or ()
   if facts.get('method_config'):
     name = _described(facts['method_config'])
   elif facts.get('method', 'none') != 'none':
-    name = str(facts['method'])
+    name = _words(str(facts['method']))
   elif isinstance(prompt, str):
-    name = prompt.strip('@()').rpartition('.')[2]
+    name = _words(prompt.strip('@()').rpartition('.')[2])
   else:
     return 'model tuning' if list(patterns) == ['.*'] else 'some weights' if patterns else None
   return name if list(patterns) in ([], ['prompt/.*']) else f'{name} and {", ".join(patterns)}'
@@ -138,11 +138,19 @@ def _described(method: Any) -> str:
     words.append('decoder' if fields.get('encoder', True) else 'decoder only')
   for field in fields.values():
     if (
-      isinstance(field, dict) and '.tables.' in field.get('class', '') and _class(field) != 'Plain'
+      isinstance(field, dict) and '.tables.' in field.get('class', '') and _class(field) != 'plain'
     ):
       words.append(_class(field))
   return ', '.join(words)
 
 
 def _class(described: Any) -> str:
-  return str(described.get('class', '')).rpartition('.')[2] if isinstance(described, dict) else '-'
+  if not isinstance(described, dict):
+    return '-'
+  return _words(str(described.get('class', '')).rpartition('.')[2])
+
+
+def _words(name: str) -> str:
+  """ "PrefixTuning" -> "prefix tuning"; acronyms stay."""
+  words = re.split(r'(?<=[a-z0-9])(?=[A-Z])', name)
+  return ' '.join(w if w.isupper() else w.lower() for w in words)

@@ -33,7 +33,8 @@ def page(
     sections: one a task.
   """
   shared, rest = columns.parted(table)
-  body = ['<h2 id="runs">Runs</h2>', _said(text.sentence(list(shared.items()))), _table(rest)]
+  body = _results(sections)
+  body += ['<h2 id="runs">Runs</h2>', _said(text.sentence(list(shared.items()))), _table(rest)]
   body += unreadable(found.unreadable)
   if grouped:
     common, rest = columns.parted(grouped)
@@ -51,8 +52,19 @@ def page(
   return template.substitute(title=TITLE, intro=intro, body='\n'.join(filter(None, body)))
 
 
+def _results(sections: Sequence[Section]) -> list[str]:
+  """The headline of each task."""
+  items = [
+    f'<li><b>{_text(section.task)}</b>: {_text(headline)}</li>'
+    for section in sections
+    for headline in section.headlines
+  ]
+  return ['<h2 id="results">Results</h2>', '<ul class="results">', *items, '</ul>'] if items else []
+
+
 def _intro(found: FoundRuns, grouped: bool, sections: Sequence[Section]) -> str:
-  links = [('runs', 'Runs')]
+  links = [('results', 'Results')] if any(section.headlines for section in sections) else []
+  links += [('runs', 'Runs')]
   links += [('groups', 'Groups')] if grouped else []
   links += [('untuned', 'Baselines')] if found.references else []
   links += [(f'task-{i}', section.task) for i, section in enumerate(sections)]

@@ -141,6 +141,8 @@ def _train(run_folder: RunFolder) -> list[Run]:
   tuned = next(iter(own.tuned.values()), None) if own else None
   if tuned and tuned.trained is not None:
     run = dataclasses.replace(run, trained=tuned.trained)
+  if tuned and len(seeds) == 1:
+    run = dataclasses.replace(run, intervals=tuned.intervals)
   return [_with_scores(run, tuned.scores if tuned else ())]
 
 
@@ -308,6 +310,7 @@ def _eval(run_folder: RunFolder) -> list[Run]:
         task=own.task,
         split=own.split,
         scores=each.scores,
+        intervals=each.intervals,
         status=FINISHED if any(each.scores) else UNMEASURED,
       )
       runs.append(_measured(what, system, number, facts))

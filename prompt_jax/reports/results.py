@@ -21,10 +21,17 @@ class UnreadableError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class System:
-  """One system: its scores for each seed, and its number of trainable parameters."""
+  """One system.
+
+  Attributes:
+    scores: of each seed.
+    trained: number of trainable parameters.
+    intervals: {score: (low, high)}, of those that have one.
+  """
 
   scores: tuple[Scores, ...]
   trained: int | None
+  intervals: Mapping[str, tuple[float, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +73,8 @@ def read(path: pathlib.Path) -> Results:
   except ValueError as e:  # of the JSON and of the encoding
     raise UnreadableError(f'{path.name} is not JSON: {e}') from None
   try:
-    systems = {str(name): _system(s) for name, s in found['systems'].items()}
+    intervals = found.get('intervals', {})
+    systems = {str(n): _system(s, intervals.get(n, {})) for n, s in found['systems'].items()}
     said, split = found.get('prompts'), found.get('split')
     files = said is not None and all(isinstance(p, str) for p in said)
     prompts = () if files else tuple(_prompt(p) for p in said or ())
@@ -79,10 +87,11 @@ def read(path: pathlib.Path) -> Results:
     ) from None
 
 
-def _system(found: Any) -> System:
+def _system(found: Any, intervals: Any) -> System:
   scores = tuple(_scores(s) for s in found['scores'])
   trained = found.get('trained')
-  return System(scores, None if trained is None else int(trained))
+  bounds = {str(name): (float(low), float(high)) for name, (low, high) in intervals.items()}
+  return System(scores, None if trained is None else int(trained), bounds)
 
 
 def _scores(found: Any) -> Scores:

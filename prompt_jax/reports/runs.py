@@ -64,6 +64,7 @@ class Run:
     wanted: number of steps requested; None for an evaluation.
     seeds: all that were requested.
     scores: of each seed, in percent, the main score first; none while the run is unfinished.
+    intervals: {score: (low, high)} bootstrap intervals, of those that have one.
     metric: the validation score that selects; None without any.
     best: the best value of it for each seed.
     seconds: of training and evaluation, see `histories.seconds`.
@@ -89,6 +90,7 @@ class Run:
   wanted: int | None = None
   seeds: tuple[int, ...] = ()
   scores: tuple[Scores, ...] = ()
+  intervals: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
   metric: str | None = None
   best: tuple[float, ...] = ()
   seconds: float | None = None
@@ -109,6 +111,11 @@ class Run:
   def score(self) -> tuple[str, MeanStd] | None:
     """The main score: (name, mean and standard deviation)."""
     return next(iter(self.metrics.items()), None)
+
+  @property
+  def interval(self) -> tuple[float, float] | None:
+    """The bootstrap interval of the main score."""
+    return self.intervals.get(self.score[0]) if self.score else None
 
   @property
   def steps(self) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from prompt_jax.reports import answers, columns, parts, plots
+from prompt_jax.reports import answers, columns, parts, plots, text
 from prompt_jax.reports.answers import MOST_LABELS, Answer
 from prompt_jax.reports.columns import ReportTable
 from prompt_jax.reports.plots import Picture
@@ -36,12 +36,14 @@ class Section:
 
   Attributes:
     task: its name.
+    headlines: the best run of each split beside the baselines.
     pictures: curves and comparisons.
     tables: scores of its parts, of a mixture or of several languages.
     answers: of each run that wrote predictions.
   """
 
   task: str
+  headlines: tuple[str, ...]
   pictures: tuple[Picture, ...]
   tables: tuple[ReportTable, ...]
   answers: tuple[RunAnswers, ...]
@@ -74,11 +76,12 @@ def _section(
   group_by: Sequence[str],
   unreadable: list[Unreadable],
 ) -> Section:
-  pictures = plots.curves(runs, task)
+  pictures, headlines = plots.curves(runs, task), []
   by = dict.fromkeys([('method',), *([tuple(group_by)] if group_by else [])])
   for split in dict.fromkeys(run.split for run in runs if run.scores):
     of_split = [run for run in runs if run.split == split]
     beside = [r for r in references if r.task == task and r.split == split]
+    headlines.append(_headline(of_split, beside))
     for names in by:
       compared = plots.by(of_split, beside, task, split, names)
       pictures += [compared] if compared else []
@@ -86,7 +89,24 @@ def _section(
   groups = parts.group_by_tasks(runs)
   pictures += [p for group in groups for p in plots.by_part(group)]
   said = [_answers(run, unreadable) for run in runs if run.predictions]
-  return Section(task, tuple(pictures), tuple(map(parts.score_table, groups)), tuple(said))
+  tables = tuple(map(parts.score_table, groups))
+  return Section(task, tuple(headlines), tuple(pictures), tables, tuple(said))
+
+
+def _headline(runs: Sequence[Run], references: Sequence[Reference]) -> str:
+  """The run with the highest main score, its interval, and the baselines by the same score."""
+  scored = [(run, *run.score) for run in runs if run.score]
+  metric = scored[0][1]
+  run, _, score = max((s for s in scored if s[1] == metric), key=lambda s: s[2].mean)
+  said = f'{metric} {text.shown(metric, score)}'
+  if run.interval:
+    low, high = run.interval
+    said += f' (95 % interval {low:.1f} to {high:.1f})'
+  said += f' on {run.split}: {run.method or run.verb}, {run.name}'
+  said += f', the best of {len(runs)} runs' if len(runs) > 1 else ''
+  found = {r.system: dict(r.scores)[metric] for r in references if metric in dict(r.scores)}
+  beside = ', '.join(f'{name} {text.shown(metric, mean_std([v]))}' for name, v in found.items())
+  return f'{said}. Baselines: {beside}.' if beside else f'{said}.'
 
 
 def _answers(run: Run, unreadable: list[Unreadable]) -> RunAnswers:

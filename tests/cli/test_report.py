@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from prompt_jax.checkpoints import checksums
 from prompt_jax.main import main
 from prompt_jax.reports.find import find
 from tests.cli.test_mixtures import SIZES as LONGER
@@ -77,13 +78,13 @@ def test_every_run_is_read_as_its_results_say(runs):
   tuning, grown, bare = (by_name[n] for n in ('tuning', 'pop/learning_rate_3.0', 'bare'))
   assert (tuning.method, tuning.rate, tuning.seeds) == ('model tuning', 0.001, (0, 1))
   assert tuning.trained == tuning.parameters == grown.parameters > 10_000
-  assert (grown.method, grown.rows, grown.trained, grown.rate) == ('InputPrompt', 4, 128, 3.0)
+  assert (grown.method, grown.rows, grown.trained, grown.rate) == ('input prompt', 4, 128, 3.0)
   assert (bare.method, bare.trained, bare.task, bare.split) == ('untuned', 0, 'reviews', 'test')
   first, second, vote, average = (by_name[f'pop/test/{name}'] for name in ENSEMBLES)
-  assert (first.method, first.trained, vote.method) == ('InputPrompt', 128, 'majority vote')
+  assert (first.method, first.trained, vote.method) == ('input prompt', 128, 'majority vote')
   files = [run.predictions[0].name for run in (first, second, vote, average)]
   assert files == ['predictions-1.jsonl', 'predictions-2.jsonl', 'vote.jsonl', 'average.jsonl']
-  assert by_name['mixture'].method == 'TaskPrompts'
+  assert by_name['mixture'].method == 'task prompts'
   assert by_name['languages'].source == 'nusax_senti.english'
   lm = by_name['lm/runs/prefix_lm']
   assert lm.metric == 'held_out_loss'
@@ -136,8 +137,9 @@ def test_groups_and_columns(runs, capsys):
 
 
 def test_a_run_in_progress(runs, tmp_path, capsys):
-  """As it is while seed 1 trains: no results, and half a line at the end."""
+  """As it is while seed 1 trains: no results, no checksums, and half a line at the end."""
   shutil.copytree(runs / 'tuning', tmp_path / 'tuning')
+  checksums.unseal(tmp_path / 'tuning', tmp_path / 'tuning' / 'seed_1')
   (tmp_path / 'tuning' / 'results.json').unlink()
   path = tmp_path / 'tuning' / 'seed_1' / 'metrics.jsonl'
   path.write_text(path.read_text()[:40])
@@ -152,13 +154,14 @@ def test_a_run_in_progress(runs, tmp_path, capsys):
 def test_what_cannot_be_read_is_named_and_counted(runs, tmp_path, capsys):
   shutil.copytree(runs / 'bare', tmp_path / 'a')
   shutil.copytree(runs / 'bare', tmp_path / 'b')
+  checksums.unseal(tmp_path / 'b')
   (tmp_path / 'b' / 'results.json').write_text('{"task')
   (tmp_path / 'a' / 'predictions.jsonl').write_text('{"inp')
   assert main(['report', str(tmp_path), '--output', str(tmp_path / 'report')]) == 0
   shown = capsys.readouterr().out
   assert 'Could not be read: 2' in shown
   assert mentions(shown, str(tmp_path / 'b'), 'results.json', 'JSON')
-  assert mentions(shown, '1 of 1', 'predictions')
+  assert mentions(shown, str(tmp_path / 'a'), 'predictions.jsonl', 'checksum')
   assert 'Could not be read: 2' in (tmp_path / 'report' / 'report.html').read_text()
   assert 'Could not be read: 2' in (tmp_path / 'report' / 'report.md').read_text()
   assert main(['report', str(tmp_path / 'b')]) == 2

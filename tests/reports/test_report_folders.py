@@ -20,7 +20,7 @@ def test_a_finished_run(tmp_path):
   folders.run(tmp_path / 'a')
   (run,) = find([str(tmp_path)]).runs
   assert (run.name, run.verb, run.task, run.split) == ('a', 'train', 'colours', 'test')
-  assert (run.model, run.method, run.rows) == ('tiny', 'InputPrompt', 2)
+  assert (run.model, run.method, run.rows) == ('tiny', 'input prompt', 2)
   assert (run.trained, run.parameters, run.rate) == (8, 1000, 0.3)
   assert (run.steps, run.wanted, run.seeds, run.status) == (100, 100, (0,), 'finished')
   assert run.scores == ({'accuracy': 50.0, 'f1_macro': 25.0},)
@@ -57,7 +57,7 @@ def test_seeds_are_one_run_with_mean_and_deviation(tmp_path):
   assert std == pytest.approx(200**0.5)
   assert run.best == (40.0, 41.0)
   (alone,) = find([str(tmp_path / 'a' / 'seed_1')]).runs  # without the folder above
-  assert (alone.task, alone.method, alone.status) == ('colours', 'InputPrompt', 'not measured')
+  assert (alone.task, alone.method, alone.status) == ('colours', 'input prompt', 'not measured')
 
 
 def test_an_unfinished_run_says_where_it_stands(tmp_path):
@@ -102,7 +102,7 @@ def test_a_run_without_examples_to_judge_by_is_not_measured(tmp_path):
 def test_the_configuration_stands_in_for_a_prompt_file(tmp_path):
   folders.config(tmp_path / 'a', TASK="['red', 'blue']")
   (run,) = find([str(tmp_path)]).runs
-  assert (run.task, run.model, run.method, run.rows) == ('red+blue', 'tiny', 'InputPrompt', 2)
+  assert (run.task, run.model, run.method, run.rows) == ('red+blue', 'tiny', 'input prompt', 2)
   assert (run.status, run.steps, run.wanted) == ('unfinished', 0, 100)
   folders.config(tmp_path / 'b', PROMPT=None, TRAINABLE="('.*',)", TASK=None, DATA="'x/r.tsv'")
   (run,) = find([str(tmp_path / 'b')]).runs
@@ -117,7 +117,7 @@ def test_an_evaluation_says_what_was_measured(tmp_path):
   facts = {'task': 'colours', 'split': 'validation', 'systems': systems}
   (tmp_path / 'a' / 'test' / 'results.json').write_text(json.dumps(facts))
   run = named(tmp_path)['a/test']
-  assert (run.verb, run.method, run.trained, run.split) == ('eval', 'InputPrompt', 8, 'validation')
+  assert (run.verb, run.method, run.trained, run.split) == ('eval', 'input prompt', 8, 'validation')
   file.unlink()
   found = find([str(tmp_path)])
   assert next(r for r in found.runs if r.verb == 'eval').method is None
@@ -146,8 +146,8 @@ def test_an_evaluation_of_several_prompts(tmp_path):
   found = find([str(place)])
   assert found.unreadable == ()
   assert [(r.name, r.method, r.rows, [p.name for p in r.predictions]) for r in found.runs] == [
-    ('eval/a', 'InputPrompt', 1, ['predictions-1.jsonl']),
-    ('eval/b', 'InputPrompt', 2, ['predictions-2.jsonl']),
+    ('eval/a', 'input prompt', 1, ['predictions-1.jsonl']),
+    ('eval/b', 'input prompt', 2, ['predictions-2.jsonl']),
     ('eval/majority vote', 'majority vote', None, ['vote.jsonl']),
   ]
   assert {r.model for r in found.runs} == {'tiny'}
@@ -214,12 +214,12 @@ def test_the_best_score_is_the_least_where_the_mode_says_so(tmp_path):
 @pytest.mark.parametrize(
   ('fields', 'patterns', 'name'),
   [
-    ({}, ['prompt/.*'], 'InputPrompt'),
-    ({'encoder': True, 'decoder': True}, ['prompt/.*'], 'InputPrompt, decoder'),
-    ({'encoder': False, 'decoder': True}, ['prompt/.*'], 'InputPrompt, decoder only'),
-    ({'table': {'class': 'a.tables.Plain'}}, ['prompt/.*'], 'InputPrompt'),
-    ({'table': {'class': 'a.tables.LowRank'}}, ['prompt/.*'], 'InputPrompt, LowRank'),
-    ({}, ['prompt/.*', '.*bias'], 'InputPrompt and prompt/.*, .*bias'),
+    ({}, ['prompt/.*'], 'input prompt'),
+    ({'encoder': True, 'decoder': True}, ['prompt/.*'], 'input prompt, decoder'),
+    ({'encoder': False, 'decoder': True}, ['prompt/.*'], 'input prompt, decoder only'),
+    ({'table': {'class': 'a.tables.Plain'}}, ['prompt/.*'], 'input prompt'),
+    ({'table': {'class': 'a.tables.LowRank'}}, ['prompt/.*'], 'input prompt, low rank'),
+    ({}, ['prompt/.*', '.*bias'], 'input prompt and prompt/.*, .*bias'),
   ],
 )
 def test_methods_that_differ_have_different_names(fields, patterns, name, tmp_path):
@@ -255,7 +255,7 @@ def test_a_damaged_prompt_file_is_named_and_the_run_is_still_read(tmp_path):
   found = find([str(tmp_path)])
   assert [u.path.name for u in found.unreadable] == ['prompt.safetensors']
   (run,) = found.runs
-  assert (run.method, run.scores[0]['accuracy']) == ('InputPrompt', 50.0)
+  assert (run.method, run.scores[0]['accuracy']) == ('input prompt', 50.0)
 
 
 def test_lines_that_are_no_records_are_counted(tmp_path):

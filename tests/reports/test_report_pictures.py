@@ -52,9 +52,9 @@ def test_a_task_has_curves_and_comparisons(two):
     assert 100 < height < 1500
   assert section.pictures[2].alt == (
     'accuracy by method, colours, test: majority class 25.0, the model, untuned 20.0, '
-    'DeepPrompt 60.0, InputPrompt 50.0'
+    'deep prompt 60.0, input prompt 50.0'
   )
-  assert 'InputPrompt 8: 50.0' in section.pictures[3].alt
+  assert 'input prompt 8: 50.0' in section.pictures[3].alt
   assert 'a 100 steps, best accuracy 40.0' in section.pictures[0].alt
 
 

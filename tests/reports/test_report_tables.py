@@ -27,11 +27,11 @@ def runs(tmp_path):
 CSV = """\
 folder,verb,task,split,model,method,rows,trained,parameters,learning_rate,steps,seeds,accuracy,\
 accuracy std,f1_macro,f1_macro std,validation,validation std,seconds,status,note
-a,train,colours,test,tiny,InputPrompt,2,8,1000,0.3,100,0,70.25,,35.125,,40.0,,54.0,finished,
-b,train,colours,test,tiny,InputPrompt,2,8,1000,0.3,100,0,60.0,,30.0,,40.0,,54.0,finished,
-c,train,colours,test,tiny,InputPrompt,2,8,1000,0.3,100,"0, 1",50.0,14.142135623730951,,,40.5,\
+a,train,colours,test,tiny,input prompt,2,8,1000,0.3,100,0,70.25,,35.125,,40.0,,54.0,finished,
+b,train,colours,test,tiny,input prompt,2,8,1000,0.3,100,0,60.0,,30.0,,40.0,,54.0,finished,
+c,train,colours,test,tiny,input prompt,2,8,1000,0.3,100,"0, 1",50.0,14.142135623730951,,,40.5,\
 0.7071067811865476,104.0,finished,
-d,train,colours,,tiny,InputPrompt,2,,,0.3,0 of 100,0,,,,,,,,unfinished,
+d,train,colours,,tiny,input prompt,2,,,0.3,0 of 100,0,,,,,,,,unfinished,
 """
 
 MARKDOWN = """\
@@ -51,7 +51,7 @@ def test_the_whole_table(runs):
   shared, rest = columns.parted(table)
   assert text.to_markdown(rest) == MARKDOWN
   assert text.sentence(list(shared.items())) == (
-    'Same in all rows: verb train, task colours, model tiny, method InputPrompt, rows 2, '
+    'Same in all rows: verb train, task colours, model tiny, method input prompt, rows 2, '
     'learning rate 0.3.'
   )
 
@@ -96,7 +96,7 @@ def test_groups_pool_the_seeds_of_their_runs(runs):
   assert two['f1_macro'] == mean_std([30.0])
   assert two['validation'] == mean_std([40.0, 40.0, 41.0])
   assert two['seeds'] == '2 values'
-  assert two['method'] == 'InputPrompt'
+  assert two['method'] == 'input prompt'
   assert table.names[:4] == ('PROMPT_LENGTH', 'task', 'split', 'runs')
   assert 'folder' not in table.names
 

@@ -8,6 +8,6 @@ rm -rf build/examples
 mkdir -p build
 cp -r examples build/examples
 for notebook in build/examples/*.ipynb; do
-  jupyter execute --inplace --timeout=1200 "$notebook"
+  jupyter execute --inplace --timeout=1200 --NotebookClient.iopub_timeout=60 "$notebook"
 done
 [ "${1:-}" != --save ] || cp build/examples/*.ipynb examples/

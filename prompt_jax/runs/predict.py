@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from prompt_jax import loading
 from prompt_jax.checkpoints.prompt_file import load_facts
+from prompt_jax.data import truncation
 from prompt_jax.data.batches import evaluation_batches
 from prompt_jax.data.example import Example, Lengths, Task, TextExample, encode
 from prompt_jax.data.local_file import local_inputs
@@ -203,6 +205,9 @@ class Predictor:
     examples = [
       Example(encode(t, words, self._lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
     ]
+    inputs, _ = truncation.cut(examples, words, self._lengths)
+    if inputs.cut:
+      warnings.warn(f'{inputs}; a higher input_length keeps more', stacklevel=2)
     if self._evaluator is None:
       yield from self._written(examples, done)
       return

@@ -44,6 +44,11 @@ def test_a_blank_line_has_an_empty_answer(prompt, model, tmp_path, capsys):
   assert len(capsys.readouterr().out.split('\n')[:-1]) == 3
 
 
+def test_it_says_how_many_texts_are_cut(prompt, capsys):
+  assert main(['infer', '--prompt_file', prompt, '--input_length=8', 'short', 'far too long']) == 0
+  assert mentions(capsys.readouterr().err, '50 %', '1 of 2', '8 tokens', 'input_length')
+
+
 def test_an_answer_is_one_line(monkeypatch, capsys):
   from prompt_jax.cli.infer import _print
   from prompt_jax.runs.results import Answer

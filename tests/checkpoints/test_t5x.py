@@ -98,7 +98,8 @@ def write(path, tree):
   return path
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+# Shapes do not tell a gated ReLU from a gated GELU: its architecture must be given.
+@pytest.mark.parametrize('name', [name for name in CONFIGS if name != 'gated_relu'])
 def test_architecture_and_weights_from_the_file(name, tmp_path):
   cfg, params = CONFIGS[name], random_params(CONFIGS[name])
   tree = {'version': 3, 'optimizer': {'target': unstack_layers(params), 'state': {'step': 3}}}

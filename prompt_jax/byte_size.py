@@ -11,3 +11,9 @@ def written(count: float) -> str:
     count /= 1000
   digits = 0 if unit == UNITS[0] or count >= 99.95 else 1 if count >= 9.995 else 2
   return f'{count:.{digits}f} {unit}'
+
+
+def gibibytes(count: float) -> str:
+  """The number of GiB in three digits, "15.8", and whole above 1,000."""
+  size = count / 2**30
+  return f'{size:.3g}' if size < 999.5 else f'{size:,.0f}'

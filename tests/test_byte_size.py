@@ -2,7 +2,7 @@
 
 import pytest
 
-from prompt_jax.byte_size import written
+from prompt_jax.byte_size import gibibytes, written
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,10 @@ from prompt_jax.byte_size import written
 )  # fmt: skip
 def test_three_digits_and_never_nothing(count, text):
   assert written(count) == text
+
+
+@pytest.mark.parametrize(
+  ('gib', 'text'), [(0.5, '0.5'), (15.75, '15.8'), (999, '999'), (999.6, '1,000'), (5853, '5,853')]
+)
+def test_gibibytes_have_no_exponent(gib, text):
+  assert gibibytes(gib * 2**30) == text

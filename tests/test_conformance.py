@@ -346,13 +346,13 @@ def test_a_saved_prompt_is_the_same_method_and_the_same_bits(name, tmp_path):
   c = case(name)
   path = tmp_path / 'prompt.safetensors'
   metadata = {'base_model': 'tiny', 'fingerprint': 'f', 'width': CONFIG.emb_dim}
-  metadata['method'] = describe(c.model.prompt)
+  metadata['method_config'] = describe(c.model.prompt)
   prompt = c.params['prompt']
   save_prompt(path, Prompt(prompt, c.constants.get('prompt', {}), metadata))
   loaded = load_prompt(path)
   assert jax.tree.structure(loaded.params) == jax.tree.structure(prompt)
   jax.tree.map(np.testing.assert_array_equal, loaded.params, prompt)
-  assert build(loaded.metadata['method']) == c.model.prompt
+  assert build(loaded.metadata['method_config']) == c.model.prompt
 
 
 @pytest.mark.parametrize('name', [name for name in CASES if 'own_stream' in name])

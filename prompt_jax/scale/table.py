@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prompt_jax import byte_size
+from prompt_jax.byte_size import gibibytes
 from prompt_jax.scale.plan import Plan
 from prompt_jax.scale.search import Setting
 
@@ -49,7 +50,7 @@ def cells(row: PlanRow) -> list[str]:
     'yes' if p.fits else 'NO',
     _number(memory.arguments / GIB if memory else None, 1),
     _number(memory.temporaries / GIB if memory else None, 1),
-    f'{p.needed / GIB:.3g} / {p.limit / GIB:.3g}',
+    f'{gibibytes(p.needed)} / {gibibytes(p.limit)}',
     _number(cost.flops / 1e12 if cost else None, 2),
     _number(p.least_flops / 1e12 if p.least_flops else None, 2),
     _number(cost.hbm_bytes / 1e9 if cost else None, 1),

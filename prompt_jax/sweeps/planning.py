@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from prompt_jax.byte_size import gibibytes
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.scale import plan as slices_of_tpus
 from prompt_jax.scale.chips import SLICES
@@ -210,7 +211,7 @@ def _row(jobs: Sequence[Job], figures: Figures, steps: int, here: bool) -> list[
     f'{what}: {figures.step}; {figures.how}',
     str(len(jobs)),
     'yes' if figures.fits else 'NO',
-    f'{figures.needed / GIB:.3g} of {figures.limit / GIB:.3g}',
+    f'{gibibytes(figures.needed)} of {gibibytes(figures.limit)}',
     '-' if seconds is None else f'{sign}{_of_step(seconds)}',
     '-' if seconds is None else f'{sign}{spoken(steps * seconds)}',
   ]
@@ -240,7 +241,7 @@ def fitting(
   if not large or too_large == 'run':
     return list(jobs)
   lines = [
-    f'  {job.name}: {plan[job.name].needed / GIB:.3g} of {plan[job.name].limit / GIB:.3g} GiB'
+    f'  {job.name}: {gibibytes(plan[job.name].needed)} of {gibibytes(plan[job.name].limit)} GiB'
     for job in large
   ]
   what = f'{len(large)} of {len(jobs)} runs do not fit'

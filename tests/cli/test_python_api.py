@@ -83,7 +83,7 @@ def test_the_record_is_that_of_the_command_line(trained, model, reviews, tmp_pat
   ('change', 'name'),
   [
     ({'learning_rate': 0.5}, 'LEARNING_RATE'),
-    ({'data': ROWS[:-1]}, 'DATA'),
+    ({'data': ROWS[:-1]}, 'data'),
     ({'loss': pj.Loss(label_smoothing=0.1)}, 'LOSS'),
   ],
 )

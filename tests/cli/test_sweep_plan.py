@@ -111,8 +111,8 @@ def test_a_model_that_is_left_out_is_the_embedded_one(planned, compiler, capsys)
   sizes = []
   for value in ('None', '"embedded"'):
     assert main(['sweep', planned(f'GRID = {{"MODEL": [{value}]}}'), '--dry-run']) == 0
-    sizes += re.findall(r'\d+,\d{3},\d{3}', capsys.readouterr().out)  # parameters of the model
-  assert len(sizes) == 2
+    sizes.append(re.findall(r'\d+,\d{3},\d{3}', capsys.readouterr().out))  # of model and prompt
+  assert len(sizes[0]) == 2
   assert sizes[0] == sizes[1]
 
 
@@ -194,5 +194,5 @@ def test_what_a_slice_has_no_memory_for_is_refused(planned, capsys):
   assert main(['sweep', file, '--dry-run']) == 2
   err = capsys.readouterr().err
   # Terabytes, and not what their number would be in another unit.
-  assert float(re.search(r'([\d.]+) of 15.8 GiB', err).group(1)) > 2000
+  assert float(re.search(r'([\d.,]+) of 15.8 GiB', err).group(1).replace(',', '')) > 2000
   assert mentions(err, 'search', 'v5e-1')

@@ -346,7 +346,8 @@ def test_a_saved_prompt_is_the_same_method_and_the_same_bits(name, tmp_path):
   c = case(name)
   path = tmp_path / 'prompt.safetensors'
   metadata = {'base_model': 'tiny', 'fingerprint': 'f', 'width': CONFIG.emb_dim}
-  metadata['method_config'] = describe(c.model.prompt)
+  method = type(c.model.prompt).__name__
+  metadata |= {'method': method, 'method_config': describe(c.model.prompt)}
   prompt = c.params['prompt']
   save_prompt(path, Prompt(prompt, c.constants.get('prompt', {}), metadata))
   loaded = load_prompt(path)

@@ -16,11 +16,11 @@ from typing import Any
 from flax.errors import FlaxError
 from gin import config as gin_config
 
-from prompt_jax.checkpoints.backbone import advised_tuning
+from prompt_jax.checkpoints.backbone import EMBEDDED, advised_tuning
 from prompt_jax.configuration import gin_files, plain_values, reach
 from prompt_jax.configuration.gin_state import isolated
 from prompt_jax.configuration.old_names import modern_name
-from prompt_jax.configuration.python_values import as_bound, without_gin
+from prompt_jax.configuration.python_values import Given, as_bound, without_gin
 from prompt_jax.configuration.run_files import CHOSEN
 from prompt_jax.errors import UserError
 from prompt_jax.runs.record import Record
@@ -153,14 +153,32 @@ def _advice(verb: str, request: Request) -> Advice:
     if gin_config._CONFIG.pop(('PROMPT', 'gin.macro'), None) is None:
       return Advice()
     _parse_given(request)
-    model = gin_config._CONFIG.get(('MODEL', 'gin.macro'), {}).get('value')
-    chosen = gin_config._CONFIG.get(('PROMPT', 'gin.macro'), {})
+    model, architecture = _macro('MODEL'), _macro('ARCHITECTURE')
+    taken, chosen = ('PROMPT', 'gin.macro') not in gin_config._CONFIG, _macro('PROMPT')
+  if model is None and architecture is None:
+    model = EMBEDDED
   found = advised_tuning(model) if isinstance(model, str) else {}
   if not found:
     return Advice()
   settings = {macro: found[name] for name, macro in ADVISED.items() if name in found}
-  used = request.settings.get('PROMPT') == found['prompt'] or chosen.get('value', '') is None
-  return Advice(model, found['prompt'], settings, taken=not chosen, used=used or not chosen)
+  with isolated():
+    gin_files.read(f'prompts/{found["prompt"]}.gin', request.search)
+    same = _class_of(chosen) is _class_of(_macro('PROMPT'))
+  # A run without a prompt has no use for the advice.
+  used = taken or chosen is None or same
+  return Advice(model, found['prompt'], settings, taken=taken, used=used)
+
+
+def _macro(name: str) -> Any:
+  """The value of a macro; None where it has none."""
+  return gin_config._CONFIG.get((name, 'gin.macro'), {}).get('value')
+
+
+def _class_of(prompt: Any) -> Any:
+  """The class of a prompt method that is bound, in gin or as an object."""
+  if isinstance(prompt, gin_config.ConfigurableReference):
+    return prompt.configurable.wrapped
+  return type(prompt.value) if isinstance(prompt, Given) else None
 
 
 def built(entry: Callable[..., Any]) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from prompt_jax.evaluation.baselines import UNTUNED, baselines
 from prompt_jax.evaluation.ensemble import vote
 from prompt_jax.evaluation.predictions import write_predictions
 from prompt_jax.evaluation.suite import f1_label, task_facts
+from prompt_jax.evaluation.verdict import Verdict
 from prompt_jax.runs import score_table
 from prompt_jax.runs.candidates import Candidate
 from prompt_jax.runs.population_scores import PopulationScores, Scored
 from prompt_jax.runs.results import PopulationResult, Scores, SystemScores
 from prompt_jax.runs.setup import trained_prompt, write_events
-from prompt_jax.runs.untuned import untuned
+from prompt_jax.runs.untuned import untuned, verdicts_of
 from prompt_jax.runs.variants import title
 from prompt_jax.runtime import processes
 from prompt_jax.training.members import Result
@@ -150,11 +151,15 @@ def _report(
     write_predictions(results[k].folder / 'predictions.jsonl', predictions)
     answers[population[k].member.name] = [predictions]
   examples = setup.examples[measured.split]
+  best = best_of(results, members)
   table: list[SystemScores] = []
+  verdict: list[Verdict] = []
   # Variants with other examples to train on have no baseline in common.
   if len({population[k].digests['train'] for k in members}) == 1:
     found = baselines(setup.examples['train'], examples, setup.task)
     table += [SystemScores(name, [of]) for name, of in found.items()]
+    if best in scored:
+      verdict = verdicts_of(setup, examples, measured.untuned[1], [scored[best][1]])
   table.append(SystemScores(UNTUNED, [measured.untuned[0]], 0))
   table += _by_setting(population, results, scored)
   voters = [k for k in scored if not _dropped(results[k])]
@@ -167,12 +172,15 @@ def _report(
   facts = [_facts(population[k], results[k], scored.get(k)) for k in members]
   tasks = task_facts(setup.task)
   score_table.write_scores(
-    path, table, task=setup.task.name, split=measured.split, prompts=facts, tasks=tasks
-  )
+    path, table, task=setup.task.name, split=measured.split, prompts=facts, tasks=tasks,
+    verdicts=[v.facts() for v in verdict],
+  )  # fmt: skip
   heading = f'{setup.task.name}, {len(examples)} {measured.split} examples, in percent'
   heading += f1_label(setup.task)
   score_table.print_scores(table, heading, setup.console, setup.task.parts)
-  return Scores(setup.task.name, measured.split, table, answers)
+  for worse in (v for v in verdict if not v.better):
+    setup.console.print(f'Best prompt: {worse}', soft_wrap=True, highlight=False, markup=False)
+  return Scores(setup.task.name, measured.split, table, answers, verdict)
 
 
 def _dropped(result: Result) -> bool:

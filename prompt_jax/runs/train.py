@@ -18,11 +18,11 @@ from prompt_jax.data.batches import BatchStream, answers_digest
 from prompt_jax.data.example import Task
 from prompt_jax.data.mixture import quotas
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation.baselines import MAJORITY, UNTUNED, baselines, majority_predictions
+from prompt_jax.evaluation.baselines import UNTUNED, baselines
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.predictions import progress_bar, write_predictions
 from prompt_jax.evaluation.suite import Suite, f1_label, task_facts
-from prompt_jax.evaluation.verdict import Verdict, to_try, verdicts
+from prompt_jax.evaluation.verdict import Verdict, to_try
 from prompt_jax.loading import BaseModel
 from prompt_jax.prompted import variables_of
 from prompt_jax.runs import score_table, task_prompts
@@ -44,7 +44,7 @@ from prompt_jax.runs.setup import (
   with_judges,
   write_events,
 )
-from prompt_jax.runs.untuned import on_validation, untuned
+from prompt_jax.runs.untuned import on_validation, untuned, verdicts_of
 from prompt_jax.runtime import processes
 from prompt_jax.training import loop
 from prompt_jax.training.choice import choose_on_all
@@ -320,12 +320,7 @@ def _measured(
         intervals=first.intervals if len(results) == 1 else {},
       ),
     ]  # fmt: skip
-    others = {
-      f'the {MAJORITY}': majority_predictions(train, examples, task),
-      'the untuned model': bare[1],
-    }
-    known = {name: rows for name, rows in others.items() if rows is not None}
-    return found, verdicts(known, answers, task_facts(task), setup.backbone.vocabulary)
+    return found, verdicts_of(setup, examples, bare[1], answers)
 
   # One of several processes is enough for the bootstrap, and the others wait for it.
   table, verdict = processes.broadcast(systems)

@@ -12,7 +12,8 @@ from prompt_jax.evaluation.baselines import MAJORITY, UNTUNED, majority_predicti
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.metrics import Scores
 from prompt_jax.evaluation.predictions import Prediction, progress_bar
-from prompt_jax.evaluation.suite import Suite
+from prompt_jax.evaluation.suite import Suite, task_facts
+from prompt_jax.evaluation.verdict import Verdict, verdicts
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.runs.setup import JUDGES, Setup, evaluator_of
@@ -63,6 +64,28 @@ def on_validation(
   if rows is not None and setup.task.score is None:
     found = {MAJORITY: evaluator.measure(examples, rows), **found}
   return {name: scores[metric] for name, scores in found.items() if metric in scores}
+
+
+def verdicts_of(
+  setup: Setup,
+  examples: Sequence[Example],
+  bare: Sequence[Prediction],
+  tuned: Sequence[Sequence[Prediction]],
+) -> list[Verdict]:
+  """What was tuned beside the majority class, where there is one, and the untuned model.
+
+  Args:
+    setup: of the run.
+    examples: of its task, that selected nothing.
+    bare: what the untuned model answers.
+    tuned: what each seed answers.
+  """
+  others = {
+    f'the {MAJORITY}': majority_predictions(setup.examples['train'], examples, setup.task),
+    'the untuned model': bare,
+  }
+  known = {name: rows for name, rows in others.items() if rows is not None}
+  return verdicts(known, tuned, task_facts(setup.task), setup.backbone.vocabulary)
 
 
 def _name(setup: Setup, examples: Sequence[Example]) -> str:

@@ -45,6 +45,10 @@ def test_a_population_leaves_what_the_documentation_says(population):
   best = max(results['prompts'], key=lambda p: p['validation'])  # the first of equals
   kept = (population / 'prompt.safetensors').read_bytes()
   assert kept == (population / best['name'] / 'prompt.safetensors').read_bytes()
+  majority, untuned = results['verdicts']  # of the best prompt
+  assert majority['tuned'] == untuned['tuned'] == pytest.approx(best['scores']['accuracy'])
+  assert majority['of_baseline'] == systems['majority class']['scores'][0]['accuracy']
+  assert untuned['of_baseline'] == systems['the model, untuned']['scores'][0]['accuracy']
 
 
 def test_a_prompt_of_a_population_is_that_of_a_run_of_its_own(

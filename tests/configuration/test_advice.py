@@ -15,6 +15,7 @@ from prompt_jax.configuration.gin_text import value
 from prompt_jax.errors import UserError
 from prompt_jax.export.convert import convert
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from tests.shared import facts
 
 EMBEDDED = pathlib.Path(prompt_jax.__file__).parent / 'embedded'
@@ -49,6 +50,25 @@ def test_the_command_line_has_the_same_default():
   found = of_train.load(request_of(arguments.parse(['train', '--task', 'docstrings_iid'])))
   assert type(found.arguments['prompt']).__name__ == 'PrefixTuning'
   assert found.record.notes
+
+
+def test_the_embedded_model_is_advised_where_no_model_is_given():
+  assert train(MODEL=None)[1] == 'PrefixTuning'
+
+
+@pytest.mark.parametrize(
+  ('given', 'recommended'),
+  [
+    ({'PROMPT': 'prefix'}, ''),
+    ({'PROMPT': PrefixTuning()}, ''),
+    ({'files': ['prompts/prefix.gin']}, ''),
+    ({'PROMPT': 'input'}, 'prefix'),
+    ({'PROMPT': InputPrompt()}, 'prefix'),
+    ({'PROMPT': None, 'TRAINABLE': ['.*']}, ''),
+  ],
+)
+def test_what_is_used_already_is_not_recommended(given, recommended):
+  assert train(**given)[0].record.recommended == recommended
 
 
 def test_a_population_has_the_same_default():

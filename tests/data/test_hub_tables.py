@@ -122,5 +122,5 @@ def test_a_hidden_label_is_named_where_it_is_asked_for(repo):
 def test_without_the_library_the_error_says_what_to_install(monkeypatch):
   hub._read.cache_clear()
   monkeypatch.setitem(sys.modules, 'datasets', None)
-  with pytest.raises(UserError, match=r'prompt_jax\[datasets\]'):
+  with pytest.raises(UserError, match=r'\[datasets\]'):
     local_task('hf:some/where')

@@ -15,7 +15,12 @@ FLAGS = ['--length=4', '--steps=2', '--seed=3']
 def train(model, reviews, sizes, folder, *more):
   data = [f'--data={reviews}', f'--validation={reviews}', f'--model={model}']
   assert main(['train', *data, *sizes, *FLAGS, f'--output={folder}', *more]) == 0
-  return json.loads((folder / 'metrics.jsonl').read_text().splitlines()[-1])
+  return last_step(folder)
+
+
+def last_step(folder):
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  return [record for record in map(json.loads, lines) if record['kind'] == 'train'][-1]
 
 
 def test_a_mesh_of_one_device_trains_as_no_mesh_does(model, reviews, sizes, tmp_path):
@@ -53,8 +58,7 @@ def test_a_population_on_weights_in_int8(model, reviews, sizes, tmp_path):
   data = [f'--data={reviews}', f'--validation={reviews}', f'--model={model}']
   command = ['population', *data, *sizes, '--length=4', '--steps=2', '--seeds=3,4', int8]
   assert main([*command, f'--output={tmp_path / "all"}']) == 0
-  lines = (tmp_path / 'all/seed_3/metrics.jsonl').read_text().splitlines()
-  assert json.loads(lines[-1])['loss'] == pytest.approx(alone['loss'], rel=1e-5)
+  assert last_step(tmp_path / 'all/seed_3')['loss'] == pytest.approx(alone['loss'], rel=1e-5)
 
 
 def test_trained_weights_are_not_stored_in_int8(model, reviews, sizes, tmp_path, capsys):

@@ -29,7 +29,7 @@ def test_a_packed_run_takes_as_many_examples_a_step_and_goes_on(train, tmp_path,
   assert resumed(2) in printed
   assert mentions(printed, '3', str(tmp_path / 'out' / 'profile'))
   records = read_records(tmp_path / 'out' / 'metrics.jsonl')
-  assert [r['examples'] for r in records if r['kind'] == 'train'] == [8, 8]
+  assert [r['examples'] for r in records if r['kind'] == 'train'] == [8, 8, 8]
   # The same folder without --pack would be another run.
   assert main([*train, '--gin.EVAL_EVERY=0', '--steps=3']) == 2
   assert 'PACK' in capsys.readouterr().err

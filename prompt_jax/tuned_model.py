@@ -11,10 +11,10 @@ from prompt_jax.inference.beam_search import LENGTH_PENALTY
 from prompt_jax.inference.decoding import Decoding
 from prompt_jax.inference.score import Normalize
 from prompt_jax.loading import Tuned
-from prompt_jax.runs import html
 from prompt_jax.runs.evaluate import lengths_of
 from prompt_jax.runs.predict import Predictor
 from prompt_jax.runs.results import Answers
+from prompt_jax.runtime import notebook
 from prompt_jax.sharding.placement import Placement
 
 SHOWN = ('task', 'method', 'length', 'base_model', 'metric', 'value', 'step', 'labels')
@@ -139,7 +139,7 @@ class TunedModel:
     return f'TunedModel({facts})'
 
   def _repr_html_(self) -> str:
-    return html.table(['prompt', ''], list(self._facts().items()))
+    return notebook.table(['prompt', ''], list(self._facts().items()))
 
   def _facts(self) -> dict[str, Any]:
     if not self.metadata:

@@ -190,6 +190,7 @@ ALLOWED: dict[str, set[str]] = {
     'inference',
     'loading',
     'runs',
+    'runtime.notebook',
     'sharding.placement',
   },
   'main': {'cli', 'runtime.libtpu'},

@@ -57,12 +57,24 @@ def _curve(runs: Sequence[Run], kind: str, name: str, what: str, task: str) -> P
   figure, axes = _figure(7, 4)
   for i, run in enumerate(runs):
     _lines(axes, run, kind, name, f'C{i}')
+  said = _baselines(axes, runs) if kind == 'eval' else []
   axes.set(xlabel='step', ylabel=_name(what), xlim=(0, None))
   axes.xaxis.set_major_locator(MaxNLocator(integer=True))
   _legend(figure, axes)
   title = f'{what[0].upper()}{what[1:]} over the steps, {task}'
-  alt = f'{title}: ' + '; '.join(f'{run.name} {_history_words(run)}' for run in runs)
+  alt = f'{title}: ' + '; '.join([*(f'{run.name} {_history_words(run)}' for run in runs), *said])
   return Picture(_stem(what, task), title, alt, _png(figure))
+
+
+def _baselines(axes: Any, runs: Sequence[Run]) -> list[str]:
+  """A dashed line for each baseline of the runs; more where their examples differ. In words."""
+  names = list(dict.fromkeys(name for run in runs for name in run.on_validation))
+  found = [sorted({r.on_validation[n] for r in runs if n in r.on_validation}) for n in names]
+  for style, name, values in zip(['--', ':', '-.'], names, found, strict=False):
+    for i, value in enumerate(values):
+      axes.axhline(value, color=GREY, linestyle=style, zorder=0, label='' if i else _name(name))
+  said = [', '.join(f'{value:.1f}' for value in values) for values in found]
+  return [f'{name} {words}' for name, words in zip(names, said, strict=True)]
 
 
 def _history_words(run: Run) -> str:

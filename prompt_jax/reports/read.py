@@ -143,6 +143,8 @@ def _train(run_folder: RunFolder) -> list[Run]:
     run = dataclasses.replace(run, trained=tuned.trained)
   if tuned and len(seeds) == 1:
     run = dataclasses.replace(run, intervals=tuned.intervals)
+  if own:
+    run = dataclasses.replace(run, on_validation=own.on_validation)
   return [_with_scores(run, tuned.scores if tuned else ())]
 
 
@@ -264,6 +266,8 @@ def _population(run_folder: RunFolder) -> list[Run]:
     seeds = wanted or tuple(c.seed for c in begun)
     run = _trained(place, title, 'population', of_cell, begun, seeds, own)
     each = [said[m][1]['scores'] for m in names if m in said]
+    lines = said[names[0]][1]['on_validation'] if names[0] in said else {}
+    run = dataclasses.replace(run, on_validation=lines)
     runs.append(_with_scores(run, [scores for scores in each if scores]))
   return runs + [_vote(runs[0], place, name, own, s) for own in found.values() for s in own.tuned
                  if s.startswith(VOTE)]  # fmt: skip

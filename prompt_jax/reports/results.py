@@ -43,6 +43,7 @@ class Results:
     split: the split that the scores are from.
     systems: by name, in order.
     prompts: the entry of each prompt of a population.
+    on_validation: of `train`: name of a baseline -> its score on the examples of the curve.
     files: the prompt files that were evaluated, whose systems come first and in this order; None
       where the file does not say.
   """
@@ -52,6 +53,7 @@ class Results:
   systems: Mapping[str, System]
   prompts: tuple[Mapping[str, Any], ...] = ()
   files: tuple[str, ...] | None = None
+  on_validation: Scores = dataclasses.field(default_factory=dict)
 
   @property
   def tuned(self) -> dict[str, System]:
@@ -79,8 +81,9 @@ def read(path: pathlib.Path) -> Results:
     files = said is not None and all(isinstance(p, str) for p in said)
     prompts = () if files else tuple(_prompt(p) for p in said or ())
     return Results(
-      str(found['task']), split and str(split), systems, prompts, tuple(said) if files else None
-    )
+      str(found['task']), split and str(split), systems, prompts, tuple(said) if files else None,
+      _scores(found.get('on_validation', {})),
+    )  # fmt: skip
   except (AttributeError, KeyError, TypeError, ValueError) as e:
     raise UnreadableError(
       f'{path.name} is not as train, population or eval write it ({type(e).__name__}: {e})'
@@ -105,4 +108,5 @@ def _prompt(found: Any) -> Mapping[str, Any]:
     'seed': int(found['seed']),
     'scores': None if found['scores'] is None else _scores(found['scores']),
     'why': found['ended']['why'] if found['ended'] else None,
+    'on_validation': _scores(found.get('on_validation', {})),
   }

@@ -67,6 +67,7 @@ class Run:
     intervals: {score: (low, high)} bootstrap intervals, of those that have one.
     metric: the validation score that selects; None without any.
     best: the best value of it for each seed.
+    on_validation: name of a baseline -> its `metric` on the same examples.
     seconds: of training and evaluation, see `histories.seconds`.
     status: FINISHED, UNFINISHED or UNMEASURED.
     note: anything else worth knowing, such as prompts that diverged.
@@ -93,6 +94,7 @@ class Run:
   intervals: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
   metric: str | None = None
   best: tuple[float, ...] = ()
+  on_validation: Scores = dataclasses.field(default_factory=dict)
   seconds: float | None = None
   status: str = FINISHED
   note: str = ''

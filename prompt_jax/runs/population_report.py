@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prompt_jax import loading
@@ -18,8 +18,8 @@ from prompt_jax.runs import score_table
 from prompt_jax.runs.candidates import Candidate
 from prompt_jax.runs.population_scores import PopulationScores, Scored
 from prompt_jax.runs.results import PopulationResult, Scores, SystemScores
-from prompt_jax.runs.setup import trained_prompt, write_events
-from prompt_jax.runs.untuned import untuned, verdicts_of
+from prompt_jax.runs.setup import trained_prompt, write_curve, write_events
+from prompt_jax.runs.untuned import Untuned, on_validation, verdicts_of
 from prompt_jax.runs.variants import title
 from prompt_jax.runtime import processes
 from prompt_jax.training.members import Result
@@ -60,21 +60,38 @@ def conclude(
   processes.broadcast(lambda: checksums.unseal(*folders))
   found: dict[str, Scores] = {}
   best: dict[str, pathlib.Path] = {}
+  lines: dict[int, Mapping[str, float]] = {}
   for task in dict.fromkeys(c.setup.task.name for c in population):
     members = [k for k, c in enumerate(population) if c.setup.task.name == task]
-    measured = _measured(population, results, members, scores, batch_size)
+    untuned = Untuned(population[members[0]].setup, batch_size)
+    measured = _measured(population, results, members, scores, untuned)
+    lines |= _lines(population, members, untuned)
     # One of several processes is enough for the rest, and the others wait for it.
     found[task], path = processes.broadcast(
-      functools.partial(_write, population, results, members, measured, scores, folder)
+      functools.partial(_write, population, results, members, measured, scores, lines, folder)
     )
     if path is not None:
       best[task] = path
   processes.broadcast(lambda: checksums.seal_all(folders))
   runs = [
-    trained_prompt(r, c.member.seed, c.member.name, c.setting)
-    for c, r in zip(population, results, strict=True)
+    trained_prompt(r, c.member.seed, c.member.name, c.setting, lines[k])
+    for k, (c, r) in enumerate(zip(population, results, strict=True))
   ]
   return PopulationResult(folder, runs, found, best)
+
+
+def _lines(
+  population: Sequence[Candidate], members: Sequence[int], untuned: Untuned
+) -> dict[int, Mapping[str, float]]:
+  """Member -> the baselines of its curve."""
+  found: dict[int, Mapping[str, float]] = {}
+  of_examples: dict[int, Mapping[str, float]] = {}  # prompts with the same examples have the same
+  for k in members:
+    setup, metric = population[k].setup, population[k].member.metric
+    if id(setup.examples) not in of_examples:
+      of_examples[id(setup.examples)] = on_validation(setup, untuned, metric)
+    found[k] = of_examples[id(setup.examples)]
+  return found
 
 
 def _write(
@@ -83,18 +100,20 @@ def _write(
   members: Sequence[int],
   measured: _Measured | None,
   scores: PopulationScores,
+  lines: Mapping[int, Mapping[str, float]],
   folder: pathlib.Path,
 ) -> tuple[Scores, pathlib.Path | None]:
   """What is left of one task: its table, what each prompt answered, and its best prompt's file."""
   setup = population[members[0]].setup
   console, task = setup.console, setup.task.name
   for k in members:
+    write_curve(results[k], lines[k])
     write_events(results[k].folder)
   several = len(members) < len(population)
   found = Scores(task, None)
   if measured is not None:
     name = f'results-{task}.json' if several else 'results.json'
-    found = _report(population, results, members, measured, scores, folder / name)
+    found = _report(population, results, members, measured, scores, lines, folder / name)
   best = best_of(results, members)
   if best is None:
     console.print('No validation examples, so no prompt is the best: each is in its folder')
@@ -119,7 +138,7 @@ def _measured(
   results: Sequence[Result],
   members: Sequence[int],
   scores: PopulationScores,
-  batch_size: int,
+  untuned: Untuned,
 ) -> _Measured | None:
   """None where there are no such examples. Every process takes part; the first reads the files."""
   setup = population[members[0]].setup
@@ -133,7 +152,7 @@ def _measured(
 
   params = processes.broadcast(kept)
   scored = dict(zip(params, scores.of(list(params), list(params.values()), split), strict=True))
-  return _Measured(split, untuned(setup, setup.examples[split], batch_size), scored)
+  return _Measured(split, untuned(setup.examples[split]), scored)
 
 
 def _report(
@@ -142,6 +161,7 @@ def _report(
   members: Sequence[int],
   measured: _Measured,
   scores: PopulationScores,
+  lines: Mapping[int, Mapping[str, float]],
   path: pathlib.Path,
 ) -> Scores:
   """Prints and writes the table of one task, and what its prompts answered."""
@@ -169,7 +189,7 @@ def _report(
     table.append(SystemScores(f'majority vote of {len(voters)}', [of_vote]))
     answers[table[-1].name] = [voted]
     write_predictions(path.with_name(path.name.replace('results', 'vote') + 'l'), voted)
-  facts = [_facts(population[k], results[k], scored.get(k)) for k in members]
+  facts = [_facts(population[k], results[k], scored.get(k), lines[k]) for k in members]
   tasks = task_facts(setup.task)
   score_table.write_scores(
     path, table, task=setup.task.name, split=measured.split, prompts=facts, tasks=tasks,
@@ -201,7 +221,9 @@ def _by_setting(
   ]
 
 
-def _facts(candidate: Candidate, result: Result, scored: Scored | None) -> dict[str, Any]:
+def _facts(
+  candidate: Candidate, result: Result, scored: Scored | None, lines: Mapping[str, float]
+) -> dict[str, Any]:
   """One prompt, as JSON."""
   plain = lambda v: v if isinstance(v, int | float | str) else repr(v)
   return {
@@ -212,5 +234,6 @@ def _facts(candidate: Candidate, result: Result, scored: Scored | None) -> dict[
     'ended': result.ended and dataclasses.asdict(result.ended),
     'validation': result.selection.best,
     'best_step': result.selection.step,
+    'on_validation': lines,
     'scores': scored and scored[0],
   }

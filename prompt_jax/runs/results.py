@@ -12,7 +12,7 @@ from prompt_jax.evaluation.calibration import Calibration
 from prompt_jax.evaluation.comparison import Difference
 from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.evaluation.verdict import Verdict
-from prompt_jax.runs import html
+from prompt_jax.runtime import notebook
 from prompt_jax.training.records import curve_png, summarize
 
 
@@ -68,7 +68,6 @@ class Scores:
     systems: in the order of the table.
     predictions: system name -> its answers, of each seed.
     verdicts: whether what was tuned is better than the baselines.
-    on_validation: name of a baseline -> its score on the validation examples that chose the step.
   """
 
   task: str
@@ -78,7 +77,6 @@ class Scores:
     default_factory=dict
   )
   verdicts: Sequence[Verdict] = ()
-  on_validation: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   @property
   def by_system(self) -> dict[str, dict[str, float]]:
@@ -87,7 +85,7 @@ class Scores:
 
   def _repr_html_(self) -> str:
     title = self.task if self.split is None else f'{self.task}, {self.split} split, in percent'
-    return html.score_table(list(self.by_system.items()), title)
+    return notebook.score_table(list(self.by_system.items()), title)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +104,7 @@ class TrainedPrompt:
     curve: the records of the run, as in metrics.jsonl.
     setting: of a member of a population, what varies.
     ended: why it ended before its last step: "patience", "halving", "diverged"; None if not.
+    on_validation: name of a baseline -> its `metric` on the examples that the curve is of.
   """
 
   name: str
@@ -119,6 +118,11 @@ class TrainedPrompt:
   curve: Sequence[Mapping[str, Any]]
   setting: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   ended: str | None = None
+  on_validation: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+  def plot(self) -> Plot:
+    """The training loss and the validation score by step, with baselines."""
+    return Plot(curve_png(self.curve, self.metric, self.on_validation))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +156,7 @@ class TrainResult:
 
   def plot(self) -> Plot:
     """The training loss and the validation score of the first seed by step, with baselines."""
-    run = self.runs[0]
-    return Plot(curve_png(run.curve, run.metric, self.measured.on_validation))
+    return self.runs[0].plot()
 
   def _repr_html_(self) -> str:
     return f'{self.measured._repr_html_()}<p>{escape(str(self.file))}</p>'
@@ -252,4 +255,4 @@ class Answers(Sequence[Answer]):
   def _repr_html_(self) -> str:
     share = lambda p: '-' if p is None else f'{p:.3f}'
     rows = [[a.text, a.prediction, share(a.probability)] for a in self.answers]
-    return html.table(['text', 'answer', 'probability'], rows)
+    return notebook.table(['text', 'answer', 'probability'], rows)

@@ -29,7 +29,7 @@ from prompt_jax.runs.results import TrainedPrompt
 from prompt_jax.runtime import processes
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.members import Result
-from prompt_jax.training.records import read_records
+from prompt_jax.training.records import plot_curve, read_records
 from prompt_jax.training.settings import Settings
 
 # The examples that evaluations during training take, among the splits.
@@ -247,9 +247,13 @@ def console_of(console: Console | None) -> Console:
 
 
 def trained_prompt(
-  result: Result, seed: int, name: str = '', setting: Mapping[str, Any] | None = None
+  result: Result,
+  seed: int,
+  name: str = '',
+  setting: Mapping[str, Any] | None = None,
+  on_validation: Mapping[str, float] | None = None,
 ) -> TrainedPrompt:
-  """What a run returns of one prompt; `setting` is what varies among those of a population."""
+  """What a run returns of one prompt; see `TrainedPrompt`."""
   return TrainedPrompt(
     name=name,
     seed=seed,
@@ -262,7 +266,15 @@ def trained_prompt(
     curve=processes.broadcast(lambda: read_records(result.folder / 'metrics.jsonl')),
     setting=setting or {},
     ended=result.ended.why if result.ended else None,
+    on_validation=on_validation or {},
   )
+
+
+def write_curve(result: Result, on_validation: Mapping[str, float]) -> None:
+  """The plot of a run, with the baselines on its validation examples where there are any."""
+  if on_validation:
+    history = read_records(result.folder / 'metrics.jsonl')
+    plot_curve(history, result.folder / 'curve.png', result.metric, on_validation)
 
 
 def write_events(folder: pathlib.Path) -> None:

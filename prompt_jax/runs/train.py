@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -42,9 +42,10 @@ from prompt_jax.runs.setup import (
   set_up,
   trained_prompt,
   with_judges,
+  write_curve,
   write_events,
 )
-from prompt_jax.runs.untuned import on_validation, untuned, verdicts_of
+from prompt_jax.runs.untuned import Untuned, on_validation, verdicts_of
 from prompt_jax.runtime import processes
 from prompt_jax.training import loop
 from prompt_jax.training.choice import choose_on_all
@@ -53,7 +54,6 @@ from prompt_jax.training.members import metric_value
 from prompt_jax.training.objective import CrossEntropy
 from prompt_jax.training.optim import Update
 from prompt_jax.training.partition import count, merge, split
-from prompt_jax.training.records import plot_curve, read_records
 from prompt_jax.training.settings import Settings
 from prompt_jax.training.streams import Stream
 
@@ -146,14 +146,17 @@ def train(
       )
     )
   results = _chosen(setup, evaluator, results, settings.mode)
-  measured = _measured(setup, evaluator, results, batch_size)
+  measured, lines = _measured(setup, evaluator, results, batch_size)
   # One of several processes is enough for the rest, and the others wait for it.
-  processes.broadcast(lambda: _conclude(setup, results, measured, folder, record))
-  return TrainResult(folder, _prompts(results, of_seeds), measured)
+  processes.broadcast(lambda: _conclude(setup, results, measured, lines, folder, record))
+  return TrainResult(folder, _prompts(results, of_seeds, lines), measured)
 
 
-def _prompts(results: Sequence[loop.Result], of_seeds: Sequence[Settings]) -> list[TrainedPrompt]:
-  return [trained_prompt(r, s.seed) for r, s in zip(results, of_seeds, strict=True)]
+def _prompts(
+  results: Sequence[loop.Result], of_seeds: Sequence[Settings], lines: Mapping[str, float]
+) -> list[TrainedPrompt]:
+  of_each = zip(results, of_seeds, strict=True)
+  return [trained_prompt(r, s.seed, on_validation=lines) for r, s in of_each]
 
 
 def _check(base: BaseModel, settings: Settings, seeds: Sequence[int] | None) -> None:
@@ -292,11 +295,15 @@ def _measured(
   evaluator: Evaluator | Suite,
   results: Sequence[loop.Result],
   batch_size: int,
-) -> Scores:
-  """What was tuned beside what needs no tuning, on examples that selected nothing."""
+) -> tuple[Scores, dict[str, float]]:
+  """What was tuned beside what needs no tuning, on examples that selected nothing.
+
+  Returns:
+    The scores, and those of the baselines on the examples of the curve.
+  """
   split = next((s for s in ('test', 'validation') if s in setup.examples), None)
   if split is None:
-    return Scores(setup.task.name, None)
+    return Scores(setup.task.name, None), {}
   examples = setup.examples[split]
   scores, answers = [], []
   for result in results:
@@ -305,7 +312,8 @@ def _measured(
       found, predictions = evaluator(ready.variables, examples, advance)
     scores.append(found)
     answers.append(predictions)
-  bare = untuned(setup, examples, batch_size)
+  untuned = Untuned(setup, batch_size)
+  bare = untuned(examples)
   kind = processes.broadcast(lambda: loading.kind_of(results[0].file))
   tuned = 'tuned prompt' if kind == 'prompt' else 'tuned weights'
 
@@ -324,14 +332,15 @@ def _measured(
 
   # One of several processes is enough for the bootstrap, and the others wait for it.
   table, verdict = processes.broadcast(systems)
-  lines = on_validation(setup, evaluator, results[0].metric, batch_size)
-  return Scores(setup.task.name, split, table, {tuned: answers}, verdict, lines)
+  lines = on_validation(setup, untuned, results[0].metric)
+  return Scores(setup.task.name, split, table, {tuned: answers}, verdict), lines
 
 
 def _conclude(
   setup: Setup,
   results: Sequence[loop.Result],
   measured: Scores,
+  lines: Mapping[str, float],
   folder: pathlib.Path,
   record: Record,
 ) -> None:
@@ -339,9 +348,8 @@ def _conclude(
   console, best = setup.console, results[0].file
   folders = {folder, *(result.folder for result in results)}
   checksums.unseal(*folders)
-  for result in results if measured.on_validation else ():
-    history = read_records(result.folder / 'metrics.jsonl')
-    plot_curve(history, result.folder / 'curve.png', result.metric, measured.on_validation)
+  for result in results:
+    write_curve(result, lines)
   for predictions in measured.predictions.values():
     for result, of_seed in zip(results, predictions, strict=True):
       write_predictions(result.folder / 'predictions.jsonl', of_seed)
@@ -353,6 +361,7 @@ def _conclude(
       'examples': n,
       'tasks': task_facts(setup.task),
       'verdicts': [verdict.facts() for verdict in measured.verdicts],
+      'on_validation': lines,
     }
     score_table.write_scores(folder / 'results.json', measured.systems, **facts)
     title = f'{measured.task}, {n} {measured.split} examples, in percent{f1_label(setup.task)}'

@@ -1,5 +1,7 @@
 """What the model answers without a prompt: the same for every run on it, so it is kept."""
 
+import functools
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -21,48 +23,49 @@ from prompt_jax.runtime import processes
 from prompt_jax.runtime.compilation_cache import kept_folder
 
 
-def untuned(
-  setup: Setup, examples: Sequence[Example], batch_size: int
-) -> tuple[Scores, list[Prediction]]:
-  """Scores and answers of the model alone, from an earlier run where they depend on the same.
+class Untuned:
+  """The model alone on examples of a task: what an earlier run found on the same, or asked once."""
 
-  Args:
-    setup: of the run.
-    examples: of its task.
-    batch_size: examples at once.
-  """
-  kept_here = setup.task.score is None  # such a measure may change while its name does not
-  name = _name(setup, examples) if kept_here else ''
+  def __init__(self, setup: Setup, batch_size: int):
+    """Args: the set-up of the run, and examples at once."""
+    self._setup, self._batch_size = setup, batch_size
+    self._found: dict[str, tuple[Scores, list[Prediction]]] = {}
 
-  def earlier() -> tuple[Scores, list[Prediction]] | None:
-    folder = kept_folder()
-    return kept.read(folder, name, examples) if name and folder else None
+  @functools.cached_property
+  def evaluator(self) -> Evaluator | Suite:
+    """What asks it; one, so that its programs are compiled once."""
+    return evaluator_of(self._setup, PromptedT5(T5(self._setup.backbone.config)), self._batch_size)
 
-  def keep() -> None:
-    if name and (folder := kept_folder()):
-      kept.write(folder, name, scores, answers)
+  def __call__(self, examples: Sequence[Example]) -> tuple[Scores, list[Prediction]]:
+    """Scores and answers, in the order of the examples."""
+    name = _name(self._setup, examples)
+    if name not in self._found:
+      read = lambda: kept.read(folder, name, examples) if (folder := self._folder()) else None
+      self._found[name] = processes.broadcast(read) or self._asked(name, examples)
+    return self._found[name]
 
-  if (found := processes.broadcast(earlier)) is not None:
+  def _folder(self) -> pathlib.Path | None:
+    """Where answers are kept; a task's own measure may change while its name does not."""
+    return kept_folder() if self._setup.task.score is None else None
+
+  def _asked(self, name: str, examples: Sequence[Example]) -> tuple[Scores, list[Prediction]]:
+    variables = {'params': {'backbone': self._setup.backbone.params}}
+    with progress_bar(len(examples), 'the model, untuned', self._setup.console) as advance:
+      found = self.evaluator(variables, examples, advance)
+    if folder := processes.broadcast(self._folder):
+      processes.broadcast(lambda: kept.write(folder, name, *found))
     return found
-  evaluator = evaluator_of(setup, PromptedT5(T5(setup.backbone.config)), batch_size)
-  variables = {'params': {'backbone': setup.backbone.params}}
-  with progress_bar(len(examples), 'the model, untuned', setup.console) as advance:
-    scores, answers = evaluator(variables, examples, advance)
-  processes.broadcast(keep)
-  return scores, answers
 
 
-def on_validation(
-  setup: Setup, evaluator: Evaluator | Suite, metric: str | None, batch_size: int
-) -> dict[str, float]:
+def on_validation(setup: Setup, untuned: Untuned, metric: str | None) -> dict[str, float]:
   """The metric of the majority class and of the untuned model, on the examples of the curve."""
   examples = setup.examples.get(JUDGES)
   if examples is None or metric is None:
     return {}
-  found = {UNTUNED: untuned(setup, examples, batch_size)[0]}
+  found = {UNTUNED: untuned(examples)[0]}
   rows = majority_predictions(setup.examples['train'], examples, setup.task)
   if rows is not None and setup.task.score is None:
-    found = {MAJORITY: evaluator.measure(examples, rows), **found}
+    found = {MAJORITY: untuned.evaluator.measure(examples, rows), **found}
   return {name: scores[metric] for name, scores in found.items() if metric in scores}
 
 

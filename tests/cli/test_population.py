@@ -11,6 +11,7 @@ import pytest
 
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.main import main
+from prompt_jax.training.records import curve_png, read_records
 from tests.several import ROOT, XLA
 from tests.shared import mentions, resumed
 
@@ -49,6 +50,16 @@ def test_a_population_leaves_what_the_documentation_says(population):
   assert majority['tuned'] == untuned['tuned'] == pytest.approx(best['scores']['accuracy'])
   assert majority['of_baseline'] == systems['majority class']['scores'][0]['accuracy']
   assert untuned['of_baseline'] == systems['the model, untuned']['scores'][0]['accuracy']
+
+
+def test_the_curve_of_a_prompt_has_the_baselines(population):
+  results = json.loads((population / 'results.json').read_text())
+  for of_prompt in results['prompts']:
+    lines, folder = of_prompt['on_validation'], population / of_prompt['name']
+    assert set(lines) == {'majority class', 'the model, untuned'}
+    records = read_records(folder / 'metrics.jsonl')
+    assert (folder / 'curve.png').read_bytes() == curve_png(records, 'accuracy', lines)
+    assert lines['majority class'] == 50.0  # half of them are of each label
 
 
 def test_a_prompt_of_a_population_is_that_of_a_run_of_its_own(

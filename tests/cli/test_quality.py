@@ -56,7 +56,7 @@ def test_the_untuned_model_is_asked_once(monkeypatch, settings):
     raise AssertionError('the untuned model was evaluated again')
 
   first = pj.train(quiet=True, **SMALL, **settings)
-  monkeypatch.setattr(untuned, 'evaluator_of', again)
+  monkeypatch.setattr(untuned, 'progress_bar', again)  # of what is asked
   found = pj.train(quiet=True, **SMALL, **{**settings, 'output': settings['output'] + '2'})
   assert found.scores['the model, untuned'] == first.scores['the model, untuned']
   rows = [(f'it is {i}', 'ab'[i % 2]) for i in range(30)]

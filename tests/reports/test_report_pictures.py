@@ -58,6 +58,17 @@ def test_a_task_has_curves_and_comparisons(two):
   assert 'a 100 steps, best accuracy 40.0' in section.pictures[0].alt
 
 
+def test_baselines_are_in_the_validation_curve_alone(tmp_path):
+  folders.run(tmp_path / 'a')
+  plain = plots.curves(runs_in(tmp_path).runs, 'colours')
+  lines = {'majority class': 26.0, 'the model, untuned': 21.0}
+  folders.results(tmp_path / 'a', [{'accuracy': 50.0}], on_validation=lines)
+  losses, scores = plots.curves(runs_in(tmp_path).runs, 'colours')
+  assert losses == plain[0]
+  assert scores.alt == f'{plain[1].alt}; majority class 26.0; the model, untuned 21.0'
+  assert scores.png != plain[1].png
+
+
 def test_runs_of_one_size_are_not_compared_by_size(tmp_path):
   folders.run(tmp_path / 'a')
   folders.run(tmp_path / 'b')

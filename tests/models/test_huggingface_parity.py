@@ -1,5 +1,6 @@
 """Every variant computes what Hugging Face's torch model does, prompt and gradient included."""
 
+import copy
 import functools
 
 import jax
@@ -54,7 +55,8 @@ def long(x: np.ndarray) -> torch.Tensor:
 
 def test_encoder_states_and_logits(variant):
   inputs, targets, (states, logits, _) = ours(variant)
-  hf = reference(variant).torch_model
+  # In float64: in float32 it is as far from the exact values as we are.
+  hf = copy.deepcopy(reference(variant).torch_model).double()
   with torch.no_grad():
     out = hf(
       input_ids=long(inputs),
@@ -63,7 +65,7 @@ def test_encoder_states_and_logits(variant):
     )
   real = inputs > 0
   want = out.encoder_last_hidden_state.numpy()
-  np.testing.assert_allclose(states[real], want[real], atol=2e-5)
+  np.testing.assert_allclose(states[real], want[real], atol=1e-5)
   assert np.std(want[real]) > 0.1
   np.testing.assert_allclose(logits, out.logits.numpy(), atol=2e-5)
 

@@ -93,7 +93,7 @@ def check_injections(method: Method, found: Any, sizes: Sizes, batch: int) -> No
       if value is not None and not any(_fits(value, shape) for shape in expected):
         raise UserError(
           f'{name} gives {_shown(value)} as the {field} of the {stack}; expected floats of shape '
-          f' {" or ".join(map(_written, expected))}.'
+          f'{" or ".join(map(_written, expected))}.'
         )
   if jnp.shape(found.aux_loss) != ():
     raise UserError(f'The aux_loss of {name} is {_shown(found.aux_loss)}; expected one number.')

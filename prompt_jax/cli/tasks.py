@@ -91,7 +91,8 @@ def _list(word: str | None, console: Console) -> None:
 def _show(name: str, task: Task, args: argparse.Namespace, console: Console) -> None:
   """Labels, metrics and the first examples of each split, before and after preprocessing."""
   console.print(f'[bold]{task.name}[/bold]  {task.about}', soft_wrap=True)
-  console.print(f'metrics: {", ".join(task.metrics)}')
+  own = "the task's own" if task.score is not None else ', '.join(task.metrics)
+  console.print(f'metrics: {own}')
   if task.labels:
     console.print(f'labels: {", ".join(task.labels)}', markup=False, soft_wrap=True)
   rows = _rows(name.removeprefix(find.TASKLESS), args.folder)

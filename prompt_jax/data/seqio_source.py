@@ -6,10 +6,11 @@ one needs a limit, or a recording of a part of it.
 """
 
 import dataclasses
+import functools
 import importlib
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,15 @@ def seqio_task(
     try:
       importlib.import_module(module)
     except ImportError as error:
-      raise UserError(f'Cannot import {module}, which is to register {name}: {error}') from error
+      raise UserError(
+        f'Cannot import {module}, which is to register {name}: {error}. Install it, or put its '
+        'folder on PYTHONPATH (PYTHONPATH=. for the current one).',
+        parameters=['module'],
+      ) from error
+    except Exception as error:  # it raises whatever it likes
+      raise UserError(
+        f'The module {module}, which is to register {name}, failed: {type(error).__name__}: {error}'
+      ) from error
   known = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
   if name not in known:
     raise unknown('seqio task or mixture', name, known, 'Name the module that registers it.')
@@ -228,22 +237,34 @@ def _plain(value: Any) -> Any:
 def _score(tasks: Sequence[seqio.Task]):
   """The tasks' own metrics; of a mixture each is named after its task."""
   by_name = {task.name: task for task in tasks}
+  left_out: set[str] = set()  # said once, however often a bootstrap measures
 
   def score(examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, float]:
     scores: dict[str, float] = {}
     for name, task in by_name.items():
       mine = [(e, p) for e, p in zip(examples, predictions, strict=True) if e.task == name]
       if mine:
-        found = dict(_metrics(task, mine))
+        found = dict(_metrics(task, mine, left_out))
         scores |= found if len(by_name) == 1 else {f'{name}/{k}': v for k, v in found.items()}
     return scores
 
   return score
 
 
-def _metrics(task: seqio.Task, pairs: Sequence[tuple[Example, str]]) -> Iterator[tuple[str, float]]:
-  """Targets and predictions go through the task's postprocessing as in seqio's evaluator."""
-  process = task.postprocess_fn
+def _metrics(
+  task: seqio.Task, pairs: Sequence[tuple[Example, str]], left_out: set[str]
+) -> Iterator[tuple[str, float]]:
+  """Targets and predictions go through the task's postprocessing as in seqio's evaluator.
+
+  Args:
+    task: whose metrics are computed.
+    pairs: its examples and what was predicted.
+    left_out: names of values that were said to be no numbers; more are added.
+
+  Raises:
+    UserError: the task's own code fails, or gives what is no value of a metric.
+  """
+  process = functools.partial(_called, task, 'postprocessing', task.postprocess_fn)
   targets, predictions = [], []
   for example, prediction in pairs:
     row = {
@@ -254,12 +275,35 @@ def _metrics(task: seqio.Task, pairs: Sequence[tuple[Example, str]]) -> Iterator
     targets.append(process(example.targets_text, example=row, is_target=True))
     predictions.append(process(prediction, example=row, is_target=False))
   for metric in task.predict_metric_fns:
-    for name, value in metric(targets, predictions).items():
+    what = f'metric {getattr(metric, "__name__", type(metric).__name__)}'
+    found = _called(task, what, metric, targets, predictions)
+    for name, value in found.items() if isinstance(found, Mapping) else [('', None)]:
       if isinstance(value, seqio.metrics.Scalar):
         value = value.value
-      # A text or a picture has no place in a table.
-      if not isinstance(value, seqio.metrics.MetricValue):
+      if isinstance(value, seqio.metrics.MetricValue):  # has no place in a table
+        if name not in left_out:
+          left_out.add(name)
+          kind = type(value).__name__
+          warnings.warn(f'{task.name}: left out is {name!r}, a {kind} and no number', stacklevel=2)
+        continue
+      try:
         yield name, float(value)
+      except (TypeError, ValueError):
+        given = f'{name!r}: {type(value).__name__}' if name else type(found).__name__
+        raise UserError(
+          f'The {what} of the seqio task {task.name!r} returned {given}; expected a mapping of '
+          'names to numbers or seqio.metrics.Scalar.'
+        ) from None
+
+
+def _called(task: seqio.Task, what: str, function: Callable[..., Any], *args, **kwargs) -> Any:
+  """The result of a function that the task brings."""
+  try:
+    return function(*args, **kwargs)
+  except Exception as error:  # it raises whatever it likes
+    raise UserError(
+      f'The {what} of the seqio task {task.name!r} failed: {type(error).__name__}: {error}'
+    ) from error
 
 
 def _check_metrics(tasks: Sequence[seqio.Task]) -> None:

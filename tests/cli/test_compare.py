@@ -170,7 +170,7 @@ def test_compare_tells_scores_and_examples(three, tmp_path, capsys):
   assert out.count('A correct') == out.count('B wrong') == 2
   assert main([*command, '--metric', 'squad']) == 0
   out = capsys.readouterr().out
-  assert 'A right' not in out
+  assert 'A correct' not in out
   assert ' f1 ' in out
   assert main([*command, '--metric', 'sp_rouge']) == 2
   assert '--vocabulary' in capsys.readouterr().err

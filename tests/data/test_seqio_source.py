@@ -171,8 +171,50 @@ def test_values_of_metrics_are_numbers_or_left_out(value):
   register(make('pj_values', {'validation': rows(3)}, metric_fns=[metric]))
   task = seqio_source.seqio_task('pj_values')
   examples = task.load('validation', ByteVocabulary(), LENGTHS)
-  assert task.score(examples, ['a'] * 3) == {'hits': 2.0}
+  with pytest.warns(UserWarning, match=facts('pj_values', "'note'", 'Text')):
+    assert task.score(examples, ['a'] * 3) == {'hits': 2.0}
+  assert task.score(examples, ['a'] * 3) == {'hits': 2.0}  # without another warning
   seqio.TaskRegistry.remove('pj_values')
+
+
+@pytest.mark.parametrize(
+  ('found', 'words'),
+  [
+    ({'hits': [1, 2]}, ("'hits'", 'list')),
+    ({'hits': None}, ("'hits'", 'NoneType')),
+    ([0.5], ('list', 'mapping')),
+    (0.5, ('float', 'mapping')),
+    (None, ('NoneType', 'mapping')),
+  ],
+)
+def test_what_is_no_value_of_a_metric_is_refused(found, words):
+  def metric(targets, predictions):
+    return found
+
+  register(make('pj_odd', {'validation': rows(2)}, metric_fns=[metric]))
+  task = seqio_source.seqio_task('pj_odd')
+  examples = task.load('validation', ByteVocabulary(), LENGTHS)
+  with pytest.raises(UserError, match=facts('metric', "'pj_odd'", *words)):
+    task.score(examples, ['a'] * 2)
+  seqio.TaskRegistry.remove('pj_odd')
+
+
+@pytest.mark.parametrize('what', ['metric', 'postprocessing'])
+def test_code_of_a_task_that_fails_is_named(what):
+  def metric(targets, predictions):
+    return {'share': 1 / int(what != 'metric')}
+
+  def process(text, **_):
+    return 1 / int(what == 'metric')
+
+  task = make('pj_fails', {'validation': rows(2)}, metric_fns=[metric], postprocess_fn=process)
+  register(task)
+  task = seqio_source.seqio_task('pj_fails')
+  examples = task.load('validation', ByteVocabulary(), LENGTHS)
+  with pytest.raises(UserError, match=facts(what, "'pj_fails'", 'ZeroDivisionError')) as e:
+    task.score(examples, ['a'] * 2)
+  assert isinstance(e.value.__cause__, ZeroDivisionError)
+  seqio.TaskRegistry.remove('pj_fails')
 
 
 def test_metrics_that_read_no_predictions_are_refused_or_named():
@@ -275,9 +317,13 @@ def test_a_users_module(tmp_path, monkeypatch):
   sys.modules.pop('pj_my_tasks')
 
 
-def test_faults(vocabulary):
-  with pytest.raises(UserError, match='no_such_module'):
+def test_faults(vocabulary, tmp_path, monkeypatch):
+  with pytest.raises(UserError, match=facts('no_such_module', 'PYTHONPATH')):
     seqio_source.seqio_task('x', ['no_such_module'])
+  (tmp_path / 'pj_failing.py').write_text('1 / 0')
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(UserError, match=facts('pj_failing', 'ZeroDivisionError')):
+    seqio_source.seqio_task('x', ['pj_failing'])
   with pytest.raises(UserError, match=facts("'pj_small'", 'module')):
     seqio_source.seqio_task('pj_smal')
 

@@ -20,17 +20,16 @@ from typing import Any
 from rich.console import Console
 
 from prompt_jax import loading
-from prompt_jax.configuration import evaluate as evaluate_settings
-from prompt_jax.configuration import other_names, run_files
+from prompt_jax.configuration import config, other_names, run_files
 from prompt_jax.configuration import population as population_settings
-from prompt_jax.configuration import train as train_settings
-from prompt_jax.configuration.config import Configured, Request
+from prompt_jax.configuration.config import Configured
 from prompt_jax.configuration.description import literal
+from prompt_jax.configuration.run_files import Request
 from prompt_jax.errors import UserError, unknown
+from prompt_jax.loading import Devices
 from prompt_jax.runs import evaluate as evaluation
 from prompt_jax.runs import population as populations
 from prompt_jax.runs import train as training
-from prompt_jax.runs.devices import Devices
 from prompt_jax.runs.results import Answers, EvaluationResult, PopulationResult, TrainResult
 from prompt_jax.tuned_model import TunedModel
 
@@ -73,7 +72,7 @@ def train(
       other settings.
   """
   request = _request('train', settings, gin_files, bindings)
-  return _call(training.train, train_settings.load(request), quiet)
+  return _call(training.train, config.load('train', training.train, request), quiet)
 
 
 def population(
@@ -126,7 +125,7 @@ def evaluate(
   if files is not None:
     settings['prompt_file'] = [str(file) for file in files]
   request = _request('eval', settings, gin_files, bindings)
-  return _call(evaluation.evaluate, evaluate_settings.load(request), quiet)
+  return _call(evaluation.evaluate, config.load('eval', evaluation.evaluate, request), quiet)
 
 
 def load(

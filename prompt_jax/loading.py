@@ -1,4 +1,4 @@
-"""A model and what was tuned on it, from files: for the verbs that use a prompt."""
+"""A model and what was tuned on it, from files onto devices: for the verbs that use a prompt."""
 
 import collections
 import dataclasses
@@ -15,19 +15,49 @@ from flax import traverse_util
 from flax.errors import FlaxError
 
 from prompt_jax.checkpoints.backbone import EMBEDDED, Backbone, find, load_backbone
-from prompt_jax.checkpoints.method import build
-from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt
+from prompt_jax.checkpoints.prompt_file import Prompt, build_method, check_model, load_prompt
+from prompt_jax.data.example import Lengths
+from prompt_jax.data.splits import LONGEST
 from prompt_jax.errors import UserError
-from prompt_jax.models.attention.kernel import check_device
+from prompt_jax.models.attention.attend import check_device
 from prompt_jax.models.t5.config import T5Config, with_dropout
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.base import injected
 from prompt_jax.runtime import processes
-from prompt_jax.runtime.devices import default_device
+from prompt_jax.runtime.devices import choose_device, default_device, enable_compilation_cache
+from prompt_jax.sharding import placement as meshes
 from prompt_jax.sharding.placement import Placement
 
 Tree = dict[str, Any]
+
+# Most tokens, where neither a setting nor a prompt file says otherwise.
+LENGTHS = Lengths(LONGEST, 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+  """Where a run computes.
+
+  Attributes:
+    device: see `runtime.devices.KINDS`.
+    compilation_cache: see `runtime.devices`.
+    mesh: (data, model) devices along each axis; None for one device, or for those of all processes.
+    layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
+    slices: that a slower network joins, see `sharding.placement.make`.
+  """
+
+  device: str
+  compilation_cache: str
+  mesh: Sequence[int] | None
+  layout: str
+  slices: int | None
+
+  def start(self) -> Placement | None:
+    """Makes the device JAX's and its compiled programs kept; the mesh, None for one device."""
+    chosen = choose_device(self.device)
+    enable_compilation_cache(self.compilation_cache, chosen)
+    return meshes.make(self.mesh, self.layout, jax.devices(chosen.platform), self.slices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +150,13 @@ class Tuned(NamedTuple):
   variables: dict[str, Tree]
   backbone: Backbone
   metadata: dict[str, Any]
+
+  def lengths(self, inputs: int | None = None, targets: int | None = None) -> Lengths:
+    """Most tokens of an input and of a target: those given, else those trained with."""
+    return Lengths(
+      inputs or self.metadata.get('input_length', LENGTHS.inputs),
+      targets or self.metadata.get('target_length', LENGTHS.targets),
+    )
 
 
 class _Read(NamedTuple):
@@ -266,7 +303,7 @@ def _check_parameters(
 
 def _parts(saved: Prompt, kind: str, backbone: Backbone) -> tuple[Any, Tree, Tree]:
   """(method, params of the whole model, constants)."""
-  method = build(saved.metadata.get('method_config'))
+  method = build_method(saved.metadata.get('method_config'))
   if kind == 'prompt':
     return method, {'backbone': backbone.params, 'prompt': saved.params}, saved.constants
   # Weights replace the leaves that trained; the rest is the model's own.

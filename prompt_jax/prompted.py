@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from flax import struct
 
 from prompt_jax.batch import Batch
-from prompt_jax.contract import check_injections, failures_explained
 from prompt_jax.injections import (
   Injection,
   Injections,
@@ -25,6 +24,7 @@ from prompt_jax.injections import (
 from prompt_jax.models.t5.layers import KeysValues
 from prompt_jax.models.t5.stack import SelfCache, kv_length
 from prompt_jax.models.t5.t5 import T5
+from prompt_jax.prompts.base import check_injections, failures_explained
 
 Array = jax.Array
 

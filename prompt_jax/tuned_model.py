@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from prompt_jax import html_table
 from prompt_jax.data.example import Lengths
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.evaluator import Method
@@ -11,10 +12,8 @@ from prompt_jax.inference.beam_search import LENGTH_PENALTY
 from prompt_jax.inference.decoding import Decoding
 from prompt_jax.inference.score import Normalize
 from prompt_jax.loading import Tuned
-from prompt_jax.runs.evaluate import lengths_of
 from prompt_jax.runs.predict import Predictor
 from prompt_jax.runs.results import Answers
-from prompt_jax.runtime import notebook
 from prompt_jax.sharding.placement import Placement
 
 SHOWN = ('task', 'method', 'length', 'base_model', 'metric', 'value', 'step', 'labels')
@@ -71,7 +70,7 @@ class TunedModel:
     Raises:
       UserError: no texts, or a method that needs labels where there are none.
     """
-    lengths = lengths_of(self.ready, input_length, None)
+    lengths = self.ready.lengths(input_length, None)
     predictor = self._predictor(lengths, method, normalize, None, batch_size)
     return Answers(tuple(predictor(_checked(texts))))
 
@@ -108,7 +107,7 @@ class TunedModel:
       UserError: no texts, or settings that exclude each other.
     """
     decoding = Decoding(temperature, top_k, top_p, beams, length_penalty, seed=seed)
-    lengths = lengths_of(self.ready, input_length, max_new_tokens)
+    lengths = self.ready.lengths(input_length, max_new_tokens)
     predictor = self._predictor(lengths, 'generate', 'none', decoding, batch_size)
     return [answer.prediction for answer in predictor(_checked(texts))]
 
@@ -139,7 +138,7 @@ class TunedModel:
     return f'TunedModel({facts})'
 
   def _repr_html_(self) -> str:
-    return notebook.table(['prompt', ''], list(self._facts().items()))
+    return html_table.table(['prompt', ''], list(self._facts().items()))
 
   def _facts(self) -> dict[str, Any]:
     if not self.metadata:

@@ -52,7 +52,7 @@ def setting(args: argparse.Namespace):
 
   from prompt_jax.batch import Batch
   from prompt_jax.checkpoints.backbone import load_backbone
-  from prompt_jax.checkpoints.check import expected_shapes
+  from prompt_jax.checkpoints.leaf import expected_shapes
   from prompt_jax.models.t5.config import T5Config
   from prompt_jax.models.t5.t5 import T5
   from prompt_jax.prompted import PromptedT5

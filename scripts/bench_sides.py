@@ -55,7 +55,7 @@ def our_model(prompt: Any, unroll: int = 1, cfg: Any = None) -> tuple[Any, dict,
   import numpy as np
   from flax import traverse_util
 
-  from prompt_jax.checkpoints.check import expected_shapes
+  from prompt_jax.checkpoints.leaf import expected_shapes
   from prompt_jax.models.t5.config import T5Config
   from prompt_jax.models.t5.t5 import T5
   from prompt_jax.prompted import PromptedT5

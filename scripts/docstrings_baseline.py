@@ -7,7 +7,7 @@ import collections
 
 from prompt_jax.data.example import Lengths
 from prompt_jax.data.vocabulary import ByteVocabulary
-from prompt_jax.evaluation.baselines import baselines
+from prompt_jax.evaluation.findings import baselines
 from prompt_jax.tasks import docstrings
 
 

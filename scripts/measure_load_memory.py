@@ -25,8 +25,7 @@ def write(folder: pathlib.Path, gigabytes: float, form: str) -> None:
   """A model of T5 1.1 large's widths and as many layers as the size allows."""
   import numpy as np
 
-  from prompt_jax.checkpoints.check import expected_shapes
-  from prompt_jax.checkpoints.leaf import Leaf, blocks
+  from prompt_jax.checkpoints.leaf import Leaf, blocks, expected_shapes
   from prompt_jax.data.vocabulary import ByteVocabulary
   from prompt_jax.export import model as convert
   from prompt_jax.models.t5.config import T5Config

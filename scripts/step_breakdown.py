@@ -96,9 +96,8 @@ def programs(model: Any, frozen: dict, trainable: dict, batch: Any) -> list[Call
   import jax.numpy as jnp
 
   from prompt_jax.stacking import parts_for_caches
-  from prompt_jax.training.objective import CrossEntropy
+  from prompt_jax.training.objective import CrossEntropy, merge
   from prompt_jax.training.optim import Update, adafactor, gradient
-  from prompt_jax.training.partition import merge
   from prompt_jax.training.step import create_state, estimate_update, train_step
 
   objective, update = CrossEntropy(model), Update(adafactor(0.3))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from prompt_jax.data.example import Task, TextExample, text_task
-from prompt_jax.data.split import held_out
+from prompt_jax.data.splits import held_out
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.tasks import readers
 from prompt_jax.tasks.formats import Format, RowValues

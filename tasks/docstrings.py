@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from prompt_jax.data.example import Task, TextExample, text_task
-from prompt_jax.data.split import held_out
+from prompt_jax.data.splits import held_out
 from prompt_jax.errors import UserError
 
 CAP = 300

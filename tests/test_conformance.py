@@ -20,8 +20,13 @@ import pytest
 from flax import core
 
 from prompt_jax.batch import Batch
-from prompt_jax.checkpoints.method import build, describe
-from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
+from prompt_jax.checkpoints.prompt_file import (
+  Prompt,
+  build_method,
+  describe_method,
+  load_prompt,
+  save_prompt,
+)
 from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Example
 from prompt_jax.data.packing import Packed, PackedStream
@@ -34,9 +39,8 @@ from prompt_jax.prompts.initialise import draw, initialise_prompt
 from prompt_jax.runs.packing import slots
 from prompt_jax.testing import tiny
 from prompt_jax.training.losses import Loss, token_losses
-from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.objective import CrossEntropy, count, merge, split
 from prompt_jax.training.optim import Update, gradient
-from prompt_jax.training.partition import count, merge, split
 from prompt_jax.training.step import apply_update, create_state, estimate_update, train_step
 from tests.shared import facts
 
@@ -347,13 +351,13 @@ def test_a_saved_prompt_is_the_same_method_and_the_same_bits(name, tmp_path):
   path = tmp_path / 'prompt.safetensors'
   metadata = {'base_model': 'tiny', 'fingerprint': 'f', 'width': CONFIG.emb_dim}
   method = type(c.model.prompt).__name__
-  metadata |= {'method': method, 'method_config': describe(c.model.prompt)}
+  metadata |= {'method': method, 'method_config': describe_method(c.model.prompt)}
   prompt = c.params['prompt']
   save_prompt(path, Prompt(prompt, c.constants.get('prompt', {}), metadata))
   loaded = load_prompt(path)
   assert jax.tree.structure(loaded.params) == jax.tree.structure(prompt)
   jax.tree.map(np.testing.assert_array_equal, loaded.params, prompt)
-  assert build(loaded.metadata['method_config']) == c.model.prompt
+  assert build_method(loaded.metadata['method_config']) == c.model.prompt
 
 
 @pytest.mark.parametrize('name', [name for name in CASES if 'own_stream' in name])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prompt_jax.configuration import gin_text
+from prompt_jax.configuration import description
 
 TEXT = """from __gin__ import dynamic_registration
 
@@ -42,8 +42,8 @@ optim.adafactor.learning_rate = %LEARNING_RATE
   ],
 )
 def test_values(name, value):
-  assert gin_text.value(gin_text.settings(TEXT), name) == value
+  assert description.value_of(description.settings_of_text(TEXT), name) == value
 
 
 def test_comments_are_no_settings():
-  assert not any(name.startswith('#') for name in gin_text.settings(TEXT))
+  assert not any(name.startswith('#') for name in description.settings_of_text(TEXT))

@@ -6,7 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
-from prompt_jax.runtime.notebook import draws_bars
+from prompt_jax.runtime.processes import draws_bars
 from prompt_jax.training.monitor import Progress
 
 

@@ -6,28 +6,29 @@ folder inside the package.
 
 import dataclasses
 import functools
+import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
-from prompt_jax.checkpoints import hub, json_file
-from prompt_jax.checkpoints.check import check_params
-from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
+from prompt_jax.checkpoints import hub, on_disk
 from prompt_jax.checkpoints.formats import huggingface_folder, huggingface_tokens, native
 from prompt_jax.checkpoints.formats.huggingface import leaves_from_huggingface
 from prompt_jax.checkpoints.formats.t5x import from_t5x
 from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint, open_checkpoint
-from prompt_jax.checkpoints.leaf import Leaves
+from prompt_jax.checkpoints.leaf import Leaves, check_params
 from prompt_jax.checkpoints.prompt_file import FOREIGN
 from prompt_jax.data.vocabulary import FILE_NAME, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
-from prompt_jax.models.t5.int8 import quantise
+from prompt_jax.models.t5.layers import quantise
 from prompt_jax.runtime.devices import default_device, default_dtype
 
 EMBEDDED = 'embedded'
@@ -100,7 +101,7 @@ def advised_tuning(name: str) -> dict[str, Any]:
   folder = embedded_folder() if name == EMBEDDED else pathlib.Path(name)
   if not os.path.isfile(folder / native.CONFIG):
     return {}
-  return native.advice(folder, json_file.read(folder / native.CONFIG))
+  return native.advice(folder, on_disk.read_json(folder / native.CONFIG))
 
 
 def check_vocabulary(source: Source, words: Vocabulary, config: T5Config) -> None:
@@ -142,7 +143,7 @@ def _find(name: str, architecture: T5Config | None) -> Source:
       f'"{EMBEDDED}" for the model inside the package.'
     )
   if (folder / native.CONFIG).is_file():
-    about = json_file.read(folder / native.CONFIG)
+    about = on_disk.read_json(folder / native.CONFIG)
     if 'model_type' in about:
       return _huggingface(folder, name, about)
     return _native(folder, about)
@@ -207,7 +208,7 @@ class Backbone:
   Attributes:
     name: for people; a prompt file records it.
     config: the architecture.
-    params: its tree, leaves of `config.dtype`, or matrices in `models.t5.int8.Int8`.
+    params: its tree, leaves of `config.dtype`, or matrices in `models.t5.layers.Int8`.
     vocabulary: of its token ids.
     fingerprint: of the weights as stored, whatever dtype they were cast to.
   """
@@ -302,3 +303,63 @@ def save_backbone(
 def vocabulary_of(name: str, vocabulary: str | None = None) -> Vocabulary:
   """The vocabulary of a model, without its weights; arguments as in `load_backbone`."""
   return find(name, vocabulary).vocabulary()
+
+
+SAMPLE = 1024
+
+
+def fingerprint(params: Mapping[str, Any]) -> str:
+  """A hash of names, shapes and a sample of the values of every parameter.
+
+  The same weights have the same fingerprint in any form: layers stacked or apart, NumPy or JAX,
+  float32 or bfloat16. It reads at most 1024 evenly spaced values of each parameter of each
+  layer, leaf by leaf, so it is quick for any size; weights that differ only between the sampled
+  values, or by less than bfloat16 can tell, are not told apart.
+
+  Args:
+    params: the backbone's tree, with T5X's names; leaves under a key `layers` hold one parameter
+      a layer along their first axis.
+
+  Returns:
+    16 hexadecimal digits.
+  """
+  digests: dict[str, bytes] = {}
+  for path, leaf in traverse_util.flatten_dict(dict(params), sep='/').items():
+    digests |= leaf_digests(path, leaf)
+  return combine(digests)
+
+
+def leaf_digests(path: str, leaf: Any) -> dict[str, bytes]:
+  """The hash of each parameter in one leaf, so that leaves need not be in memory together."""
+  digests = {}
+  for name, shape, values in _parts(path, leaf):
+    rounded = values.astype(ml_dtypes.bfloat16)
+    head = f'{name}:{",".join(map(str, shape))}:'.encode()
+    digests[name] = hashlib.sha256(head + rounded.tobytes()).digest()
+  return digests
+
+
+def combine(digests: Mapping[str, bytes]) -> str:
+  """The fingerprint of parameters from the hashes of all of them, in any order."""
+  return hashlib.sha256(b''.join(digests[name] for name in sorted(digests))).hexdigest()[:16]
+
+
+def _parts(path: str, leaf: Any) -> Iterator[tuple[str, tuple[int, ...], np.ndarray]]:
+  """(name, shape, sampled values float32) of each layer's parameter in one leaf."""
+  stacked = re.fullmatch(r'((?:.*/)?)layers(/.*)', path)
+  if not stacked:
+    yield path, tuple(leaf.shape), _sample(leaf, stacked=False)[0]
+    return
+  for i, values in enumerate(_sample(leaf, stacked=True)):
+    yield f'{stacked[1]}layers_{i}{stacked[2]}', tuple(leaf.shape[1:]), values
+
+
+def _sample(leaf: Any, stacked: bool) -> np.ndarray:
+  """float32[layers or 1, at most SAMPLE] values of one leaf, without copying the leaf."""
+  if isinstance(leaf, jax.Array) and all(d.platform == 'cpu' for d in leaf.devices()):
+    leaf = np.asarray(leaf)  # a view; indexing a jax.Array would compile a gather
+  shape = leaf.shape[1:] if stacked else leaf.shape
+  size = int(np.prod(shape))
+  index = np.unravel_index(np.arange(min(size, SAMPLE)) * size // max(min(size, SAMPLE), 1), shape)
+  values = leaf[(slice(None), *index)] if stacked else leaf[index][None]
+  return np.asarray(values).astype(np.float32)

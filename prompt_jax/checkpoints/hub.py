@@ -1,12 +1,12 @@
 """A model by its name on the Hugging Face hub, where huggingface_hub is installed (the extra
-"hub") and the hub can be reached."""
+"hub") and the hub can be reached.
+"""
 
 import pathlib
 import re
 
 from prompt_jax.errors import UserError, install
 
-INSTALL = install('hub')
 # What a model needs, and nothing for other frameworks.
 FILES = ('*.json', '*.safetensors', 'spiece.model')
 TORCH_FILES = ('*.json', 'pytorch_model*.bin', 'spiece.model')
@@ -42,7 +42,7 @@ def download(name: str) -> pathlib.Path:
   except ImportError:
     raise UserError(
       f'No model {name!r}: there is no such folder, and for a name on the Hugging Face hub '
-      f'huggingface_hub must be installed: {INSTALL}'
+      f'huggingface_hub must be installed: {install("hub")}'
     ) from None
   try:
     folder = pathlib.Path(hub.snapshot_download(name, allow_patterns=list(FILES)))

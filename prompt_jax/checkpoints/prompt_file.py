@@ -2,13 +2,14 @@
 
 Tensors are named "params/...", "constants/..." and "initial/..." (the prompt before training, from
 which task vectors are computed). Everything else is one JSON object in the header, under
-"prompt_jax", with a checksum of the tensors and one of the object. Reading needs NumPy and
-safetensors only.
+"prompt_jax", with a checksum of the tensors and one of the object. The method is described there,
+so that a file can be used without its configuration. Reading needs NumPy and safetensors only.
 """
 
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import json
 import math
 import os
@@ -20,7 +21,93 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError
+
+JSON = Any  # dict, list, str, int, float, bool or None
+OWN_FIELDS = ('parent', 'name')  # of every Flax module; not part of what it computes
+# Version 0.1.0 had these modules in prompt_jax.prompts: today's folders in prompts/methods.
+FOLDERS = {'adept': 'input', 'deep_prompt': 'deep', 'input_prompt': 'input',
+           'prefix_tuning': 'prefix', 'task_prompts': 'multitask'}  # fmt: skip
+MOVED = {f'prompts.{name}': f'prompts.methods.{folder}.{name}' for name, folder in FOLDERS.items()}
+
+
+def describe_method(value: Any) -> JSON:
+  """What `build_method` needs to make an equal method: classes by name, and their fields.
+
+  Args:
+    value: a module or another dataclass whose fields are again such, numbers, texts or lists.
+      Arrays (what a prompt was initialised with) leave only their shape: trained values are
+      stored as parameters.
+
+  Raises:
+    UserError: a field holds something else.
+  """
+  if value is None or isinstance(value, bool | int | float | str):
+    return value
+  if isinstance(value, list | tuple):
+    return [describe_method(v) for v in value]
+  if isinstance(value, dict):
+    return {'dict': {k: describe_method(v) for k, v in value.items()}}
+  if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    kind = type(value)
+    names = [f.name for f in dataclasses.fields(value) if f.init and f.name not in OWN_FIELDS]
+    fields = {name: describe_method(getattr(value, name)) for name in names}
+    return {'class': f'{kind.__module__}.{kind.__qualname__}', 'fields': fields}
+  if np.ndim(value) and np.asarray(value).dtype != object:
+    return {'shape': list(np.shape(value))}
+  raise UserError(
+    f'A part of the prompt method is {value!r}, a {type(value).__name__}, which cannot be written '
+    'into a prompt file. Its fields may be numbers, texts, lists, dicts, arrays, dataclasses and '
+    'modules; in place of a function take one of prompts.initializers, or a dataclass that is '
+    'called.'
+  )
+
+
+def build_method(description: JSON) -> Any:
+  """The inverse of `describe_method`; lists become tuples.
+
+  Raises:
+    UserError: a class is not there, or takes other fields.
+  """
+  if isinstance(description, list):
+    return tuple(build_method(v) for v in description)
+  if not isinstance(description, dict):
+    return description
+  try:
+    if 'shape' in description:
+      return np.zeros(description['shape'], np.float32)
+    if 'dict' in description:
+      return {k: build_method(v) for k, v in description['dict'].items()}
+    kind = _find_method(description['class'])
+    fields = {name: build_method(v) for name, v in description['fields'].items()}
+  except (KeyError, TypeError, ValueError, AttributeError) as e:
+    raise UserError(f'The prompt file tells no method that can be built ({e!r}).') from None
+  try:
+    return kind(**fields)
+  except TypeError as e:
+    raise UserError(
+      f'{description["class"]} does not take the fields of this prompt file: {e}. '
+      'Use the version of the package that wrote it.'
+    ) from None
+
+
+def _find_method(name: str) -> type:
+  """The class of that name. Only modules and dataclasses: a file must not call anything else."""
+  module, _, attribute = name.rpartition('.')
+  package, _, rest = module.partition('.')
+  moved = MOVED.get(rest) if package == 'prompt_jax' else None
+  try:
+    found = getattr(importlib.import_module(f'prompt_jax.{moved}' if moved else module), attribute)
+  except (ImportError, AttributeError, ValueError):
+    raise UserError(
+      f'The prompt file needs {name}, which cannot be imported. Install or put on PYTHONPATH the '
+      'package that defines this prompt method; a class inside a function cannot be found again.'
+    ) from None
+  if not (isinstance(found, type) and dataclasses.is_dataclass(found)):  # as every Flax module is
+    raise UserError(f'The prompt file names {name} as a part of its method, but it is none.')
+  return found
+
 
 Tree = dict[str, Any]
 VERSION = 2
@@ -187,36 +274,6 @@ def check_model(
     f'not on {base_model!r} (fingerprint {fingerprint}).{wide} '
     'Give the model that the prompt belongs to.'
   )
-
-
-def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-  """Writes a file so that a reader sees the old bytes or the new ones, even after a crash.
-
-  Raises:
-    UserError: the folder cannot be written (named, with the reason); the old file is kept.
-  """
-  path = pathlib.Path(path)
-  temporary = path.with_name(f'.{path.name}.tmp')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(temporary, 'wb') as file:
-      file.write(data)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  except OSError as e:
-    _remove(temporary)
-    raise UserError(
-      f'Cannot write {path.name!r} into the folder {str(path.parent)!r}: {e.strerror or e}. '
-      'Free some space or give another folder.'
-    ) from None
-
-
-def _remove(path: pathlib.Path) -> None:
-  try:
-    path.unlink()
-  except OSError:
-    return  # It was never made, or cannot be removed either: the caller reports the first error.
 
 
 def _check_finite(path: pathlib.Path, name: str, tensor: np.ndarray) -> None:

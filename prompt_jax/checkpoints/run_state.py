@@ -23,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from prompt_jax.checkpoints import checksums
+from prompt_jax.checkpoints import on_disk
 from prompt_jax.errors import UserError
 from prompt_jax.runtime import processes
 
@@ -78,7 +78,7 @@ class RunStates:
       self.folder.mkdir(parents=True, exist_ok=True)
     # The one that is restored. Of older ones a kill may have left a part, while they were removed.
     for last in _complete(self.folder)[-1:]:
-      if damage := checksums.damaged(last):
+      if damage := on_disk.damaged(last):
         raise _damaged(last, damage)
     with self._told():
       self._manager = ocp.CheckpointManager(
@@ -154,8 +154,8 @@ class RunStates:
     self._first.wait_until_finished()
     self._first.check_for_errors()
     for folder in _complete(self.folder)[-1:]:
-      if not (folder / checksums.NAME).exists():
-        checksums.seal(folder, [p for p in folder.rglob('*') if p.is_file()])
+      if not (folder / on_disk.NAME).exists():
+        on_disk.seal(folder, [p for p in folder.rglob('*') if p.is_file()])
 
   def restore(self, step: int) -> tuple[Arrays, dict[str, Any]]:
     """Reads (arrays, info) of one of `steps()`.

@@ -1,7 +1,7 @@
 """The command line of every verb, parsed. Imports nothing heavy: `--help` must be immediate.
 
-Most flags are settings of the verb's run file (configuration/run_files.py); the others are in
-own_arguments.py.
+Most flags are settings of the verb's run file (configuration/run_files.py); own_arguments.py
+has those of single verbs that are not.
 """
 
 import argparse
@@ -12,7 +12,16 @@ from prompt_jax import __version__
 from prompt_jax.cli import own_arguments
 from prompt_jax.cli.usage import EXAMPLES, OVERVIEW, VERBS
 from prompt_jax.configuration import other_names
-from prompt_jax.configuration.run_files import Setting, is_configured, settings_of
+from prompt_jax.configuration.run_files import (
+  CHOSEN,
+  Request,
+  Setting,
+  is_configured,
+  names,
+  settings_of,
+  whole,
+  whole_or_zero,
+)
 from prompt_jax.errors import UserError
 
 # A verb whose file has another name, because `import` is a keyword.
@@ -20,6 +29,19 @@ FILES = {'import': 'import_prompt'}
 # Names in the parsed arguments that are no flags.
 POSITIONAL = ('verb', '_', 'texts', 'file', 'name', 'source', 'dest', 'destination', 'a', 'b',
               'folders')  # fmt: skip
+# Flags that read a gin file by its name, by verb and section of the help.
+_CHOSEN = {
+  ('train', 'Prompt'): ('prompt', 'init'),
+  ('population', 'Prompt'): ('prompt', 'init'),
+  ('plan', 'Prompt'): ('prompt',),
+  ('infer', 'Generated text'): ('decoding',),
+}
+_POSITIONAL = {
+  'sweep': '[FILE]', 'infer': '[TEXT ...]', 'convert': 'SOURCE DEST', 'compare': 'A B',
+  'report': 'FOLDER ...', 'tasks': '[check] [NAME | --data FILE]', 'inspect': 'FILE',
+  'import': 'SOURCE DEST',
+  'export': 'PROMPT_FILE DEST',
+}  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,7 +86,7 @@ def build(verb: str | None = None) -> _Parser:
     sub = verbs.add_parser(
       name,
       help=summary,
-      usage=own_arguments.usage(name),
+      usage=_usage(name),
       description=f'{summary[0].upper()}{summary[1:]}.',
       epilog='examples:' + EXAMPLES[name],
       formatter_class=_Help,
@@ -79,9 +101,51 @@ def _add_arguments(verb: str, sub: argparse.ArgumentParser) -> None:
   for setting in _unique(verb):
     if setting.section not in groups:
       groups[setting.section] = group = sub.add_argument_group(setting.section)
-      own_arguments.add_files(verb, setting.section, group)
+      _add_files(verb, setting.section, group)
     _add(groups[setting.section], setting)
-  own_arguments.add_to(verb, sub)
+  if verb in own_arguments.ADD:
+    own_arguments.ADD[verb](sub)
+  if verb in ('train', 'population', 'eval', 'infer'):
+    _add_processes(sub)
+  if is_configured(verb):
+    _add_gin(sub)
+
+
+def _usage(verb: str) -> str:
+  """The first line of the help."""
+  return ' '.join(['prompt-jax', verb, _POSITIONAL.get(verb, ''), '[options]']).replace('  ', ' ')
+
+
+def _add_files(verb: str, section: str, group: Any) -> None:
+  """Adds the flags of a section that read a gin file by its name."""
+  for flag in _CHOSEN.get((verb, section), ()):
+    _, folder, metavar, what = CHOSEN[flag]
+    known = ', '.join(names(folder))
+    group.add_argument(f'--{flag}', metavar=metavar, help=f'{what}, of gin/{folder}: {known}')
+
+
+def _add_gin(parser: argparse.ArgumentParser) -> None:
+  """The arguments of every verb with a run file."""
+  group = parser.add_argument_group('Configuration (docs/configuration.md)')
+  add = group.add_argument
+  add('--gin_file', action='append', default=[], metavar='FILE', help='a gin file; repeatable')
+  add('--gin_search_paths', default='', metavar='DIR,DIR', help='folders to look for it in')
+  add(
+    '--gin.NAME=VALUE',
+    dest='_',
+    action='store_const',
+    const=None,
+    help='set a macro (--gin.STEPS=100) or a binding (--gin.InputPrompt.length=20)',
+  )
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+  """How the processes of a run connect. These arguments are not settings of the run."""
+  group = parser.add_argument_group('Several processes (detected on a TPU pod and under srun)')
+  add = group.add_argument
+  add('--coordinator', metavar='HOST:PORT', help='address of the first process')
+  add('--processes', type=whole, metavar='N', help='number of processes')
+  add('--process', type=whole_or_zero, metavar='I', help='number of this process, from 0')
 
 
 def _unique(verb: str) -> list[Setting]:
@@ -180,3 +244,25 @@ def given(args: argparse.Namespace) -> list[tuple[Setting, Any]]:
   """The settings of the run file that the user gave as flags, with their values."""
   found = ((s, getattr(args, s.name)) for s in _unique(args.verb))
   return [(setting, setting.value(value)) for setting, value in found if value is not None]
+
+
+def request_of(args: argparse.Namespace) -> Request:
+  """The flags as settings by macro, and what was given as gin text.
+
+  Args:
+    args: of the verb, see `arguments.parse`.
+  """
+  flags = given(args)
+  settings = {setting.macro: value for setting, value in flags}
+  origins = {setting.macro: f'--{setting.name}' for setting, _ in flags}
+  for name, chosen in CHOSEN.items():
+    if getattr(args, name, None) is not None:
+      settings[chosen.macro], origins[chosen.macro] = getattr(args, name), f'--{name}'
+  return Request(
+    settings=settings,
+    bindings=args.gin,
+    files=args.gin_file,
+    search=[folder for folder in args.gin_search_paths.split(',') if folder],
+    origins=origins,
+    command=args.command,
+  )

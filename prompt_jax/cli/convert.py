@@ -4,7 +4,7 @@ import argparse
 
 from rich.console import Console
 
-from prompt_jax.cli.request import request_of
+from prompt_jax.cli.arguments import request_of
 from prompt_jax.configuration import config
 from prompt_jax.export.convert import convert
 from prompt_jax.runtime import processes

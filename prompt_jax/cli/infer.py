@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from prompt_jax.cli.request import request_of
+from prompt_jax.cli.arguments import request_of
 from prompt_jax.configuration import config
 from prompt_jax.data.table import decode, lines_of
 from prompt_jax.runs.predict import infer

@@ -1,29 +1,11 @@
-"""Arguments that are not settings of a run file.
-
-Gin files that are chosen by name, positional arguments, and arguments of verbs without a run file.
-"""
+"""Arguments of single verbs that are not settings of a run file."""
 
 import argparse
-from typing import Any
 
-from prompt_jax.configuration.flag_types import listed, whole, whole_or_zero
-from prompt_jax.configuration.run_files import CHOSEN, is_configured, names
+from prompt_jax.configuration.run_files import listed, whole, whole_or_zero
 
 FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
-# Flags that read a gin file by its name, by verb and section of the help.
-_CHOSEN = {
-  ('train', 'Prompt'): ('prompt', 'init'),
-  ('population', 'Prompt'): ('prompt', 'init'),
-  ('plan', 'Prompt'): ('prompt',),
-  ('infer', 'Generated text'): ('decoding',),
-}
-_POSITIONAL = {
-  'sweep': '[FILE]', 'infer': '[TEXT ...]', 'convert': 'SOURCE DEST', 'compare': 'A B',
-  'report': 'FOLDER ...', 'tasks': '[check] [NAME | --data FILE]', 'inspect': 'FILE',
-  'import': 'SOURCE DEST',
-  'export': 'PROMPT_FILE DEST',
-}  # fmt: skip
 _OWN_FILE = (
   ('data', 'FILE', 'a file of your own instead of a named task, as in train'),
   ('validation', 'FILE', 'its validation file'),
@@ -35,53 +17,6 @@ _OWN_FILE = (
 )
 _MODEL = 'the model that the prompt was trained on; default: the one that the file names'
 _VOCABULARY = "a SentencePiece model, or 'bytes', for a model without one (T5X)"
-
-
-def usage(verb: str) -> str:
-  """The first line of the help."""
-  return ' '.join(['prompt-jax', verb, _POSITIONAL.get(verb, ''), '[options]']).replace('  ', ' ')
-
-
-def add_files(verb: str, section: str, group: Any) -> None:
-  """Adds the flags of a section that read a gin file by its name."""
-  for flag in _CHOSEN.get((verb, section), ()):
-    _, folder, metavar, what = CHOSEN[flag]
-    known = ', '.join(names(folder))
-    group.add_argument(f'--{flag}', metavar=metavar, help=f'{what}, of gin/{folder}: {known}')
-
-
-def add_to(verb: str, parser: argparse.ArgumentParser) -> None:
-  """Adds the other arguments of a verb that are not settings."""
-  if verb in _VERBS:
-    _VERBS[verb](parser)
-  if verb in ('train', 'population', 'eval', 'infer'):
-    _processes(parser)
-  if is_configured(verb):
-    _gin(parser)
-
-
-def _gin(parser: argparse.ArgumentParser) -> None:
-  """The arguments of every verb with a run file."""
-  group = parser.add_argument_group('Configuration (docs/configuration.md)')
-  add = group.add_argument
-  add('--gin_file', action='append', default=[], metavar='FILE', help='a gin file; repeatable')
-  add('--gin_search_paths', default='', metavar='DIR,DIR', help='folders to look for it in')
-  add(
-    '--gin.NAME=VALUE',
-    dest='_',
-    action='store_const',
-    const=None,
-    help='set a macro (--gin.STEPS=100) or a binding (--gin.InputPrompt.length=20)',
-  )
-
-
-def _processes(parser: argparse.ArgumentParser) -> None:
-  """How the processes of a run connect. These arguments are not settings of the run."""
-  group = parser.add_argument_group('Several processes (detected on a TPU pod and under srun)')
-  add = group.add_argument
-  add('--coordinator', metavar='HOST:PORT', help='address of the first process')
-  add('--processes', type=whole, metavar='N', help='number of processes')
-  add('--process', type=whole_or_zero, metavar='I', help='number of this process, from 0')
 
 
 def _sweep(parser: argparse.ArgumentParser) -> None:
@@ -208,7 +143,8 @@ def _export(parser: argparse.ArgumentParser) -> None:
   add('--base_model', metavar='NAME', help='name of the model for PEFT; default: the recorded one')
 
 
-_VERBS = {
+# By verb.
+ADD = {
   'sweep': _sweep,
   'plan': _plan,
   'infer': _infer,

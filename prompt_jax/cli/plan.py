@@ -5,7 +5,7 @@ import dataclasses
 import os
 
 from prompt_jax.checkpoints.backbone import EMBEDDED
-from prompt_jax.cli.request import request_of
+from prompt_jax.cli.arguments import request_of
 from prompt_jax.configuration import config
 from prompt_jax.errors import UserError
 from prompt_jax.scale.plan_run import plan

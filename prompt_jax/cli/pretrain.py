@@ -2,7 +2,7 @@
 
 import argparse
 
-from prompt_jax.cli.request import request_of
+from prompt_jax.cli.arguments import request_of
 from prompt_jax.configuration import config
 from prompt_jax.pretraining.pretrain import pretrain
 from prompt_jax.runtime import processes

@@ -6,7 +6,7 @@ import pathlib
 from rich.console import Console
 
 from prompt_jax.cli import arguments
-from prompt_jax.cli.request import request_of
+from prompt_jax.cli.arguments import request_of
 from prompt_jax.cli.sweep_jobs import resolver
 from prompt_jax.configuration import config
 from prompt_jax.errors import UserError

@@ -13,12 +13,13 @@ from typing import Any
 import jax
 
 from prompt_jax.cli import arguments
-from prompt_jax.cli.request import request_of
+from prompt_jax.cli.arguments import request_of
+from prompt_jax.configuration import config
 from prompt_jax.configuration import population as population_configuration
-from prompt_jax.configuration import train as train_configuration
-from prompt_jax.configuration.config import Request
+from prompt_jax.configuration.run_files import Request
 from prompt_jax.errors import UserError
-from prompt_jax.runs import task_prompts
+from prompt_jax.runs import task_choice
+from prompt_jax.runs.train import train
 from prompt_jax.scale.here import HERE
 from prompt_jax.sweeps.cell_step import compiled, step_of
 from prompt_jax.sweeps.cells import Job
@@ -38,11 +39,11 @@ def _arguments(job: Job) -> dict[str, Any]:
   """
   request = _request(job.verb, job.flags)
   if job.verb == 'train':
-    given = train_configuration.load(request).arguments
-    return {**given, 'prompt': task_prompts.for_tasks(given['prompt'], given['task'])}
+    given = config.load('train', train, request).arguments
+    return {**given, 'prompt': task_choice.prompts_for_tasks(given['prompt'], given['task'])}
   given = population_configuration.load(request).arguments
   longest = max(given['variants'], key=lambda v: v.setting.get('PROMPT_LENGTH', 0))
-  prompt = task_prompts.for_tasks(longest.prompt, longest.task)
+  prompt = task_choice.prompts_for_tasks(longest.prompt, longest.task)
   return {**given, 'prompt': prompt, 'optimizer': longest.optimizer}
 
 

@@ -17,42 +17,21 @@ from flax.errors import FlaxError
 from gin import config as gin_config
 
 from prompt_jax.checkpoints.backbone import EMBEDDED, advised_tuning
-from prompt_jax.configuration import gin_files, plain_values, reach
-from prompt_jax.configuration.gin_state import isolated
-from prompt_jax.configuration.old_names import modern_name
-from prompt_jax.configuration.python_values import Given, as_bound, without_gin
-from prompt_jax.configuration.run_files import CHOSEN
+from prompt_jax.configuration import gin_files, values
+from prompt_jax.configuration.gin_files import isolated, modern_name
+from prompt_jax.configuration.run_files import CHOSEN, Request
+from prompt_jax.configuration.values import Given, as_bound, without_gin
 from prompt_jax.errors import UserError
 from prompt_jax.runs.record import Record
 
 GIN_ADDS = '\n  In call to configurable'
+# Short for patterns of TRAINABLE, and the settings that have no use without a prompt.
+ALL, PROMPT = 'all', 'prompt'
+OF_A_PROMPT = {'PROMPT': 'prompt', 'PROMPT_INIT': 'init', 'PROMPT_LENGTH': 'length'}
 # The folder in gin/ of a setting whose value may be the name of a file there.
 FILES_OF = {chosen.macro: chosen.folder for chosen in CHOSEN.values()}
 # What a model may recommend besides the method: settings of its file in gin/prompts.
 ADVISED = {'length': 'PROMPT_LENGTH', 'learning_rate': 'PROMPT_LEARNING_RATE'}
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-  """What a user asks of a verb.
-
-  Attributes:
-    settings: macro name -> Python value, literals and objects alike; of `FILES_OF` also a name.
-    bindings: (name, value) of macros or bindings as gin text, such as ("adafactor.decay", "0.7").
-    files: gin files, by path or name.
-    search: folders in which they and what they include are looked for.
-    includes: (subfolder, name) of gin files of the package, such as ("prompts", "prefix").
-    origins: macro name -> how it was given, for messages ("--steps"); else the name itself.
-    command: the command line or call.
-  """
-
-  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  bindings: Sequence[tuple[str, str]] = ()
-  files: Sequence[str] = ()
-  search: Sequence[str] = ()
-  includes: Sequence[tuple[str, str]] = ()
-  origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  command: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +91,7 @@ def parsed(verb: str, entry: Callable[..., Any], request: Request) -> Iterator[A
 
   Yields what the model recommends.
   """
+  request = _written_out(request)
   advice = _advice(verb, request)
   with isolated():
     gin_files.search(request.search)
@@ -121,10 +101,32 @@ def parsed(verb: str, entry: Callable[..., Any], request: Request) -> Iterator[A
       for macro, value in advice.settings.items():
         gin_files.bind(macro, value, f'"tuning" of {advice.model}')
     given, files = _parse_given(request)
-    reach.refuse_unread(entry, given, files)
-    plain_values.check(reach.reachable(reach.selector_of(entry))[1])
+    values.refuse_unread(entry, given, files)
+    values.check(values.reachable(values.selector_of(entry))[1])
     gin_config.finalize()
     yield advice
+
+
+def _written_out(request: Request) -> Request:
+  """The request with TRAINABLE as patterns, "all" as the file of gin/runs that stands for it."""
+  settings = dict(request.settings)
+  trainable = settings.get('TRAINABLE')
+  if trainable is None:
+    return request
+  patterns = [trainable] if isinstance(trainable, str) else list(trainable)
+  if patterns != [ALL]:
+    settings['TRAINABLE'] = ['prompt/.*' if p == PROMPT else p for p in patterns]
+    return dataclasses.replace(request, settings=settings)
+  del settings['TRAINABLE']
+  for name, parameter in OF_A_PROMPT.items():
+    if name in settings:
+      raise UserError(
+        f'{parameter} is a setting of a prompt, and "all" tunes the model without one. Leave out '
+        'one of the two.',
+        parameters=[parameter, 'train'],
+      )
+  includes = [('runs', 'model_tuning'), *request.includes]
+  return dataclasses.replace(request, settings=settings, includes=includes)
 
 
 def _parse_given(request: Request) -> tuple[dict[str, str], list[pathlib.Path]]:
@@ -206,7 +208,7 @@ def built(entry: Callable[..., Any]) -> dict[str, Any]:
 
 def record(entry: Callable[..., Any], command: str, advice: Advice | None = None) -> Record:
   """Every setting that a call of `entry` reads, and what the model recommends."""
-  text, advice = reach.complete(entry), advice or Advice()
+  text, advice = values.complete(entry), advice or Advice()
   said = f'Prompt method {advice.method}, which the model {advice.model} recommends'
   notes = (said,) if advice.taken else ()
   return Record(text, command, notes, '' if advice.used else advice.method)

@@ -1,14 +1,17 @@
-"""Python objects as literals that differ when what they compute differs.
+"""Settings as text: the text of a configuration that was recorded, and Python objects as literals.
 
-For the record of a run: a number is its own description; a method, a loss or an optimizer is
-described by its class and fields; a function by its name, a digest of its source and what it
-encloses; a task by its name and a digest of its examples.
+For the record of a run, an object is a literal that differs when what it computes differs: a number
+is its own description; a method, a loss or an optimizer is described by its class and fields; a
+function by its name, a digest of its source and what it encloses; a task by its name and a digest
+of its examples.
 """
 
+import ast
 import dataclasses
 import functools
 import hashlib
 import inspect
+import re
 import types
 from collections.abc import Mapping, Set
 from typing import Any
@@ -16,9 +19,39 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_jax.checkpoints.method import OWN_FIELDS
+from prompt_jax.checkpoints.prompt_file import OWN_FIELDS
 from prompt_jax.data.example import Task
 from prompt_jax.data.in_memory import memory_table
+
+
+def settings_of_text(text: str) -> dict[str, str]:
+  """{'STEPS': '100'} of gin text, which has one setting a line (or goes on indented)."""
+  joined = re.sub(r'\\?\n +', ' ', text)
+  pairs = (line.split(' = ', 1) for line in joined.splitlines() if ' = ' in line)
+  return {name: ' '.join(value.split()) for name, value in pairs if not name.startswith('#')}
+
+
+def value_of(found: Mapping[str, str], name: str) -> Any:
+  """What a setting is: macros are followed, Python literals become values, the rest stays text.
+
+  Args:
+    found: see `settings_of_text`.
+    name: of a macro or binding; None if there is none.
+  """
+  seen: set[str] = set()
+  while name in found and name not in seen:
+    seen.add(name)
+    text = found[name]
+    if not text.startswith('%'):
+      break
+    name = text[1:]
+  else:
+    return None
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError, MemoryError, RecursionError):
+    return text
+
 
 PLAIN = (bool, int, float, str, bytes, type(None))
 TABLES = ('pandas', 'datasets')  # libraries whose objects hold rows

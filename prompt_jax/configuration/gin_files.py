@@ -1,20 +1,112 @@
 """gin files: where they are, and how they are read.
 
-Files of version 0.1 import modules that lie elsewhere today; they are read under the new names.
+In text of version 0.1 modules have other places and two parameters other names; it is read under
+the names of today.
 """
 
+import contextlib
 import difflib
 import inspect
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+import threading
+from collections.abc import Iterator, Sequence
 
 from gin import config as gin_config
 
-from prompt_jax.configuration.old_names import modernised
+from prompt_jax.checkpoints import prompt_file
 from prompt_jax.configuration.run_files import folder, names
 from prompt_jax.errors import UserError, unknown
+
+# Module of version 0.1 -> module of today, both below prompt_jax.
+MOVED = {
+  'cli.candidates': 'configuration.population',
+  'cli.compute': 'loading',
+  'cli.convert': 'export.convert',
+  'cli.data': 'runs.task_choice',
+  'cli.eval': 'runs.evaluate',
+  'cli.infer': 'runs.predict',
+  'cli.packing': 'runs.packing',
+  'cli.plan': 'scale.plan_run',
+  'cli.population': 'runs.population',
+  'cli.pretrain': 'pretraining.pretrain',
+  'cli.sweep': 'sweeps.sweep',
+  'cli.train': 'runs.train',
+  'models.config': 'models.t5.config',
+  **prompt_file.MOVED,
+}
+
+# `Decoding.topk` of version 0.1, also below a heading of `Decoding`.
+PARAMETER = re.compile(
+  r'^(?P<thing>[\w./]*\bDecoding\.|[ \t]+)top(?P<rest>[kp])(?= *=|$)', re.MULTILINE
+)
+
+IMPORT = re.compile(
+  r'^(?:from prompt_jax(?:\.(?P<package>[\w.]+))? import (?P<name>\w+)(?: as (?P<alias>\w+))?'
+  r'|import prompt_jax\.(?P<whole>[\w.]+) as (?P<whole_alias>\w+))(?P<rest>[^\n]*)$',
+  re.MULTILINE,
+)
+
+
+def modernised(text: str) -> str:
+  """The text with every import of a moved module, and the parameters of today."""
+
+  def line(found: re.Match[str]) -> str:
+    package, name = found['package'], found['name']
+    old = found['whole'] or (f'{package}.{name}' if package else name)
+    alias = found['whole_alias'] or found['alias'] or name
+    if old in MOVED:
+      return _import(MOVED[old], alias) + found['rest']
+    return found[0]
+
+  return modern_name(IMPORT.sub(line, text))
+
+
+def modern_name(text: str) -> str:
+  """'Decoding.topk' -> 'Decoding.top_k'; also in a text of several lines."""
+  return PARAMETER.sub(r'\g<thing>top_\g<rest>', text)
+
+
+def _import(module: str, alias: str) -> str:
+  package, _, name = module.rpartition('.')
+  package = f'prompt_jax.{package}' if package else 'prompt_jax'
+  return f'from {package} import {name}' + ('' if alias == name else f' as {alias}')
+
+
+# gin keeps one configuration for the whole process; another thread waits for its turn.
+_turn = threading.RLock()
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[None]:
+  """An empty gin configuration for as long as it is entered; then the one before, unchanged.
+
+  What was registered with gin stays registered, as a module is imported only once.
+  """
+  with _turn:
+    dicts = (gin_config._CONFIG, gin_config._OPERATIVE_CONFIG, gin_config._SINGLETONS)
+    before = [dict(d) for d in dicts]
+    imports, prefixes = set(gin_config._IMPORTS), list(gin_config._LOCATION_PREFIXES)
+    readers, locked = list(gin_config._FILE_READERS), gin_config.config_is_locked()
+    for d in (*dicts, gin_config._IMPORTS):
+      d.clear()
+    gin_config._set_config_is_locked(False)
+    try:
+      # A scope that the caller is in would choose other bindings.
+      with gin_config.config_scope(None):
+        yield
+    finally:
+      for d, saved in zip(dicts, before, strict=True):
+        d.clear()
+        d.update(saved)
+      gin_config._IMPORTS.clear()
+      gin_config._IMPORTS.update(imports)
+      gin_config._LOCATION_PREFIXES[:] = prefixes
+      gin_config._FILE_READERS[:] = readers
+      gin_config._set_config_is_locked(locked)
+
 
 KINDS = {'prompts': 'prompt method', 'inits': 'initialiser', 'models': 'model size'}
 

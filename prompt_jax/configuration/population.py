@@ -7,9 +7,9 @@ from typing import Any
 import flax.linen as nn
 import optax
 
-from prompt_jax.configuration import config, plain_values, reach
-from prompt_jax.configuration.config import Configured, Request
-from prompt_jax.configuration.train import whole
+from prompt_jax.configuration import config, values
+from prompt_jax.configuration.config import Configured
+from prompt_jax.configuration.run_files import Request
 from prompt_jax.data.example import Task
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.runs import task_choice, variants
@@ -93,7 +93,7 @@ def load(request: Request) -> Configured:
       raise UserError(
         f'{name} is for all prompts, and {names} gives each its own. Leave one of them out.'
       )
-  with config.parsed('population', population, whole(request)) as advice:
+  with config.parsed('population', population, request) as advice:
     record = config.record(population, request.command, advice)
     varied = config.built(Grid)
     grid = Grid(**varied).values()
@@ -107,12 +107,12 @@ def _variants(grid: Mapping[str, Sequence[Any]]) -> list[Variant]:
   settings = variants.combinations(grid)
   for setting in settings:
     with _applied(setting):
-      plain_values.check(reach.reads(Parts, task_choice.choose))
-  own_task = any(reach.is_in(name, reach.reads(task_choice.choose)) for name in grid)
+      values.check(values.reads(Parts, task_choice.choose))
+  own_task = any(values.is_in(name, values.reads(task_choice.choose)) for name in grid)
   found: list[Variant] = []
   for setting in settings:
     with _applied(setting):
-      text = reach.complete(Parts, task_choice.choose)
+      text = values.complete(Parts, task_choice.choose)
       task = _made(task_choice.choose) if own_task or not found else found[0].task
       parts = _made(Parts)
     found.append(Variant(setting, parts.prompt, parts.optimizer, task, parts.warm_start, text))
@@ -135,18 +135,18 @@ def varying(names: Collection[str], request: Request) -> set[str]:
   Raises:
     UserError: see `config.load`.
   """
-  with config.parsed('population', population, whole(request)):
+  with config.parsed('population', population, request):
     return {name for name in names if _may_vary(name)}
 
 
 def _may_vary(name: str) -> bool:
   own, shared = _readers()
-  return reach.is_in(name, own) and not reach.is_in(name, shared)
+  return values.is_in(name, own) and not values.is_in(name, shared)
 
 
 def _readers() -> tuple[set[str], set[str]]:
   """What the parts of every prompt read, and what is read once for all."""
-  return reach.reads(Parts, task_choice.choose), reach.reads(Settings, Loss)
+  return values.reads(Parts, task_choice.choose), values.reads(Settings, Loss)
 
 
 def _check_names(grid: Mapping[str, Any]) -> None:
@@ -155,7 +155,7 @@ def _check_names(grid: Mapping[str, Any]) -> None:
   for name in grid.keys() - {INIT}:
     if _may_vary(name):
       continue
-    if reach.is_in(name, shared):
+    if values.is_in(name, shared):
       raise UserError(
         f'{name} cannot vary in a population: its prompts share one loop. Give one value, and run '
         'the others apart.'

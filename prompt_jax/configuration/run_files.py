@@ -15,27 +15,98 @@ function is the last thing that the file binds, and a setting is read if it is r
 file that sets a macro of an include again changes the default; "no flag" takes the flag away.
 """
 
+import argparse
 import ast
+import dataclasses
 import functools
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import prompt_jax
-from prompt_jax.configuration import flag_types
+
+
+def whole(text: str, least: int = 1) -> int:
+  """A whole number of at least `least`."""
+  try:
+    n = int(text)
+  except ValueError:
+    n = least - 1
+  if n < least:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least {least}')
+  return n
+
+
+def whole_or_zero(text: str) -> int:
+  return whole(text, 0)
+
+
+def number(text: str) -> float:
+  try:
+    return float(text)
+  except ValueError:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number') from None
+
+
+def seed(text: str) -> int:
+  """A seed of jax.random, which has 32 bits."""
+  try:
+    n = int(text)
+  except ValueError:
+    n = -1
+  if not 0 <= n < 2**32:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 0 to {2**32 - 1}')
+  return n
+
+
+def mesh(text: str) -> tuple[int, int]:
+  """'4x2' -> (4, 2)."""
+  sides = text.split('x')
+  if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+    raise argparse.ArgumentTypeError(f'{text!r} is not a mesh; write DATAxMODEL devices, as 4x2')
+  return int(sides[0]), int(sides[1])
+
+
+def mapping(text: str) -> dict[str, Any]:
+  """'{"rte": 2}' -> {'rte': 2}, in the notation of Python."""
+  try:
+    value = ast.literal_eval(text)
+  except (ValueError, SyntaxError, MemoryError, RecursionError):
+    value = None
+  if not isinstance(value, dict):
+    raise argparse.ArgumentTypeError(f"{text!r} is not a mapping such as {{'name': 1}}")
+  return value
+
+
+def listed(kind: Callable[[str], Any], example: str = '') -> Callable[[str], list[Any]]:
+  """The type of a comma-separated list: '0.3,1' -> [0.3, 1.0].
+
+  Args:
+    kind: the type of each element.
+    example: a list that is right, for the message about one that is not.
+  """
+
+  def parse(text: str) -> list[Any]:
+    try:
+      return [kind(part) for part in text.split(',')]
+    except argparse.ArgumentTypeError as e:
+      raise argparse.ArgumentTypeError(f'{e}; expected a list such as {example}') from None
+
+  return parse
+
 
 TYPES: dict[str, Callable[[str], Any]] = {
-  'N': flag_types.whole,
-  'N>=0': flag_types.whole_or_zero,
-  'X': flag_types.number,
-  'SEED': flag_types.seed,
-  'DATAxMODEL': flag_types.mesh,
-  '{...}': flag_types.mapping,
-  'N,N': flag_types.listed(flag_types.whole, '20,100'),
-  'X,X': flag_types.listed(flag_types.number, '0.3,1'),
-  'SEED,SEED': flag_types.listed(flag_types.seed, '0,1,2'),
-  'NAME,NAME': flag_types.listed(str),
+  'N': whole,
+  'N>=0': whole_or_zero,
+  'X': number,
+  'SEED': seed,
+  'DATAxMODEL': mesh,
+  '{...}': mapping,
+  'N,N': listed(whole, '20,100'),
+  'X,X': listed(number, '0.3,1'),
+  'SEED,SEED': listed(seed, '0,1,2'),
+  'NAME,NAME': listed(str),
 }
 SWITCH = 'switch'
 
@@ -117,6 +188,29 @@ class Setting(NamedTuple):
     """What the macro becomes: one of several values stands alone where no list is expected."""
     alone = self.several and len(given) == 1 and not isinstance(self.default, tuple | list)
     return given[0] if alone else given
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What a user asks of a verb.
+
+  Attributes:
+    settings: macro name -> Python value, literals and objects alike; those of `CHOSEN` also a name.
+    bindings: (name, value) of macros or bindings as gin text, such as ("adafactor.decay", "0.7").
+    files: gin files, by path or name.
+    search: folders in which they and what they include are looked for.
+    includes: (subfolder, name) of gin files of the package, such as ("prompts", "prefix").
+    origins: macro name -> how it was given, for messages ("--steps"); else the name itself.
+    command: the command line or call.
+  """
+
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  bindings: Sequence[tuple[str, str]] = ()
+  files: Sequence[str] = ()
+  search: Sequence[str] = ()
+  includes: Sequence[tuple[str, str]] = ()
+  origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  command: str = ''
 
 
 def folder() -> pathlib.Path:

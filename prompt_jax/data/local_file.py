@@ -13,8 +13,14 @@ from prompt_jax.data import hub
 from prompt_jax.data.columns import ColumnChoice, choose_columns, choose_inputs, need
 from prompt_jax.data.example import Task, TextExample, text_task
 from prompt_jax.data.in_memory import is_in_memory, memory_table, splits_in_memory
-from prompt_jax.data.split import held_out
-from prompt_jax.data.table import Table, TableRow, fail, read_lines, read_table
+from prompt_jax.data.splits import held_out
+from prompt_jax.data.table import (
+  Table,
+  TableRow,
+  fail,
+  read_lines,
+  read_table,
+)
 from prompt_jax.errors import UserError, unknown
 
 # Rows of a held-out part, about: a score on so many is known to two points.

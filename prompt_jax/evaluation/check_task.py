@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prompt_jax.data.example import Example, Lengths, Task, encode_labels
-from prompt_jax.data.split_statistics import PERCENTILES, SplitStatistics, sample, split_statistics
+from prompt_jax.data.splits import PERCENTILES, SplitStatistics, sample, split_statistics
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import findings, metrics

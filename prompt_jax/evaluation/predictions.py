@@ -1,9 +1,16 @@
-"""What a model answers, the file it is written to, and the progress bar of an evaluation."""
+"""What a model answers: in files for people, and kept so that the same is not asked twice.
+
+A file of kept answers is named after a digest of all that they depend on; it holds scores and
+answers and no text of the examples, gzipped JSON. What cannot be read is asked again.
+"""
 
 import contextlib
 import dataclasses
+import gzip
+import hashlib
 import json
 import os
+import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,8 +18,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from prompt_jax.checkpoints.prompt_file import write_atomically
-from prompt_jax.runtime.notebook import draws_bars, ends
+from prompt_jax.checkpoints.on_disk import write_atomically
+from prompt_jax.data.example import Example
+from prompt_jax.errors import UserError
+from prompt_jax.evaluation.metrics import Scores
+from prompt_jax.runtime.processes import draws_bars, ends
 
 # Fields of a prediction that only some tasks have; left out of the file where they are None.
 OPTIONAL = ('confidence', 'task', 'answers', 'group')
@@ -110,3 +120,68 @@ def progress_bar(total: int, title: str, console: Console) -> Iterator[Advance]:
       bar.update(task, advance=count, rate=rate())
 
     yield advance
+
+
+SUFFIX = '.answers.json.gz'
+MOST_FILES = 100
+# What a file says of each answer; the rest is the example's.
+FIELDS = ('prediction', 'correct', 'scores', 'confidence', 'task')
+
+
+def answers_key(*parts: Any) -> str:
+  """A digest of values whose `repr` tells them apart."""
+  return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def examples_digest(examples: Sequence[Example]) -> str:
+  """A digest of all that an evaluation reads of examples."""
+  total = hashlib.sha256()
+  for e in examples:
+    asked = (e.inputs_text, e.targets_text, e.label, e.task)
+    fields = (e.fields.get('answers'), e.fields.get('group'))
+    total.update(repr((asked, fields)).encode())
+    total.update(e.inputs.tobytes())
+    total.update(e.targets.tobytes())
+  return total.hexdigest()
+
+
+def read_answers(
+  folder: pathlib.Path, name: str, examples: Sequence[Example]
+) -> tuple[Scores, list[Prediction]] | None:
+  """The scores and answers of a key; None where there are none."""
+  try:
+    found = json.loads(gzip.decompress((folder / f'{name}{SUFFIX}').read_bytes()))
+    rows = found['answers']
+    if found['key'] != name or len(rows) != len(examples):
+      return None
+    answers = [
+      Prediction(
+        input=e.inputs_text,
+        target=e.targets_text,
+        answers=row.pop('answers'),
+        group=e.fields.get('group'),
+        **row,
+      )
+      for e, row in zip(examples, rows, strict=True)
+    ]
+    return dict(found['scores']), answers
+  except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+    return None
+
+
+def keep_answers(
+  folder: pathlib.Path, name: str, scores: Scores, predictions: Sequence[Prediction]
+) -> None:
+  """Keeps them, where the folder can be written; only the `MOST_FILES` latest files stay."""
+  rows = [
+    {**{field: getattr(p, field) for field in FIELDS}, 'answers': p.answers} for p in predictions
+  ]
+  text = json.dumps({'key': name, 'scores': scores, 'answers': rows})
+  try:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(folder / f'{name}{SUFFIX}', gzip.compress(text.encode(), 6, mtime=0))
+    files = sorted(folder.glob(f'*{SUFFIX}'), key=os.path.getmtime)
+    for old in files[:-MOST_FILES]:
+      old.unlink(missing_ok=True)
+  except (OSError, UserError):
+    return

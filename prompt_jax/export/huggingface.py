@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from prompt_jax.checkpoints import json_file
-from prompt_jax.checkpoints.check import expected_shapes
-from prompt_jax.checkpoints.formats import safetensors_file
+from prompt_jax.checkpoints import leaf, on_disk
 from prompt_jax.checkpoints.formats.huggingface import arrays_to_huggingface, config_to_huggingface
 from prompt_jax.checkpoints.formats.huggingface_folder import CONFIG, SAFETENSORS
 from prompt_jax.checkpoints.formats.huggingface_tokens import JSON, PIECES, SETTINGS
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.leaf import expected_shapes
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.data.vocabulary import SentencePieceVocabulary, Vocabulary
 from prompt_jax.export.tokenizer import bytes_json, tokenizer_json
 from prompt_jax.models.t5.config import T5Config
@@ -47,16 +46,16 @@ def save(
     for name, array in arrays_to_huggingface(config, path, empty):
       layout[name] = (array.shape, dtype)
   theirs = (pair for path, x in arrays for pair in arrays_to_huggingface(config, path, x))
-  safetensors_file.write(folder / SAFETENSORS, layout, theirs, {'format': 'pt'})
-  json_file.write(folder / CONFIG, about)
-  json_file.write(folder / SETTINGS, _write_tokens(folder, words))
+  leaf.write_safetensors(folder / SAFETENSORS, layout, theirs, {'format': 'pt'})
+  on_disk.write_json(folder / CONFIG, about)
+  on_disk.write_json(folder / SETTINGS, _write_tokens(folder, words))
 
 
 def _write_tokens(folder: pathlib.Path, words: Vocabulary) -> dict[str, Any]:
   """Writes the vocabulary; returns its tokenizer_config.json."""
   settings = {'extra_ids': words.extra_ids, **SPECIALS}
   if not isinstance(words, SentencePieceVocabulary):
-    json_file.write(folder / JSON, bytes_json())
+    on_disk.write_json(folder / JSON, bytes_json())
     return {'tokenizer_class': 'ByT5Tokenizer', **settings}
   write_atomically(folder / PIECES, pathlib.Path(words.path).read_bytes())
   made = tokenizer_json(words)
@@ -65,6 +64,6 @@ def _write_tokens(folder: pathlib.Path, words: Vocabulary) -> dict[str, Any]:
       f'{words.path} is not of type Unigram: transformers cuts text otherwise', stacklevel=2
     )
     return {'tokenizer_class': 'T5Tokenizer', **settings}
-  json_file.write(folder / JSON, made)
+  on_disk.write_json(folder / JSON, made)
   # T5Tokenizer would build another tokenizer from the file, without pieces for bytes.
   return {'tokenizer_class': 'PreTrainedTokenizerFast', **settings}

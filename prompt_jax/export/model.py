@@ -15,9 +15,8 @@ from flax import traverse_util
 
 from prompt_jax import byte_size
 from prompt_jax.checkpoints.backbone import Source, advised_tuning, check_vocabulary, find
-from prompt_jax.checkpoints.check import compare
 from prompt_jax.checkpoints.formats import native
-from prompt_jax.checkpoints.leaf import Leaves
+from prompt_jax.checkpoints.leaf import Leaves, compare
 from prompt_jax.data.vocabulary import SentencePieceVocabulary, Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.export import huggingface, t5x_writer

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import EMBEDDED, find, whole_path
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.predictions import progress_bar
 from prompt_jax.export.merged_t5x import merged, write_merged

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from flax import serialization, traverse_util
 
-from prompt_jax.checkpoints import json_file
+from prompt_jax.checkpoints import on_disk
 from prompt_jax.checkpoints.formats.t5x import to_t5x
 from prompt_jax.checkpoints.formats.t5x_checkpoint import FILE
 from prompt_jax.checkpoints.leaf import BLOCK
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.data.vocabulary import FILE_NAME, SETTINGS, SentencePieceVocabulary, Vocabulary
 from prompt_jax.errors import UserError
 
@@ -40,7 +40,7 @@ def save(
   """
   if isinstance(words, SentencePieceVocabulary):
     write_atomically(folder / FILE_NAME, pathlib.Path(words.path).read_bytes())
-    json_file.write(folder / SETTINGS, {'extra_ids': words.extra_ids})
+    on_disk.write_json(folder / SETTINGS, {'extra_ids': words.extra_ids})
   write(folder / f'checkpoint_{step}', (pair for leaf in arrays for pair in to_t5x(*leaf)), step)
 
 

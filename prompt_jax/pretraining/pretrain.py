@@ -14,7 +14,7 @@ import optax
 from rich.console import Console
 
 from prompt_jax.batch import Batch
-from prompt_jax.checkpoints import checksums
+from prompt_jax.checkpoints import on_disk
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone, save_backbone
 from prompt_jax.data.vocabulary import FILE_NAME, T5_EXTRA_IDS, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
@@ -28,8 +28,7 @@ from prompt_jax.pretraining.train_vocabulary import train_vocabulary
 from prompt_jax.pretraining.word_choice import content_words
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.runs.record import Record, has_state
-from prompt_jax.runtime.compilation_cache import enable_compilation_cache
-from prompt_jax.runtime.devices import choose_device
+from prompt_jax.runtime.devices import choose_device, enable_compilation_cache
 from prompt_jax.training import loop
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.objective import CrossEntropy
@@ -116,7 +115,7 @@ def pretrain(
     token_vectors: initialize embeddings from co-occurrence counts, and attention to compare them.
     seed: of the weights and of the order of the text.
     device: see `runtime.devices`.
-    compilation_cache: see `runtime.compilation_cache`.
+    compilation_cache: see `runtime.devices`.
     stored_dtype: of the weights on disk.
     record: all of these settings as text.
   """
@@ -222,7 +221,7 @@ def _trained(
     begun=begun,
     console=console,
   )
-  checksums.seal(result.folder)
+  on_disk.seal(result.folder)
   return result.trainable['backbone']
 
 

@@ -11,7 +11,7 @@ import re
 
 import numpy as np
 
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError
 from prompt_jax.prompt_formats.foreign import PARAMETER, Found, Rows, checked
 

@@ -21,9 +21,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_jax.checkpoints import json_file
+from prompt_jax.checkpoints import on_disk
 from prompt_jax.checkpoints.formats.fields import READ, Only, Rule, check
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, checked
 
@@ -64,7 +64,7 @@ def read_peft(folder: str | os.PathLike) -> Found:
       them that a T5 of this package cannot do.
   """
   folder = pathlib.Path(folder)
-  config = json_file.read(folder / CONFIG)
+  config = on_disk.read_json(folder / CONFIG)
   kind = config.get('peft_type')
   if kind not in (*ROWS, PREFIX):
     raise UserError(
@@ -154,7 +154,7 @@ def write_peft(
   tensors = {TENSOR: np.ascontiguousarray(matrix, np.float32)}
   # The configuration last: a folder without it is none.
   write_atomically(folder / WEIGHTS, safetensors.numpy.save(tensors, {'format': 'pt'}))
-  json_file.write(folder / CONFIG, config)
+  on_disk.write_json(folder / CONFIG, config)
 
 
 def _prefix(

@@ -7,7 +7,7 @@ prompt reads nothing of the model but what one msgpack file holds with it.
 
 import numpy as np
 
-from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
+from prompt_jax.checkpoints.backbone import combine, leaf_digests
 from prompt_jax.checkpoints.formats.t5x import from_t5x, is_prompt
 from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
 from prompt_jax.checkpoints.leaf import Leaves

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from prompt_jax.checkpoints.checksums import damaged
+from prompt_jax.checkpoints.on_disk import damaged
 from prompt_jax.reports.runs import Run, Unreadable
 
 MOST_LABELS = 20  # of a readable confusion matrix

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from prompt_jax.configuration import gin_text
+from prompt_jax.configuration import description
 from prompt_jax.errors import unknown
 from prompt_jax.reports.runs import FINISHED, Run
 from prompt_jax.training.records import MeanStd, mean_std
@@ -104,7 +104,7 @@ def value(run: Run, name: str) -> Value:
     return COLUMNS[name](run)
   if name in run.metrics:
     return run.metrics[name]
-  found: Any = gin_text.value(run.settings, name)
+  found: Any = description.value_of(run.settings, name)
   if found is None or (isinstance(found, int | float) and not isinstance(found, bool)):
     return found
   return found if isinstance(found, str) else repr(found)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from prompt_jax.checkpoints.checksums import damaged
+from prompt_jax.checkpoints.on_disk import damaged
 from prompt_jax.checkpoints.prompt_file import load_facts
-from prompt_jax.configuration import gin_text
+from prompt_jax.configuration import description
 from prompt_jax.errors import UserError
 from prompt_jax.reports.runs import History, Unreadable
 from prompt_jax.training.records import read_records
@@ -71,7 +71,7 @@ def settings_of(folder_settings: Mapping[str, str], histories: Iterable[History]
   """The configuration of a folder, overridden by that of its prompt file."""
   for c in histories:
     if isinstance(c.facts.get('gin'), str):
-      return {**folder_settings, **gin_text.settings(c.facts['gin'])}
+      return {**folder_settings, **description.settings_of_text(c.facts['gin'])}
   return dict(folder_settings)
 
 
@@ -79,8 +79,8 @@ def selected(
   histories: Sequence[History], settings: Mapping[str, str]
 ) -> tuple[str | None, tuple[float, ...]]:
   """The validation score to select prompts by, and its best value for each seed that has one."""
-  good = min if gin_text.value(settings, 'settings.Settings.mode') == 'min' else max
-  metric = gin_text.value(settings, 'METRIC')
+  good = min if description.value_of(settings, 'settings.Settings.mode') == 'min' else max
+  metric = description.value_of(settings, 'METRIC')
   best = []
   for c in histories:
     evaluated = c.of('eval')
@@ -117,8 +117,8 @@ def method_of(facts: Mapping[str, Any], settings: Mapping[str, str]) -> str | No
   "input prompt", "input prompt, decoder" where it precedes both inputs, "input prompt, low rank"
   where its table is not plain; "model tuning" without a prompt.
   """
-  prompt = gin_text.value(settings, 'PROMPT')  # '@input_prompt.InputPrompt()'
-  patterns = facts.get('patterns') or gin_text.value(settings, 'TRAINABLE') or ()
+  prompt = description.value_of(settings, 'PROMPT')  # '@input_prompt.InputPrompt()'
+  patterns = facts.get('patterns') or description.value_of(settings, 'TRAINABLE') or ()
   if facts.get('method_config'):
     name = _described(facts['method_config'])
   elif facts.get('method', 'none') != 'none':
@@ -131,7 +131,7 @@ def method_of(facts: Mapping[str, Any], settings: Mapping[str, str]) -> str | No
 
 
 def _described(method: Any) -> str:
-  """See `checkpoints.method.describe`."""
+  """See `checkpoints.prompt_file.describe_method`."""
   words = [_class(method)]
   fields = method.get('fields', {}) if isinstance(method, dict) else {}
   if fields.get('decoder') is True:

@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from prompt_jax.checkpoints.checksums import damaged
-from prompt_jax.configuration import gin_text
+from prompt_jax.checkpoints.on_disk import damaged
+from prompt_jax.configuration import description
 from prompt_jax.reports import results
 from prompt_jax.reports.histories import (
   ABOUT,
@@ -97,7 +97,7 @@ def _settings(place: pathlib.Path) -> dict[str, str]:
   if damage := damaged(place, CONFIG):
     raise UnreadableError(damage)
   try:
-    return gin_text.settings(path.read_text('utf-8'))
+    return description.settings_of_text(path.read_text('utf-8'))
   except UnicodeDecodeError as e:
     raise UnreadableError(f'{CONFIG} is no text: {e}') from None
 
@@ -153,7 +153,7 @@ def _with_scores(run: Run, scores: Sequence[Scores]) -> Run:
 
   Scores of a run that continues for more steps are from an earlier end, and left out.
   """
-  patient = bool(scores) and gin_text.value(run.settings, 'PATIENCE') is not None
+  patient = bool(scores) and description.value_of(run.settings, 'PATIENCE') is not None
   done = len(run.histories) == len(run.seeds) and all(
     c.ended or run.wanted is None or c.step >= run.wanted or patient for c in run.histories
   )
@@ -183,7 +183,7 @@ def _trained(
 ) -> Run:
   """A run that trains prompts or weights, finished or not."""
   facts = next((c.facts for c in begun if c.facts), {})
-  rows = facts.get('length') or gin_text.value(settings, 'PROMPT_LENGTH')
+  rows = facts.get('length') or description.value_of(settings, 'PROMPT_LENGTH')
   metric, best = selected(begun, settings)
   labels = facts.get('labels')
   predictions = (c.folder / PREDICTIONS for c in begun)
@@ -193,7 +193,7 @@ def _trained(
     verb=verb,
     task=own.task if own else str(facts.get('task') or _task(settings)),
     split=own.split if own else None,
-    model=facts.get('base_model') or _last_part(gin_text.value(settings, 'MODEL')),
+    model=facts.get('base_model') or _last_part(description.value_of(settings, 'MODEL')),
     method=method_of(facts, settings),
     rows=rows if isinstance(rows, int) and facts.get('method') != 'none' else None,
     trained=next((c.numbers for c in begun if c.numbers is not None), None),
@@ -212,30 +212,30 @@ def _trained(
 
 
 def _whole(settings: Mapping[str, str], name: str) -> int | None:
-  found = gin_text.value(settings, name)
+  found = description.value_of(settings, name)
   if found is not None and not isinstance(found, int):
     raise UnreadableError(f'{CONFIG}: {name} is {found!r}; expected a whole number')
   return found
 
 
 def _seeds(settings: Mapping[str, str]) -> tuple[int, ...]:
-  found = gin_text.value(settings, 'SEEDS') or ()
+  found = description.value_of(settings, 'SEEDS') or ()
   if not isinstance(found, list | tuple) or not all(isinstance(seed, int) for seed in found):
     raise UnreadableError(f'{CONFIG}: SEEDS is {found!r}; expected a list of whole numbers')
   return tuple(found)
 
 
 def _number(settings: Mapping[str, str], name: str) -> float | None:
-  found = gin_text.value(settings, name)
+  found = description.value_of(settings, name)
   return found if isinstance(found, int | float) else None
 
 
 def _task(settings: Mapping[str, str]) -> str:
   """The task according to the configuration, before any file names it."""
-  task = gin_text.value(settings, 'TASK')
+  task = description.value_of(settings, 'TASK')
   if task:
     return task if isinstance(task, str) else '+'.join(task)
-  data = gin_text.value(settings, 'DATA')
+  data = description.value_of(settings, 'DATA')
   return pathlib.PurePath(data).name.split('.')[0] if isinstance(data, str) else '-'
 
 
@@ -290,14 +290,14 @@ def _vote(member: Run, place: pathlib.Path, name: str, own: Results, system: str
 def _eval(run_folder: RunFolder) -> list[Run]:
   """A run for each system that was evaluated: prompts, their ensembles, or the bare model."""
   place, name, settings, found, unreadable = run_folder
-  given = gin_text.value(settings, 'PROMPT_FILE')
+  given = description.value_of(settings, 'PROMPT_FILE')
   files = (given,) if isinstance(given, str) else tuple(given or ())
   run = Run(
     folder=place,
     name=name,
     verb='eval',
     task=_task(settings),
-    model=_last_part(gin_text.value(settings, 'MODEL')),
+    model=_last_part(description.value_of(settings, 'MODEL')),
     status=UNFINISHED,
     settings=settings,
   )
@@ -375,7 +375,7 @@ def _pretrain(run_folder: RunFolder) -> list[Run]:
         verb='pretrain',
         task=stage,
         split='held out',
-        model=own.facts.get('base_model') or gin_text.value(settings, 'NAME') or place.name,
+        model=own.facts.get('base_model') or description.value_of(settings, 'NAME') or place.name,
         method='pretraining',
         trained=own.numbers,
         parameters=own.numbers,

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_jax.checkpoints.checksums import damaged
+from prompt_jax.checkpoints.on_disk import damaged
 from prompt_jax.reports.runs import Scores
 
 # Baselines without tuning, which `train` and `population` write next to their own scores.

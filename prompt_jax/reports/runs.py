@@ -71,7 +71,7 @@ class Run:
     seconds: of training and evaluation, see `histories.seconds`.
     status: FINISHED, UNFINISHED or UNMEASURED.
     note: anything else worth knowing, such as prompts that diverged.
-    settings: the operative configuration, see `gin_text`.
+    settings: the operative configuration, see `description.settings_of_text`.
     histories: one for each seed that has started.
     predictions: files of predictions.
     labels: the label words; None for free text and for several tasks.

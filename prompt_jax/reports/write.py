@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.reports import columns, parts, text
 from prompt_jax.reports.columns import ReportTable
 from prompt_jax.reports.page import counted, page

@@ -6,7 +6,7 @@ from typing import Any
 
 from prompt_jax.data.batches import BatchStream, answers_digest, digest
 from prompt_jax.prompts.initialise import without_initializers
-from prompt_jax.runs import task_prompts
+from prompt_jax.runs import task_choice
 from prompt_jax.runs.setup import (
   JUDGES,
   Setup,
@@ -93,7 +93,7 @@ def candidates(
           setup.examples['train'],
           batch_size,
           seed=seed,
-          task_ids=task_prompts.numbers(setup.model.prompt, setup.task),
+          task_ids=task_choice.task_ids(setup.model.prompt, setup.task),
         ),
         metadata=metadata,
         seed=seed,

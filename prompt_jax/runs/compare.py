@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from prompt_jax.checkpoints import checksums, json_file
+from prompt_jax.checkpoints import on_disk
 from prompt_jax.data.table import fail, read_table
 from prompt_jax.data.vocabulary import Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
@@ -113,7 +113,7 @@ def _read(path: pathlib.Path) -> list[Prediction]:
   Raises:
     UserError: it is missing, damaged, or holds something else.
   """
-  checksums.check(path)
+  on_disk.check(path)
   found = []
   for row in read_table(path).rows:
     missing = [name for name in NEEDED if name not in row.values]
@@ -128,8 +128,8 @@ def _facts(file: pathlib.Path) -> dict[str, dict[str, Any]]:
   """The tasks in the results.json next to the predictions; {} without such a file."""
   for folder in (file.parent, file.parent.parent):
     if (folder / 'results.json').is_file():
-      checksums.check(folder / 'results.json')
-      return json_file.read(folder / 'results.json').get('tasks', {})
+      on_disk.check(folder / 'results.json')
+      return on_disk.read_json(folder / 'results.json').get('tasks', {})
   return {}
 
 

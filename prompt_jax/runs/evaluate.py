@@ -1,16 +1,16 @@
 """The scores of what was tuned, or of the bare model, on one split."""
 
+import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
 from prompt_jax import loading
-from prompt_jax.checkpoints import checksums
+from prompt_jax.checkpoints import on_disk
 from prompt_jax.data.example import Example, Lengths, Task
-from prompt_jax.data.truncation import LONGEST, cut
+from prompt_jax.data.splits import cut
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import findings
@@ -19,16 +19,13 @@ from prompt_jax.evaluation.evaluator import Method
 from prompt_jax.evaluation.predictions import progress_bar, write_predictions
 from prompt_jax.evaluation.suite import f1_label, task_facts
 from prompt_jax.inference.score import Normalize
-from prompt_jax.loading import BaseModel
+from prompt_jax.loading import BaseModel, Devices
 from prompt_jax.runs import joint_evaluation, score_table
-from prompt_jax.runs.devices import Devices
 from prompt_jax.runs.record import Record
 from prompt_jax.runs.results import EvaluationResult, Scores, SystemScores
 from prompt_jax.runs.setup import console_of
+from prompt_jax.runs.task_choice import for_prompt
 from prompt_jax.runtime import processes
-
-# Where neither a setting nor a prompt file says otherwise.
-LENGTHS = Lengths(LONGEST, 64)
 
 
 def evaluate(
@@ -36,7 +33,7 @@ def evaluate(
   base: BaseModel,
   devices: Devices,
   prompt_file: str | Sequence[str] | None,
-  choose_task: Callable[[Mapping[str, Any]], Task],
+  choose_task: functools.partial[Task],
   split: str | None,
   method: Method | None,
   normalize: Normalize,
@@ -57,8 +54,7 @@ def evaluate(
     devices: where to compute.
     prompt_file: a prompt or tuned weights, or several prompts of one model; None for the bare
       model.
-    choose_task: from the metadata of a prompt file ({} without one) to the task; see
-      `task_choice.for_prompts`.
+    choose_task: `task_choice.choose` with what was given; a prompt file may say the rest.
     split: None for test, else validation, the first that has labels.
     method: see `Evaluator`.
     normalize: see `Evaluator`.
@@ -82,8 +78,8 @@ def evaluate(
   processes.broadcast(lambda: _check(folder, resamples))
   files = [prompt_file] if isinstance(prompt_file, str) else list(prompt_file or ())
   loaded = loading.load_all(base, files, placement)
-  task = joint_evaluation.task_of_all(choose_task, loaded, files)
-  lengths = joint_evaluation.longest([lengths_of(r, input_length, target_length) for r in loaded])
+  task = joint_evaluation.task_of_all(functools.partial(for_prompt, choose_task), loaded, files)
+  lengths = joint_evaluation.longest([r.lengths(input_length, target_length) for r in loaded])
   split, examples = _split(task, split, loaded[0].backbone.vocabulary, lengths, output)
   for side in cut(examples, loaded[0].backbone.vocabulary, lengths):
     if side.cut:
@@ -156,7 +152,7 @@ def _conclude(
   if folder:
     record.write(folder)
     _write(folder, measured, joint, task, files, resamples)
-    checksums.seal(folder)
+    on_disk.seal(folder)
   title = f'{task.name}, {len(examples)} {measured.split} examples, in percent{f1_label(task)}'
   if any(s.intervals for s in measured.systems):
     title += f' ({100 * LEVEL:.0f} % intervals of {resamples} resamples)'
@@ -239,12 +235,4 @@ def _split(
     f'The task {task.name!r} has {", ".join(task.splits)}, of which none but train has labels; '
     'name a split.',
     parameters=['split'],
-  )
-
-
-def lengths_of(ready: loading.Tuned, inputs: int | None, targets: int | None) -> Lengths:
-  """What was given, else what the prompt was trained with."""
-  return Lengths(
-    inputs or ready.metadata.get('input_length', LENGTHS.inputs),
-    targets or ready.metadata.get('target_length', LENGTHS.targets),
   )

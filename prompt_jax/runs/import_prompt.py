@@ -9,8 +9,7 @@ from typing import Any
 from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone, whole_path
 from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint
-from prompt_jax.checkpoints.method import describe
-from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
+from prompt_jax.checkpoints.prompt_file import Prompt, describe_method, save_prompt
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Placement
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows
@@ -190,7 +189,7 @@ def _metadata(
     'width': backbone.config.emb_dim,
     'vocabulary': backbone.vocabulary.sha256,
     'method': type(method).__name__,
-    'method_config': describe(method),
+    'method_config': describe_method(method),
     'length': getattr(method, 'length', 0),
     'labels': labels,
     'step': found.step,

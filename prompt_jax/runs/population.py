@@ -8,14 +8,13 @@ from typing import Any
 from rich.console import Console
 
 from prompt_jax.errors import UserError
-from prompt_jax.loading import BaseModel
+from prompt_jax.loading import BaseModel, Devices
 from prompt_jax.runs.candidates import Candidate, candidates
-from prompt_jax.runs.devices import Devices, on_mesh
 from prompt_jax.runs.population_report import conclude
 from prompt_jax.runs.population_scores import PopulationScores
 from prompt_jax.runs.record import Record
 from prompt_jax.runs.results import PopulationResult
-from prompt_jax.runs.setup import console_of, set_up
+from prompt_jax.runs.setup import console_of, on_mesh, set_up
 from prompt_jax.runs.variants import Variant
 from prompt_jax.runtime import processes
 from prompt_jax.training import loop

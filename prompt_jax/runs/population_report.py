@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prompt_jax import loading
-from prompt_jax.checkpoints import checksums
-from prompt_jax.checkpoints.prompt_file import load_prompt, write_atomically
-from prompt_jax.evaluation.baselines import UNTUNED, baselines
+from prompt_jax.checkpoints import on_disk
+from prompt_jax.checkpoints.on_disk import write_atomically
+from prompt_jax.checkpoints.prompt_file import load_prompt
+from prompt_jax.evaluation.comparison import Verdict
 from prompt_jax.evaluation.ensemble import vote
+from prompt_jax.evaluation.findings import UNTUNED, baselines
 from prompt_jax.evaluation.predictions import write_predictions
 from prompt_jax.evaluation.suite import f1_label, task_facts
-from prompt_jax.evaluation.verdict import Verdict
 from prompt_jax.runs import score_table
 from prompt_jax.runs.candidates import Candidate
 from prompt_jax.runs.population_scores import PopulationScores, Scored
@@ -23,7 +24,7 @@ from prompt_jax.runs.untuned import Untuned, on_validation, verdicts_of
 from prompt_jax.runs.variants import title
 from prompt_jax.runtime import processes
 from prompt_jax.training.members import Result
-from prompt_jax.training.partition import count
+from prompt_jax.training.objective import count
 
 
 class _Measured(NamedTuple):
@@ -57,7 +58,7 @@ def conclude(
     batch_size: examples at once.
   """
   folders = {folder, *(result.folder for result in results)}
-  processes.broadcast(lambda: checksums.unseal(*folders))
+  processes.broadcast(lambda: on_disk.unseal(*folders))
   found: dict[str, Scores] = {}
   best: dict[str, pathlib.Path] = {}
   lines: dict[int, Mapping[str, float]] = {}
@@ -72,7 +73,7 @@ def conclude(
     )
     if path is not None:
       best[task] = path
-  processes.broadcast(lambda: checksums.seal_all(folders))
+  processes.broadcast(lambda: on_disk.seal_all(folders))
   runs = [
     trained_prompt(r, c.member.seed, c.member.name, c.setting, lines[k])
     for k, (c, r) in enumerate(zip(population, results, strict=True))

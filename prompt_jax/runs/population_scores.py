@@ -13,7 +13,7 @@ from prompt_jax.runs.candidates import Candidate
 from prompt_jax.runs.setup import JUDGES, evaluator_of
 from prompt_jax.runtime import processes
 from prompt_jax.stacking import group_by_structure
-from prompt_jax.training import partition
+from prompt_jax.training import objective
 from prompt_jax.training.choice import choose_on_all
 from prompt_jax.training.members import Result, metric_value
 
@@ -74,8 +74,8 @@ class PopulationScores:
     """Metrics of some members from the leaves that train; for `loop.train_members`."""
     params = []
     for k, trainable in zip(members, trainables, strict=True):
-      own = partition.split({'prompt': self._candidates[k].member.prompt}, self._patterns)[1]
-      params.append(partition.merge(trainable, own)['prompt'])
+      own = objective.split({'prompt': self._candidates[k].member.prompt}, self._patterns)[1]
+      params.append(objective.merge(trainable, own)['prompt'])
     return [scores for scores, _ in self.of(members, params, JUDGES)]
 
   def chosen(self, results: Sequence[Result], mode: str) -> list[Result]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from prompt_jax import loading
 from prompt_jax.checkpoints.prompt_file import load_facts
-from prompt_jax.data import truncation
+from prompt_jax.data import splits
 from prompt_jax.data.batches import evaluation_batches
 from prompt_jax.data.example import Example, Lengths, Task, TextExample, encode
 from prompt_jax.data.local_file import local_inputs
@@ -24,9 +24,7 @@ from prompt_jax.evaluation.evaluator import Evaluator, Method
 from prompt_jax.inference.decode import Variables
 from prompt_jax.inference.decoding import Decoding
 from prompt_jax.inference.score import Normalize
-from prompt_jax.loading import BaseModel
-from prompt_jax.runs.devices import Devices
-from prompt_jax.runs.evaluate import lengths_of
+from prompt_jax.loading import BaseModel, Devices
 from prompt_jax.runs.results import Answer
 from prompt_jax.runs.task_choice import columns_of
 from prompt_jax.runtime import processes
@@ -83,7 +81,7 @@ def infer(
   placement = devices.start()
   asked = processes.broadcast(lambda: _asked(texts, file, column, prompt_file, output))
   (ready,) = loading.load_all(base, [] if prompt_file is None else [prompt_file], placement)
-  lengths = lengths_of(ready, input_length, target_length)
+  lengths = ready.lengths(input_length, target_length)
   answer = Predictor(
     ready,
     lengths,
@@ -205,7 +203,7 @@ class Predictor:
     examples = [
       Example(encode(t, words, self._lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
     ]
-    inputs, _ = truncation.cut(examples, words, self._lengths)
+    inputs, _ = splits.cut(examples, words, self._lengths)
     if inputs.cut:
       warnings.warn(f'{inputs}; a higher input_length keeps more', stacklevel=2)
     if self._evaluator is None:

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from prompt_jax.checkpoints import checksums
-from prompt_jax.checkpoints.prompt_file import load_prompt, same_prompt, write_atomically
-from prompt_jax.configuration import gin_text
+from prompt_jax.checkpoints import on_disk
+from prompt_jax.checkpoints.on_disk import write_atomically
+from prompt_jax.checkpoints.prompt_file import load_prompt, same_prompt
+from prompt_jax.configuration import description
 from prompt_jax.errors import UserError
 
 SETTINGS, COMMAND = 'operative_config.gin', 'command.txt'
@@ -57,7 +58,7 @@ class Record:
   @property
   def settings(self) -> dict[str, str]:
     """Name -> value, both as text."""
-    return gin_text.settings(self.text)
+    return description.settings_of_text(self.text)
 
   def show(self, console: Console) -> None:
     """Prints the notes."""
@@ -77,7 +78,7 @@ class Record:
     path = folder / SETTINGS
     if not (os.path.isfile(path) and has_state(folder)):  # not where a name is too long
       return
-    checksums.check(path)
+    on_disk.check(path)
     lines = [
       f'  {name}: {before or "not set"} before, {now or "not set"} now'
       for name, (before, now) in differences(path.read_text('utf-8'), self.text).items()
@@ -97,11 +98,11 @@ class Record:
     Raises:
       UserError: the folder cannot be written.
     """
-    checksums.unseal(folder)
+    on_disk.unseal(folder)
     files = [folder / SETTINGS, folder / COMMAND]
     for path, text in zip(files, (self.text, f'{self.command}\n'), strict=True):
       write_atomically(path, text.encode())
-    checksums.seal(folder, files)
+    on_disk.seal(folder, files)
 
 
 def has_state(folder: pathlib.Path) -> bool:
@@ -114,7 +115,7 @@ def _same_start(folder: pathlib.Path, before: str | None, now: str | None) -> bo
 
   They are if both files hold the same, or the second what every prompt began with.
   """
-  paths = [gin_text.value({START: text or ''}, START) for text in (before, now)]
+  paths = [description.value_of({START: text or ''}, START) for text in (before, now)]
   if not all(isinstance(path, str) and path for path in paths):
     return False
   first, second = paths
@@ -144,11 +145,11 @@ def _without_modules(text: str) -> dict[str, str]:
   """The settings of gin text, in which 'optim.adafactor.decay' is 'adafactor.decay'."""
   aliases = {alias or name for name, alias in OUR_MODULE.findall(text)}
   if not aliases:
-    return gin_text.settings(text)
+    return description.settings_of_text(text)
   in_name = re.compile(rf'(^|/)(?:{"|".join(aliases)})\.(?=\w+\.)')
   in_value = re.compile(rf'(@(?:\w+/)*)(?:{"|".join(aliases)})\.')
   found = {}
-  for name, value in gin_text.settings(text).items():
+  for name, value in description.settings_of_text(text).items():
     parts = STRING.split(value)  # those of odd number are quoted
     parts[::2] = [in_value.sub(r'\1', part) for part in parts[::2]]
     found[in_name.sub(r'\1', name)] = ''.join(parts)

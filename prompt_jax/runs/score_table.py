@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.data.example import Example, Task
 from prompt_jax.evaluation.bootstrap import RESAMPLES, interval
 from prompt_jax.evaluation.evaluator import Evaluator

@@ -11,23 +11,24 @@ import jax
 from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import Backbone, whole_path
-from prompt_jax.checkpoints.method import build, describe
-from prompt_jax.data import truncation
+from prompt_jax.checkpoints.prompt_file import build_method, describe_method
+from prompt_jax.data import splits
 from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.evaluation import findings, sampling, suite, tensorboard
+from prompt_jax.evaluation import findings, suite
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.injections import prefix_length
 from prompt_jax.loading import BaseModel
-from prompt_jax.models.t5.int8 import Int8, wide
+from prompt_jax.models.t5.layers import Int8, wide
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.base import check_method
 from prompt_jax.prompts.initialise import initialise_prompt, with_labels
-from prompt_jax.runs import task_prompts
+from prompt_jax.runs import task_choice
 from prompt_jax.runs.results import TrainedPrompt
 from prompt_jax.runtime import processes
 from prompt_jax.sharding.placement import Placement
+from prompt_jax.training import records
 from prompt_jax.training.members import Result
 from prompt_jax.training.records import plot_curve, read_records
 from prompt_jax.training.settings import Settings
@@ -80,9 +81,30 @@ def set_up(
   backbone = base.load(placement, dropout)
   name, vocabulary = whole_path(base.name), base.vocabulary and whole_path(base.vocabulary)
   bare = PromptedT5(T5(backbone.config))
-  lengths = Lengths(limits[0] or truncation.LONGEST, limits[1])
+  lengths = Lengths(limits[0] or splits.LONGEST, limits[1])
   setup = Setup(backbone, bare, task, limits, lengths, {}, name, vocabulary, console, placement)
   return with_method(with_task(setup, task), prompt)
+
+
+def on_mesh(
+  settings: Settings,
+  placement: Placement | None,
+  base: BaseModel,
+  batch_size: int,
+  packed: bool = False,
+) -> Settings:
+  """The settings for a mesh, before the model is read; as they are for one device.
+
+  Raises:
+    UserError: the model or the batch does not divide over it; with the nearest mesh that works.
+  """
+  if placement is None:
+    return settings
+  # What suits the caches of one device says nothing of a mesh.
+  microbatches = settings.microbatches or 1
+  # Packed rows are as many as divide: see `train`.
+  base.check_divides(placement, None if packed else batch_size // microbatches)
+  return dataclasses.replace(settings, microbatches=microbatches)
 
 
 def with_task(setup: Setup, task: Task) -> Setup:
@@ -93,7 +115,7 @@ def with_task(setup: Setup, task: Task) -> Setup:
   """
   backbone, console = setup.backbone, setup.console
   given, target_length = setup.limits
-  lengths = Lengths(given or truncation.LONGEST, target_length)
+  lengths = Lengths(given or splits.LONGEST, target_length)
   loaded = {s: task.load(s, backbone.vocabulary, lengths) for s in task.splits}
   if 'train' not in loaded:
     raise UserError(
@@ -107,8 +129,8 @@ def with_task(setup: Setup, task: Task) -> Setup:
   for name in loaded.keys() - examples.keys():
     console.print(f'The {name} split has no labels and is not used', highlight=False)
   if given is None:
-    lengths = Lengths(truncation.default_length(examples.values()), target_length)
-  lines, cut = truncation.report(examples, backbone.vocabulary, lengths)
+    lengths = Lengths(splits.default_length(examples.values()), target_length)
+  lines, cut = splits.report(examples, backbone.vocabulary, lengths)
   for line in lines:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
   findings.warn(task, examples, backbone.vocabulary, lengths.targets)
@@ -120,7 +142,7 @@ def with_judges(setup: Setup, given: int | None, settings: Settings, batch_size:
   validation = setup.examples.get('validation')
   if validation is None:
     return setup
-  drawn = sampling.judges(
+  drawn = splits.judges(
     setup.examples['train'],
     validation,
     setup.task,
@@ -142,8 +164,8 @@ def with_method(setup: Setup, prompt: nn.Module | None) -> Setup:
   """The set-up with a prompt method, which learns the labels of the task."""
   if prompt is not None:
     check_method(prompt)
-    build(describe(prompt))  # or the file of what is trained could not be used
-  prompt = task_prompts.for_tasks(prompt, setup.task)
+    build_method(describe_method(prompt))  # or the file of what is trained could not be used
+  prompt = task_choice.prompts_for_tasks(prompt, setup.task)
   if prompt is not None and setup.task.labels:
     prompt = with_labels(prompt, setup.task.labels)
   return dataclasses.replace(setup, model=PromptedT5(T5(setup.backbone.config), prompt))
@@ -176,7 +198,7 @@ def metadata_of(setup: Setup, settings: Settings, settings_text: str) -> dict[st
     'width': backbone.config.emb_dim,
     'vocabulary': backbone.vocabulary.sha256,
     'method': 'none' if method is None else type(method).__name__,
-    'method_config': describe(method),
+    'method_config': describe_method(method),
     'gin': settings_text,
     'length': getattr(method, 'length', 0),
     'patterns': list(settings.patterns),
@@ -223,7 +245,7 @@ def evaluator_of(
     setup.task,
     max_target_length=setup.lengths.targets,
     batch_size=batch_size,
-    task_ids=task_prompts.numbers(model.prompt, setup.task),
+    task_ids=task_choice.task_ids(model.prompt, setup.task),
     at_once=at_once,
     placement=setup.placement,
   )
@@ -279,4 +301,4 @@ def write_curve(result: Result, on_validation: Mapping[str, float]) -> None:
 
 def write_events(folder: pathlib.Path) -> None:
   """The records of a run for TensorBoard, where the library `tensorboard` is installed."""
-  tensorboard.write_events(folder / 'tensorboard', read_records(folder / 'metrics.jsonl'))
+  records.write_events(folder / 'tensorboard', read_records(folder / 'metrics.jsonl'))

@@ -11,22 +11,20 @@ import flax.linen as nn
 import optax
 from rich.console import Console
 
-from prompt_jax import loading
-from prompt_jax.checkpoints import checksums
-from prompt_jax.configuration import gin_text
+from prompt_jax.checkpoints import on_disk
+from prompt_jax.configuration import description
 from prompt_jax.data.batches import BatchStream, answers_digest
 from prompt_jax.data.example import Task
 from prompt_jax.data.mixture import quotas
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation.baselines import UNTUNED, baselines
+from prompt_jax.evaluation.comparison import Verdict, to_try
 from prompt_jax.evaluation.evaluator import Evaluator
+from prompt_jax.evaluation.findings import UNTUNED, baselines
 from prompt_jax.evaluation.predictions import progress_bar, write_predictions
 from prompt_jax.evaluation.suite import Suite, f1_label, task_facts
-from prompt_jax.evaluation.verdict import Verdict, to_try
-from prompt_jax.loading import BaseModel
+from prompt_jax.loading import BaseModel, Devices, attach, command, kind_of
 from prompt_jax.prompted import variables_of
-from prompt_jax.runs import score_table, task_prompts
-from prompt_jax.runs.devices import Devices, on_mesh
+from prompt_jax.runs import score_table, task_choice
 from prompt_jax.runs.packing import Packing, packed_stream
 from prompt_jax.runs.record import Record
 from prompt_jax.runs.results import Scores, SystemScores, TrainedPrompt, TrainResult
@@ -39,6 +37,7 @@ from prompt_jax.runs.setup import (
   fresh_prompt,
   metadata_of,
   metric_of,
+  on_mesh,
   set_up,
   trained_prompt,
   with_judges,
@@ -51,9 +50,8 @@ from prompt_jax.training import loop
 from prompt_jax.training.choice import choose_on_all
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.members import metric_value
-from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.objective import CrossEntropy, count, merge, split
 from prompt_jax.training.optim import Update
-from prompt_jax.training.partition import count, merge, split
 from prompt_jax.training.settings import Settings
 from prompt_jax.training.streams import Stream
 
@@ -214,7 +212,7 @@ def _stream(
   """The training batches, and a word on the shape of packed ones."""
   examples = setup.examples['train']
   quota = _quota(setup)
-  numbers = task_prompts.numbers(setup.model.prompt, setup.task)
+  numbers = task_choice.task_ids(setup.model.prompt, setup.task)
   if not packing.on:
     return BatchStream(examples, batch_size, settings.seed, task_ids=numbers, quota=quota)
   microbatches = settings.microbatches or 1
@@ -280,7 +278,7 @@ def _chosen(
   def measure(candidates: Sequence[tuple[int, pathlib.Path]]) -> list[float]:
     found = []
     for k, path in candidates:
-      ready = loading.attach(setup.backbone, path, setup.placement)
+      ready = attach(setup.backbone, path, setup.placement)
       title = f'all validation examples, {path.name}'
       with progress_bar(len(examples), title, setup.console) as advance:
         scores = evaluator(ready.variables, examples, advance)[0]
@@ -307,14 +305,14 @@ def _measured(
   examples = setup.examples[split]
   scores, answers = [], []
   for result in results:
-    ready = loading.attach(setup.backbone, result.file, setup.placement)
+    ready = attach(setup.backbone, result.file, setup.placement)
     with progress_bar(len(examples), f'{setup.task.name} {split}', setup.console) as advance:
       found, predictions = evaluator(ready.variables, examples, advance)
     scores.append(found)
     answers.append(predictions)
   untuned = Untuned(setup, batch_size)
   bare = untuned(examples)
-  kind = processes.broadcast(lambda: loading.kind_of(results[0].file))
+  kind = processes.broadcast(lambda: kind_of(results[0].file))
   tuned = 'tuned prompt' if kind == 'prompt' else 'tuned weights'
 
   def systems() -> tuple[list[SystemScores], list[Verdict]]:
@@ -347,7 +345,7 @@ def _conclude(
   """Writes the predictions and the table, and prints where everything is."""
   console, best = setup.console, results[0].file
   folders = {folder, *(result.folder for result in results)}
-  checksums.unseal(*folders)
+  on_disk.unseal(*folders)
   for result in results:
     write_curve(result, lines)
   for predictions in measured.predictions.values():
@@ -367,16 +365,16 @@ def _conclude(
     title = f'{measured.task}, {n} {measured.split} examples, in percent{f1_label(setup.task)}'
     score_table.print_scores(measured.systems, title, console, setup.task.parts)
   _say_verdicts(setup, results, measured, record)
-  checksums.seal_all(folders)
+  on_disk.seal_all(folders)
   say = functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)
   say(f'{best.stem.capitalize()} file: {best}')
   parts, to_use = setup.task.parts or (setup.task,), best
   for result in results:
-    if prompts := task_prompts.write(result.file, parts, setup.backbone.config.sizes):
+    if prompts := task_choice.write_task_prompts(result.file, parts, setup.backbone.config.sizes):
       say(f'The prompt of each task: {prompts}')
-      to_use = prompts / task_prompts.file_name(parts[0]) if result is results[0] else to_use
+      to_use = prompts / task_choice.task_file_name(parts[0]) if result is results[0] else to_use
   say(f'Learning curve: {best.parent / "curve.png"}')
-  say(f'Use it: {loading.command(to_use, setup.model_name, setup.vocabulary)}')
+  say(f'Use it: {command(to_use, setup.model_name, setup.vocabulary)}')
 
 
 def _say_verdicts(
@@ -388,7 +386,7 @@ def _say_verdicts(
   for verdict in worse:
     say(str(verdict))
   if worse:
-    rate = gin_text.value(record.settings, 'LEARNING_RATE')
+    rate = description.value_of(record.settings, 'LEARNING_RATE')
     say(
       to_try(
         recommended=record.recommended,

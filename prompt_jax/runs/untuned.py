@@ -1,4 +1,4 @@
-"""What the model answers without a prompt: the same for every run on it, so it is kept."""
+"""What the model answers without a prompt: the same for every run on it, so it is kept on disk."""
 
 import functools
 import pathlib
@@ -9,18 +9,24 @@ import jax
 from prompt_jax import __version__
 from prompt_jax.configuration.description import literal
 from prompt_jax.data.example import Example
-from prompt_jax.evaluation import kept
-from prompt_jax.evaluation.baselines import MAJORITY, UNTUNED, majority_predictions
+from prompt_jax.evaluation.comparison import Verdict, verdicts
 from prompt_jax.evaluation.evaluator import Evaluator
+from prompt_jax.evaluation.findings import MAJORITY, UNTUNED, majority_predictions
 from prompt_jax.evaluation.metrics import Scores
-from prompt_jax.evaluation.predictions import Prediction, progress_bar
+from prompt_jax.evaluation.predictions import (
+  Prediction,
+  answers_key,
+  examples_digest,
+  keep_answers,
+  progress_bar,
+  read_answers,
+)
 from prompt_jax.evaluation.suite import Suite, task_facts
-from prompt_jax.evaluation.verdict import Verdict, verdicts
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.runs.setup import JUDGES, Setup, evaluator_of
 from prompt_jax.runtime import processes
-from prompt_jax.runtime.compilation_cache import kept_folder
+from prompt_jax.runtime.devices import kept_folder
 
 
 class Untuned:
@@ -40,7 +46,7 @@ class Untuned:
     """Scores and answers, in the order of the examples."""
     name = _name(self._setup, examples)
     if name not in self._found:
-      read = lambda: kept.read(folder, name, examples) if (folder := self._folder()) else None
+      read = lambda: read_answers(folder, name, examples) if (folder := self._folder()) else None
       self._found[name] = processes.broadcast(read) or self._asked(name, examples)
     return self._found[name]
 
@@ -53,7 +59,7 @@ class Untuned:
     with progress_bar(len(examples), 'the model, untuned', self._setup.console) as advance:
       found = self.evaluator(variables, examples, advance)
     if folder := processes.broadcast(self._folder):
-      processes.broadcast(lambda: kept.write(folder, name, *found))
+      processes.broadcast(lambda: keep_answers(folder, name, *found))
     return found
 
 
@@ -102,6 +108,12 @@ def _name(setup: Setup, examples: Sequence[Example]) -> str:
   stored = sorted({str(leaf.dtype) for leaf in leaves})
   place = [str(leaves[0].sharding), jax.devices()[0].device_kind, jax.__version__]
   model = (backbone.fingerprint, backbone.config, backbone.vocabulary.sha256, stored)
-  return kept.key(
-    __version__, model, place, setup.lengths, of_task, setup.task.source, kept.digest(examples)
+  return answers_key(
+    __version__,
+    model,
+    place,
+    setup.lengths,
+    of_task,
+    setup.task.source,
+    examples_digest(examples),
   )

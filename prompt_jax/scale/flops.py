@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 
-from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.checkpoints.leaf import expected_shapes
 from prompt_jax.models.t5.config import T5Config
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from prompt_jax.errors import UserError
-from prompt_jax.models.attention.kernel import check_device
+from prompt_jax.models.attention.attend import check_device
 from prompt_jax.scale import memory
 from prompt_jax.scale.plan import Plan, assigned, refusal, train_flops
 from prompt_jax.scale.program import Work, lowered

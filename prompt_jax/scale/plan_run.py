@@ -13,7 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from prompt_jax.checkpoints.backbone import find
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.prompts.base import PromptMethod

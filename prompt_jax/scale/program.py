@@ -16,21 +16,20 @@ import optax
 from flax import traverse_util
 
 from prompt_jax.batch import Batch
-from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.checkpoints.leaf import expected_shapes
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.inference.decode import greedy
 from prompt_jax.inference.score import rank
 from prompt_jax.injections import prefix_length
 from prompt_jax.models.t5.config import T5Config
-from prompt_jax.models.t5.int8 import Int8, scaled_axis
+from prompt_jax.models.t5.layers import Int8, scaled_axis
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
 from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.prompts.initialise import draw
 from prompt_jax.sharding.placement import Placement
-from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.objective import PROMPT_ONLY, CrossEntropy, split
 from prompt_jax.training.optim import Update, adafactor
-from prompt_jax.training.partition import PROMPT_ONLY, split
 from prompt_jax.training.step import create_state, jit_train_step
 
 STEPS = ('train', 'eval', 'decode')
@@ -54,7 +53,7 @@ class Work:
     microbatches: parts of the batch, computed one after the other ("train").
     labels: number of labels that "eval" ranks.
     step: "train", "eval" or "decode".
-    patterns: of the trainable parameters, see `partition.split`.
+    patterns: of the trainable parameters, see `objective.split`.
     optimizer: None for Adafactor.
   """
 

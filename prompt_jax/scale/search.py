@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.checkpoints.leaf import expected_shapes
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.scale.chips import SLICES, slice_of

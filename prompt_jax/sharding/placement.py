@@ -232,7 +232,6 @@ def make(
       there are, or fewer with several processes; a number of slices that the devices do not have or
       that does not divide "data".
   """
-  layouts.rules_of(layout)
   if slices is not None and not _is_count(slices):
     raise UserError(
       f'slices is {slices!r}; expected an integer of at least 1.', parameters=['slices']
@@ -242,6 +241,7 @@ def make(
     size = (len(devices), 1)
   if size is None:
     if layout != layouts.WITHOUT_MESH:
+      layouts.rules_of(layout)
       raise UserError(
         f'The layout {layout!r} needs a mesh (data, model), such as 1x4.', parameters=['mesh']
       )
@@ -250,6 +250,7 @@ def make(
         f'{slices} slices need a mesh (data, model), such as {slices}x1.', parameters=['mesh']
       )
     return None
+  layouts.rules_of(layout)
   if len(size) != 2 or not all(map(_is_count, size)):
     raise UserError(
       f'mesh is {size!r}; expected two positive integers (data, model), such as (4, 1).',

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from prompt_jax.checkpoints.backbone import find
-from prompt_jax.data.truncation import LONGEST
+from prompt_jax.data.splits import LONGEST
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.prompts.initialise import without_initializers
 from prompt_jax.runtime.devices import choose_device, default_dtype

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.checkpoints.leaf import expected_shapes
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
-from prompt_jax.models.t5.int8 import scaled_axis
+from prompt_jax.models.t5.layers import scaled_axis
 from prompt_jax.prompts.base import first_values
 from prompt_jax.prompts.initialise import without_initializers
 from prompt_jax.sweeps.cell_step import step_of
 from prompt_jax.sweeps.cells import TOGETHER, Job
-from prompt_jax.training.partition import count, split
+from prompt_jax.training.objective import count, split
 
 BYTES = {'float32': 4, 'bfloat16': 2}
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError
 from prompt_jax.sweeps.cells import Job
 from prompt_jax.sweeps.state import State, read, write

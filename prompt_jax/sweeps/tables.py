@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prompt_jax import byte_size
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.sweeps.cells import Cell, Job, settings_of
 from prompt_jax.sweeps.check import Checked, Size
 from prompt_jax.sweeps.state import Scored, State, scores

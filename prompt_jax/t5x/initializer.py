@@ -7,7 +7,7 @@ import numpy as np
 from flax import traverse_util
 from t5x import utils
 
-from prompt_jax.checkpoints.fingerprint import combine, leaf_digests
+from prompt_jax.checkpoints.backbone import combine, leaf_digests
 from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
 from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt
 from prompt_jax.errors import UserError

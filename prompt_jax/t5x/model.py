@@ -22,7 +22,7 @@ from prompt_jax.t5x.beams import CachedDecoder
 from prompt_jax.t5x.names import CONSTANTS, PROMPT_ONLY, from_t5x, logical_axes, to_t5x
 from prompt_jax.t5x.optimizer import Only
 from prompt_jax.t5x.vocabulary import SeqioVocabulary
-from prompt_jax.training.partition import Tree, merge, split
+from prompt_jax.training.objective import Tree, merge, split
 
 Array = jax.Array
 BATCH_FIELDS = tuple(field.name for field in dataclasses.fields(Batch))

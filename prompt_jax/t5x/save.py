@@ -15,9 +15,8 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 from t5x import checkpoints
 
-from prompt_jax.checkpoints.fingerprint import fingerprint
-from prompt_jax.checkpoints.method import describe
-from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
+from prompt_jax.checkpoints.backbone import fingerprint
+from prompt_jax.checkpoints.prompt_file import Prompt, describe_method, load_prompt, save_prompt
 from prompt_jax.errors import UserError
 from prompt_jax.t5x.model import PromptedModel
 from prompt_jax.t5x.names import from_t5x, is_ours
@@ -94,7 +93,7 @@ class SavePrompt:
       'width': model.architecture.emb_dim,
       'vocabulary': sha256(model.input_vocabulary),
       'method': type(method).__name__,
-      'method_config': describe(method),
+      'method_config': describe_method(method),
       'length': getattr(method, 'length', 0),
       'task': self.task,
       'labels': list(self.labels) or None,

@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from prompt_jax.batch import Batch
-from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.checkpoints.leaf import expected_shapes
 from prompt_jax.models.t5.config import T5Config
 
 

@@ -29,9 +29,8 @@ from prompt_jax.training.members import (
   split_members,
 )
 from prompt_jax.training.monitor import Interrupt, Monitor, Profile, Progress
-from prompt_jax.training.objective import Objective
+from prompt_jax.training.objective import Objective, Tree, count
 from prompt_jax.training.optim import Update
-from prompt_jax.training.partition import Tree, count
 from prompt_jax.training.records import Records, plot_curve, read_records
 from prompt_jax.training.run_folder import MemberFiles, RunFolder, opened
 from prompt_jax.training.settings import Settings

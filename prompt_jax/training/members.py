@@ -9,9 +9,8 @@ from typing import Any
 
 from prompt_jax.checkpoints.prompt_file import REQUIRED
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.training.objective import Objective
+from prompt_jax.training.objective import Objective, Tree, split
 from prompt_jax.training.optim import Update
-from prompt_jax.training.partition import Tree, split
 from prompt_jax.training.settings import Settings
 from prompt_jax.training.step import TrainState
 from prompt_jax.training.streams import Position, Stream

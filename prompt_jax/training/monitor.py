@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from prompt_jax.runtime import processes
-from prompt_jax.runtime.notebook import draws_bars, ends
+from prompt_jax.runtime.processes import draws_bars, ends
 from prompt_jax.training.records import Records
 
 Values = dict[str, float]

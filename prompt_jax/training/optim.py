@@ -11,8 +11,7 @@ import optax
 from flax import traverse_util
 
 from prompt_jax.errors import UserError
-from prompt_jax.training.objective import BatchLoss, Metrics
-from prompt_jax.training.partition import Tree, matching
+from prompt_jax.training.objective import BatchLoss, Metrics, Tree, matching
 from prompt_jax.training.schedules import Schedule
 
 # Leaves that hold one parameter a layer along their first axis.

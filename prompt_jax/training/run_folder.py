@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prompt_jax.checkpoints import checksums
+from prompt_jax.checkpoints import on_disk
 from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt, save_prompt
 from prompt_jax.checkpoints.run_state import RunStates, from_arrays, to_arrays
 from prompt_jax.errors import UserError
 from prompt_jax.runtime import processes
 from prompt_jax.training.members import Ended, Member, MemberState, Selection, TrainingState
-from prompt_jax.training.partition import Tree, merge
+from prompt_jax.training.objective import Tree, merge
 from prompt_jax.training.settings import Settings
 from prompt_jax.training.streams import Streams
 
@@ -141,7 +141,7 @@ class RunFolder:
     """Forgets the checksums of what will change, then calls `begun`; in the first process."""
 
     def change() -> None:
-      checksums.unseal(*(files.folder for files in self.files))
+      on_disk.unseal(*(files.folder for files in self.files))
       begun()
 
     processes.broadcast(change)
@@ -158,7 +158,7 @@ class RunFolder:
           'ended': s.ended and dataclasses.asdict(s.ended),
           'window': s.window,
           'judged_on': m.judged_on,
-          'records': checksums.of_file(f.records) if processes.is_first() else None,
+          'records': on_disk.of_file(f.records) if processes.is_first() else None,
         }
         for m, s, f in zip(self._members, training.members, self.files, strict=True)
       },
@@ -282,7 +282,7 @@ def _check_records(path: pathlib.Path, saved: list[Any] | None) -> None:
     return
   if not os.path.isfile(path):
     warnings.warn(f'{path} is gone: the run goes on without what it held.', stacklevel=2)
-  elif checksums.of_file(path, saved[0]) != saved:
+  elif on_disk.of_file(path, saved[0]) != saved:
     raise UserError(
       f'{path} is damaged: its first {saved[0]} bytes are not those of the saved state. Copy it '
       'again, remove it to go on without its records, or give another output folder.',

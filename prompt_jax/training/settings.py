@@ -3,7 +3,7 @@
 import dataclasses
 
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.training.partition import PROMPT_ONLY
+from prompt_jax.training.objective import PROMPT_ONLY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Settings:
 
   Attributes:
     steps: updates in all, those of an earlier part of the run included; 0 leaves the first values.
-    patterns: what trains, see `partition.split`.
+    patterns: what trains, see `objective.split`.
     microbatches: parts that a batch is cut into, see `objective.BatchLoss`; None for what suits the
       device.
     dropout: whether the backbone drops out; for the caller, who makes the objective. The published

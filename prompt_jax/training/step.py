@@ -29,9 +29,8 @@ from flax import struct
 from prompt_jax.batch import Batch
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.stacking import group_by_structure, map_stacked, prompts_at_once
-from prompt_jax.training.objective import BatchLoss, Metrics, Objective
+from prompt_jax.training.objective import BatchLoss, Metrics, Objective, Tree
 from prompt_jax.training.optim import Estimate, Update
-from prompt_jax.training.partition import Tree
 
 Array = jax.Array
 
@@ -42,7 +41,7 @@ class TrainState:
 
   Attributes:
     step: int32[] number of steps done.
-    trainable: float32 leaves, the trainable side of `partition.split`.
+    trainable: float32 leaves, the trainable side of `objective.split`.
     opt_state: the update's.
     rng: uint32[2] key data, the same during a run; step n draws from fold_in(rng, n).
   """

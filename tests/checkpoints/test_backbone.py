@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from prompt_jax.checkpoints import backbone, leaf
-from prompt_jax.checkpoints.check import expected_shapes
-from prompt_jax.checkpoints.fingerprint import fingerprint
+from prompt_jax.checkpoints.backbone import fingerprint
 from prompt_jax.checkpoints.formats import native
+from prompt_jax.checkpoints.leaf import expected_shapes
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config

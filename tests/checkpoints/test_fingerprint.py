@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from prompt_jax.checkpoints.fingerprint import fingerprint
+from prompt_jax.checkpoints.backbone import fingerprint
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(3, 40, 50)).astype(np.float32)  # 2000 values a layer: not all are read

@@ -6,8 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from prompt_jax.checkpoints.method import build, describe
-from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
+from prompt_jax.checkpoints.prompt_file import (
+  Prompt,
+  build_method,
+  describe_method,
+  load_prompt,
+  save_prompt,
+)
 from prompt_jax.errors import UserError
 from prompt_jax.prompts.initializers import Uniform
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
@@ -20,7 +25,7 @@ from prompt_jax.prompts.tables import LowRank
 
 def test_a_method_with_a_table_and_an_initialiser_comes_back_equal():
   method = InputPrompt(length=7, table=LowRank(rank=3, initializer=Uniform(0.25)), decoder=True)
-  back = build(json.loads(json.dumps(describe(method))))
+  back = build_method(json.loads(json.dumps(describe_method(method))))
   assert type(back) is InputPrompt
   assert back == method
   assert back.table.initializer.limit == 0.25
@@ -33,7 +38,7 @@ class Held:
 
 
 def test_arrays_keep_their_shape_and_sequences_become_tuples():
-  back = build(json.loads(json.dumps(describe(Held(np.ones((2, 3)))))))
+  back = build_method(json.loads(json.dumps(describe_method(Held(np.ones((2, 3)))))))
   assert back.rows.shape == (2, 3)
   assert not back.rows.any()
   assert back.names == ('a', 'b')
@@ -41,7 +46,7 @@ def test_arrays_keep_their_shape_and_sequences_become_tuples():
 
 def test_something_else_is_refused():
   with pytest.raises(UserError, match='function'):
-    describe(Held(rows=np.sum))
+    describe_method(Held(rows=np.sum))
 
 
 @pytest.mark.parametrize(
@@ -49,12 +54,12 @@ def test_something_else_is_refused():
 )
 def test_a_missing_class_is_named(name):
   with pytest.raises(UserError, match=name):
-    build({'class': name, 'fields': {}})
+    build_method({'class': name, 'fields': {}})
 
 
 def test_a_file_cannot_call_what_is_no_part_of_a_method():
   with pytest.raises(UserError, match='none'):
-    build({'class': 'subprocess.Popen', 'fields': {'args': ['true']}})
+    build_method({'class': 'subprocess.Popen', 'fields': {'args': ['true']}})
 
 
 @pytest.mark.parametrize(
@@ -68,16 +73,16 @@ def test_a_file_cannot_call_what_is_no_part_of_a_method():
   ],
 )
 def test_prompt_files_of_version_0_1_name_modules_that_have_moved(old, kind, tmp_path):
-  fields = describe(kind(length=3))['fields']
+  fields = describe_method(kind(length=3))['fields']
   description = {'class': f'prompt_jax.prompts.{old}', 'fields': fields}
   file, metadata = tmp_path / 'prompt.safetensors', {'method_config': description}
   metadata |= {'base_model': 'b', 'fingerprint': 'f', 'method': kind.__name__, 'width': 2}
   save_prompt(file, Prompt({'encoder': {'prompt': np.ones((3, 2), np.float32)}}, {}, metadata))
-  assert build(load_prompt(file).metadata['method_config']) == kind(length=3)
+  assert build_method(load_prompt(file).metadata['method_config']) == kind(length=3)
 
 
 def test_fields_of_another_version_are_told():
-  description = describe(InputPrompt())
+  description = describe_method(InputPrompt())
   description['fields']['gone'] = 1
   with pytest.raises(UserError, match='gone'):
-    build(description)
+    build_method(description)

@@ -23,11 +23,11 @@ from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import embedded_folder, find, load_backbone, save_backbone
 from prompt_jax.checkpoints.formats import fields as rules
 from prompt_jax.checkpoints.formats import huggingface_fields
-from prompt_jax.checkpoints.method import describe
 from prompt_jax.checkpoints.prompt_file import (
   CHECKSUMS,
   WITHOUT_CHECKSUMS,
   Prompt,
+  describe_method,
   save_prompt,
 )
 from prompt_jax.data.vocabulary import ByteVocabulary, load_vocabulary
@@ -79,7 +79,8 @@ def folders(tmp_path_factory):
   method = InputPrompt(3)
   metadata = {
     'base_model': 'm', 'fingerprint': backbone.fingerprint, 'width': 8, 'length': 3, 'task': 't',
-    'method': 'InputPrompt', 'method_config': describe(method), 'labels': ['a', 'b'], 'step': 4,
+    'method': 'InputPrompt', 'method_config': describe_method(method), 'step': 4,
+    'labels': ['a', 'b'],
     'model': str(place / 'native'), 'vocabulary_file': None, 'words': {'0': 'a', '1': 'b'},
   }  # fmt: skip
   save_prompt(place / 'prompt/p.safetensors', Prompt({'encoder': {'prompt': ROWS}}, {}, metadata))

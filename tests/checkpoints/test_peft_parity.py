@@ -19,8 +19,7 @@ import transformers
 
 from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import save_backbone
-from prompt_jax.checkpoints.method import describe
-from prompt_jax.checkpoints.prompt_file import Prompt, load_prompt, save_prompt
+from prompt_jax.checkpoints.prompt_file import Prompt, describe_method, load_prompt, save_prompt
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.inference.decode import greedy
 from prompt_jax.main import main
@@ -128,7 +127,7 @@ def save_random(path: pathlib.Path, method: Any, ref: Reference, model: str) -> 
   ready = loading.load(model, None)
   metadata = {
     'base_model': 'tiny', 'model': model, 'fingerprint': ready.backbone.fingerprint,
-    'width': cfg.emb_dim, 'method': type(method).__name__, 'method_config': describe(method),
+    'width': cfg.emb_dim, 'method': type(method).__name__, 'method_config': describe_method(method),
     'length': method.length,
   }  # fmt: skip
   save_prompt(path, Prompt(params, {}, metadata))

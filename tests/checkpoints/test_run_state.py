@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
-from prompt_jax.checkpoints import checksums, run_state
+from prompt_jax.checkpoints import on_disk, run_state
 from prompt_jax.checkpoints.run_state import RunStates, from_arrays, to_arrays
 from prompt_jax.errors import UserError
 from tests.shared import facts
@@ -119,7 +119,7 @@ def test_a_damaged_byte_of_any_file_is_found(tmp_path):
 def test_a_flipped_bit_of_a_record_is_found_without_the_checksums_of_files(tmp_path):
   with RunStates(tmp_path) as states:
     states.save(3, arrays(3), {'position': {'number': 12}}, None)
-  (tmp_path / '3' / checksums.NAME).unlink()
+  (tmp_path / '3' / on_disk.NAME).unlink()
   (record,) = [p for p in (tmp_path / '3').rglob('*') if p.is_file() and b'12' in p.read_bytes()
                and p.parent.name == 'info']  # fmt: skip
   record.write_bytes(record.read_bytes().replace(b'12', b'13'))
@@ -146,7 +146,7 @@ def test_a_state_of_before_there_were_checksums_is_read(tmp_path, monkeypatch):
   monkeypatch.setattr(run_state, '_checked', lambda arrays, info: info)
   with RunStates(tmp_path) as states:
     states.save(3, arrays(3), info, None)
-  (tmp_path / '3' / checksums.NAME).unlink()
+  (tmp_path / '3' / on_disk.NAME).unlink()
   with RunStates(tmp_path) as states:
     assert states.restore(3)[1] == info
 

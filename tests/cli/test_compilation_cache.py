@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from prompt_jax.errors import UserError
-from prompt_jax.runtime import compilation_cache
+from prompt_jax.runtime import devices
 from tests.shared import facts, mentions
 
 # The verb, and how many programs came out of the cache and went into it.
@@ -34,7 +34,7 @@ COUNTING = textwrap.dedent("""
 # One small program, and where the cache is.
 SMALL = textwrap.dedent("""
   import sys, jax
-  from prompt_jax.runtime.compilation_cache import enable_compilation_cache
+  from prompt_jax.runtime.devices import enable_compilation_cache
   enable_compilation_cache(sys.argv[1], jax.devices()[0])
   jax.jit(lambda x: x + 1)(1.0)
 """)
@@ -97,31 +97,31 @@ def test_a_folder_that_cannot_be_written_is_a_notice(tmp_path):
 
 def test_an_address_is_refused():
   with pytest.raises(UserError, match=facts('gs://bucket/x', 'JAX_COMPILATION_CACHE_DIR')):
-    compilation_cache.enable_compilation_cache('gs://bucket/x', jax.devices()[0])
+    devices.enable_compilation_cache('gs://bucket/x', jax.devices()[0])
 
 
 def test_the_folder_is_the_users_and_that_of_the_machine(monkeypatch):
   home = {'XDG_CACHE_HOME': '/caches'}
-  assert compilation_cache.folder('auto', 'gpu', home) == pathlib.Path('/caches/prompt_jax/gpu')
-  assert compilation_cache.folder('/own', 'tpu', home) == pathlib.Path('/own/tpu')
+  assert devices.folder('auto', 'gpu', home) == pathlib.Path('/caches/prompt_jax/gpu')
+  assert devices.folder('/own', 'tpu', home) == pathlib.Path('/own/tpu')
   monkeypatch.setattr(sys, 'platform', 'linux')
   want = pathlib.Path.home() / '.cache' / 'prompt_jax' / 'gpu'
-  assert compilation_cache.folder('auto', 'gpu', {'XDG_CACHE_HOME': 'relative'}) == want
-  one = compilation_cache.folder('auto', 'cpu', home)
-  assert one == compilation_cache.folder('auto', 'cpu', home)
+  assert devices.folder('auto', 'gpu', {'XDG_CACHE_HOME': 'relative'}) == want
+  one = devices.folder('auto', 'cpu', home)
+  assert one == devices.folder('auto', 'cpu', home)
   text = pathlib.Path('/proc/cpuinfo').read_text('utf-8')
   fewer = text.replace(' avx2 ', ' ')
   for words, same in ((text.replace('cpu MHz', 'cpu MHz\t: 1'), True), (fewer, fewer == text)):
     monkeypatch.setattr(pathlib.Path, 'read_text', lambda *_, words=words: words)
-    assert (compilation_cache.folder('auto', 'cpu', home) == one) == same
+    assert (devices.folder('auto', 'cpu', home) == one) == same
 
 
 def test_the_oldest_programs_go_where_there_are_too_many(tmp_path, monkeypatch):
-  monkeypatch.setattr(compilation_cache, 'MAX_BYTES', 250)
+  monkeypatch.setattr(devices, 'MAX_BYTES', 250)
   names = ['c-cache', 'a-cache', 'b-cache', 'the work of a year']
   for age, name in enumerate(names):
     (tmp_path / name).write_bytes(b'x' * 100)
     os.utime(tmp_path / name, (time.time() - age, time.time() - age))
-  compilation_cache._make_room(tmp_path)
+  devices._make_room(tmp_path)
   left = {path.name for path in tmp_path.iterdir()}
   assert left == {'c-cache', 'a-cache', 'the work of a year'}

@@ -7,7 +7,7 @@ import pytest
 from gin import config as gin_config
 
 from prompt_jax.cli import arguments
-from prompt_jax.cli.request import request_of
+from prompt_jax.cli.arguments import request_of
 from prompt_jax.configuration import config, run_files
 from prompt_jax.errors import UserError
 from prompt_jax.runs import train

@@ -16,7 +16,7 @@ import pytest
 from prompt_jax.checkpoints.backbone import load_backbone
 from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
 from prompt_jax.errors import UserError
-from prompt_jax.models.attention import kernel
+from prompt_jax.models.attention import attend
 from prompt_jax.runtime import devices, libtpu
 from prompt_jax.runtime.devices import default_device
 from prompt_jax.stacking import parts_for_caches, prompts_at_once
@@ -174,13 +174,13 @@ def fake(kind, version='', **more):
 )
 def test_kernels_of_other_devices_are_refused(attention, found, says):
   with pytest.raises(UserError, match=says):
-    kernel.check_device(attention, found)
+    attend.check_device(attention, found)
 
 
 def test_kernels_of_this_device_are_taken():
-  kernel.check_device('cudnn', fake('gpu', 'cuda 13000', compute_capability='12.0'))
-  kernel.check_device('fused', fake('tpu'))
-  kernel.check_device('plain', fake('cpu'))
+  attend.check_device('cudnn', fake('gpu', 'cuda 13000', compute_capability='12.0'))
+  attend.check_device('fused', fake('tpu'))
+  attend.check_device('plain', fake('cpu'))
 
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')

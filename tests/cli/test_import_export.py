@@ -10,8 +10,7 @@ import pytest
 import safetensors.numpy
 
 from prompt_jax.checkpoints.backbone import save_backbone
-from prompt_jax.checkpoints.method import describe
-from prompt_jax.checkpoints.prompt_file import load_prompt, save_prompt
+from prompt_jax.checkpoints.prompt_file import describe_method, load_prompt, save_prompt
 from prompt_jax.cli import own_arguments
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.injections import PLACEMENTS
@@ -175,7 +174,7 @@ def test_export_refuses(mistake, imported, model, tmp_path):
   assert 'x' * 300 in mistake('export', imported, 'x' * 300, '--to=npy')
   prompt = load_prompt(imported)
   method = InputPrompt(length=3, decoder=True)
-  prompt.metadata['method_config'] = describe(method)
+  prompt.metadata['method_config'] = describe_method(method)
   prompt.params['decoder'] = prompt.params['encoder']
   both = str(tmp_path / 'both.safetensors')
   save_prompt(both, prompt)

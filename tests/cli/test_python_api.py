@@ -12,9 +12,9 @@ from jax.sharding import NamedSharding
 
 import prompt_jax as pj
 from prompt_jax.cli import arguments
-from prompt_jax.configuration import gin_text
+from prompt_jax.configuration import description
+from prompt_jax.loading import Devices
 from prompt_jax.main import main
-from prompt_jax.runs.devices import Devices
 from prompt_jax.sharding import placement
 
 ROWS = [(f'it was {w} no {i}', x) for i in range(20) for w, x in (('good', 'yes'), ('bad', 'no'))]
@@ -72,7 +72,7 @@ def test_the_record_is_that_of_the_command_line(trained, model, reviews, tmp_pat
   assert (
     main(['train', f'--model={model}', f'--data={reviews}', f'--output={tmp_path}', *flags]) == 0
   )
-  read = lambda f: gin_text.settings((f / 'operative_config.gin').read_text())
+  read = lambda f: description.settings_of_text((f / 'operative_config.gin').read_text())
   here, there = read(trained.folder), read(tmp_path)
   differ = {n for n in here.keys() | there.keys() if here.get(n) != there.get(n)}
   assert differ == {'DATA', 'OUTPUT'}

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from prompt_jax.checkpoints import checksums
+from prompt_jax.checkpoints import on_disk
 from prompt_jax.main import main
 from prompt_jax.reports.find import find
 from tests.cli.test_mixtures import SIZES as LONGER
@@ -139,7 +139,7 @@ def test_groups_and_columns(runs, capsys):
 def test_a_run_in_progress(runs, tmp_path, capsys):
   """As it is while seed 1 trains: no results, no checksums, and half a line at the end."""
   shutil.copytree(runs / 'tuning', tmp_path / 'tuning')
-  checksums.unseal(tmp_path / 'tuning', tmp_path / 'tuning' / 'seed_1')
+  on_disk.unseal(tmp_path / 'tuning', tmp_path / 'tuning' / 'seed_1')
   (tmp_path / 'tuning' / 'results.json').unlink()
   path = tmp_path / 'tuning' / 'seed_1' / 'metrics.jsonl'
   path.write_text(path.read_text()[:40])
@@ -154,7 +154,7 @@ def test_a_run_in_progress(runs, tmp_path, capsys):
 def test_what_cannot_be_read_is_named_and_counted(runs, tmp_path, capsys):
   shutil.copytree(runs / 'bare', tmp_path / 'a')
   shutil.copytree(runs / 'bare', tmp_path / 'b')
-  checksums.unseal(tmp_path / 'b')
+  on_disk.unseal(tmp_path / 'b')
   (tmp_path / 'b' / 'results.json').write_text('{"task')
   (tmp_path / 'a' / 'predictions.jsonl').write_text('{"inp')
   assert main(['report', str(tmp_path), '--output', str(tmp_path / 'report')]) == 0

@@ -7,7 +7,7 @@ import pytest
 from prompt_jax.data.example import Lengths, TextExample, text_task
 from prompt_jax.data.mixture import Mixing, mixture
 from prompt_jax.data.vocabulary import ByteVocabulary
-from prompt_jax.evaluation.baselines import MAJORITY, WORDS, baselines
+from prompt_jax.evaluation.findings import MAJORITY, WORDS, baselines
 
 
 def task(name, labels=('yes', 'no'), metrics=('accuracy',)):

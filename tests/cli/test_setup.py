@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prompt_jax.models.t5.int8 import quantise
+from prompt_jax.models.t5.layers import quantise
 from prompt_jax.runs.setup import parameters_of
 
 

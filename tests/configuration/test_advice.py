@@ -7,15 +7,16 @@ import pytest
 
 import prompt_jax
 from prompt_jax.cli import arguments
-from prompt_jax.cli.request import request_of
+from prompt_jax.cli.arguments import request_of
+from prompt_jax.configuration import config
 from prompt_jax.configuration import population as of_population
-from prompt_jax.configuration import train as of_train
-from prompt_jax.configuration.config import Request
-from prompt_jax.configuration.gin_text import value
+from prompt_jax.configuration.description import value_of
+from prompt_jax.configuration.run_files import Request
 from prompt_jax.errors import UserError
 from prompt_jax.export.convert import convert
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
+from prompt_jax.runs.train import train as train_run
 from tests.shared import facts
 
 EMBEDDED = pathlib.Path(prompt_jax.__file__).parent / 'embedded'
@@ -24,9 +25,9 @@ ROWS = [(f'it was {i}', 'ab'[i % 2]) for i in range(40)]
 
 
 def train(bindings=(), files=(), **settings):
-  found = of_train.load(Request({'DATA': ROWS, **settings}, bindings, files))
+  found = config.load('train', train_run, Request({'DATA': ROWS, **settings}, bindings, files))
   method = found.arguments['prompt']
-  rate = value(found.record.settings, 'LEARNING_RATE')
+  rate = value_of(found.record.settings, 'LEARNING_RATE')
   return found, type(method).__name__, getattr(method, 'length', None), rate
 
 
@@ -47,7 +48,9 @@ def test_the_default_is_what_the_model_recommends():
 
 
 def test_the_command_line_has_the_same_default():
-  found = of_train.load(request_of(arguments.parse(['train', '--task', 'docstrings_iid'])))
+  found = config.load(
+    'train', train_run, request_of(arguments.parse(['train', '--task', 'docstrings_iid']))
+  )
   assert type(found.arguments['prompt']).__name__ == 'PrefixTuning'
   assert found.record.notes
 

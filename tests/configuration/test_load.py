@@ -7,13 +7,14 @@ import pytest
 from gin import config as gin_config
 
 from prompt_jax.configuration import config
-from prompt_jax.configuration import evaluate as of_evaluate
 from prompt_jax.configuration import population as of_population
-from prompt_jax.configuration import train as of_train
-from prompt_jax.configuration.config import Request
+from prompt_jax.configuration.run_files import Request
 from prompt_jax.data.local_file import local_task
 from prompt_jax.errors import UserError
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.runs.evaluate import evaluate
+from prompt_jax.runs.task_choice import for_prompt
+from prompt_jax.runs.train import train as train_run
 from prompt_jax.training.losses import Loss
 from tests.shared import facts
 
@@ -21,7 +22,7 @@ ROWS = [(f'it was {i}', 'ab'[i % 2]) for i in range(40)]
 
 
 def train(**settings):
-  return of_train.load(Request({'DATA': ROWS, **settings}, command='train(...)'))
+  return config.load('train', train_run, Request({'DATA': ROWS, **settings}, command='train(...)'))
 
 
 def test_values_reach_the_run_as_they_are():
@@ -42,12 +43,14 @@ def test_a_name_is_a_file_of_the_package():
 
 def test_tasks_are_values_too():
   task = local_task(ROWS, name='mine')
-  found = of_train.load(Request({'TASK': task})).arguments
+  found = config.load('train', train_run, Request({'TASK': task})).arguments
   assert found['task'] is task
-  both = of_train.load(Request({'TASK': [task, local_task(ROWS, name='yours')]})).arguments
+  both = config.load(
+    'train', train_run, Request({'TASK': [task, local_task(ROWS, name='yours')]})
+  ).arguments
   assert [part.name for part in both['task'].parts] == ['mine', 'yours']
   with pytest.raises(UserError, match=facts('TASK', '3', 'Task')):
-    of_train.load(Request({'TASK': 3}))
+    config.load('train', train_run, Request({'TASK': 3}))
 
 
 def test_all_and_prompt_stand_for_patterns():
@@ -92,15 +95,14 @@ def test_an_unread_setting_is_refused():
 
 
 def test_the_labels_of_a_prompt_are_those_of_the_task():
-  choose = of_evaluate.load(Request({'DATA': ROWS})).arguments['choose_task']
-  assert choose({}).labels == ('a', 'b')
-  assert choose({'labels': ['b', 'a']}).labels == ('b', 'a')
-  bound = of_evaluate.load(
-    Request({'DATA': ROWS}, bindings=[('choose.words', "{'a': 'yes', 'b': 'no'}")])
-  ).arguments['choose_task']
+  choose = config.load('eval', evaluate, Request({'DATA': ROWS})).arguments['choose_task']
+  assert for_prompt(choose, {}).labels == ('a', 'b')
+  assert for_prompt(choose, {'labels': ['b', 'a']}).labels == ('b', 'a')
+  request = Request({'DATA': ROWS}, bindings=[('choose.words', "{'a': 'yes', 'b': 'no'}")])
+  bound = config.load('eval', evaluate, request).arguments['choose_task']
   known = {'labels': ['off', 'on'], 'words': {'b': 'off', 'a': 'on'}}
-  assert bound(known).labels == ('no', 'yes')
-  assert choose(known).labels == ('off', 'on')
+  assert for_prompt(bound, known).labels == ('no', 'yes')
+  assert for_prompt(choose, known).labels == ('off', 'on')
 
 
 def test_a_population_has_its_variants_as_values():
@@ -142,7 +144,7 @@ def test_threads_do_not_disturb_each_other():
 
 
 def test_parsing_ends_with_the_context():
-  with config.parsed('train', of_train.train, Request({'STEPS': 3})):
+  with config.parsed('train', train_run, Request({'STEPS': 3})):
     assert gin_config.query_parameter('STEPS/gin.macro.value') == 3
   with pytest.raises(ValueError, match='macro'):
     gin_config.query_parameter('STEPS/gin.macro.value')

@@ -5,9 +5,9 @@ import pathlib
 import pytest
 
 from prompt_jax.cli import arguments
-from prompt_jax.cli.request import request_of
+from prompt_jax.cli.arguments import request_of
 from prompt_jax.configuration import config
-from prompt_jax.configuration.old_names import modernised
+from prompt_jax.configuration.gin_files import modernised
 from prompt_jax.configuration.population import population
 from prompt_jax.errors import UserError
 from prompt_jax.runs.predict import infer

@@ -6,7 +6,7 @@ import random
 import hypothesis
 from hypothesis import strategies
 
-from prompt_jax.data.split import held_out
+from prompt_jax.data.splits import held_out
 
 ROWS = strategies.lists(
   strategies.tuples(strategies.integers(0, 30), strategies.sampled_from('ab')), max_size=60

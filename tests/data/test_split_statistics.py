@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.data.example import Lengths, TextExample, tokenize
-from prompt_jax.data.split_statistics import sample, split_statistics
+from prompt_jax.data.splits import sample, split_statistics
 from prompt_jax.testing import tiny
 
 WORDS = tiny.Vocabulary()

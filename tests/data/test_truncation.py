@@ -4,7 +4,7 @@ import pytest
 
 from prompt_jax.data.example import Lengths, TextExample, encode, tokenize
 from prompt_jax.data.local_file import local_task
-from prompt_jax.data.truncation import LONGEST, STEP, cut, default_length
+from prompt_jax.data.splits import LONGEST, STEP, cut, default_length
 from prompt_jax.data.vocabulary import ByteVocabulary
 from tests.shared import mentions
 
@@ -34,7 +34,7 @@ def test_targets_are_cut_too():
 
 
 def test_of_many_cut_examples_a_sample_is_looked_at(monkeypatch):
-  monkeypatch.setattr('prompt_jax.data.truncation.LOOKED_AT', 5)
+  monkeypatch.setattr('prompt_jax.data.splits.LOOKED_AT', 5)
   lengths = Lengths(4, 6)
   inputs, _ = cut(made(*(['abcdef'] * 30), 'a', lengths=lengths), BYTES, lengths)
   assert (inputs.cut, inputs.of) == (30, 31)

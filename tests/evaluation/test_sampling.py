@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.data.example import Example, Task
-from prompt_jax.evaluation.sampling import LEAST, judges
+from prompt_jax.data.splits import LEAST, judges
 
 
 def examples(n, tokens=20, task='t', groups=None):

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation.tensorboard import write_events
+from prompt_jax.training.records import write_events
 
 RECORDS = [
   {'step': 7, 'kind': 'eval', 'accuracy': 91.25, 'loss': -0.5},

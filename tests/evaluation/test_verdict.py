@@ -8,10 +8,10 @@ import pytest
 from prompt_jax.data.example import Lengths, TextExample, text_task
 from prompt_jax.data.mixture import Mixing, mixture
 from prompt_jax.data.vocabulary import ByteVocabulary
-from prompt_jax.evaluation.baselines import majority_predictions
+from prompt_jax.evaluation.comparison import to_try, verdicts
+from prompt_jax.evaluation.findings import majority_predictions
 from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.evaluation.suite import task_facts
-from prompt_jax.evaluation.verdict import to_try, verdicts
 from tests.shared import mentions
 
 LABELS = ('bad', 'good')

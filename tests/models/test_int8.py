@@ -9,7 +9,7 @@ import pytest
 from flax import traverse_util
 
 from prompt_jax.checkpoints.backbone import load_backbone
-from prompt_jax.models.t5.int8 import Int8, quantise
+from prompt_jax.models.t5.layers import Int8, quantise
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.testing import tiny
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import prompt_jax as pj
-from prompt_jax.checkpoints.method import describe
+from prompt_jax.checkpoints.prompt_file import describe_method
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Dims, Injection, Injections, Sizes
 from prompt_jax.main import main
@@ -132,7 +132,7 @@ def test_what_is_no_method(method, says):
 
 def test_what_a_prompt_file_cannot_name():
   with pytest.raises(UserError, match=facts('print', 'prompt file', 'dataclass')):
-    describe(Odd())
+    describe_method(Odd())
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_run_refuses_them_before_it_trains(small):
     (InputPrompt, 'InputPrompt()'),
     (Odd(), 'prompt file'),
     (Local(length=3), 'Local'),
-    (Gives(describe), 'prompt file'),
+    (Gives(describe_method), 'prompt file'),
     (InputPrompt(length=3, table=Flat()), 'Flat'),
   ):
     with pytest.raises(UserError, match=facts(says)):

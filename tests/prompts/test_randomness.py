@@ -15,9 +15,8 @@ from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.testing import tiny
-from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.objective import CrossEntropy, split
 from prompt_jax.training.optim import Update
-from prompt_jax.training.partition import split
 from prompt_jax.training.step import create_state, train_step
 
 BATCH = tiny.batch()

@@ -16,9 +16,8 @@ from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
 from prompt_jax.scale import here, memory
 from prompt_jax.scale.plan import train_flops
 from prompt_jax.scale.program import Work, abstract_variables, lowered
-from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.objective import CrossEntropy, split
 from prompt_jax.training.optim import Update
-from prompt_jax.training.partition import split
 from prompt_jax.training.step import create_state, jit_train_step
 
 CONFIG = T5Config(512, 64, 4, 16, 2, 2, 128)

@@ -36,9 +36,8 @@ from prompt_jax.prompts.tables import Plain
 from prompt_jax.runs.packing import Packing, packed_stream
 from prompt_jax.sharding import placement
 from prompt_jax.testing import tiny
-from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.objective import CrossEntropy, split
 from prompt_jax.training.optim import Update
-from prompt_jax.training.partition import split
 from prompt_jax.training.step import create_state, train_step
 from tests.models import cudnn_in_xla
 

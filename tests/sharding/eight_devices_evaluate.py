@@ -16,8 +16,7 @@ from flax import traverse_util
 
 from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import load_backbone, save_backbone
-from prompt_jax.checkpoints.method import describe
-from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
+from prompt_jax.checkpoints.prompt_file import Prompt, describe_method, save_prompt
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.loading import BaseModel
 from prompt_jax.main import main as prompt_jax
@@ -79,7 +78,7 @@ def write_prompts(folder: pathlib.Path, model: pathlib.Path) -> dict[str, str]:
       PromptedT5(T5(CONFIG), prompt), jax.random.key(0), embedding, backbone.vocabulary
     )
     rows = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), rows)
-    about = {**facts, 'method': method, 'method_config': describe(prompt)}
+    about = {**facts, 'method': method, 'method_config': describe_method(prompt)}
     files[name] = str(folder / f'{name}.safetensors')
     save_prompt(files[name], Prompt(rows, constants, about))
   weights = {'backbone': jax.tree.map(np.asarray, backbone.params)}

@@ -7,9 +7,9 @@ import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from prompt_jax.checkpoints.check import expected_shapes
+from prompt_jax.checkpoints.leaf import expected_shapes
 from prompt_jax.errors import UserError
-from prompt_jax.models.attention.constraint import constrained
+from prompt_jax.models.attention.attend import constrained
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.sharding import layouts, placement
 from prompt_jax.sharding.axes import axes_of

@@ -9,7 +9,7 @@ import pytest
 from prompt_jax.data.example import Lengths
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation.baselines import bag_of_words
+from prompt_jax.evaluation.findings import bag_of_words
 from prompt_jax.tasks import docstrings
 
 LENGTHS = Lengths(256, 16)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from prompt_jax.checkpoints.fingerprint import fingerprint
+from prompt_jax.checkpoints.backbone import fingerprint
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.data.example import Example
 from prompt_jax.data.packing import PackedStream, Slots
@@ -16,7 +16,7 @@ from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.testing import tiny
-from prompt_jax.training import losses, optim, partition
+from prompt_jax.training import losses, objective, optim
 from prompt_jax.training.loop import train
 from prompt_jax.training.objective import CrossEntropy
 from prompt_jax.training.records import read_records
@@ -89,18 +89,18 @@ def test_what_is_printed_trains_and_the_rest_keeps_its_bytes(model, params, tmp_
   result = run(model, params, tmp_path, console)
   jax.tree.map(np.testing.assert_array_equal, before, params)
 
-  trainable, frozen = partition.split(params)
+  trainable, frozen = objective.split(params)
   batch = tiny.batch(4)
 
   def loss(trainable):
-    logits, aux = model.apply({'params': partition.merge(trainable, frozen)}, batch)
+    logits, aux = model.apply({'params': objective.merge(trainable, frozen)}, batch)
     value, _ = losses.cross_entropy(logits, batch.decoder_target_tokens, batch.decoder_loss_weights)
     return value + aux
 
   gradient = jax.jit(jax.grad(loss))(jax.tree.map(jnp.asarray, trainable))
   receives = sum(int(jnp.sum(g != 0)) for g in jax.tree.leaves(gradient))
   assert receives == P * 32
-  assert mentions(console.export_text(), str(receives), f'{partition.count(params):,}')
+  assert mentions(console.export_text(), str(receives), f'{objective.count(params):,}')
   moved = jax.tree.map(lambda a, b: bool(np.all(a != b)), result.trainable, trainable)
   assert all(jax.tree.leaves(moved))
 

@@ -13,8 +13,7 @@ from toy_run import ToyStream, toy_members, toy_train, toy_train_members
 
 from prompt_jax.training import optim
 from prompt_jax.training.losses import Loss
-from prompt_jax.training.objective import Averaged, BatchLoss, CrossEntropy
-from prompt_jax.training.partition import split
+from prompt_jax.training.objective import Averaged, BatchLoss, CrossEntropy, split
 from prompt_jax.training.records import read_records
 
 OPTIONS = {

@@ -8,7 +8,7 @@ import pytest
 from toy_model import ToyModel, toy_batch, toy_variables
 
 from prompt_jax.errors import UserError
-from prompt_jax.training import partition
+from prompt_jax.training import objective
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.objective import CrossEntropy
 from prompt_jax.training.optim import Update, adafactor
@@ -31,10 +31,10 @@ def step_of_one(tx, loss=Loss(), dropout=False, **options):
   return step
 
 
-def run(batch, tx=None, patterns=partition.PROMPT_ONLY, **options):
+def run(batch, tx=None, patterns=objective.PROMPT_ONLY, **options):
   tx = tx or optax.sgd(1.0)
   variables = toy_variables()
-  trainable, frozen = partition.split(variables['params'], patterns)
+  trainable, frozen = objective.split(variables['params'], patterns)
   state = create_state(trainable, Update(tx), seed=0)
   return trainable, step_of_one(tx, **options)(state, frozen, variables['constants'], batch)
 
@@ -75,14 +75,14 @@ def test_metrics_are_those_of_the_model():
 def test_other_patterns_train_other_leaves():
   batch = toy_batch(4)
   _, (state, _) = run(batch, patterns=('backbone/.*/bias',))
-  assert partition.count(state.trainable) == 6 + 52
+  assert objective.count(state.trainable) == 6 + 52
   assert 'prompt' not in state.trainable
 
 
 def test_loss_falls_and_optimizer_holds_only_the_prompt():
   batch, tx = toy_batch(16), adafactor(0.3)
   variables = toy_variables()
-  trainable, frozen = partition.split(variables['params'])
+  trainable, frozen = objective.split(variables['params'])
   state, step = create_state(trainable, Update(tx), seed=0), step_of_one(tx)
   losses = []
   for _ in range(30):
@@ -90,7 +90,7 @@ def test_loss_falls_and_optimizer_holds_only_the_prompt():
     losses.append(float(metrics['cross_entropy']))
   assert losses[-1] < losses[0] - 0.1
   moments = sum(x.size for x in jax.tree.leaves(state.opt_state) if x.size > 1)
-  assert moments == partition.count(trainable)
+  assert moments == objective.count(trainable)
 
 
 def test_dropout_is_off_unless_asked_for_and_follows_the_step():
@@ -98,7 +98,7 @@ def test_dropout_is_off_unless_asked_for_and_follows_the_step():
   losses = [float(run(batch, **o)[1][1]['loss']) for o in ({}, {}, {'dropout': True})]
   assert losses[0] == losses[1] != losses[2]
   variables = toy_variables()
-  trainable, frozen = partition.split(variables['params'])
+  trainable, frozen = objective.split(variables['params'])
   state = create_state(trainable, Update(optax.sgd(0.0)), seed=0)
   step = step_of_one(optax.sgd(0.0), dropout=True)
   values = []

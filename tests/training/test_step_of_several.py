@@ -18,9 +18,8 @@ from prompt_jax.stacking import group_by_structure, map_stacked
 from prompt_jax.testing import tiny
 from prompt_jax.training import optim, schedules
 from prompt_jax.training.losses import Loss
-from prompt_jax.training.objective import CrossEntropy
+from prompt_jax.training.objective import CrossEntropy, split
 from prompt_jax.training.optim import Update
-from prompt_jax.training.partition import split
 from prompt_jax.training.step import apply_update, create_state, estimate_update, train_step
 from prompt_jax.training.streams import Streams, pad_to_widest
 

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from toy_model import H, ToyModel, U, V, toy_batch, toy_variables
 
-from prompt_jax.checkpoints.fingerprint import fingerprint
+from prompt_jax.checkpoints.backbone import fingerprint
 from prompt_jax.data.example import Example
 from prompt_jax.data.packing import PackedStream, Slots
 from prompt_jax.errors import UserError
@@ -20,8 +20,7 @@ from prompt_jax.training import losses, optim
 from prompt_jax.training.loop import train, train_members
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.members import Member
-from prompt_jax.training.objective import CrossEntropy
-from prompt_jax.training.partition import merge
+from prompt_jax.training.objective import CrossEntropy, merge
 from prompt_jax.training.settings import Settings
 from tests.several import print_to
 

@@ -11,11 +11,19 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from prompt_jax.checkpoints.check import compare, expected_shapes
 from prompt_jax.checkpoints.formats.fields import check, shown, whole
 from prompt_jax.checkpoints.formats.huggingface_fields import CONFIG
 from prompt_jax.checkpoints.formats.t5x import to_t5x
-from prompt_jax.checkpoints.leaf import Leaf, Leaves, of_array, same_as, scaled, transposed
+from prompt_jax.checkpoints.leaf import (
+  Leaf,
+  Leaves,
+  compare,
+  expected_shapes,
+  of_array,
+  same_as,
+  scaled,
+  transposed,
+)
 from prompt_jax.checkpoints.tree import Tree, stack_leaves
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config

@@ -1,5 +1,6 @@
 """Every field of a T5's config.json, generation_config.json and tokenizer_config.json, and what is
-made of it here: those of T5, mT5, umT5 and ByT5, of transformers 3 to 5."""
+made of it here: those of T5, mT5, umT5 and ByT5, of transformers 3 to 5.
+"""
 
 from prompt_jax.checkpoints.formats.fields import READ, Only, Rule, Usual
 

@@ -10,8 +10,8 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prompt_jax.checkpoints import json_file
-from prompt_jax.checkpoints.formats import safetensors_file, torch_file
+from prompt_jax.checkpoints import leaf, on_disk
+from prompt_jax.checkpoints.formats import torch_file
 from prompt_jax.checkpoints.formats.fields import check
 from prompt_jax.checkpoints.formats.huggingface import check_start, config_from_huggingface
 from prompt_jax.checkpoints.formats.huggingface_fields import GENERATION
@@ -43,7 +43,7 @@ def architecture(folder: pathlib.Path, about: Mapping[str, Any]) -> T5Config:
   """
   config = config_from_huggingface(about, str(folder / CONFIG))
   path = folder / GENERATION_CONFIG
-  said = json_file.read(path) if path.is_file() else {}
+  said = on_disk.read_json(path) if path.is_file() else {}
   check(said, GENERATION, str(path))
   both = {**about, **{name: value for name, value in said.items() if value is not None}}
   check_start(both, str(folder / CONFIG))
@@ -59,14 +59,14 @@ def weights(folder: pathlib.Path) -> Leaves:
   name = next((name for name in WEIGHTS if (folder / name).is_file()), None)
   if name is None:
     raise UserError(f'{folder} holds no weights; expected one of {", ".join(WEIGHTS)}.')
-  read = safetensors_file.leaves if name.startswith(SAFETENSORS) else torch_file.leaves
+  read = leaf.safetensors_leaves if name.startswith(SAFETENSORS) else torch_file.leaves
   path = folder / name
   return _indexed(path, read) if name.endswith('.json') else read(path)
 
 
 def _indexed(index: pathlib.Path, read: Callable[[pathlib.Path], Leaves]) -> Leaves:
   """The arrays of several files, each from the file that the index names."""
-  places = json_file.read(index).get('weight_map')
+  places = on_disk.read_json(index).get('weight_map')
   if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
     raise UserError(f'{index} has no "weight_map" from names to files.')
   names = sorted(set(places.values()))

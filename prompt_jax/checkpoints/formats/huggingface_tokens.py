@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prompt_jax.checkpoints import json_file
+from prompt_jax.checkpoints import on_disk
 from prompt_jax.checkpoints.formats import tokenizer_json
 from prompt_jax.checkpoints.formats.fields import check, shown
 from prompt_jax.checkpoints.formats.huggingface_fields import SPECIAL_TOKENS_MAP, TOKENIZER
@@ -52,7 +52,7 @@ def vocabulary(folder: pathlib.Path, about: Mapping[str, Any]) -> Known:
   Raises:
     UserError: it has none that can be used, or says something of it that cannot be done here.
   """
-  read = lambda name: json_file.read(folder / name) if (folder / name).is_file() else {}
+  read = lambda name: on_disk.read_json(folder / name) if (folder / name).is_file() else {}
   settings, specials, added = read(SETTINGS), read(SPECIALS), read(ADDED)
   check(settings, TOKENIZER, str(folder / SETTINGS))
   check(specials, SPECIAL_TOKENS_MAP, str(folder / SPECIALS))

@@ -15,11 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from prompt_jax.checkpoints import json_file
-from prompt_jax.checkpoints.check import compare, expected_shapes
-from prompt_jax.checkpoints.formats import safetensors_file
-from prompt_jax.checkpoints.leaf import Leaves
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints import leaf, on_disk
+from prompt_jax.checkpoints.leaf import Leaves, compare, expected_shapes
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.data.vocabulary import (
   FILE_NAME,
   ByteVocabulary,
@@ -80,7 +78,7 @@ def leaves(folder: pathlib.Path, config: T5Config, about: Mapping[str, Any]) -> 
   sums = about.get('crc32') or {}
   if not isinstance(sums, dict) or not all(isinstance(x, int) for x in sums.values()):
     raise UserError(f'{folder / CONFIG}: crc32 holds no checksums by name. Copy the folder again.')
-  found = safetensors_file.leaves(folder / WEIGHTS, sums)
+  found = leaf.safetensors_leaves(folder / WEIGHTS, sums)
   shapes = {path: leaf.shape for path, leaf in found.items()}
   compare(expected_shapes(config), shapes, f'{folder / WEIGHTS}: the arrays')
   return found
@@ -142,5 +140,5 @@ def save(
   else:
     about['vocabulary']['kind'] = 'bytes'
   layout = {path: (shapes[path], dtype) for path, dtype in dtypes.items()}
-  about['crc32'] = safetensors_file.write(folder / WEIGHTS, layout, arrays)
-  json_file.write(folder / CONFIG, about)
+  about['crc32'] = leaf.write_safetensors(folder / WEIGHTS, layout, arrays)
+  on_disk.write_json(folder / CONFIG, about)

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from prompt_jax.checkpoints.check import compare, expected_shapes
-from prompt_jax.checkpoints.leaf import Leaf, Leaves
+from prompt_jax.checkpoints.leaf import Leaf, Leaves, compare, expected_shapes
 from prompt_jax.checkpoints.tree import stack_leaves
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config

@@ -15,7 +15,7 @@ import re
 import struct
 from typing import Any
 
-from prompt_jax.checkpoints.prompt_file import write_atomically
+from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.data.vocabulary import SentencePieceVocabulary
 from prompt_jax.errors import UserError
 

@@ -11,8 +11,6 @@ import numpy as np
 from prompt_jax.checkpoints.leaf import Leaves, of_array
 from prompt_jax.errors import UserError, install
 
-INSTALL = install('torch')
-
 
 def leaves(path: pathlib.Path) -> Leaves:
   """The tensors of a `.bin` file, mapped to memory and not yet read where its format allows.
@@ -24,8 +22,8 @@ def leaves(path: pathlib.Path) -> Leaves:
     import torch
   except ImportError:
     raise UserError(
-      f'{path} is a file of PyTorch, which is not installed: {INSTALL}, or take the same model '
-      'with safetensors.'
+      f'{path} is a file of PyTorch, which is not installed: {install("torch")}, or take the same '
+      'model with safetensors.'
     ) from None
   if not path.is_file():
     raise UserError(f'{path.parent} has no {path.name}: the weights are missing')

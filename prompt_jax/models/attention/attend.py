@@ -1,14 +1,32 @@
-"""Attention weights and what they pick out; whole, or some queries at a time."""
+"""Attention weights and what they pick out; whole, or some queries at a time.
+
+Also what the kernels share: keys of all groups, meshes, a bias without gradient, and how values
+between parameters are partitioned over devices.
+"""
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
+from prompt_jax.errors import UserError
+
 Array = jax.Array
+
+
+def constrained(x: Array, *axes: str) -> Array:
+  """`x` cut as the rules in use say for its logical axes; `x` itself where there are none.
+
+  A dimension of one, such as the batch of a prompt that is the same for every row, stays whole.
+  """
+  names = tuple(name if n > 1 else None for name, n in zip(axes, x.shape, strict=True))
+  return nn.with_logical_constraint(x, names)
+
+
 KeysValues = tuple[Array, Array]  # keys and values, each [B|1, K, N, D]
 MASKED = -1e10  # T5X's value; finite, so that a fully masked row stays finite too
 
@@ -106,3 +124,82 @@ def _pad(x: Array, axis: int, padding: int) -> Array:
   if not padding or x.shape[axis] == 1:
     return x
   return jnp.pad(x, [(0, padding if i == axis else 0) for i in range(x.ndim)])
+
+
+LEAST_CAPABILITY = 8.0  # of an NVIDIA GPU for cuDNN's attention
+
+
+def all_keys_values(
+  q: Array, groups: Sequence[KeysValues], keep: Array | None
+) -> tuple[Array, Array]:
+  """[B, K, N, D] keys and values of all groups; those that all rows share are repeated.
+
+  Args:
+    q: [B, Q, N, D].
+    groups: see `models.attention.attend.attend`.
+    keep: [B, N, 1, K] dropout's factor on the weights; the same for every query, so that it may as
+      well scale the values.
+  """
+  k, v = (_joined(q, parts) for parts in zip(*groups, strict=True))
+  return k, v if keep is None else v * jnp.moveaxis(keep, 3, 1).astype(v.dtype)
+
+
+def _joined(q: Array, parts: Sequence[Array]) -> Array:
+  whole = [jnp.broadcast_to(x, (q.shape[0], *x.shape[1:])).astype(q.dtype) for x in parts]
+  return whole[0] if len(whole) == 1 else jnp.concatenate(whole, axis=1)
+
+
+def on_mesh(
+  call: Callable[..., Array], arrays: Sequence[Array], axes: Sequence[tuple[str | None, ...]]
+) -> Array:
+  """A call whose result lies as its first argument: a kernel is not cut by the compiler."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return call(*arrays)
+  specs = []
+  for x, names in zip(arrays, axes, strict=True):
+    cut = [name if n > 1 else None for name, n in zip(names, x.shape, strict=True)]
+    specs.append(nn.logical_to_mesh_axes(cut))
+  placed = jax.shard_map(call, in_specs=tuple(specs), out_specs=specs[0], check_vma=False)
+  return placed(*arrays)
+
+
+def refuse_bias_gradient(name: str) -> UserError:
+  """The mistake of training what a kernel, "fused" or "cudnn", has no gradient of."""
+  return UserError(
+    f'What trains changes the relative position bias, of which the {name} attention has no '
+    'gradient. Train other parameters, or give the attention "plain".',
+    parameters=['attention'],
+  )
+
+
+def check_device(attention: str, device: jax.Device) -> None:
+  """Refuses a kernel that a device has not, before anything is read or compiled.
+
+  Args:
+    attention: of `T5Config`.
+    device: that is to compute.
+
+  Raises:
+    UserError: the kernel is for other devices.
+  """
+  if attention == 'fused' and device.platform != 'tpu':
+    raise UserError(
+      f'The fused attention is a kernel for TPUs, and this is a {device.platform}: '
+      'give the attention "plain".',
+      parameters=['attention'],
+    )
+  if attention != 'cudnn':
+    return
+  if 'cuda' not in device.client.platform_version:
+    raise UserError(
+      f'The cudnn attention is a kernel for NVIDIA GPUs, and this is a {device.platform}: '
+      'give the attention "plain".',
+      parameters=['attention'],
+    )
+  if float(device.compute_capability) < LEAST_CAPABILITY:
+    raise UserError(
+      f'The cudnn attention needs a GPU of compute capability {LEAST_CAPABILITY} or more (A100 and '
+      f'later), and this {device.device_kind} has {device.compute_capability}: give '
+      'the attention "plain".',
+      parameters=['attention'],
+    )

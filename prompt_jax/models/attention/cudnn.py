@@ -14,8 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax._src.cudnn import fused_attention_stablehlo as rules
 
-from prompt_jax.models.attention.attend import KeysValues
-from prompt_jax.models.attention.kernel import all_keys_values, on_mesh, refuse_bias_gradient
+from prompt_jax.models.attention.attend import (
+  KeysValues,
+  all_keys_values,
+  on_mesh,
+  refuse_bias_gradient,
+)
 
 Array = jax.Array
 # A bias that hides a key: JAX's for bfloat16, which works around differences of larger ones.

@@ -20,8 +20,13 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from prompt_jax.errors import UserError
-from prompt_jax.models.attention.attend import MASKED, KeysValues
-from prompt_jax.models.attention.kernel import all_keys_values, on_mesh, refuse_bias_gradient
+from prompt_jax.models.attention.attend import (
+  MASKED,
+  KeysValues,
+  all_keys_values,
+  on_mesh,
+  refuse_bias_gradient,
+)
 
 Array = jax.Array
 MOST_KEYS = 2048  # that fit into the vector memory of every chip, with what is made of them

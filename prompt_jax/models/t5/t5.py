@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from prompt_jax.injections import Injection, Layout
-from prompt_jax.models.attention.constraint import constrained
+from prompt_jax.models.attention.attend import constrained
 from prompt_jax.models.t5 import stack
 from prompt_jax.models.t5.config import T5Config
-from prompt_jax.models.t5.int8 import rows, table_parts
-from prompt_jax.models.t5.layers import KeysValues
+from prompt_jax.models.t5.layers import KeysValues, rows, table_parts
 
 Array = jax.Array
 

@@ -1,14 +1,74 @@
-"""Checksums of files, kept in a file beside them, so that damage is found when one is read."""
+"""Files that are written whole or not at all, JSON objects, and checksums beside files.
+
+The checksums of a folder's files lie in a file of their own, so that damage is found when one is
+read.
+"""
 
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prompt_jax.checkpoints.prompt_file import write_atomically
 from prompt_jax.errors import UserError
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """The object of a file.
+
+  Raises:
+    UserError: the file is missing or holds something else.
+  """
+  try:
+    found = json.loads(path.read_text('utf-8'))
+  except OSError as e:
+    raise UserError(f'Cannot read {path}: {e.strerror}.') from None
+  except ValueError as e:
+    raise UserError(f'{path} is not JSON: {e}. Copy it again.') from None
+  if not isinstance(found, dict):
+    raise UserError(f'{path} holds no JSON object.')
+  return found
+
+
+def write_json(path: pathlib.Path, about: Mapping[str, Any]) -> None:
+  """Writes an object, whole or not at all.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
+  write_atomically(path, (json.dumps(about, indent=2) + '\n').encode())
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+  """Writes a file so that a reader sees the old bytes or the new ones, even after a crash.
+
+  Raises:
+    UserError: the folder cannot be written (named, with the reason); the old file is kept.
+  """
+  path = pathlib.Path(path)
+  temporary = path.with_name(f'.{path.name}.tmp')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(temporary, 'wb') as file:
+      file.write(data)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except OSError as e:
+    _remove(temporary)
+    raise UserError(
+      f'Cannot write {path.name!r} into the folder {str(path.parent)!r}: {e.strerror or e}. '
+      'Free some space or give another folder.'
+    ) from None
+
+
+def _remove(path: pathlib.Path) -> None:
+  try:
+    path.unlink()
+  except OSError:
+    return  # It was never made, or cannot be removed either: the caller reports the first error.
+
 
 NAME = 'checksums.json'
 BLOCK = 2**20  # bytes that are read at a time

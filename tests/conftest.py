@@ -10,8 +10,10 @@ os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(tempfile.gettempdir()) / 'prompt_jax_test_cache')
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
-# Programs here run for milliseconds: optimising them costs a third of the suite's time.
+# Programs here run for milliseconds: optimising them costs a third of the suite's time, and the
+# newer of XLA's two code generators for CPUs takes four times as long to compile as the older.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+os.environ.setdefault('XLA_FLAGS', '--xla_cpu_use_fusion_emitters=false')
 # Nothing is broadcast over an axis that it lacks, unless the code says so.
 os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
 

@@ -18,8 +18,6 @@ from prompt_jax.main import main
 from prompt_jax.runtime import processes
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Compiling is most of the time, and running next to nothing.
-XLA = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 
 
 @contextlib.contextmanager
@@ -33,7 +31,6 @@ def forkserver(module, *folders):
     pytest.skip(f'no loopback interface: {e}')
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('PYTHONPATH', os.pathsep.join(map(str, [*folders, ROOT])))
-    patch.setenv('XLA_FLAGS', XLA)
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([module])
     # Another test's server was started without these.

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import pathlib
+import select
 import signal
 import threading
 import time
@@ -27,6 +28,8 @@ Diverged = Callable[[int, int, str], None]
 SKIPPED = 20
 TRACED = 5
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ENDING = (signal.SIG_DFL, signal.default_int_handler)
+MOMENT = 1.0  # seconds that Python has to raise what a second signal raises
 SEEN = (
   'the run saves and ends after the step (or evaluation) that it computes or compiles now; again '
   'ends it at once, without saving.'
@@ -235,7 +238,7 @@ class Interrupt:
 
   Python calls its handlers only between instructions of the main thread, which may wait for a
   compiler for minutes. So a thread of its own says at once that the signal was seen, and ends the
-  process at the second one if the main thread has not come back by then.
+  process at the second one unless the main thread does so within a moment.
 
   Outside the main thread, where Python allows no handlers, both have their old effect.
 
@@ -252,6 +255,7 @@ class Interrupt:
     self._received = self._announced = False
     self._last_step: int | None = None
     self._before: dict[int, object] = {}
+    self._ends: set[int] = set()  # signals whose old effect is the end of the process
     self._pipe: tuple[int, int] | None = None
     self._watcher: threading.Thread | None = None
 
@@ -259,6 +263,7 @@ class Interrupt:
     if threading.current_thread() is threading.main_thread():
       note = self._record if processes.count() == 1 else self._record_only
       self._before = {s: signal.signal(s, note) for s in SIGNALS}
+      self._ends = {s for s, handler in self._before.items() if handler in ENDING}
       self._watch()
     return self
 
@@ -295,8 +300,22 @@ class Interrupt:
       if seen == 1:
         name = signal.Signals(number[0]).name
         os.write(2, f'\n{name} seen: {SEEN}\n'.encode())
-      elif processes.count() == 1 and self.signal is None:  # the main thread still waits
+      elif processes.count() == 1 and number[0] in self._ends and not self._left(read):
         os._exit(128 + number[0])
+
+  def _left(self, read: int) -> bool:
+    """Whether the main thread took the second signal and leaves this manager because of it.
+
+    It may wait for a compiler: since before the first signal, when it knows of neither, or since
+    after it, when the old handler of the second has not been called.
+    """
+    if self.signal is None:
+      return False
+    deadline = time.monotonic() + MOMENT
+    while (left := deadline - time.monotonic()) > 0:
+      if select.select([read], [], [], left)[0] and not os.read(read, 1):  # closed by `__exit__`
+        return True
+    return False
 
   def reached(self, step: int) -> bool:
     """Whether to stop after this step.

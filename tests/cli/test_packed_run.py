@@ -1,6 +1,5 @@
 """`prompt-jax train --pack`, and what cannot be packed."""
 
-import os
 import subprocess
 import sys
 
@@ -8,7 +7,7 @@ import pytest
 
 from prompt_jax.main import main
 from prompt_jax.training.records import read_records
-from tests.several import XLA
+from tests.sharding.fake_devices import fake_devices
 from tests.shared import mentions, resumed
 
 
@@ -41,7 +40,7 @@ def test_on_a_mesh_rows_are_as_many_as_divide_and_the_loss_is_that_of_one_device
   # The number of devices is fixed when JAX starts.
   done = subprocess.run(
     [sys.executable, '-m', 'prompt_jax', *packed, str(tmp_path / 'eight'), '--mesh=8x1'],
-    env={**os.environ, 'XLA_FLAGS': XLA + ' --xla_force_host_platform_device_count=8'},
+    env=fake_devices(8),
     capture_output=True,
     text=True,
     timeout=400,

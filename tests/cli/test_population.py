@@ -1,7 +1,6 @@
 """`prompt-jax population` on a tiny model: a grid of prompts, its table and its files."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,8 @@ import pytest
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.main import main
 from prompt_jax.training.records import curve_png, read_records
-from tests.several import ROOT, XLA
+from tests.several import ROOT
+from tests.sharding.fake_devices import fake_devices
 from tests.shared import mentions, resumed
 
 
@@ -105,7 +105,7 @@ def test_a_mesh_of_two_devices_makes_the_same_prompts_and_one_device_goes_on(
   on_mesh = [*command, '--mesh=2x1', '--layout=fully_sharded']
   done = subprocess.run(
     [sys.executable, '-c', ON_TWO_DEVICES, json.dumps([[*on_mesh, '--batch_size=7'], on_mesh])],
-    env={**os.environ, 'XLA_FLAGS': f'{XLA} --xla_force_host_platform_device_count=2'},
+    env=fake_devices(2),
     cwd=ROOT,
     capture_output=True,
     text=True,

@@ -4,21 +4,37 @@ import signal
 import subprocess
 import sys
 
-# The main thread waits in C for seconds, as it does for a compiler: Python's handlers do not run.
+import pytest
+
+from prompt_jax.training.monitor import MOMENT
+
+# The main thread waits in C until a line is read, as it does for a compiler: Python's handlers do
+# not run, which they would if it waited for anything that a signal interrupts.
 PROGRAM = """
-import hashlib
+import ctypes, os, signal, sys, threading
 from prompt_jax.training.monitor import Interrupt
+c, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+c.pthread_mutex_init(mutex, None)
+c.pthread_mutex_lock(mutex)
+def let_go():
+  sys.stdin.readline()
+  c.pthread_mutex_unlock(mutex)
+threading.Thread(target=let_go, daemon=True).start()
+{before}
 with Interrupt() as interrupt:
+  {first}
   print('ready', flush=True)
-  hashlib.pbkdf2_hmac('sha256', b'a', b'b', 6_000_000)
+  c.pthread_mutex_lock(mutex)
   print('after', interrupt.exit_code, flush=True)
 """
+SELF = 'os.kill(os.getpid(), signal.SIGINT)'
 
 
-def begun():
+def begun(first: str = 'pass', before: str = 'pass'):
   process = subprocess.Popen(
-    [sys.executable, '-c', PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-  )
+    [sys.executable, '-c', PROGRAM.format(first=first, before=before)], stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
   assert process.stdout.readline() == 'ready\n'
   return process
 
@@ -29,18 +45,37 @@ def seen(process) -> str:
 
 
 def test_the_first_signal_is_acknowledged_and_noted():
-  process = begun()
-  process.send_signal(signal.SIGINT)
-  assert 'SIGINT' in seen(process)
-  assert process.poll() is None  # said before the main thread is back
-  out, _ = process.communicate(timeout=60)
+  with begun() as process:
+    process.send_signal(signal.SIGINT)
+    assert 'SIGINT' in seen(process)
+    assert process.poll() is None  # said before the main thread is back
+    out, _ = process.communicate('go on\n', timeout=60)
   assert out == 'after 130\n'
 
 
 def test_the_second_one_ends_the_process_at_once():
-  process = begun()
-  process.send_signal(signal.SIGINT)
-  seen(process)
-  process.send_signal(signal.SIGINT)
-  assert process.wait(timeout=60) == 130
-  assert process.stdout.read() == ''
+  with begun() as process:
+    process.send_signal(signal.SIGINT)
+    seen(process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert process.stdout.read() == ''
+
+
+def test_the_second_one_does_so_where_the_first_was_noted_before_the_main_thread_went_away():
+  with begun(SELF) as process:
+    assert 'SIGINT' in seen(process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert process.stdout.read() == ''
+
+
+def test_a_handler_of_the_program_is_given_the_second_one():
+  """It may do anything, so the process is not ended in its place."""
+  with begun(SELF, "signal.signal(signal.SIGINT, lambda *_: print('own'))") as process:
+    seen(process)
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+      process.wait(timeout=3 * MOMENT)
+    out, _ = process.communicate('go on\n', timeout=60)
+  assert out == 'own\nafter 130\n'

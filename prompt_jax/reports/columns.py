@@ -45,7 +45,7 @@ COLUMNS: dict[str, Callable[[Run], Value]] = {
   'status': lambda run: run.status,
   'note': lambda run: run.note or None,
 }
-SCORES_BEFORE = 'interval'  # the scores come before this column
+INTERVAL = 'interval'  # the main score comes before this column, the others after it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +78,9 @@ def usual(runs: Sequence[Run]) -> list[str]:
   scores = [name for name in score_names(runs) if not of_one_task(name)]
   names: list[str] = []
   for name in COLUMNS:
-    names += [*scores, name] if name == SCORES_BEFORE else [name]
+    names += [*scores[:1], name, *scores[1:]] if name == INTERVAL else [name]
   if not any(run.interval for run in runs):
-    names.remove('interval')
+    names.remove(INTERVAL)
   return names
 
 

@@ -18,7 +18,7 @@ from prompt_jax.training.records import MeanStd
 TEMPLATE = pathlib.Path(__file__).with_name('page.html')
 TITLE = 'prompt-jax report'
 LONGEST = 300  # letters of an input that are shown
-WIDE = ('folder', 'note')  # columns whose texts may be broken
+WIDE = ('folder', 'method', 'note')  # columns whose texts may be broken
 
 
 def page(

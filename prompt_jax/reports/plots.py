@@ -59,7 +59,7 @@ def _curve(runs: Sequence[Run], kind: str, name: str, what: str, task: str) -> P
     _lines(axes, run, kind, name, f'C{i}')
   said = _baselines(axes, runs) if kind == 'eval' else []
   axes.set(xlabel='step', ylabel=_name(what), xlim=(0, None))
-  axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+  axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
   _legend(figure, axes)
   title = f'{what[0].upper()}{what[1:]} over the steps, {task}'
   alt = f'{title}: ' + '; '.join([*(f'{run.name} {_history_words(run)}' for run in runs), *said])

@@ -157,7 +157,7 @@ def curve_png(
     for number, (name, value) in enumerate((baselines or {}).items(), 2):
       right.axhline(value, color=f'C{number}', linestyle='--', label=name)
     if baselines:
-      right.legend(fontsize='small')
+      figure.legend(fontsize='small', loc='outside upper center', ncols=4, frameon=False)
   data = io.BytesIO()
   figure.savefig(data, format='png', dpi=120)
   return data.getvalue()

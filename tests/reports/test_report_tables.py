@@ -88,6 +88,18 @@ def test_order(runs, name, order):
   assert ''.join(run.name for run in columns.sorted_by(runs, name)) == order
 
 
+def test_the_interval_is_beside_the_score_that_it_is_of(tmp_path):
+  folders.run(tmp_path / 'a')
+  bounds = {'tuned prompt': {'accuracy': [40.0, 60.0], 'f1_macro': [1.0, 2.0]}}
+  scores = [{'accuracy': 50.0, 'f1_macro': 25.0}]
+  folders.results(tmp_path / 'a', scores, intervals=bounds)
+  found = find([str(tmp_path)]).runs
+  names = columns.usual(found)
+  at = names.index('interval')
+  assert names[at - 1 : at + 2] == ['accuracy', 'interval', 'f1_macro']
+  assert columns.value(found[0], 'interval') == '40.0 to 60.0'
+
+
 def test_groups_pool_the_seeds_of_their_runs(runs):
   table = columns.grouped_table(runs, columns.usual(runs), ['PROMPT_LENGTH'])
   two, five = sorted((r for r in table.rows if r['split']), key=lambda r: r['PROMPT_LENGTH'])

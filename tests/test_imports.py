@@ -76,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
     'sharding',
     'stacking',
   },
-  'evaluation.inspect': {'injections', 'prompts.base'},
+  'evaluation.inspect': {'checkpoints.prompt_file', 'injections', 'prompts.base'},
   'checkpoints': {
     'models',
     'data.vocabulary',

@@ -277,7 +277,8 @@ def _metrics(
   for metric in task.predict_metric_fns:
     what = f'metric {getattr(metric, "__name__", type(metric).__name__)}'
     found = _called(task, what, metric, targets, predictions)
-    for name, value in found.items() if isinstance(found, Mapping) else [('', None)]:
+    values: dict[str, Any] = dict(found) if isinstance(found, Mapping) else {'': None}
+    for name, value in values.items():
       if isinstance(value, seqio.metrics.Scalar):
         value = value.value
       if isinstance(value, seqio.metrics.MetricValue):  # has no place in a table

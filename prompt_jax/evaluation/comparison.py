@@ -283,13 +283,13 @@ def _mean(statistics: Sequence[bootstrap.Statistic]) -> bootstrap.Statistic:
 
 
 def to_try(
-  *, recommended: str, method: str, rising: bool, learning_rate: float | None, cut: float
+  *, recommended: str, only_rows: bool, rising: bool, learning_rate: float | None, cut: float
 ) -> str:
   """What may help a run that is no better than a baseline, most promising first.
 
   Args:
     recommended: the method that the model recommends and the run did not use; "" without one.
-    method: the class of the one that it used; "" without a prompt.
+    only_rows: whether rows among the input tokens are all that the used one adds.
     rising: whether the last evaluation was the best.
     learning_rate: of the run; None where it is not one number.
     cut: share of the training inputs that are cut, 0 to 1.
@@ -297,7 +297,7 @@ def to_try(
   found = []
   if recommended:
     found.append(f'prompt {recommended}, which this model recommends')
-  elif method == 'InputPrompt':
+  elif only_rows:
     found.append(
       'prompt prefix or deep, which steer a small model better than rows before its input'
     )

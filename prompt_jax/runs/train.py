@@ -20,6 +20,7 @@ from prompt_jax.errors import UserError
 from prompt_jax.evaluation.comparison import Verdict, to_try
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.findings import UNTUNED, baselines
+from prompt_jax.evaluation.inspect import adds_only_rows
 from prompt_jax.evaluation.predictions import progress_bar, write_predictions
 from prompt_jax.evaluation.suite import Suite, f1_label, task_facts
 from prompt_jax.loading import BaseModel, Devices, attach, command, kind_of
@@ -390,7 +391,7 @@ def _say_verdicts(
     say(
       to_try(
         recommended=record.recommended,
-        method=type(setup.model.prompt).__name__ if setup.model.prompt is not None else '',
+        only_rows=adds_only_rows(setup.model.prompt, results[0].file, setup.backbone.config.sizes),
         rising=any(r.selection.step == r.step for r in results),
         learning_rate=rate if isinstance(rate, float) else None,
         cut=setup.cut,

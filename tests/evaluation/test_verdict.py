@@ -114,10 +114,16 @@ def test_free_text_has_no_majority():
 
 
 def test_what_to_try_follows_from_the_run():
-  usual = {'recommended': '', 'method': '', 'rising': False, 'learning_rate': None, 'cut': 0.0}
+  usual = {
+    'recommended': '',
+    'only_rows': False,
+    'rising': False,
+    'learning_rate': None,
+    'cut': 0.0,
+  }
   assert not mentions(to_try(**usual), 'steps')
   assert mentions(to_try(**{**usual, 'rising': True}), 'steps')
-  assert mentions(to_try(**{**usual, 'recommended': 'prefix', 'method': 'InputPrompt'}), 'prefix')
-  assert mentions(to_try(**{**usual, 'method': 'InputPrompt'}), 'prefix', 'deep')
+  assert mentions(to_try(**{**usual, 'recommended': 'prefix', 'only_rows': True}), 'prefix')
+  assert mentions(to_try(**{**usual, 'only_rows': True}), 'prefix', 'deep')
   assert mentions(to_try(**{**usual, 'learning_rate': 0.3}), 'learning_rate', '0.1', '0.9')
   assert mentions(to_try(**{**usual, 'cut': 0.53}), 'input_length', '53 %')

@@ -20,3 +20,13 @@ os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
 # Torch looks for Triton, which crashes the process where TensorFlow was imported before it: both
 # carry an LLVM of their own. No test needs it.
 sys.modules['triton'] = None  # type: ignore[assignment]
+
+import jax  # noqa: E402 (it reads the variables above)
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def compilation_cache():
+  """A run that is told to use none does not turn it off for the tests after it."""
+  yield
+  jax.config.update('jax_enable_compilation_cache', True)

@@ -11,6 +11,7 @@ import jax
 import pytest
 
 from prompt_jax.errors import UserError
+from prompt_jax.main import main
 from prompt_jax.runtime import processes
 from tests.several import Processes, forkserver, free_port, meet
 from tests.shared import mentions
@@ -144,14 +145,28 @@ def started(port, index, body):
   return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_port_that_is_taken(port):
+def listen_error(capsys, port) -> str:
+  """What process 0 of a run says that cannot listen there; JAX is not asked."""
+  argv = ['eval', f'--coordinator=127.0.0.1:{port}', '--processes=2', '--process=0']
+  assert main(argv) == 2
+  return capsys.readouterr().err
+
+
+@pytest.mark.parametrize('options', [[], [socket.SO_REUSEADDR, socket.SO_REUSEPORT]])
+def test_a_port_that_is_taken(port, options, capsys):
+  """Another run's process 0 would share it."""
   with socket.socket() as taken:
+    for option in options:
+      taken.setsockopt(socket.SOL_SOCKET, option, 1)
     taken.bind(('', int(port)))
     taken.listen()
-    process = started(port, '0', 'pass')
-    _, output = process.communicate(timeout=120)
-  assert process.returncode != 0
-  assert mentions(output.splitlines()[-1], f'127.0.0.1:{port}', 'coordinator')
+    said = listen_error(capsys, port)
+  assert mentions(said, f'127.0.0.1:{port}', 'in use', '--coordinator')
+
+
+@pytest.mark.parametrize('none', [0, 65536])
+def test_a_port_that_does_not_exist(none, capsys):
+  assert mentions(listen_error(capsys, none), f'127.0.0.1:{none}', '1 to 65535', '--coordinator')
 
 
 @pytest.mark.parametrize('index', ['0', '1'])

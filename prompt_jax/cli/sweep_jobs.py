@@ -60,7 +60,6 @@ def main() -> None:
   asked = json.load(sys.stdin)
   if asked['topology'] != HERE:
     jax.config.update('jax_platforms', 'cpu')
-    jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
   for about in asked['jobs']:
     job = Job(about['name'], about['verb'], tuple(about['flags']), ())
     try:

@@ -5,6 +5,7 @@ covers the program, its own version and the kind of device, but not the instruct
 each kind of CPU has a folder of its own here, as machines may share a home folder.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -15,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from prompt_jax.errors import UserError, install, unknown
 from prompt_jax.runtime import libtpu
@@ -220,6 +222,22 @@ def enable_compilation_cache(where: str, device: jax.Device) -> None:
   jax.config.update('jax_compilation_cache_dir', str(chosen))
   if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', MIN_COMPILE_SECONDS)
+
+
+@contextlib.contextmanager
+def without_compilation_cache() -> Iterator[None]:
+  """What is compiled inside is neither read from the cache nor kept there.
+
+  For programs of devices that are only described: they cannot be read where there are none.
+  """
+  before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+  jax.config.update('jax_enable_compilation_cache', False)
+  compilation_cache.reset_cache()  # JAX decides once for a process whether it has one
+  try:
+    yield
+  finally:
+    jax.config.update('jax_enable_compilation_cache', before)
+    compilation_cache.reset_cache()
 
 
 def folder(where: str, kind: str, environment: Mapping[str, str]) -> pathlib.Path:

@@ -10,10 +10,12 @@ last saved state.
 import atexit
 import contextlib
 import datetime
+import errno
 import importlib.util
 import os
 import pickle
 import re
+import socket
 import sys
 import threading
 import warnings
@@ -238,9 +240,11 @@ def _given(
       'three, with another value of process in each process, or none on a TPU pod or under srun.',
       parameters=missing,
     )
-  if not re.fullmatch(r'.+:\d+', coordinator):
+  match = re.fullmatch(r'.+:(\d+)', coordinator)
+  if match is None or not 0 < int(match[1]) < 2**16:
     raise UserError(
-      f'coordinator is {coordinator!r}; expected HOST:PORT, such as 10.0.0.1:1234.',
+      f'coordinator is {coordinator!r}; expected HOST:PORT, such as 10.0.0.1:1234, with a port '
+      'from 1 to 65535.',
       parameters=['coordinator'],
     )
   if process >= processes:
@@ -256,6 +260,8 @@ def _initialize(given: Coordinator | None) -> bool:
   """Waits for the other processes. Returns whether there are any."""
   if given is None and not _in_srun() and not _on_tpu():
     return False
+  if given and given.process == 0:
+    _refuse_taken(given.address)
   jax.config.update('jax_enable_preemption_service', False)  # `Interrupt` handles signals
   # JAX would abort with a stack trace: this line comes before.
   timer = threading.Timer(JOIN_TIMEOUT, _give_up_joining, [given])
@@ -276,14 +282,30 @@ def _initialize(given: Coordinator | None) -> bool:
       raise
     return False  # chips of another kind than a TPU host's
   except jax.errors.JaxRuntimeError as e:
-    raise UserError(
-      f'Process 0 cannot listen{f" at {given.address}" if given else ""} ({e}). Give a coordinator '
-      'with a free port, the same one in every process.',
-      parameters=['coordinator'],
-    ) from None
+    raise _cannot_listen(given.address if given else None, e) from None
   finally:
     timer.cancel()
   return True
+
+
+def _refuse_taken(address: str) -> None:
+  """Listens at the port for a moment: where JAX cannot, it may end the process without a word."""
+  dual = socket.has_dualstack_ipv6()
+  family = socket.AF_INET6 if dual else socket.AF_INET
+  try:
+    where = ('', int(address.rpartition(':')[2]))
+    socket.create_server(where, family=family, dualstack_ipv6=dual).close()
+  except OSError as e:
+    if e.errno in (errno.EADDRINUSE, errno.EACCES):
+      raise _cannot_listen(address, e) from None
+
+
+def _cannot_listen(address: str | None, error: Exception) -> UserError:
+  return UserError(
+    f'Process 0 cannot listen{f" at {address}" if address else ""} ({error}). Give a coordinator '
+    'with a free port, the same one in every process.',
+    parameters=['coordinator'],
+  )
 
 
 def _on_tpu() -> bool:

@@ -17,6 +17,7 @@ import jax
 
 from prompt_jax.errors import UserError, install
 from prompt_jax.runtime import libtpu
+from prompt_jax.runtime.devices import without_compilation_cache
 from prompt_jax.scale import flops
 from prompt_jax.scale.chips import slice_of
 from prompt_jax.scale.cost import Cost, cost
@@ -121,7 +122,8 @@ def plan(work: Work, topology: str, place: Placement) -> Plan:
   least = train_flops(work) / place.mesh.size if work.step == 'train' else None
   ideal = least / chip.flops if least else None
   try:
-    compiled = traced.compile()
+    with without_compilation_cache():
+      compiled = traced.compile()
   except jax.errors.JaxRuntimeError as error:
     needed, limit = refusal(error)
     seconds = time.monotonic() - began

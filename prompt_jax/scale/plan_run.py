@@ -146,7 +146,6 @@ def _platform(topologies: Sequence[str], device: str, attention: str) -> str:
       'The cudnn attention is for GPUs, and this plan is for TPUs; expected plain or fused.'
     )
   jax.config.update('jax_platforms', 'cpu')  # a plan computes nothing on any device
-  jax.config.update('jax_enable_compilation_cache', False)  # which cannot be read without a TPU
   return 'tpu'
 
 

@@ -95,6 +95,19 @@ def test_a_folder_that_cannot_be_written_is_a_notice(tmp_path):
   assert 'compilation_cache' in error
 
 
+def test_programs_of_devices_that_are_not_here_do_not_touch_it(tmp_path):
+  """Neither the first program of a process nor a later one; the process's own are kept."""
+  described = 'from prompt_jax.runtime.devices import without_compilation_cache as without\n'
+  described += 'with without():\n  jax.jit(lambda x: x - {n})(1.0)\n'
+  first, second = (described.format(n=n) for n in (2, 3))
+  listing = "print(len(list(__import__('pathlib').Path(sys.argv[1]).rglob('jit_*-cache'))))\n"
+  program = f'import jax, sys\n{first}{SMALL}{listing}{second}{listing}'
+  alone = f'{SMALL}{listing}'
+  one = process(alone, tmp_path, str(tmp_path / 'alone')).stdout.split()
+  assert int(one[0]) > 0
+  assert process(program, tmp_path, str(tmp_path / 'own')).stdout.split() == one * 2
+
+
 def test_an_address_is_refused():
   with pytest.raises(UserError, match=facts('gs://bucket/x', 'JAX_COMPILATION_CACHE_DIR')):
     devices.enable_compilation_cache('gs://bucket/x', jax.devices()[0])

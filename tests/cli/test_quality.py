@@ -3,7 +3,6 @@
 import io
 import json
 
-import jax
 import pytest
 from rich.console import Console
 
@@ -34,7 +33,6 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def settings(model, reviews, cache, tmp_path):
-  jax.config.update('jax_enable_compilation_cache', True)  # a plan in this process turns it off
   return {
     'model': model, 'data': reviews, 'output': str(tmp_path / 'out'), 'compilation_cache': cache,
   }  # fmt: skip

@@ -94,7 +94,8 @@ def test_other_test_examples_are_measured_anew(copy, sizes):
   (copy / 'test.tsv').write_text('\n'.join(rows) + '\n')
   assert main(command(sizes)) == 0
   assert measured()['tuned prompt']['scores'][0]['accuracy'] == pytest.approx(100 - before)
-  told = [json.loads(line) for line in (copy / 'r' / 'predictions.jsonl').open()]
+  told = (copy / 'r' / 'predictions.jsonl').read_text().splitlines()
+  told = [json.loads(line) for line in told]
   assert [row['target'] for row in told] == [row.split('\t')[1] for row in rows[1:]]
 
 

@@ -240,7 +240,8 @@ def test_a_part_of_the_model_trained_beside_its_prompt_is_usable(
 def test_patience_stops_a_run(model, reviews, sizes, tmp_path, capsys):
   command = [*flags(model, reviews, sizes), '--steps=40', '--output', str(tmp_path)]
   assert main(['train', *command, '--gin.PATIENCE=1', '--learning_rate=1e-9']) == 0
-  steps = [r['step'] for r in map(json.loads, (tmp_path / 'metrics.jsonl').open())]
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  steps = [json.loads(line)['step'] for line in lines]
   assert max(steps) == 4  # two evaluations, the second no better
 
 

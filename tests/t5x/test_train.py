@@ -109,14 +109,15 @@ class T5X:
     package = pathlib.Path(prompt_jax.__file__).parent.parent
     given_path = filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))
     path = os.pathsep.join([str(self.folder), str(package), *given_path])
-    return subprocess.Popen(
-      command,
-      cwd=self.folder,
-      env={**os.environ, 'PYTHONPATH': path},
-      stdout=(self.folder / 'log').open('a'),
-      stderr=subprocess.STDOUT,
-      start_new_session=True,
-    )
+    with (self.folder / 'log').open('a') as log:
+      return subprocess.Popen(
+        command,
+        cwd=self.folder,
+        env={**os.environ, 'PYTHONPATH': path},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+      )
 
   def run(self, *args, **macros) -> None:
     code = self.start(*args, **macros).wait(timeout=1500)

@@ -310,7 +310,7 @@ def encode_labels(
       )
     if ids.tobytes() in seen:
       raise UserError(
-        f'The labels {seen[ids.tobytes()]!r} and {label!r} have the same tokens '
+        f'The labels {seen[ids.tobytes()]!a} and {label!a} have the same tokens '
         f'{ids.tolist()} in this vocabulary; choose other words.'
       )
     seen[ids.tobytes()] = label

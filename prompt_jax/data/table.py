@@ -74,6 +74,8 @@ def read_table(path: str | pathlib.Path) -> Table:
       'its to_csv(FILE, index=False) writes as CSV',
     )
   text = read_text(path)
+  if kind != 'csv' and '\r' in text.rstrip('\r') and '\n' not in text:
+    fail(path, 1, 'lines end as on an old Mac; save it with the line breaks of Unix or Windows')
   if kind == 'jsonl':
     rows = list(_json_rows(path, text))
     columns = tuple(dict.fromkeys(name for row in rows for name in row.values))
@@ -99,6 +101,9 @@ def read_text(path: pathlib.Path) -> str:
     fail(path, None, f'not a whole gzip file ({error}); gzip it again, or drop .gz from its name')
   except OSError as error:
     fail(path, None, f'cannot be read: {error.strerror}')
+  if raw.startswith(b'\x1f\x8b'):
+    zipped = path.suffix == '.gz'
+    fail(path, None, 'gzipped twice; gunzip it once' if zipped else 'gzipped; end its name in .gz')
   return decode(raw, path)
 
 
@@ -218,14 +223,16 @@ def _header(path: pathlib.Path, header: tuple[int, list[str]] | None) -> tuple[s
         f'one column, {names[0]!r}: its columns are separated by {what}, and those of '
         f'{_suffix(path)} by {_SEPARATORS[ours]}. {_RESAVE[other]}',
       )
+  if ours == '\t' and all(len(name) > 1 and name[0] == name[-1] == '"' for name in names):
+    said = 'stand in quotes, which belong to a cell in .tsv; save it without them, or as CSV'
+    fail(path, line, f'the names {", ".join(names)} {said}')
   for i, name in enumerate(names):
     if not name:
-      fail(
-        path,
-        line,
-        f'column {i + 1} has no name; the first line must name every column. If it is the index of '
-        'pandas, write the file with to_csv(FILE, index=False)',
-      )
+      remedy = 'If every line ends with a separator, delete these'
+      if i == 0:
+        remedy = 'If it is the index of pandas, write the file with to_csv(FILE, index=False)'
+      said = f'column {i + 1} has no name; the first line must name every column'
+      fail(path, line, f'{said}. {remedy}')
     if name in names[:i]:
       fail(path, line, f'two columns are named {name!r}; rename one of them')
   return names

@@ -52,6 +52,7 @@ def findings(
     for split, examples in mine.items():
       where = f'{part.name}, {split}'
       lines += [f'{where}: {said}' for said in missing(examples, labelled)]
+      lines += [f'{where}: {said}' for said in quoted(examples)]
       if labelled:
         lines += [f'{where}: {said}' for said in contradictory(examples)]
       lines += [f'{where}: {said}' for said in unwritable(part, examples, vocabulary, length)]
@@ -77,6 +78,18 @@ def missing(examples: Sequence[Example], labelled: bool) -> list[str]:
         'often written; it is taken as it stands. Delete these rows if there is nothing in them'
       )
   return lines
+
+
+def quoted(examples: Sequence[Example]) -> list[str]:
+  """Texts in quotes, where most are: a table was written with quotes and read without."""
+  texts = [e.inputs_text for e in examples]
+  count = sum(len(text) > 1 and text[0] == text[-1] == '"' for text in texts)
+  if 2 * count <= len(texts):
+    return []
+  return [
+    f'{count} of {len(texts)} texts begin and end with quotes, which are taken as they stand; '
+    'cells of .tsv need none, those of .csv may have them'
+  ]
 
 
 def contradictory(examples: Sequence[Example]) -> list[str]:

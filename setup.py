@@ -53,7 +53,7 @@ setuptools.setup(
     'prompt_jax.gin': ['**/*.gin'],
   },
   include_package_data=False,
-  entry_points={'console_scripts': ['prompt-jax = prompt_jax.main:run']},
+  entry_points={'console_scripts': ['prompt-jax = prompt_jax.cli.main:run']},
   install_requires=[
     'flax>=0.12,<0.13',
     'gin-config>=0.5,<0.6',

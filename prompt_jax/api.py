@@ -221,7 +221,7 @@ def _request(
   macros: dict[str, Any] = {}
   for name, value in settings.items():
     if name in known:
-      macros[known[name].macro] = known[name].value(value) if _listed(value) else value
+      macros[known[name].macro] = value
     elif name in objects:
       macros[objects[name]] = value
     else:
@@ -237,10 +237,6 @@ def _request(
 
 def _has_objects(verb: str) -> bool:
   return verb in ('train', 'population')
-
-
-def _listed(value: Any) -> bool:
-  return isinstance(value, list | tuple) and len(value) > 0
 
 
 def _unknown_setting(verb: str, name: str, known: Sequence[str]) -> UserError:

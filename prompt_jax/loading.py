@@ -1,8 +1,7 @@
-"""A model and what was tuned on it, from files onto devices: for the verbs that use a prompt."""
+"""Devices, the model that a run begins with, and what was tuned on it: from files onto devices."""
 
 import collections
 import dataclasses
-import json
 import os
 import pathlib
 import shlex
@@ -10,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import safetensors
 from flax import traverse_util
 from flax.errors import FlaxError
 
@@ -19,6 +17,7 @@ from prompt_jax.checkpoints.prompt_file import Prompt, build_method, check_model
 from prompt_jax.data.example import Lengths
 from prompt_jax.data.splits import LONGEST
 from prompt_jax.errors import UserError
+from prompt_jax.injections import Sizes
 from prompt_jax.models.attention.attend import check_device
 from prompt_jax.models.t5.config import T5Config, with_dropout
 from prompt_jax.models.t5.t5 import T5
@@ -41,7 +40,7 @@ class Devices:
 
   Attributes:
     device: see `runtime.devices.KINDS`.
-    compilation_cache: see `runtime.devices`.
+    compilation_cache: see `runtime.devices.enable_compilation_cache`.
     mesh: (data, model) devices along each axis; None for one device, or for those of all processes.
     layout: how the model and batches lie on the mesh, see `sharding.layouts.LAYOUTS`.
     slices: that a slower network joins, see `sharding.placement.make`.
@@ -159,13 +158,6 @@ class Tuned(NamedTuple):
     )
 
 
-class _Read(NamedTuple):
-  """A file of what was tuned, and of which kind it is."""
-
-  kind: str
-  saved: Prompt
-
-
 def load(
   model: str | None,
   prompt_file: str | None,
@@ -204,8 +196,8 @@ def load_all(base: BaseModel, files: Sequence[str], placement: Placement | None)
   twice = [f for f, n in collections.Counter(map(os.path.abspath, files)).items() if n > 1]
   if twice:
     raise UserError(f'{twice[0]} is given twice; a prompt counts once.')
-  read = processes.broadcast(lambda: [_read(file) for file in files])
-  whole = [file for file, found in zip(files, read, strict=True) if found.kind == 'weights']
+  read = processes.broadcast(lambda: [load_prompt(file, None) for file in files])
+  whole = [file for file, saved in zip(files, read, strict=True) if saved.kind == 'weights']
   if whole and len(files) > 1:
     raise UserError(
       f'{whole[0]} holds the weights of a model of its own, and several prompts are evaluated on '
@@ -217,13 +209,13 @@ def load_all(base: BaseModel, files: Sequence[str], placement: Placement | None)
       parameters=['weights'],
     )
   if read:
-    base = base.of_prompt(read[0].saved.metadata)
+    base = base.of_prompt(read[0].metadata)
   base.check_divides(placement)
   backbone = base.load(placement)
   if not files:
     ready = _ready(backbone, None, {'backbone': backbone.params}, {}, placement)
     return [Tuned(*ready, backbone, {})]
-  return [_attached(backbone, f, *found, placement) for f, found in zip(files, read, strict=True)]
+  return [_attached(backbone, f, saved, placement) for f, saved in zip(files, read, strict=True)]
 
 
 def attach(
@@ -241,14 +233,13 @@ def attach(
   Raises:
     UserError: the file is missing or damaged, or was made for another model.
   """
-  read = processes.broadcast(lambda: _read(prompt_file))
-  return _attached(backbone, prompt_file, *read, placement)
+  saved = processes.broadcast(lambda: load_prompt(prompt_file, None))
+  return _attached(backbone, prompt_file, saved, placement)
 
 
 def _attached(
   backbone: Backbone,
   prompt_file: str | os.PathLike[str],
-  kind: str,
   saved: Prompt,
   placement: Placement | None,
 ) -> Tuned:
@@ -259,26 +250,11 @@ def _attached(
     width=backbone.config.emb_dim,
     path=prompt_file,
   )
-  method, params, constants = _parts(saved, kind, backbone)
-  if kind == 'prompt':
+  method, params, constants = _parts(saved, backbone)
+  if saved.kind == 'prompt':
     _check_parameters(method, saved, backbone, prompt_file)
   ready = _ready(backbone, method, params, constants, placement)
   return Tuned(*ready, backbone, saved.metadata)
-
-
-def _read(prompt_file: str | os.PathLike[str]) -> _Read:
-  kind = kind_of(prompt_file)
-  return _Read(kind, load_prompt(prompt_file, kind))
-
-
-def kind_of(path: str | os.PathLike[str]) -> str:
-  """ "prompt" or "weights". Whatever is wrong with the file, `load_prompt` tells."""
-  try:
-    with safetensors.safe_open(path, framework='numpy') as file:
-      found = json.loads(file.metadata()['prompt_jax'])['kind']
-      return found if found == 'weights' else 'prompt'
-  except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError):
-    return 'prompt'
 
 
 def _check_parameters(
@@ -301,10 +277,10 @@ def _check_parameters(
     ) from None
 
 
-def _parts(saved: Prompt, kind: str, backbone: Backbone) -> tuple[Any, Tree, Tree]:
+def _parts(saved: Prompt, backbone: Backbone) -> tuple[Any, Tree, Tree]:
   """(method, params of the whole model, constants)."""
   method = build_method(saved.metadata.get('method_config'))
-  if kind == 'prompt':
+  if saved.kind == 'prompt':
     return method, {'backbone': backbone.params, 'prompt': saved.params}, saved.constants
   # Weights replace the leaves that trained; the rest is the model's own.
   flat = traverse_util.flatten_dict({'backbone': backbone.params})
@@ -324,6 +300,22 @@ def _ready(
     return model, jax.device_put(variables_of(params, constants))
   params, constants = placement.put_params(params), placement.replicate(constants)
   return model, variables_of(params, constants)
+
+
+def adds_only_rows(method: Any, file: str | os.PathLike[str], sizes: Sizes) -> bool:
+  """Whether rows among the tokens of the input are all that the prompt of a file adds.
+
+  Args:
+    method: of the file; None for one of tuned weights, which adds nothing.
+    file: of the prompt.
+    sizes: of the model.
+  """
+  if method is None:
+    return False
+  saved = load_prompt(file)
+  found = injected(method, saved.params, saved.constants, sizes)
+  others = (dataclasses.replace(found.encoder, prefix=None), found.decoder, found.cross)
+  return found.encoder.prefix is not None and not jax.tree.leaves(others)
 
 
 def command(prompt_file: pathlib.Path, model: str, vocabulary: str | None = None) -> str:

@@ -46,7 +46,7 @@ def write_rows(path: pathlib.Path, rows: int, seed: int) -> None:
 def train(data: str, output: str, cache: str, steps: int, found) -> None:
   """One run; puts its costs into the queue `found`."""
   began = time.monotonic()
-  from prompt_jax.main import main
+  from prompt_jax.cli.main import main
   from prompt_jax.training import loop
 
   spent = {'loop': [0.0, 0.0], 'evaluations': [0.0, 0.0]}

@@ -33,7 +33,7 @@ def one(arguments: list[str]) -> dict[str, float]:
   began = time.monotonic()
   import jax
 
-  from prompt_jax.main import main
+  from prompt_jax.cli.main import main
   from prompt_jax.training.monitor import Progress
 
   compiling: list[float] = []

@@ -52,7 +52,7 @@ def child(folder: str, argv: Sequence[str]) -> None:
   for stream in (1, 2):
     os.dup2(log, stream)
   os.chdir(folder)
-  from prompt_jax.main import main
+  from prompt_jax.cli.main import main
 
   sys.exit(main(list(argv)))
 
@@ -94,11 +94,10 @@ def _without_times(path: pathlib.Path) -> bytes:
 def check_whole(verb: Verb, folder: pathlib.Path) -> None:
   """What a kill left can be read."""
   from prompt_jax.checkpoints.prompt_file import load_prompt
-  from prompt_jax.loading import kind_of
 
   for path in folder.rglob('*.safetensors'):
     if path.parent != folder or verb.name != 'pretrain':  # there lies the model
-      load_prompt(path, kind_of(path))
+      load_prompt(path, None)
   if verb.name == 'eval':
     ends = files(verb.whole)
     for path in folder.glob('*.json*'):

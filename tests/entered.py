@@ -19,9 +19,9 @@ FUNCTION = inspect.CO_OPTIMIZED  # neither a module's body nor a class's
 
 
 def main(report: str, argv: list[str]) -> int:
-  import prompt_jax.main
+  import prompt_jax.cli.main
 
-  package = pathlib.Path(prompt_jax.main.__file__).parent
+  package = pathlib.Path(prompt_jax.cli.main.__file__).parent.parent
   prefix = f'{package}/'
   ours: dict = {}  # by identity: equal code of two files is one key
   stack: list[str] = []
@@ -47,7 +47,7 @@ def main(report: str, argv: list[str]) -> int:
   jax.grad = noting
   threading.settrace(note)  # returns None: it is called where a function begins, at no line of it
   sys.settrace(note)
-  code = prompt_jax.main.main(argv)
+  code = prompt_jax.cli.main.main(argv)
   sys.settrace(None)
   files = {code.co_filename for code in ours.values() if code and code.co_flags & FUNCTION}
   entered = sorted(file.removeprefix(prefix) for file in files)

@@ -13,8 +13,8 @@ import time
 import jax
 import pytest
 
+from prompt_jax.cli.main import main
 from prompt_jax.errors import UserError
-from prompt_jax.main import main
 from prompt_jax.runtime import processes
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -10,8 +10,8 @@ import time
 import jax
 import pytest
 
+from prompt_jax.cli.main import main
 from prompt_jax.errors import UserError
-from prompt_jax.main import main
 from prompt_jax.runtime import processes
 from tests.several import Processes, forkserver, free_port, meet
 from tests.shared import mentions

@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     'checkpoints',
     'data.example',
     'data.splits',
+    'injections',
     'models',
     'prompted',
     'prompts.base',
@@ -76,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     'sharding',
     'stacking',
   },
-  'evaluation.inspect': {'checkpoints.prompt_file', 'injections', 'prompts.base'},
+  'evaluation.inspect': {'injections', 'prompts.base'},
   'checkpoints': {
     'models',
     'data.vocabulary',
@@ -190,8 +191,7 @@ ALLOWED: dict[str, set[str]] = {
     'runs',
     'sharding.placement',
   },
-  'main': {'cli', 'runtime.libtpu'},
-  '__main__': {'main'},
+  '__main__': {'cli'},
   't5x': {
     'batch',
     'checkpoints',
@@ -313,7 +313,7 @@ def test_package_imports_fast_and_without_the_heavy_libraries():
 def test_help_is_immediate():
   seconds, heavy = run(
     'import contextlib, io, os, sys\n'
-    'from prompt_jax.main import main\n'
+    'from prompt_jax.cli.main import main\n'
     'with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n'
     '  main(["train", "--help"])\n'
     'print(sum(os.times()[:2]), end=" ")\n'

@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 
 from prompt_jax.checkpoints.backbone import save_backbone
+from prompt_jax.cli.main import main
 from prompt_jax.data.vocabulary import ByteVocabulary
-from prompt_jax.main import main
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.testing import tiny
 

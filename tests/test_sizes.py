@@ -43,3 +43,17 @@ def test_folders():
   }
   assert 'checkpoints' in sizes
   assert {room: size for room, size in sizes.items() if size > FOLDER} == {}
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_binds_a_name_once(path):
+  """A second constant or function of one name would change what the first part of a file reads."""
+  names: list[str] = []
+  for node in ast.parse(path.read_text()).body:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+      names += [node.name] if not node.decorator_list else []  # overloads, hypothesis
+    elif isinstance(node, ast.Assign):
+      names += [t.id for t in node.targets if isinstance(t, ast.Name)]
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+      names.append(node.target.id)
+  assert sorted({name for name in names if names.count(name) > 1}) == []

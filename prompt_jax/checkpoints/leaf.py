@@ -2,7 +2,8 @@
 
 Safetensors files are read and written one array at a time: the library writes a file from arrays
 that are all in memory, and a model larger than that needs each on disk before the next is read. The
-format is eight bytes with the length of a JSON header, the header, and the arrays' bytes.
+format is eight bytes with the length of a JSON header, the header, and the arrays' bytes. The names
+and shapes of a checkpoint are compared with those of its architecture.
 """
 
 import dataclasses

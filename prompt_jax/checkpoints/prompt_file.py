@@ -140,21 +140,22 @@ class Prompt:
       "words" (label of the data -> its word in "labels"), "columns" (of a file of one's own),
       "metric", "value", "step", "seed".
     initial: as `params`, before training; empty if not kept.
+    kind: "prompt", or "weights" for what another pattern trained.
   """
 
   params: Tree
   constants: Tree
   metadata: dict[str, Any]
   initial: Tree = dataclasses.field(default_factory=dict)
+  kind: str = 'prompt'
 
 
-def save_prompt(path: str | os.PathLike, prompt: Prompt, kind: str = 'prompt') -> None:
+def save_prompt(path: str | os.PathLike, prompt: Prompt) -> None:
   """Writes the file whole or not at all; equal prompts give equal bytes.
 
   Args:
     path: ends in ".safetensors" by custom; its folder is created.
     prompt: what to save.
-    kind: "prompt", or "weights" for what another pattern trained.
 
   Raises:
     UserError: the folder cannot be written; an earlier file is still there.
@@ -167,7 +168,8 @@ def save_prompt(path: str | os.PathLike, prompt: Prompt, kind: str = 'prompt') -
   for group in ('params', 'constants', 'initial'):
     for name, leaf in _flatten(getattr(prompt, group)).items():
       tensors[f'{group}/{name}'] = np.ascontiguousarray(leaf).reshape(np.shape(leaf))
-  header = {'version': VERSION, 'kind': kind, **prompt.metadata, CHECKSUMS[0]: _digest(tensors)}
+  header = {'version': VERSION, 'kind': prompt.kind, **prompt.metadata}
+  header[CHECKSUMS[0]] = _digest(tensors)
   header[CHECKSUMS[1]] = _digest_of_json(header)
   # One key: safetensors writes several in random order.
   text = {'prompt_jax': json.dumps(header, sort_keys=True, ensure_ascii=False)}
@@ -196,8 +198,12 @@ def load_facts(path: str | os.PathLike) -> Facts:
   return Facts(*_metadata(path, header), numbers)
 
 
-def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
+def load_prompt(path: str | os.PathLike, kind: str | None = 'prompt') -> Prompt:
   """Reads a file that `save_prompt` wrote.
+
+  Args:
+    path: of the file.
+    kind: that it must be of; None for any.
 
   Raises:
     UserError: there is no such file, it is damaged, or it is something else.
@@ -207,7 +213,7 @@ def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
     header = (file.metadata() or {}).get('prompt_jax')
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   got, metadata = _metadata(path, header, tensors)
-  if got != kind:
+  if kind is not None and got != kind:
     raise UserError(f'{str(path)!r} holds {got!r}; expected a file of kind {kind!r}.')
   groups: dict[str, Tree] = {'params': {}, 'constants': {}, 'initial': {}}
   for name, tensor in tensors.items():
@@ -222,7 +228,7 @@ def load_prompt(path: str | os.PathLike, kind: str = 'prompt') -> Prompt:
       branch = branch.setdefault(key, {})
     branch[keys[-1]] = tensor
     _check_finite(path, name, tensor)
-  return Prompt(metadata=metadata, **groups)
+  return Prompt(metadata=metadata, kind=got, **groups)
 
 
 def same_prompt(a: Prompt, b: Prompt) -> bool:

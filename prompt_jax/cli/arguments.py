@@ -243,7 +243,7 @@ def _setting(arg: str) -> tuple[str, str]:
 def given(args: argparse.Namespace) -> list[tuple[Setting, Any]]:
   """The settings of the run file that the user gave as flags, with their values."""
   found = ((s, getattr(args, s.name)) for s in _unique(args.verb))
-  return [(setting, setting.value(value)) for setting, value in found if value is not None]
+  return [(setting, value) for setting, value in found if value is not None]
 
 
 def request_of(args: argparse.Namespace) -> Request:

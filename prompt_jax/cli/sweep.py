@@ -37,7 +37,8 @@ def _again(args: argparse.Namespace) -> list[str]:
     else f'--{s.name}={v}'
     if isinstance(v, str)
     else f'--gin.{s.macro}={v!r}'
-    for s, v in arguments.given(args)
+    for s, given in arguments.given(args)
+    for v in (s.value(given),)
     if s.macro not in NOT_OF_A_JOB
   ]
   return ['sweep', *files, *search, *(f'--gin.{n}={v}' for n, v in args.gin), *settings]

@@ -19,7 +19,7 @@ from gin import config as gin_config
 from prompt_jax.checkpoints.backbone import EMBEDDED, advised_tuning
 from prompt_jax.configuration import gin_files, values
 from prompt_jax.configuration.gin_files import isolated, modern_name
-from prompt_jax.configuration.run_files import CHOSEN, Request
+from prompt_jax.configuration.run_files import CHOSEN, Request, settings_of
 from prompt_jax.configuration.values import Given, as_bound, without_gin
 from prompt_jax.errors import UserError
 from prompt_jax.runs.record import Record
@@ -91,7 +91,7 @@ def parsed(verb: str, entry: Callable[..., Any], request: Request) -> Iterator[A
 
   Yields what the model recommends.
   """
-  request = _written_out(request)
+  request = _written_out(verb, request)
   advice = _advice(verb, request)
   with isolated():
     gin_files.search(request.search)
@@ -107,12 +107,14 @@ def parsed(verb: str, entry: Callable[..., Any], request: Request) -> Iterator[A
     yield advice
 
 
-def _written_out(request: Request) -> Request:
-  """The request with TRAINABLE as patterns, "all" as the file of gin/runs that stands for it."""
-  settings = dict(request.settings)
+def _written_out(verb: str, request: Request) -> Request:
+  """The request with a single value of several alone where no list is expected, and TRAINABLE as
+  patterns, "all" as the file of gin/runs that stands for it."""
+  known = {setting.macro: setting for setting in settings_of(verb).values()}
+  settings = {n: known[n].value(v) if n in known else v for n, v in request.settings.items()}
   trainable = settings.get('TRAINABLE')
   if trainable is None:
-    return request
+    return dataclasses.replace(request, settings=settings)
   patterns = [trainable] if isinstance(trainable, str) else list(trainable)
   if patterns != [ALL]:
     settings['TRAINABLE'] = ['prompt/.*' if p == PROMPT else p for p in patterns]
@@ -135,9 +137,9 @@ def _parse_given(request: Request) -> tuple[dict[str, str], list[pathlib.Path]]:
   gin_files.include(request.includes, request.search)
   named = {n: v for n, v in request.settings.items() if n in FILES_OF and isinstance(v, str)}
   gin_files.include([(FILES_OF[n], named[n]) for n in FILES_OF if n in named], request.search)
-  values = {n: v for n, v in request.settings.items() if n not in named}
-  given = {name: request.origins.get(name, name) for name in values}
-  for name, value in values.items():
+  plain = {n: v for n, v in request.settings.items() if n not in named}
+  given = {name: request.origins.get(name, name) for name in plain}
+  for name, value in plain.items():
     gin_files.bind(name, as_bound(value), given[name])
   for old_name, value in request.bindings:
     name = modern_name(old_name)

@@ -1,4 +1,4 @@
-"""gin files: where they are, and how they are read.
+"""gin's state for one configuration, and what is put into it: files, settings as text, values.
 
 In text of version 0.1 modules have other places and two parameters other names; it is read under
 the names of today.

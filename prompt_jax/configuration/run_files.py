@@ -13,6 +13,8 @@ The word before the colon is the metavar of the flag and says its type: see `TYP
 is a text, and a|b are the values of one. A verb has the settings that its function reads: the
 function is the last thing that the file binds, and a setting is read if it is reached from there. A
 file that sets a macro of an include again changes the default; "no flag" takes the flag away.
+
+A `Request` is what a user asks of a verb, on the command line or in Python.
 """
 
 import argparse
@@ -186,7 +188,8 @@ class Setting(NamedTuple):
 
   def value(self, given: Any) -> Any:
     """What the macro becomes: one of several values stands alone where no list is expected."""
-    alone = self.several and len(given) == 1 and not isinstance(self.default, tuple | list)
+    listed = isinstance(given, list | tuple) and len(given) == 1
+    alone = listed and self.several and not isinstance(self.default, tuple | list)
     return given[0] if alone else given
 
 

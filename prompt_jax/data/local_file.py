@@ -49,7 +49,7 @@ def local_task(
 
   Without `validation` a tenth of `train` (at most `MOST_HELD_OUT` rows), stratified by label,
   becomes the validation split, and without `test` another tenth the test split (see
-  `split.held_out`); equal inputs never fall into two splits. With `validation` but no `test` the
+  `splits.held_out`); equal inputs never fall into two splits. With `validation` but no `test` the
   task has no test split. Without `train` the task has just the splits given: enough to measure a
   prompt.
 

@@ -15,7 +15,7 @@ SHARE = 0.2  # of the time of training that evaluations may take
 LEAST = 100  # fewer examples would choose by chance
 BACKWARD = 2.0  # a training step in forward passes: the backward one of a frozen model is as long
 STEPWISE = 4.0  # a token that is decoded by itself takes as long as so many that are read at once
-LOOKED_AT = 1000
+MEASURED = 1000  # examples whose mean length stands for that of all
 
 
 def judges(
@@ -45,14 +45,14 @@ def judges(
     if eval_every == 0:
       return validation
     trained = BACKWARD * _mean_tokens(train)
-    looked_at = sample(validation, LOOKED_AT)
+    looked_at = sample(validation, MEASURED)
     judged = float(np.mean([_evaluated(e, task, target_length) for e in looked_at]))
     most = max(LEAST, math.floor(SHARE * eval_every * batch_size * trained / judged))
   return _drawn(validation, most)
 
 
 def _mean_tokens(examples: Sequence[Example]) -> float:
-  return float(np.mean([len(e.inputs) + len(e.targets) for e in sample(examples, LOOKED_AT)]))
+  return float(np.mean([len(e.inputs) + len(e.targets) for e in sample(examples, MEASURED)]))
 
 
 def _evaluated(example: Example, task: Task, target_length: int) -> float:

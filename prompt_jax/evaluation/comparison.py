@@ -1,4 +1,7 @@
-"""Two systems on the same examples: which is better, and whether the difference may be chance."""
+"""Two systems on the same examples: which is better, and whether the difference may be chance.
+
+Also what was tuned beside its baselines, and what to try where it is no better.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.injections import Sizes
 from prompt_jax.prompts.base import injected
 
@@ -31,21 +30,6 @@ class Block:
   name: str
   rows: np.ndarray
   in_vocabulary_space: bool
-
-
-def adds_only_rows(method: Any, file: str | os.PathLike[str], sizes: Sizes) -> bool:
-  """Whether rows among the tokens of the input are all that the prompt of a file adds.
-
-  Args:
-    method: of the file; None for one of tuned weights, which adds nothing.
-    file: of the prompt.
-    sizes: of the model.
-  """
-  if method is None:
-    return False
-  prompt = load_prompt(file)
-  found = blocks(method, prompt.params, prompt.constants, sizes)
-  return [block.name for block in found] == ['encoder rows']
 
 
 def blocks(

@@ -1,4 +1,4 @@
-"""What a model answers: in files for people, and kept so that the same is not asked twice.
+"""What a model answers: shown as it comes, in files, and kept so that the same is not asked twice.
 
 A file of kept answers is named after a digest of all that they depend on; it holds scores and
 answers and no text of the examples, gzipped JSON. What cannot be read is asked again.

@@ -64,7 +64,7 @@ def candidates(
     loss: what each minimises.
     batch_size: examples a step.
     max_positions: most encoder positions.
-    validation_examples: see `sampling.judges`.
+    validation_examples: see `splits.judges`.
   """
   found = []
   of_base = _digests(base)

@@ -53,9 +53,9 @@ def population(
     loss: what is minimised.
     dropout: probability with which the model drops out while prompts train.
     batch_size: examples a step of each prompt.
-    input_length: most tokens of an input; None for `truncation.default_length`.
+    input_length: most tokens of an input; None for `splits.default_length`.
     target_length: most tokens of a target.
-    validation_examples: see `sampling.judges`.
+    validation_examples: see `splits.judges`.
     max_positions: of the encoder, prompt rows and tokens together.
     seeds: one prompt of each variant for each.
     halving: steps at which the worse half stops.

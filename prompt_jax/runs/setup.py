@@ -1,4 +1,4 @@
-"""What training needs before it starts, for one run and for many prompts at once."""
+"""What training runs share, of one prompt or many: the set-up, and what is left when one ends."""
 
 import dataclasses
 import math
@@ -138,7 +138,7 @@ def with_task(setup: Setup, task: Task) -> Setup:
 
 
 def with_judges(setup: Setup, given: int | None, settings: Settings, batch_size: int) -> Setup:
-  """The set-up with `JUDGES`: see `sampling.judges`; none without validation examples."""
+  """The set-up with `JUDGES`: see `splits.judges`; none without validation examples."""
   validation = setup.examples.get('validation')
   if validation is None:
     return setup

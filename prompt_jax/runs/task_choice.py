@@ -25,7 +25,6 @@ from prompt_jax.data.subset import few_shot, noisy_labels
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.metrics import needing
 from prompt_jax.injections import Sizes
-from prompt_jax.loading import kind_of
 from prompt_jax.prompts.base import PromptMethod, Tree, materialise
 from prompt_jax.prompts.from_injections import method_of
 from prompt_jax.tasks.data_set import BadRows
@@ -97,9 +96,11 @@ def write_task_prompts(
   Returns:
     The folder, or None for a file of a method that does not hold a prompt for each task.
   """
-  kind = kind_of(file)  # where other parameters train as well, there is no prompt by itself
-  saved = load_prompt(file, kind)
-  if kind != 'prompt' or build_method(saved.metadata['method_config']).depends_on != {'task_id'}:
+  saved = load_prompt(file, None)
+  # Where other parameters train as well, there is no prompt by itself.
+  if saved.kind != 'prompt':
+    return None
+  if build_method(saved.metadata['method_config']).depends_on != {'task_id'}:
     return None
   folder = None
   for number, part in enumerate(parts):

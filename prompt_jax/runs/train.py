@@ -20,10 +20,9 @@ from prompt_jax.errors import UserError
 from prompt_jax.evaluation.comparison import Verdict, to_try
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.findings import UNTUNED, baselines
-from prompt_jax.evaluation.inspect import adds_only_rows
 from prompt_jax.evaluation.predictions import progress_bar, write_predictions
 from prompt_jax.evaluation.suite import Suite, f1_label, task_facts
-from prompt_jax.loading import BaseModel, Devices, attach, command, kind_of
+from prompt_jax.loading import BaseModel, Devices, adds_only_rows, attach, command
 from prompt_jax.prompted import variables_of
 from prompt_jax.runs import score_table, task_choice
 from prompt_jax.runs.packing import Packing, packed_stream
@@ -98,9 +97,9 @@ def train(
     dropout: probability with which the model drops out while it trains.
     batch_size: examples a step.
     packing: whether and how they share rows.
-    input_length: most tokens of an input; None for `truncation.default_length`.
+    input_length: most tokens of an input; None for `splits.default_length`.
     target_length: most tokens of a target.
-    validation_examples: see `sampling.judges`.
+    validation_examples: see `splits.judges`.
     max_positions: of the encoder, prompt rows and tokens together.
     seed: of the only run, or
     seeds: of several runs, in folders of their own.
@@ -313,8 +312,7 @@ def _measured(
     answers.append(predictions)
   untuned = Untuned(setup, batch_size)
   bare = untuned(examples)
-  kind = processes.broadcast(lambda: kind_of(results[0].file))
-  tuned = 'tuned prompt' if kind == 'prompt' else 'tuned weights'
+  tuned = f'tuned {results[0].file.stem}'
 
   def systems() -> tuple[list[SystemScores], list[Verdict]]:
     train, task = setup.examples['train'], setup.task
@@ -393,7 +391,7 @@ def _say_verdicts(
         recommended=record.recommended,
         only_rows=adds_only_rows(setup.model.prompt, results[0].file, setup.backbone.config.sizes),
         rising=any(r.selection.step == r.step for r in results),
-        learning_rate=rate if isinstance(rate, float) else None,
+        learning_rate=rate if isinstance(rate, int | float) else None,
         cut=setup.cut,
       )
     )

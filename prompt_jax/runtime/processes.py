@@ -5,6 +5,8 @@ what only it can know (a saved state, a file that it wrote) it broadcasts to the
 
 JAX watches over the processes: it ends all of them when one is lost, and the run resumes from its
 last saved state.
+
+Also whether the console of a process can draw progress bars, and how they tell the end.
 """
 
 import atexit

@@ -59,8 +59,7 @@ def _files(result: Result) -> list[pathlib.Path]:
 
 def _keep(result: Result, path: pathlib.Path, value: float, examples: int) -> int:
   """Writes the file of the best step; returns that step."""
-  kind = result.file.stem if result.file.stem == 'weights' else 'prompt'
-  prompt = load_prompt(path, kind)
+  prompt = load_prompt(path, None)
   said = {'metric': result.metric, 'value': value, 'validation_examples': examples}
-  save_prompt(result.file, dataclasses.replace(prompt, metadata={**prompt.metadata, **said}), kind)
+  save_prompt(result.file, dataclasses.replace(prompt, metadata={**prompt.metadata, **said}))
   return int(prompt.metadata['step'])

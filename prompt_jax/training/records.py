@@ -1,4 +1,4 @@
-"""The training history of a run: one JSON object a line, plots, TensorBoard's events, means."""
+"""The training history of a run: JSON lines, plots, TensorBoard's events; and means over seeds."""
 
 import json
 import math

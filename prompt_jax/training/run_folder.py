@@ -69,7 +69,7 @@ class MemberFiles:
   def write(self, path: pathlib.Path, trainable: Tree, metadata: dict[str, Any]) -> None:
     """Writes one file with further metadata."""
     if processes.is_first():
-      save_prompt(path, self._prompt(trainable, metadata), self._kind)
+      save_prompt(path, self._prompt(trainable, metadata))
 
   def _prompt(self, trainable: Tree, metadata: dict[str, Any]) -> Prompt:
     params = merge(trainable, self._rest)
@@ -80,6 +80,7 @@ class MemberFiles:
       constants=_nested(to_arrays(self._constants)),
       metadata={**self._metadata, **metadata},
       initial=self._initial,
+      kind=self._kind,
     )
 
 

@@ -14,9 +14,9 @@ from prompt_jax.checkpoints.formats.t5x import from_t5x
 from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
 from prompt_jax.checkpoints.prompt_file import load_prompt
 from prompt_jax.checkpoints.tree import unstack_layers
+from prompt_jax.cli.main import main
 from prompt_jax.errors import UserError
 from prompt_jax.export import t5x_writer
-from prompt_jax.main import main
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.testing.tiny import random_params
 from tests.checkpoints.object_store import ObjectStore

@@ -20,9 +20,9 @@ import transformers
 from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import save_backbone
 from prompt_jax.checkpoints.prompt_file import Prompt, describe_method, load_prompt, save_prompt
+from prompt_jax.cli.main import main
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.inference.decode import greedy
-from prompt_jax.main import main
 from prompt_jax.prompts.base import first_values
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning

@@ -1,5 +1,6 @@
 """Prompt files: what goes in comes out, and every wrong file gets one clear line."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_what_is_saved_is_read(tmp_path):
 
 def test_the_facts_of_a_file_are_read_without_its_arrays(tmp_path):
   path = tmp_path / 'p.safetensors'
-  save_prompt(path, prompt(), 'weights')
+  save_prompt(path, dataclasses.replace(prompt(), kind='weights'))
   whole = path.read_bytes()
   # Whoever read the arrays would find NaN, and refuse them.
   size = 8 + int.from_bytes(whole[:8], 'little')

@@ -5,14 +5,14 @@ import shlex
 import pytest
 
 from prompt_jax.cli import arguments
+from prompt_jax.cli.main import main
 from prompt_jax.cli.usage import EXAMPLES, VERBS
 from prompt_jax.configuration.run_files import settings_of
 from prompt_jax.errors import UserError
-from prompt_jax.main import main
 
 
 def given(*argv: str) -> dict[str, object]:
-  return {s.macro: value for s, value in arguments.given(arguments.parse(list(argv)))}
+  return {s.macro: s.value(value) for s, value in arguments.given(arguments.parse(list(argv)))}
 
 
 @pytest.mark.parametrize(

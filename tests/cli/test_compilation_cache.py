@@ -24,7 +24,7 @@ COUNTING = textwrap.dedent("""
     if name in counts:
       counts[name] += 1
   jax.monitoring.register_event_listener(listen)
-  from prompt_jax.main import main
+  from prompt_jax.cli.main import main
   code = main(sys.argv[1:])
   print('COUNTS', *counts.values())
   sys.exit(code)

@@ -10,8 +10,8 @@ import pytest
 
 from prompt_jax.checkpoints.backbone import load_backbone
 from prompt_jax.checkpoints.prompt_file import load_prompt
+from prompt_jax.cli.main import main
 from prompt_jax.export import t5x_writer
-from prompt_jax.main import main
 from tests.shared import mentions
 
 

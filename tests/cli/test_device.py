@@ -210,7 +210,7 @@ def hidden_tpu(**more):
 
 VERBS = """
 import sys
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 model, data, out = sys.argv[1:]
 for argv in (
   ['train', '--model', model, '--data', data, '--output', out],

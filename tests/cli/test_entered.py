@@ -24,5 +24,5 @@ def test_a_training_run_enters_few_files(model, reviews, sizes, tmp_path):
   found = json.loads(report.read_text())
   assert 'training/loop.py' in found['entered']  # it is the run that was followed
   assert len(found['entered']) <= FILES, found['entered']
-  assert found['stack'][0] == 'main.py'
+  assert found['stack'][0] == 'cli/main.py'
   assert len(set(found['stack'])) <= TO_THE_GRADIENT, found['stack']

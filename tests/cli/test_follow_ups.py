@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ import safetensors.numpy
 from prompt_jax.checkpoints.backbone import save_backbone
 from prompt_jax.checkpoints.prompt_file import describe_method, load_prompt, save_prompt
 from prompt_jax.cli import own_arguments
+from prompt_jax.cli.main import main
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.injections import PLACEMENTS
-from prompt_jax.main import main
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.testing.tiny import random_params
@@ -212,7 +212,7 @@ def test_the_placements_of_the_command_line_are_those_of_the_contract():
 
 def test_import_and_export_need_neither_torch_nor_peft(npy, model, tmp_path):
   code = (
-    'import sys; from prompt_jax.main import main\n'
+    'import sys; from prompt_jax.cli.main import main\n'
     'npy, model, folder = sys.argv[1:]\n'
     'assert main(["import", npy, folder + "/p", "--model", model]) == 0\n'
     'assert main(["export", folder + "/p", folder + "/peft", "--to=peft"]) == 0\n'

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from prompt_jax.checkpoints.prompt_file import load_facts
+from prompt_jax.cli.main import main
 from prompt_jax.evaluation import answer_file
-from prompt_jax.main import main
 from tests.shared import mentions
 
 

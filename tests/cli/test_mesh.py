@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.checkpoints.prompt_file import load_prompt
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from tests.shared import mentions
 
 FLAGS = ['--length=4', '--steps=2', '--seed=3']

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from tests.shared import mentions
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.checkpoints.prompt_file import load_prompt
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from tests.shared import mentions
 
 SIZES = ['--length=3', '--batch_size=6', '--input_length=32', '--target_length=24',

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from prompt_jax.training.records import read_records
 from tests.sharding.fake_devices import fake_devices
 from tests.shared import mentions, resumed

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.checkpoints.prompt_file import load_prompt
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from prompt_jax.training.records import curve_png, read_records
 from tests.several import ROOT
 from tests.sharding.fake_devices import fake_devices
@@ -91,7 +91,7 @@ def test_the_same_command_again_changes_nothing(population, model, reviews, size
 
 ON_TWO_DEVICES = """
 import json, sys
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 sys.exit([main(command) for command in json.loads(sys.argv[1])] != [2, 0])
 """
 

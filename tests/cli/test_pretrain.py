@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import load_backbone
+from prompt_jax.cli.main import main
 from prompt_jax.data.vocabulary import load_vocabulary
-from prompt_jax.main import main
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.pretraining.pretrain import _held_out, _vocabulary
 from prompt_jax.pretraining.text_stream import TextStream

@@ -12,9 +12,9 @@ from jax.sharding import NamedSharding
 
 import prompt_jax as pj
 from prompt_jax.cli import arguments
+from prompt_jax.cli.main import main
 from prompt_jax.configuration import description
 from prompt_jax.loading import Devices
-from prompt_jax.main import main
 from prompt_jax.sharding import placement
 
 ROWS = [(f'it was {w} no {i}', x) for i in range(20) for w, x in (('good', 'yes'), ('bad', 'no'))]

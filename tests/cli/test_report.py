@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from prompt_jax.checkpoints import on_disk
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from prompt_jax.reports.find import find
 from tests.cli.test_mixtures import SIZES as LONGER
 from tests.cli.test_mixtures import folder  # noqa: F401 (a fixture: sets of data)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.checkpoints.prompt_file import load_prompt
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from tests.shared import mentions, resumed
 
 

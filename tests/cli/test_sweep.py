@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from tests.shared import RESUMED, mentions
 
 

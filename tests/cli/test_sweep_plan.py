@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from prompt_jax.sweeps import planning
 from tests.shared import mentions
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from tests.shared import mentions
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

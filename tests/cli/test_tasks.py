@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from tests.shared import mentions
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.checkpoints.prompt_file import load_prompt
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from tests.several import Processes, forkserver, free_port, run_command
 from tests.shared import mentions
 

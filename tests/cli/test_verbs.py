@@ -11,7 +11,7 @@ import pytest
 
 from prompt_jax.checkpoints.backbone import load_backbone
 from prompt_jax.checkpoints.prompt_file import load_prompt
-from prompt_jax.main import main
+from prompt_jax.cli.main import main
 from tests.cli.conftest import GOOD
 from tests.shared import mentions, resumed
 

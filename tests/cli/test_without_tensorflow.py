@@ -6,11 +6,11 @@ import textwrap
 
 from prompt_jax.checkpoints.backbone import vocabulary_of
 from prompt_jax.checkpoints.prompt_file import load_prompt
+from prompt_jax.cli.main import main
 from prompt_jax.data.example import Lengths
 from prompt_jax.data.local_file import local_task
 from prompt_jax.data.recorded import record, replay
 from prompt_jax.data.vocabulary import ByteVocabulary
-from prompt_jax.main import main
 from tests.shared import mentions
 
 # None in sys.modules is Python's way to say that a module is not there.
@@ -19,7 +19,7 @@ WITHOUT = textwrap.dedent("""
 
   for name in ('tensorflow', 'tensorflow_datasets', 'tensorflow_text', 'seqio'):
     sys.modules[name] = None
-  from prompt_jax.main import main
+  from prompt_jax.cli.main import main
   sys.exit(main(sys.argv[1:]))
 """)
 

@@ -66,3 +66,20 @@ def test_each_task_is_drawn_from_alike_and_groups_are_whole():
   sizes = np.unique([e.fields['group'] for e in grouped], return_counts=True)[1]
   assert set(sizes) == {3}
   assert len(grouped) == 102
+
+
+def test_long_data_are_measured_by_a_thousand_examples():
+  """Whoever goes on with a run must be judged on the same examples."""
+  draw = np.random.Generator(np.random.Philox(7))
+  lengths = [int(n) for n in draw.lognormal(3, 1.5, 8000)]
+  unlike = [e for n in lengths for e in examples(1, tokens=1 + n)]
+  found = judges(
+    unlike[:4000],
+    unlike[4000:],
+    task(),
+    given=None,
+    eval_every=100,
+    batch_size=32,
+    target_length=64,
+  )
+  assert len(found) == 1176

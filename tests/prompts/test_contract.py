@@ -10,9 +10,9 @@ import pytest
 
 import prompt_jax as pj
 from prompt_jax.checkpoints.prompt_file import describe_method
+from prompt_jax.cli.main import main
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Dims, Injection, Injections, Sizes
-from prompt_jax.main import main
 from prompt_jax.prompts.base import PromptMethod, check_method, first_values, own_table
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt

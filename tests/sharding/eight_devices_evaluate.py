@@ -17,9 +17,9 @@ from flax import traverse_util
 from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import load_backbone, save_backbone
 from prompt_jax.checkpoints.prompt_file import Prompt, describe_method, save_prompt
+from prompt_jax.cli.main import main as prompt_jax
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.loading import BaseModel
-from prompt_jax.main import main as prompt_jax
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
@@ -83,7 +83,7 @@ def write_prompts(folder: pathlib.Path, model: pathlib.Path) -> dict[str, str]:
     save_prompt(files[name], Prompt(rows, constants, about))
   weights = {'backbone': jax.tree.map(np.asarray, backbone.params)}
   about = {**facts, 'method': 'none'}
-  save_prompt(folder / 'weights.safetensors', Prompt(weights, {}, about), 'weights')
+  save_prompt(folder / 'weights.safetensors', Prompt(weights, {}, about, kind='weights'))
   return files
 
 

@@ -25,10 +25,10 @@ from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import embedded_folder, load_backbone
 from prompt_jax.checkpoints.formats.t5x_checkpoint import open_checkpoint
 from prompt_jax.checkpoints.prompt_file import load_prompt
+from prompt_jax.cli.main import main
 from prompt_jax.configuration import run_files
 from prompt_jax.data.vocabulary import FILE_NAME
 from prompt_jax.inference.score import score
-from prompt_jax.main import main
 from prompt_jax.t5x.names import is_ours, to_t5x
 
 BEGIN = 1000  # the backbone's own steps

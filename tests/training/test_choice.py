@@ -17,8 +17,8 @@ def result(folder, best=40, last=100, ended=None, kind='prompt'):
   folder.mkdir()
   for name, step in ((kind, best), ('last', last)):
     metadata = {**FACTS, 'step': step, 'metric': 'accuracy', 'value': 99.0}
-    prompt = Prompt({'rows': np.full((1, 2), step, np.float32)}, {}, metadata)
-    save_prompt(folder / f'{name}.safetensors', prompt, kind)
+    prompt = Prompt({'rows': np.full((1, 2), step, np.float32)}, {}, metadata, kind=kind)
+    save_prompt(folder / f'{name}.safetensors', prompt)
   file = folder / f'{kind}.safetensors'
   return Result(last, {}, Selection(99.0, best), 'accuracy', file, {}, folder, ended)
 

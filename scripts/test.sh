@@ -4,5 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/install.sh datasets,seqio,test
-# One file stays on one worker, so that what a file compiles is compiled once.
-exec python -m pytest -n "${TEST_WORKERS:-auto}" --dist loadfile --durations 15 "$@"
+# One file stays on one worker, so that what a file compiles is compiled once; the order of files is
+# that of tests/conftest.py.
+exec python -m pytest -n "${TEST_WORKERS:-auto}" --dist loadfile --no-loadscope-reorder \
+  --durations 15 "$@"

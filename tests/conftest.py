@@ -24,6 +24,35 @@ sys.modules['triton'] = None  # type: ignore[assignment]
 import jax  # noqa: E402 (it reads the variables above)
 import pytest  # noqa: E402
 
+# With `--dist loadfile` the suite ends when its last file does, so these begin first: those that
+# take longest, of CPU seconds.
+LONGEST = (
+  'tests/test_conformance.py',
+  'tests/sharding/test_equal.py',
+  'tests/sharding/test_population_mesh.py',
+  'tests/scale/test_plan.py',
+  'tests/scripts/test_kill_runs.py',
+  'tests/cli/test_report.py',
+  'tests/cli/test_population.py',
+  'tests/sharding/test_evaluate_mesh.py',
+  'tests/models/test_cudnn.py',
+  'tests/scripts/test_bench_gpu.py',
+  'tests/cli/test_follow_ups.py',
+  'tests/cli/test_sweep.py',
+  'tests/test_readme.py',
+  'tests/cli/test_plan_verb.py',
+  'tests/cli/test_mistakes.py',
+  'tests/cli/test_packed_run.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+  root = pathlib.Path(__file__).parent.parent
+  if gone := [name for name in LONGEST if not (root / name).is_file()]:
+    raise pytest.UsageError(f'LONGEST of tests/conftest.py names files that are not there: {gone}')
+  rank = {name: place for place, name in enumerate(LONGEST)}
+  items.sort(key=lambda item: rank.get(item.location[0], len(rank)))
+
 
 @pytest.fixture(autouse=True)
 def compilation_cache():

@@ -1,8 +1,9 @@
 """Prints, as JSON, what one device and several make of the same step and the same decoding.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.sharding.eight_devices METHOD
+    export XLA_FLAGS=--xla_force_host_platform_device_count=8
+    python -m tests.sharding.eight_devices METHOD [METHOD ...] [packed]
 
-With "packed" after the method, of a step with packed rows.
+With "packed" at the end, of a step with packed rows.
 
 A process of its own: the number of devices is fixed when JAX starts.
 """
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from jax.experimental import pallas as pl
 
 from prompt_jax.batch import Batch
@@ -72,10 +74,10 @@ CONFIG = T5Config(
 
 
 @functools.lru_cache(None)
-def parameters(model: PromptedT5):
+def parameters(model: PromptedT5, config: T5Config = CONFIG):
   """(params, constants) of a random model; no prompt leaf is 0."""
   rng = np.random.default_rng(0)
-  backbone = jax.tree.map(lambda x: 0.3 * x, tiny.random_params(CONFIG))
+  backbone = jax.tree.map(lambda x: 0.3 * x, tiny.random_params(config))
   rows, constants = initialise_prompt(
     model, jax.random.key(0), backbone['token_embedder']['embedding'], None
   )
@@ -135,29 +137,38 @@ def results(model: PromptedT5, place: placement.Placement | None, batch: Batch):
   return float(metrics['loss']), gradient, np.asarray(tokens), held
 
 
-def main(method: str, rows: str = '') -> None:
-  assert jax.device_count() == 8
+def differences(method: str, rows: str) -> dict[str, dict[str, float]]:
+  """Of a method's results under each layout from those on one device."""
   model = PromptedT5(T5(CONFIG), METHODS[method])
   batch = packed(model) if rows == 'packed' else tiny.batch(rows=16)
   loss, gradient, tokens, held = results(model, None, batch)
-  if method == 'cudnn':  # in float32, which the kernel itself does not take
-    cudnn_in_xla.put_in_place(setattr)
-    fused.attend_fused = lambda *xs, scores_dtype: cudnn.attend_cudnn(*xs)
-  if method in ('fused', 'cudnn'):
-    pl.pallas_call = functools.partial(pl.pallas_call, interpret=True)
-    model = PromptedT5(T5(dataclasses.replace(CONFIG, attention='fused')), METHODS[method])
   found = {}
-  for layout in ('data', 'sequence') if rows == 'packed' else MESHES:
-    place = placement.make(MESHES[layout], layout, jax.devices())
-    got = results(model, place, batch)
-    largest = lambda tree: max(float(np.abs(x).max()) for x in jax.tree.leaves(tree))
-    found[layout] = {
-      'loss': abs(got[0] / loss - 1),
-      'gradient': largest(jax.tree.map(np.subtract, got[1], gradient)) / largest(gradient),
-      'tokens': int((got[2] != tokens).sum()),
-      'held': got[3] / held,
-    }
-  print(json.dumps(found))
+  with pytest.MonkeyPatch.context() as patch:
+    if method == 'cudnn':  # in float32, which the kernel itself does not take
+      cudnn_in_xla.put_in_place(patch.setattr)
+      cudnn_for_fused = lambda *xs, scores_dtype: cudnn.attend_cudnn(*xs)
+      patch.setattr(fused, 'attend_fused', cudnn_for_fused)
+    if method in ('fused', 'cudnn'):
+      jax.clear_caches()  # what is traced with one kernel is not the other's
+      patch.setattr(pl, 'pallas_call', functools.partial(pl.pallas_call, interpret=True))
+      model = PromptedT5(T5(dataclasses.replace(CONFIG, attention='fused')), METHODS[method])
+    for layout in ('data', 'sequence') if rows == 'packed' else MESHES:
+      place = placement.make(MESHES[layout], layout, jax.devices())
+      got = results(model, place, batch)
+      largest = lambda tree: max(float(np.abs(x).max()) for x in jax.tree.leaves(tree))
+      found[layout] = {
+        'loss': abs(got[0] / loss - 1),
+        'gradient': largest(jax.tree.map(np.subtract, got[1], gradient)) / largest(gradient),
+        'tokens': int((got[2] != tokens).sum()),
+        'held': got[3] / held,
+      }
+  return found
+
+
+def main(*names: str) -> None:
+  assert jax.device_count() == 8
+  rows = 'packed' if names[-1] == 'packed' else ''
+  print(json.dumps({n: differences(n, rows) for n in names if n != rows}))
 
 
 if __name__ == '__main__':

@@ -28,7 +28,8 @@ Diverged = Callable[[int, int, str], None]
 SKIPPED = 20
 TRACED = 5
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-ENDING = (signal.SIG_DFL, signal.default_int_handler)
+# Handlers that no program wrote; SIGINT is ignored where a shell started the run with `&`.
+ENDING = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 MOMENT = 1.0  # seconds that Python has to raise what a second signal raises
 SEEN = (
   'the run saves and ends after the step (or evaluation) that it computes or compiles now; again '
@@ -255,7 +256,7 @@ class Interrupt:
     self._received = self._announced = False
     self._last_step: int | None = None
     self._before: dict[int, object] = {}
-    self._ends: set[int] = set()  # signals whose old effect is the end of the process
+    self._ends: set[int] = set()  # signals whose second one ends the process
     self._pipe: tuple[int, int] | None = None
     self._watcher: threading.Thread | None = None
 

@@ -64,7 +64,7 @@ def test_mistakes_are_told_in_a_line(flags, message, capsys):
 @needs_libtpu
 def test_a_search_by_the_compiler_finds_what_is_not_given(tmp_path):
   """Of a model whose weights take 20 GB in bfloat16 and 10 in int8, on a chip of 16."""
-  sizes = {'emb_dim': 1024, 'mlp_dim': 409600, 'num_encoder_layers': 4, 'num_decoder_layers': 4}
+  sizes = {'emb_dim': 1024, 'mlp_dim': 8192, 'num_encoder_layers': 200, 'num_decoder_layers': 200}
   wide = ['--batch=2', *(f'--gin.T5Config.{name}={n}' for name, n in sizes.items())]
   found = lambda *flags: _found(tmp_path, *wide, *flags)
   assert found('--fit', '--layout=data')[0]['weights'] == 'int8'

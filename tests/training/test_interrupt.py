@@ -20,6 +20,7 @@ def let_go():
   sys.stdin.readline()
   c.pthread_mutex_unlock(mutex)
 threading.Thread(target=let_go, daemon=True).start()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in a shell's `&`
 {before}
 with Interrupt() as interrupt:
   {first}

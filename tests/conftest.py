@@ -13,8 +13,11 @@ os.environ.setdefault(
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 # Programs here run for milliseconds: optimising them costs a third of the suite's time, and the
 # newer of XLA's two code generators for CPUs takes four times as long to compile as the older.
+# Other workers need the other cores, so none compiles a program in parts.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
-os.environ.setdefault('XLA_FLAGS', '--xla_cpu_use_fusion_emitters=false')
+os.environ.setdefault(
+  'XLA_FLAGS', '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
+)
 # Nothing is broadcast over an axis that it lacks, unless the code says so.
 os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
 
@@ -28,20 +31,24 @@ import pytest  # noqa: E402
 # With `--dist loadfile` the suite ends when its last file does, so these begin first: those that
 # take longest, of CPU seconds.
 LONGEST = (
-  'tests/test_conformance.py',
   'tests/sharding/test_equal.py',
+  'tests/test_conformance.py',
   'tests/sharding/test_population_mesh.py',
+  'tests/training/test_processes.py',
   'tests/scale/test_plan.py',
-  'tests/scripts/test_kill_runs.py',
   'tests/cli/test_report.py',
-  'tests/cli/test_population.py',
-  'tests/sharding/test_evaluate_mesh.py',
-  'tests/models/test_cudnn.py',
-  'tests/scripts/test_bench_gpu.py',
-  'tests/cli/test_follow_ups.py',
-  'tests/cli/test_sweep.py',
-  'tests/test_readme.py',
   'tests/cli/test_plan_verb.py',
+  'tests/scripts/test_kill_runs.py',
+  'tests/cli/test_follow_ups.py',
+  'tests/test_readme.py',
+  'tests/training/test_step_of_several.py',
+  'tests/cli/test_population.py',
+  'tests/cli/test_sweep.py',
+  'tests/models/test_cudnn.py',
+  'tests/sharding/test_evaluate_mesh.py',
+  'tests/scripts/test_bench_gpu.py',
+  'tests/training/test_members.py',
+  'tests/training/test_prompted_run.py',
   'tests/cli/test_mistakes.py',
   'tests/cli/test_packed_run.py',
 )

@@ -88,4 +88,9 @@ def _say(message: Warning | str, category: type[Warning], *place: Any) -> None:
 
 def run() -> None:
   """The `prompt-jax` command."""
-  sys.exit(main(sys.argv[1:]))
+  code = main(sys.argv[1:])
+  if code == INTERRUPTED:  # at once: Python would wait for the threads in which programs compile
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  sys.exit(code)

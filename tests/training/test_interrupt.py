@@ -80,3 +80,23 @@ def test_a_handler_of_the_program_is_given_the_second_one():
       process.wait(timeout=3 * MOMENT)
     out, _ = process.communicate('go on\n', timeout=60)
   assert out == 'own\nafter 130\n'
+
+
+COMPILING = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+from prompt_jax import main
+def interrupted(_):
+  ThreadPoolExecutor(1).submit(time.sleep, 100)  # as a compiler, which nothing interrupts
+  print('said')
+  return main.INTERRUPTED
+main.main = interrupted
+main.run()
+"""
+
+
+def test_an_interrupted_command_does_not_wait_for_what_compiles():
+  done = subprocess.run(
+    [sys.executable, '-c', COMPILING], capture_output=True, text=True, timeout=60
+  )
+  assert (done.returncode, done.stdout) == (130, 'said\n')

@@ -121,8 +121,10 @@ ALLOWED: dict[str, set[str]] = {
   'export': {
     'byte_size',
     'checkpoints',
+    'data.example',
     'data.vocabulary',
     'evaluation.predictions',
+    'inference.decode',
     'injections',
     'loading',
     'models',

@@ -4,7 +4,8 @@ import argparse
 
 from prompt_jax.configuration.run_files import listed, whole, whole_or_zero
 
-FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft')
+FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft', 'hf', 'ctranslate2')
+QUANTIZE = ('int8', 'int8_float32', 'int8_float16', 'int16', 'float16')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
 _OWN_FILE = (
   ('data', 'FILE', 'a file of your own instead of a named task, as in train'),
@@ -135,12 +136,34 @@ def _import(parser: argparse.ArgumentParser) -> None:
 
 def _export(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
-  add('file', metavar='PROMPT_FILE', help='a prompt file')
-  add('destination', metavar='DEST', help='the file or folder to write')
-  add('--to', choices=FORMATS, required=True, help='format to write')
+  add(
+    'files', nargs='+', metavar='PROMPT_FILE',
+    help='prompt files, or folders of train, population and sweep for all prompts below',
+  )  # fmt: skip
+  add('destination', metavar='DEST', help='the file or folder to write, which does not exist yet')
+  add(
+    '--to', choices=FORMATS, required=True,
+    help='format to write; hf and ctranslate2: the model with all prompts, ready to serve',
+  )  # fmt: skip
+  add(
+    '--names', type=listed(str), metavar='A,B',
+    help="names of the prompts; default: the files', prompt.safetensors that of its folder",
+  )  # fmt: skip
   add('--model', metavar='NAME', help=_MODEL)
   add('--vocabulary', metavar='FILE', help=_VOCABULARY)
   add('--base_model', metavar='NAME', help='name of the model for PEFT; default: the recorded one')
+  add(
+    '--quantize', choices=QUANTIZE,
+    help='numbers of ctranslate2; prints how many answers stay the same (default: float32)',
+  )  # fmt: skip
+  add(
+    '--samples', metavar='FILE',
+    help='texts, a line each, on which hf and ctranslate2 must answer like infer; default: a few',
+  )  # fmt: skip
+  add(
+    '--least_agreement', type=float, default=0.9, metavar='X',
+    help='share of equal answers on them that --quantize must have (default: 0.9)',
+  )  # fmt: skip
 
 
 # By verb.

@@ -117,6 +117,10 @@ class SentencePieceVocabulary:
         return
       yield ids[0]
 
+  def model(self) -> bytes:
+    """The SentencePiece model with the sentinels, which cuts text into these ids by itself."""
+    return self._processor.serialized_model_proto()
+
   def ids_of(self, token: str) -> list[int]:
     """The ids of a whole piece, with and without a space before it; none if it is no piece."""
     ids = {self._processor.piece_to_id(piece) for piece in (f'▁{token}', token)}

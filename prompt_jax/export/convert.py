@@ -1,8 +1,6 @@
 """A frozen model in another form, and the proof that it is the same model."""
 
-import os
 import pathlib
-import shutil
 
 import numpy as np
 from rich.console import Console
@@ -59,9 +57,7 @@ def convert(
   if to == 'hf':
     config_to_huggingface(model.config)  # refuses what Hugging Face does not have
   forms.check_place(folder, model.size)
-  partial = folder.with_name(f'.{folder.name}.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  try:
+  with forms.appearing(folder) as partial:
     title = f'{found.form} to {forms.FORMS[to]}'
     with progress_bar(2 * len(model.leaves), title, console) as advance:
       sums = forms.write(partial, to, model, advance)
@@ -71,11 +67,6 @@ def convert(
     if verify == 'logits':
       difference = _difference(model, written)
       same += f'; logits differ by {difference:.1g}' if difference else '; the same logits'
-    os.replace(partial, folder)
-  except OSError as e:
-    raise UserError(f'Cannot write {folder}: {e.strerror or e}.') from None
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
   console.print(f'{model.name}: {title}, {byte_size.written(model.size)}', highlight=False)
   console.print(f'Verified: {same}.', soft_wrap=True, highlight=False)
   if to == 't5x':

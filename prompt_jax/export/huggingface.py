@@ -17,6 +17,8 @@ from prompt_jax.data.vocabulary import SentencePieceVocabulary, Vocabulary
 from prompt_jax.export.tokenizer import bytes_json, tokenizer_json
 from prompt_jax.models.t5.config import T5Config
 
+# What a model of this kind reads; a PreTrainedTokenizerFast gives types of tokens too.
+READ = {'model_input_names': ['input_ids', 'attention_mask']}
 SPECIALS = {'pad_token': '<pad>', 'eos_token': '</s>', 'unk_token': '<unk>'}
 
 
@@ -36,6 +38,17 @@ def save(
     dtypes: of each of them.
     words: the vocabulary.
   """
+  save_weights(folder, config, arrays, dtypes)
+  on_disk.write_json(folder / SETTINGS, _write_tokens(folder, words))
+
+
+def save_weights(
+  folder: pathlib.Path,
+  config: T5Config,
+  arrays: Iterable[tuple[str, np.ndarray]],
+  dtypes: Mapping[str, np.dtype],
+) -> None:
+  """Writes the weights and the architecture; arguments as in `save`."""
   about = config_to_huggingface(config)
   kinds = {dtype.name for dtype in dtypes.values()}
   about['dtype'] = kinds.pop() if len(kinds) == 1 else 'float32'
@@ -48,7 +61,6 @@ def save(
   theirs = (pair for path, x in arrays for pair in arrays_to_huggingface(config, path, x))
   leaf.write_safetensors(folder / SAFETENSORS, layout, theirs, {'format': 'pt'})
   on_disk.write_json(folder / CONFIG, about)
-  on_disk.write_json(folder / SETTINGS, _write_tokens(folder, words))
 
 
 def _write_tokens(folder: pathlib.Path, words: Vocabulary) -> dict[str, Any]:
@@ -66,4 +78,4 @@ def _write_tokens(folder: pathlib.Path, words: Vocabulary) -> dict[str, Any]:
     return {'tokenizer_class': 'T5Tokenizer', **settings}
   on_disk.write_json(folder / JSON, made)
   # T5Tokenizer would build another tokenizer from the file, without pieces for bytes.
-  return {'tokenizer_class': 'PreTrainedTokenizerFast', **settings}
+  return {'tokenizer_class': 'PreTrainedTokenizerFast', **READ, **settings}

@@ -1,8 +1,10 @@
 """A frozen model from one form into another, leaf by leaf, and the proof that it is the same."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
@@ -90,6 +92,24 @@ def check_place(folder: pathlib.Path, size: int) -> None:
       'left. Free some space, give another folder, or write bfloat16.',
       parameters=['dtype'],
     )
+
+
+@contextlib.contextmanager
+def appearing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A place beside the folder to write in, which becomes the folder unless the block fails.
+
+  Raises:
+    UserError: the disk does not take it; nothing is left then.
+  """
+  partial = folder.with_name(f'.{folder.name}.partial')
+  shutil.rmtree(partial, ignore_errors=True)
+  try:
+    yield partial
+    os.replace(partial, folder)
+  except OSError as e:
+    raise UserError(f'Cannot write {folder}: {e.strerror or e}.') from None
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def write(folder: pathlib.Path, to: str, model: Model, advance: Advance) -> dict[str, str]:

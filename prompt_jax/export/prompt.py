@@ -1,8 +1,9 @@
-"""`prompt-jax export`: a prompt file in the form of another library."""
+"""`prompt-jax export`: prompts in the form of another library."""
 
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import cast
 
 from rich.console import Console
@@ -10,9 +11,15 @@ from rich.console import Console
 from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import EMBEDDED, find, whole_path
 from prompt_jax.checkpoints.on_disk import write_atomically
-from prompt_jax.errors import UserError
+from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation.predictions import progress_bar
+from prompt_jax.export import manifest
+from prompt_jax.export.check import SAMPLES
 from prompt_jax.export.merged_t5x import merged, write_merged
+from prompt_jax.export.model import appearing, check_place
+from prompt_jax.export.served import FORMATS as SERVED
+from prompt_jax.export.served import LEAST_AGREEMENT, export_served
+from prompt_jax.export.sources import find_prompts
 from prompt_jax.injections import Placement
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Rows, plain
 from prompt_jax.prompt_formats.npy import numpy_checkpoint_path, write_npy
@@ -29,6 +36,7 @@ COMBINE: dict[Placement, str] = {
 
 
 README = 'README.md'
+FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft', *SERVED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +48,13 @@ class Exported:
     placement: where the rows go, which the file itself does not say; None for a form that does.
     base: how to get the base model where the other library cannot open it by its name; None where
       it can.
+    prompts: names of the prompts in a folder of several, or of a format with the model.
   """
 
   path: pathlib.Path
   placement: Placement | None = None
   base: str | None = None
+  prompts: tuple[str, ...] = ()
 
   @property
   def combine(self) -> str | None:
@@ -53,40 +63,117 @@ class Exported:
 
 
 def export_prompt(
-  file: str,
-  destination: str,
+  file: str | os.PathLike | Sequence[str | os.PathLike],
+  destination: str | os.PathLike,
   to: str,
   *,
+  names: Sequence[str] | None = None,
   model: str | None = None,
   vocabulary: str | None = None,
   base_model: str | None = None,
+  quantize: str | None = None,
+  samples: Sequence[str] | None = None,
+  least_agreement: float = LEAST_AGREEMENT,
   console: Console | None = None,
 ) -> Exported:
-  """Writes a prompt file in the form of another library.
+  """Writes prompts in the form of another library.
 
   Args:
-    file: the prompt file.
+    file: a prompt file, or a folder of a run or of several, or several of these, see
+      `sources.find_prompts`. Without the model, several prompts are written into one folder, each
+      under its name.
     destination: the file or folder to write, which does not exist yet.
-    to: "npy", "numpy_checkpoints", "t5x" or "peft".
-    model: the model it was tuned on; None for the recorded one.
+    to: "npy", "numpy_checkpoints", "t5x" or "peft"; "hf" or "ctranslate2" for the model with all
+      prompts, which the engine of that name then answers like `infer`.
+    names: of the prompts; None for those of the files.
+    model: the model they were tuned on; None for the recorded one.
     vocabulary: see `load_backbone`.
     base_model: what PEFT calls the model; None for its folder or name on the hub, if it is one of
       Hugging Face, else for the recorded name.
-    console: where the progress of a large file is shown; None for nowhere.
+    quantize: numbers of "ctranslate2", see `ctranslate2_model.QUANTIZE`; None for float32.
+    samples: texts on which "hf" and "ctranslate2" are compared with `infer`; None for some of all
+      kinds.
+    least_agreement: share of equal answers on these that a quantised export must have.
+    console: where progress, and what was compared, is shown; None for nowhere.
 
   Returns:
     What was written.
 
   Raises:
-    UserError: the form cannot hold such a prompt, or the destination exists.
+    UserError: the form cannot hold such a prompt, the destination exists, or what was written does
+      not answer like `infer`.
   """
+  _check_options(to, base_model, quantize, samples, least_agreement)
+  several = isinstance(file, list | tuple)
+  given = [os.fspath(f) for f in (file if several else [file])]
+  found, place = find_prompts(given, names), pathlib.Path(destination)
+  base = loading.BaseModel(model, vocabulary, 'float32')
+  console = console or Console(quiet=True)
+  if to in SERVED:
+    prompts = export_served(
+      found, place, to, base,
+      quantize=quantize, samples=samples or SAMPLES, least_agreement=least_agreement,
+      console=console,
+    )  # fmt: skip
+    return Exported(place, prompts=tuple(p.name for p in prompts))
+  ready = loading.load_all(base, [f.file for f in found], None)
+  if len(found) == 1 and not os.path.isdir(given[0]):
+    return _write(ready[0], found[0].file, place, to, model, base_model, console)
+  check_place(place, 0)
+  with appearing(place) as partial:
+    about = []
+    for (name, path), tuned in zip(found, ready, strict=True):
+      own = partial / (f'{name}.npy' if to == 'npy' else name)
+      done = _write(tuned, path, own, to, model, base_model, console)
+      where = done.path.relative_to(partial).as_posix()
+      facts = {k: tuned.metadata.get(k) for k in ('method', 'task', 'labels', 'words', 'step')}
+      about.append({'name': name, 'path': where, **facts, 'placement': done.placement})
+    manifest.write(partial, to, ready[0].backbone, about, None)
+  return Exported(place, prompts=tuple(f.name for f in found))
+
+
+def _check_options(
+  to: str,
+  base_model: str | None,
+  quantize: str | None,
+  samples: Sequence[str] | None,
+  least_agreement: float,
+) -> None:
+  if to not in FORMATS:
+    raise unknown('value of to', to, FORMATS, parameters=['to'])
   if base_model and to != 'peft':
     raise UserError(
       f'base_model is what PEFT calls the model; it goes with the format "peft", not with {to!r}.',
       ['base_model'],
     )
-  place = pathlib.Path(destination)
-  ready = loading.load(model, file, 'float32', vocabulary)
+  if quantize and to != 'ctranslate2':
+    raise UserError(
+      f'quantize is of the numbers of "ctranslate2"; {to!r} keeps those of the model.', ['quantize']
+    )
+  if samples is not None and to not in SERVED:
+    raise UserError(
+      f'samples are texts on which {" and ".join(SERVED)} are compared with infer; {to!r} has no '
+      'model that could answer.',
+      ['samples'],
+    )
+  if samples is not None and not any(text.strip() for text in samples):
+    raise UserError('samples holds no text; expected at least one.', ['samples'])
+  if not 0 <= least_agreement <= 1:
+    raise UserError(
+      f'least_agreement is {least_agreement}; expected a share, 0 to 1.', ['least_agreement']
+    )
+
+
+def _write(
+  ready: loading.Tuned,
+  file: str,
+  place: pathlib.Path,
+  to: str,
+  model: str | None,
+  base_model: str | None,
+  console: Console,
+) -> Exported:
+  """Writes one prompt without its model, or as T5X's checkpoint."""
   prompt = _plain(ready, file)
   step = ready.metadata.get('step') or 0
   if to == 'peft':
@@ -108,7 +195,7 @@ def export_prompt(
   if to == 't5x':
     place = place / f'checkpoint_{step}'
     _refuse_existing(place)
-    _merge(ready, prompt, place, step, console or Console(quiet=True))
+    _merge(ready, prompt, place, step, console)
   else:
     place = numpy_checkpoint_path(place, step) if to == 'numpy_checkpoints' else place
     _refuse_existing(place)

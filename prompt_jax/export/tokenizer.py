@@ -8,7 +8,7 @@ is read here without the protobuf package. Bytes are pieces of their own.
 import base64
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prompt_jax.checkpoints.formats.tokenizer_json import (
@@ -79,6 +79,35 @@ def tokenizer_json(words: SentencePieceVocabulary) -> dict[str, Any] | None:
   }  # fmt: skip
 
 
+def with_prompts(
+  made: dict[str, Any], rows: int, prompts: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+  """A tokenizer that writes the tokens of a prompt where a text begins, or ends, with its word.
+
+  Args:
+    made: what `tokenizer_json` or `bytes_json` gives.
+    rows: ids of the model's table, of which those without a piece get names as fillers: added
+      tokens have consecutive ids.
+    prompts: pattern of a prompt's word in a normalised text -> its tokens, which get the ids behind
+      the table in this order.
+  """
+  known = len(made['model']['vocab'])
+  added = [_added(i, f'<unused_{i}>', special=True) for i in range(known, rows)]
+  tokens = [token for of_one in prompts.values() for token in of_one]
+  # Those of a normalised text are looked for behind the normalizers, which put them there.
+  added += [_added(i, t, special=False, normalized=True) for i, t in enumerate(tokens, rows)]
+  put = [
+    {'type': 'Replace', 'pattern': {'Regex': pattern}, 'content': ''.join(of_one)}
+    for pattern, of_one in prompts.items()
+  ]
+  before = (made['normalizer'] or {'normalizers': []})['normalizers']
+  return {
+    **made,
+    'added_tokens': [*made['added_tokens'], *added],
+    'normalizer': {'type': 'Sequence', 'normalizers': [*before, *put]},
+  }
+
+
 def bytes_json() -> dict[str, Any]:
   """The content for bytes: each is a character of its own, as in byte-level BPE without merges."""
   plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -113,9 +142,9 @@ def _normalizers(rules: dict[int, Any]) -> list[dict[str, Any]]:
   return found
 
 
-def _added(number: int, text: str, special: bool) -> dict[str, Any]:
-  flags = dict.fromkeys(('single_word', 'lstrip', 'rstrip', 'normalized'), False)
-  return {'id': number, 'content': text, **flags, 'special': special}
+def _added(number: int, text: str, special: bool, normalized: bool = False) -> dict[str, Any]:
+  flags = dict.fromkeys(('single_word', 'lstrip', 'rstrip'), False)
+  return {'id': number, 'content': text, **flags, 'normalized': normalized, 'special': special}
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:

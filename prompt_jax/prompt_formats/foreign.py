@@ -69,55 +69,50 @@ class Found:
   base_model: str | None = None
 
 
-def plain(injections: Injections, method: str) -> Rows | DecoderKeysValues:
+_KEEP = (
+  'no other library reads such a prompt. Keep the prompt file of this package; what can be '
+  'exported are rows before the input of the encoder, in whichever way they were parametrized, and '
+  'keys and values of the decoder alone.'
+)
+
+
+def plain(injections: Injections, method: str, remedy: str = _KEEP) -> Rows | DecoderKeysValues:
   """A materialised prompt as one of the two kinds.
 
   Args:
     injections: arrays, the batch axis 1.
     method: name of the prompt's method, for messages.
+    remedy: what to do with a prompt that is neither.
 
   Raises:
     UserError: the prompt is neither of the two.
   """
+  other = lambda what: UserError(f'{method} {what}: {remedy}')
   encoder, decoder, cross = injections.encoder, injections.decoder, injections.cross
   for name, injection in (('encoder', encoder), ('decoder', decoder), ('cross', cross)):
     for field, what in (('delta', 'moves token embeddings'), ('hidden', 'edits every layer')):
       if getattr(injection, field) is not None:
-        raise _other(method, f'{what} of the {name}')
+        raise other(f'{what} of the {name}')
   if decoder.prefix is not None:
-    raise _other(method, "puts rows before the decoder's input")
+    raise other("puts rows before the decoder's input")
   for name, injection in (('encoder', encoder), ('cross', cross)):
     if injection.kv is not None:
       where = 'self attention of the encoder' if name == 'encoder' else 'cross attention'
-      raise _other(method, f'adds keys and values to the {where}')
+      raise other(f'adds keys and values to the {where}')
   if encoder.prefix is not None and decoder.kv is not None:
-    raise _other(method, 'has both rows and keys and values')
+    raise other('has both rows and keys and values')
   if encoder.prefix is not None:
-    return _rows(encoder, method)
+    if not encoder.sees_input:
+      raise other('has sees_input=False, elsewhere prompt rows attend to the input')
+    return Rows(np.asarray(encoder.prefix[0], np.float32), encoder.placement)
   if decoder.kv is None:
-    raise _other(method, 'adds nothing')
+    raise other('adds nothing')
   if decoder.kv_bias != 'shifted':
-    raise _other(
-      method,
+    raise other(
       f'has kv_bias={decoder.kv_bias!r}, elsewhere added keys are at positions -P..-1 '
       '(kv_bias="shifted"), and weights of one are useless with the other',
     )
   return DecoderKeysValues(np.asarray(decoder.kv[:, :, 0], np.float32))
-
-
-def _rows(injection: Injection, method: str) -> Rows:
-  assert injection.prefix is not None
-  if not injection.sees_input:
-    raise _other(method, 'has sees_input=False, elsewhere prompt rows attend to the input')
-  return Rows(np.asarray(injection.prefix[0], np.float32), injection.placement)
-
-
-def _other(method: str, what: str) -> UserError:
-  return UserError(
-    f'{method} {what}: no other library reads such a prompt. Keep the prompt file of this package; '
-    'what can be exported are rows before the input of the encoder, in whichever way they were '
-    'parametrized, and keys and values of the decoder alone.'
-  )
 
 
 def checked(values: Any, path: str | os.PathLike, shape: tuple[int | None, ...]) -> np.ndarray:

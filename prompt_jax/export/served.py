@@ -1,0 +1,109 @@
+"""Prompts and their model as one folder of software that serves T5s, compared with `infer`."""
+
+import pathlib
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from prompt_jax.checkpoints.backbone import find
+from prompt_jax.errors import UserError
+from prompt_jax.export import check, ctranslate2_model, hf_prompts, manifest
+from prompt_jax.export import engines as running
+from prompt_jax.export import model as forms
+from prompt_jax.export.prompt_ids import PromptIds, check_methods, numbered
+from prompt_jax.export.sources import NamedFile
+from prompt_jax.loading import BaseModel, load_all
+
+FORMATS = ('hf', 'ctranslate2')
+LEAST_AGREEMENT = 0.9
+
+
+def export_served(
+  found: Sequence[NamedFile],
+  folder: pathlib.Path,
+  to: str,
+  base: BaseModel,
+  *,
+  quantize: str | None,
+  samples: Sequence[str],
+  least_agreement: float,
+  console: Console,
+) -> list[PromptIds]:
+  """Writes a folder that appears whole, compared with `infer`, or not at all.
+
+  Args:
+    found: the prompts.
+    folder: does not exist yet.
+    to: of FORMATS.
+    base: the model, see `loading.load_all`.
+    quantize: see `ctranslate2_model.QUANTIZE`; None keeps float32.
+    samples: texts that both answer.
+    least_agreement: share of equal answers that a quantised export must have.
+    console: where is told what was compared.
+
+  Raises:
+    UserError: a prompt, a model or an option that the format does not take; the folder exists or
+      cannot be written; the engine answers otherwise.
+  """
+  check_methods(found, to)
+  if to == 'ctranslate2':
+    ctranslate2_model.check_installed(quantize)
+  ready = load_all(base, [f.file for f in found], None)
+  prompts, backbone = numbered(found, ready, to), ready[0].backbone
+  named = base.of_prompt(ready[0].metadata)
+  model = forms.listed(find(named.name, named.vocabulary), None)
+  size = model.size + sum(p.rows.nbytes for p in prompts)
+  if to == 'hf':
+    hf_prompts.check(model, prompts)
+  forms.check_place(folder, size)
+  with forms.appearing(folder) as partial:
+    if to == 'hf':
+      hf_prompts.save(partial, model, prompts)
+    else:
+      ctranslate2_model.save(partial, model, prompts, quantize)
+    agreement = _compared(to, partial, prompts, samples, quantize is None)
+    if agreement and agreement.answers < least_agreement and quantize:
+      raise UserError(
+        f'In {quantize} {agreement.answers:.1%} of the answers are the same; expected at least '
+        f'{least_agreement:.1%}. What was written was removed. Give other numbers, or a lower '
+        'share.',
+        ['quantize', 'least_agreement'],
+      )
+    about = agreement and agreement.about()
+    manifest.write(partial, to, backbone, [p.about() for p in prompts], about, quantize)
+  console.print(_said(to, agreement, quantize), soft_wrap=True, highlight=False, markup=False)
+  return prompts
+
+
+def _compared(
+  to: str, folder: pathlib.Path, prompts: Sequence[PromptIds], samples: Sequence[str], exact: bool
+) -> check.Agreement | None:
+  """None where the engine is not installed."""
+  if running.missing(to):
+    return None
+  expected = check.answers(prompts, samples)
+  rows, eos_id = prompts[0].tuned.backbone.config.vocab_size, prompts[0].words.eos_id
+  try:
+    return check.compare(expected, running.opened(to, folder, rows, eos_id), exact)
+  except UserError:
+    raise
+  except Exception as e:  # other software raises anything
+    line = ' '.join(str(e).split())[:300]
+    raise UserError(
+      f'{" and ".join(running.NEEDS[to])} cannot run what was written for {to!r}, so it was '
+      f'removed: {type(e).__name__}: {line}'
+    ) from e
+
+
+def _said(to: str, agreement: check.Agreement | None, quantize: str | None) -> str:
+  if agreement is None:
+    absent = ' and '.join(running.missing(to))
+    return f'Not compared with infer: {absent} is not installed here.'
+  asked = f'{agreement.texts} texts, {agreement.prompts} prompts'
+  apart = f'log-probabilities differ by at most {agreement.difference:.1g}'
+  if quantize:
+    return (
+      f'Compared in {agreement.engine}: {agreement.answers:.1%} of the answers are those of infer '
+      f'({asked}); {apart}'
+    )
+  return f'Verified in {agreement.engine}: the answers of infer ({asked}); {apart}'

@@ -1,0 +1,93 @@
+"""Tiny models of every shape, and prompts for them, as files."""
+
+import functools
+import pathlib
+
+import jax
+import numpy as np
+
+from prompt_jax.checkpoints.backbone import embedded_folder, fingerprint, save_backbone
+from prompt_jax.checkpoints.prompt_file import Prompt, describe_method, save_prompt
+from prompt_jax.data.vocabulary import (
+  ByteVocabulary,
+  SentencePieceVocabulary,
+  Vocabulary,
+  load_vocabulary,
+)
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.testing.tiny import random_params
+
+SHAPES = {
+  't5_1_0': {'mlp_activations': ('relu',), 'tied_logits': True},
+  't5_1_1': {},
+  'gated_relu': {'mlp_activations': ('relu', 'linear')},
+  'mt5': {},
+  'byt5': {},
+  'umt5': {'relpos_per_layer': True},
+}
+WIDTH = 32
+
+
+def config(shape: str, rows: int) -> T5Config:
+  """Keys narrower (N * D = 24) than the model, and stacks of different depth."""
+  return T5Config(rows, WIDTH, 3, 8, 2, 1, 48, **SHAPES[shape])
+
+
+def words(shape: str, folder: pathlib.Path) -> Vocabulary:
+  if shape == 'byt5':
+    return ByteVocabulary()
+  if shape != 'mt5':
+    return load_vocabulary(embedded_folder())
+  path = folder / 'own_sentinels.model'
+  path.write_bytes(load_vocabulary(embedded_folder()).model())
+  return SentencePieceVocabulary(path, 0)
+
+
+@functools.cache
+def params(shape: str, rows: int):
+  """Values so small that no softmax has all its mass on one token; norms around one."""
+  found = jax.tree.map(lambda x: 0.15 * x, random_params(config(shape, rows)))
+  return jax.tree_util.tree_map_with_path(
+    lambda path, x: 1 + 0.2 * x if path[-1].key == 'scale' else x, found
+  )
+
+
+def model(shape: str, folder: pathlib.Path, changed=lambda params: params) -> str:
+  """A model folder; its table has rows without a piece."""
+  folder.mkdir(parents=True, exist_ok=True)
+  known = words(shape, folder)
+  rows = known.size + (28 if shape != 'byt5' else 0)
+  place = folder / 'model'
+  save_backbone(
+    place,
+    name=shape,
+    config=config(shape, rows),
+    params=changed(params(shape, rows)),
+    vocabulary=known,
+  )
+  return str(place)
+
+
+def prompt(
+  path: pathlib.Path, base: str, length: int, *, seed: int = 0, method=None, tree=None, **metadata
+) -> str:
+  """A prompt file of that many rows on a model folder."""
+  from prompt_jax.checkpoints.backbone import load_backbone
+
+  backbone = load_backbone(base, 'float32')
+  rows = np.random.default_rng(seed).normal(size=(length, WIDTH)).astype(np.float32)
+  method = method or InputPrompt(length=length)
+  facts = {
+    'base_model': backbone.name,
+    'fingerprint': fingerprint(backbone.params),
+    'model': base,
+    'method': type(method).__name__,
+    'method_config': describe_method(method),
+    'width': WIDTH,
+    'input_length': 64,
+    'target_length': 8,
+    **metadata,
+  }
+  save_prompt(path, Prompt({'encoder': {'prompt': rows}} if tree is None else tree, {}, facts))
+  return str(path)

@@ -106,6 +106,8 @@ setuptools.setup(
     'torch': ['torch>=2.6'],
     'hub': ['huggingface-hub>=1.0'],
     'datasets': ['datasets>=5.0'],
+    # `export --to ctranslate2`, and what runs it.
+    'ctranslate2': ['ctranslate2>=4.6,<5'],
     # `train` and `population` write event files where it is installed; the curves are in
     # metrics.jsonl and curve.png too.
     'tensorboard': ['tensorboard>=2.21,<2.22'],
@@ -121,6 +123,7 @@ setuptools.setup(
       'sphinx>=8.2',
     ],
     'test': [
+      'ctranslate2>=4.6,<5',
       'hypothesis>=6.100',
       'mypy>=1.15',
       'peft>=0.21,<0.22',

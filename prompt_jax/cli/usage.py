@@ -11,7 +11,7 @@ VERBS = {
   'pretrain': 'train a model from text: span corruption, then prefix LM',
   'inspect': 'describe a prompt file, or list the arrays of a model',
   'import': 'convert a prompt of another library to a prompt file',
-  'export': 'write a prompt for another library: NumPy, T5X or PEFT',
+  'export': 'write prompts for other software: transformers, CTranslate2, NumPy, PEFT, T5X',
   'tasks': 'list the known tasks and show their examples',
   'plan': 'memory and time of a step on a TPU slice (needs no TPU) or on this machine',
   'convert': 'write a model in another format: ours, T5X, Hugging Face',
@@ -71,6 +71,8 @@ EXAMPLES = {
   prompt-jax import run/checkpoint_1130000 prompt.safetensors --model t5_base/      (of T5X)
   prompt-jax import peft_folder/ prompt.safetensors --model t5_base/""",
   'export': """
+  prompt-jax export sst2/prompt.safetensors trec/prompt.safetensors served/ --to=hf
+  prompt-jax export runs/my_sweep served/ --to=ctranslate2 --quantize=int8   (all prompts below)
   prompt-jax export out/prompt.safetensors peft_folder/ --to=peft
   prompt-jax export out/prompt.safetensors prompt.npy --to=npy
   prompt-jax export out/prompt.safetensors run/ --to=numpy_checkpoints

@@ -55,8 +55,11 @@ def opened(to: str, folder: pathlib.Path, rows: int, eos_id: int) -> Engine:
     rows: ids of the model's own table.
     eos_id: the end of a sequence.
   """
-  kind: Callable[..., Engine] = {'hf': _Transformers, 'ctranslate2': _CTranslate2}[to]
-  return kind(folder, rows, eos_id)
+  kinds: dict[str, Callable[..., Engine]] = {
+    'hf': _Transformers,
+    'ctranslate2': _CTranslate2,
+  }
+  return kinds[to](folder, rows, eos_id)
 
 
 class _Transformers:

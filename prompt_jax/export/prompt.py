@@ -104,8 +104,7 @@ def export_prompt(
       not answer like `infer`.
   """
   _check_options(to, base_model, quantize, samples, least_agreement)
-  several = isinstance(file, list | tuple)
-  given = [os.fspath(f) for f in (file if several else [file])]
+  given = [os.fspath(f) for f in ([file] if isinstance(file, str | os.PathLike) else file)]
   found, place = find_prompts(given, names), pathlib.Path(destination)
   base = loading.BaseModel(model, vocabulary, 'float32')
   console = console or Console(quiet=True)

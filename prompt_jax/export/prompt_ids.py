@@ -125,7 +125,9 @@ def check_methods(found: Sequence[NamedFile], to: str) -> None:
         f'{file!r} holds weights of the model, not a prompt, and many prompts share the model of '
         f'{to!r}. `prompt-jax infer` answers with it.'
       )
-    reads = getattr(build_method(metadata.get('method_config')), 'depends_on', frozenset())
+    reads: frozenset[str] = getattr(
+      build_method(metadata.get('method_config')), 'depends_on', frozenset()
+    )
     if reads == {'task_id'}:
       raise UserError(
         f'{file!r} holds a prompt for each of several tasks ({metadata["method"]}); give the '
@@ -149,7 +151,7 @@ def numbered(found: Sequence[NamedFile], ready: Sequence[Tuned], to: str) -> lis
   prompts = []
   for (name, file), tuned in zip(found, ready, strict=True):
     method: Any = tuned.model.prompt
-    words = tuned.backbone.vocabulary
+    words: Any = tuned.backbone.vocabulary
     if words.ids_of(f'<{name}>'):
       raise UserError(f'<{name}> is a token of the model. Give {file} another name.', ['names'])
     injections = materialise(

@@ -69,7 +69,7 @@ def export_served(
         'share.',
         ['quantize', 'least_agreement'],
       )
-    about = agreement and agreement.about()
+    about = None if agreement is None else agreement.about()
     manifest.write(partial, to, backbone, [p.about() for p in prompts], about, quantize)
   console.print(_said(to, agreement, quantize), soft_wrap=True, highlight=False, markup=False)
   return prompts

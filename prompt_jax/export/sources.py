@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from prompt_jax.checkpoints.prompt_file import load_facts
 from prompt_jax.errors import UserError
-from prompt_jax.loading import kind_of
 
 SUFFIX = '.safetensors'
 # The file that a run leaves as its result; it is known by its folder.
@@ -39,7 +39,7 @@ def find_prompts(sources: Sequence[str], names: Sequence[str] | None = None) -> 
       prompt.safetensors has the name of its folder.
 
   Raises:
-    UserError: a folder without prompts, another number of names than of prompts, or a name that
+    UserError: a folder without prompts, or with a damaged one, another number of names than of prompts, or a name that
       occurs twice or has other characters than letters, digits, "_", "." and "-".
   """
   found = [named for source in sources for named in _of(source)]
@@ -74,7 +74,7 @@ def _of(source: str) -> list[NamedFile]:
   if not os.path.isdir(path):  # what is wrong with a file, its reader tells
     named = path.resolve().parent.name if path.stem == RESULT else path.stem
     return [NamedFile(_allowed(named), source)]
-  files = _without_copies([p for p in _below(path) if kind_of(p) == 'prompt'])
+  files = _without_copies([p for p in _below(path) if load_facts(p).kind == 'prompt'])
   if not files:
     raise UserError(f'There is no prompt in {source} or below. Expected *{SUFFIX} of a run.')
   return [NamedFile(_name_in(path, file), str(file)) for file in files]

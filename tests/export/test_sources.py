@@ -7,12 +7,14 @@ import shutil
 import numpy as np
 import pytest
 
+from prompt_jax.checkpoints.prompt_file import Prompt, save_prompt
 from prompt_jax.cli import own_arguments
+from prompt_jax.cli.main import main
 from prompt_jax.errors import UserError
 from prompt_jax.export import ctranslate2_model, prompt
 from prompt_jax.export.prompt import export_prompt
 from prompt_jax.export.sources import find_prompts
-from prompt_jax.main import main
+from prompt_jax.prompt_formats.npy import numpy_checkpoint_path
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
 from prompt_jax.prompts.methods.input.adept import ADePT
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
@@ -23,9 +25,10 @@ from tests.export import shapes
 from tests.shared import facts
 
 
-def put(path: pathlib.Path, content: str = '') -> str:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(content or str(path))
+def put(path: pathlib.Path, like: str = '', kind: str = 'prompt') -> str:
+  """A file of that kind; the same bytes for the same `like`, of its own without."""
+  facts = dict.fromkeys(('base_model', 'fingerprint', 'method'), like or str(path))
+  save_prompt(path, Prompt({'x': np.zeros(1)}, {}, {**facts, 'width': 1}, kind=kind))
   return str(path)
 
 
@@ -42,8 +45,8 @@ def test_files_have_their_own_names_and_results_those_of_their_folders(tmp_path)
 def test_a_population_has_its_members_once(tmp_path):
   """As the verb leaves it: the best prompt is a copy of a member's."""
   run = tmp_path / 'pop'
-  files = [put(run / f'seed_{i}' / 'prompt.safetensors') for i in range(2)]
-  put(run / 'prompt.safetensors', files[1])
+  files = [put(run / f'seed_{i}' / 'prompt.safetensors', f'{i}') for i in range(2)]
+  put(run / 'prompt.safetensors', '1')
   for other in ('seed_0/last', 'seed_0/initial', 'state/2/prompt', '.hidden/prompt'):
     put(run / f'{other}.safetensors')
   assert names(run) == [('seed_0', files[0]), ('seed_1', files[1])]
@@ -51,6 +54,7 @@ def test_a_population_has_its_members_once(tmp_path):
 
 def test_a_sweep_has_the_prompts_of_its_runs_and_of_their_seeds(tmp_path):
   alone = put(tmp_path / 'lr_1' / 'prompt.safetensors')
+  put(tmp_path / 'lr_3' / 'weights.safetensors', kind='weights')
   seed = put(tmp_path / 'lr_2' / 'seed_0' / 'prompt.safetensors')
   assert names(tmp_path) == [('lr_1', alone), ('lr_2.seed_0', seed)]
 
@@ -133,13 +137,14 @@ def test_names_that_are_tokens_are_refused(pair, tmp_path):
 @pytest.mark.parametrize('to', prompt.FORMATS)
 def test_nothing_that_exists_is_overwritten(to, pair, tmp_path):
   place = tmp_path / 'out'
-  put(place / 'checkpoint_0' / 'mine', 'mine')
-  (place / 'numpy_checkpoints' / 'checkpoint_0').mkdir(parents=True)
-  put(place / 'numpy_checkpoints' / 'checkpoint_0' / 'encoder.prompt.prompt.prompt', 'mine')
+  mine = place / 'checkpoint_0' / 'mine', numpy_checkpoint_path(place, 0)
+  for path in mine:
+    path.parent.mkdir(parents=True)
+    path.write_text('mine')
   for files in (pair.sst2, pair.files):
     with pytest.raises(UserError, match='exists'):
       export_prompt(files, place, to)
-  assert (place / 'checkpoint_0' / 'mine').read_text() == 'mine'
+  assert [path.read_text() for path in mine] == ['mine', 'mine']
   assert sorted(p.name for p in tmp_path.iterdir()) == ['out']
 
 

@@ -39,8 +39,9 @@ def find_prompts(sources: Sequence[str], names: Sequence[str] | None = None) -> 
       prompt.safetensors has the name of its folder.
 
   Raises:
-    UserError: a folder without prompts, or with a damaged one, another number of names than of prompts, or a name that
-      occurs twice or has other characters than letters, digits, "_", "." and "-".
+    UserError: a folder without prompts, or with a damaged one; another number of names than of
+      prompts; a name that occurs twice, or has other characters than letters, digits, "_", "."
+      and "-".
   """
   found = [named for source in sources for named in _of(source)]
   if not found:

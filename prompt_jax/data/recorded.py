@@ -94,7 +94,7 @@ def replay(path: str | os.PathLike[str]) -> Task:
   if not os.path.isfile(path):
     raise UserError(f'There is no file of recorded examples {path}.')
   try:
-    with np.load(path, allow_pickle=False) as file:
+    with open(path, 'rb') as opened, np.load(opened, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
     about = json.loads(arrays.pop('about').tobytes().decode('utf-8'))
     if about['format'] != FORMAT:

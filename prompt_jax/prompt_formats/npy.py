@@ -38,7 +38,8 @@ def read_npy(path: str | os.PathLike) -> Found:
   """
   path = pathlib.Path(path)
   try:
-    values = np.load(path, allow_pickle=False)
+    with path.open('rb') as opened:  # of an archive, NumPy would leave it open
+      values = np.load(opened, allow_pickle=False)
   except Exception as e:  # NumPy raises many kinds for a header that is something else
     raise UserError(
       f'{str(path)!r} is damaged or no .npy array of numbers ({_line(e)}). Copy it again.'

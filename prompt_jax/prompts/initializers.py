@@ -250,7 +250,8 @@ class FromFile(Initializer):
     if not os.path.isfile(self.path):
       raise UserError(f'FromFile.path: there is no file {self.path!r}. Give a .npy file.')
     try:
-      value = np.load(self.path, allow_pickle=False)
+      with open(self.path, 'rb') as opened:  # of an archive, NumPy would leave it open
+        value = np.load(opened, allow_pickle=False)
     except (OSError, ValueError) as e:
       raise UserError(f'{self.path} is not a .npy array of numbers: {e}') from e
     if not isinstance(value, np.ndarray):  # an .npz archive

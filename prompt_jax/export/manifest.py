@@ -1,4 +1,4 @@
-"""`prompts.json` of an export: what a program must know to ask its prompts."""
+"""The file prompts.json of an export: what a program must know to ask its prompts."""
 
 import importlib.metadata
 import pathlib

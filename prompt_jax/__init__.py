@@ -20,6 +20,7 @@ __all__ = [
   'Task',
   'TextExample',
   'TunedModel',
+  'TunedPrompts',
   'UserError',
   '__version__',
   'compare',
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
   from prompt_jax.prompts.base import PromptMethod
   from prompt_jax.runs.compare import compare
   from prompt_jax.runs.import_prompt import import_prompt
+  from prompt_jax.serving.tuned_prompts import TunedPrompts
   from prompt_jax.training.losses import Loss
   from prompt_jax.tuned_model import TunedModel
 
@@ -62,6 +64,7 @@ _DEFINED_IN = {
   'Task': 'data.example',
   'TextExample': 'data.example',
   'TunedModel': 'tuned_model',
+  'TunedPrompts': 'serving.tuned_prompts',
   'UserError': 'errors',
   'compare': 'runs.compare',
   'evaluate': 'api',

@@ -14,8 +14,9 @@ that either goes on with what the other began. Beyond flags, keywords take Pytho
 `PromptMethod`, a `Task`, rows in memory, a loss, an optimizer.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 from rich.console import Console
 
@@ -31,6 +32,8 @@ from prompt_jax.runs import evaluate as evaluation
 from prompt_jax.runs import population as populations
 from prompt_jax.runs import train as training
 from prompt_jax.runs.results import Answers, EvaluationResult, PopulationResult, TrainResult
+from prompt_jax.serving import tuned_prompts
+from prompt_jax.serving.tuned_prompts import TunedPrompts
 from prompt_jax.tuned_model import TunedModel
 
 # The functions with settings, by the names of their verbs.
@@ -128,6 +131,30 @@ def evaluate(
   return _call(evaluation.evaluate, config.load('eval', evaluation.evaluate, request), quiet)
 
 
+@overload
+def load(
+  prompt_file: str | os.PathLike[str] | None = None,
+  *,
+  model: str | None = None,
+  vocabulary: str | None = None,
+  dtype: str | None = None,
+  weights: str | None = None,
+  device: str = 'auto',
+) -> TunedModel: ...
+
+
+@overload
+def load(
+  prompt_file: list[Any] | tuple[Any, ...],
+  *,
+  model: str | None = None,
+  vocabulary: str | None = None,
+  dtype: str | None = None,
+  weights: str | None = None,
+  device: str = 'auto',
+) -> TunedPrompts: ...
+
+
 def load(
   prompt_file: Any = None,
   *,
@@ -136,11 +163,12 @@ def load(
   dtype: str | None = None,
   weights: str | None = None,
   device: str = 'auto',
-) -> TunedModel:
-  """A frozen model with a prompt, ready to answer.
+) -> Any:
+  """A frozen model with a prompt, ready to answer: a `TunedModel`; with many, `TunedPrompts`.
 
   Args:
-    prompt_file: path of a prompt file, or of tuned weights; None for the model alone.
+    prompt_file: path of a prompt file, or of tuned weights; None for the model alone. A list of
+      prompt files: the prompts have the names of the files, and each text says which one it is for.
     model: see `checkpoints.backbone.load_backbone`; None for the one that the file names, else
       "embedded".
     vocabulary: a SentencePiece model, or "bytes"; None for the model's own.
@@ -153,6 +181,14 @@ def load(
   """
   placement = Devices(device, 'auto', None, 'data', None).start()
   base = loading.BaseModel(model, vocabulary, dtype, weights)
+  if isinstance(prompt_file, list | tuple):
+    if placement is not None:
+      raise UserError(
+        'Several prompts at once are answered on one device of one process. Give one prompt, or '
+        'start one process.',
+        ['prompt_file'],
+      )
+    return tuned_prompts.load(base, [str(file) for file in prompt_file])
   files = [] if prompt_file is None else [str(prompt_file)]
   return TunedModel(loading.load_all(base, files, placement)[0], placement)
 

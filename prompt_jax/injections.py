@@ -144,10 +144,17 @@ class LayerEdit:
 
   `fn` changes each position by itself: an input-independent prefix and the tokens come in two
   calls.
+
+  Attributes:
+    theta: see above.
+    fn: see above (static).
+    by_slot: whether the leaves are [L, P, ...] and `fn` reads row p of them only where
+      `layout.slot` says p (static): rows behind the last one then change nothing.
   """
 
   theta: Any
   fn: Callable[[Any, Array, Layout], Array] = struct.field(pytree_node=False)
+  by_slot: bool = struct.field(pytree_node=False, default=False)
 
 
 @struct.dataclass
@@ -166,6 +173,10 @@ class Injection:
       do not depend on the input. A causal stack refuses False.
     kv_bias: the relative-position bias of `kv` keys (static): "zero", or "shifted" to positions
       -P..-1. Weights trained with one are useless with the other.
+    lengths: int32[B] how many of the P rows of `prefix` an example has; those behind are room that
+      nobody sees. None for all of them.
+    kv_lengths: int32[B] how many keys and values an example has: the last ones, so that "shifted"
+      positions are those next to the input. None for all of them.
   """
 
   prefix: Array | None = None
@@ -175,6 +186,8 @@ class Injection:
   placement: Placement = struct.field(pytree_node=False, default='before')
   sees_input: bool = struct.field(pytree_node=False, default=True)
   kv_bias: Literal['zero', 'shifted'] = struct.field(pytree_node=False, default='zero')
+  lengths: Array | None = None
+  kv_lengths: Array | None = None
 
 
 @struct.dataclass
@@ -215,6 +228,14 @@ def prefix_length(injection: Injection) -> int:
   return 0 if injection.prefix is None else injection.prefix.shape[-2]
 
 
+def visible_keys(injection: Injection) -> Array | None:
+  """bool[B, P] which keys of `kv` an example has; None for all of them."""
+  if injection.kv is None or injection.kv_lengths is None:
+    return None
+  room = injection.kv.shape[3]
+  return jnp.arange(room, dtype=jnp.int32)[None] >= room - injection.kv_lengths[:, None]
+
+
 def is_input_independent(injection: Injection) -> bool:
   """Whether the states of `prefix` are the same for all examples of a batch.
 
@@ -223,6 +244,8 @@ def is_input_independent(injection: Injection) -> bool:
   """
   prefix = injection.prefix
   if prefix is None or injection.sees_input or prefix.ndim == 4 or prefix.shape[0] != 1:
+    return False
+  if injection.lengths is not None or injection.kv_lengths is not None:
     return False
   if injection.kv is None:
     return True
@@ -262,7 +285,8 @@ def attach(
 
   Returns:
     [B, S, H] embeddings and their layout. An input-independent prefix is not among them: S = T, and
-    the tokens have the positions that they would have around its rows.
+    the tokens have the positions that they would have around its rows. Room for rows that an
+    example lacks is at its end; in a causal stack at its beginning, so that all end together.
 
   Raises:
     UserError: a causal stack with a placement or visibility that it does not have.
@@ -291,7 +315,7 @@ def attach(
     return x, dataclasses.replace(layout, slot=prompt_slot, mask=mask)
   if layout.segments is not None:
     raise ValueError('Packed rows need prompt_slot: the prompt cannot be inserted between examples')
-  return _insert(rows, x, layout, injection.placement)
+  return _insert(rows, x, layout, injection, causal)
 
 
 def _check_causal(injection: Injection) -> None:
@@ -330,23 +354,30 @@ def _around(injection: Injection, layout: Layout) -> Layout:
   return dataclasses.replace(layout, slot=None, positions=own, from_prompt=own - first)
 
 
-def _insert(rows: Array, x: Array, layout: Layout, placement: Placement) -> tuple[Array, Layout]:
-  """Inserts `rows` [B, P, H] before position k of each example, k given by `placement`."""
-  b, p = rows.shape[:2]
-  s = p + x.shape[1]
+def _insert(
+  rows: Array, x: Array, layout: Layout, injection: Injection, causal: bool
+) -> tuple[Array, Layout]:
+  """Inserts `rows` [B, P, H] before position k of each example, k given by the placement."""
+  (b, p), t, lengths = rows.shape[:2], x.shape[1], injection.lengths
+  s = p + t
   joined = jnp.concatenate([rows, x], axis=1)
-  slot = jnp.concatenate([jnp.arange(p), jnp.full(x.shape[1], -1)]).astype(jnp.int32)[None]
+  slot = jnp.concatenate([jnp.arange(p), jnp.full(t, -1)]).astype(jnp.int32)[None]
   mask = jnp.concatenate([jnp.ones((b, p), bool), layout.mask], axis=1)
-  if placement == 'before':
+  if injection.placement == 'before' and lengths is None:
     return joined, Layout(mask=mask, slot=slot)
-  k = jnp.broadcast_to(_first_row(placement, layout), (b, 1))
+  k = jnp.broadcast_to(_first_row(injection.placement, layout), (b, 1))
+  count = jnp.full((1, 1), p, jnp.int32) if lengths is None else lengths[:, None]
   j = jnp.arange(s, dtype=jnp.int32)[None]
-  # Position j of the result is token j (before k), prompt row j - k, or token j - P (after).
-  source = jnp.where(j < k, p + j, jnp.where(j < k + p, j - k, j))
+  j = j - (p - count) if causal else j
+  # Position j of the result is token j (before k), prompt row j - k, or token j - count (after).
+  source = jnp.where(j < k, p + j, jnp.where(j < k + count, j - k, p + j - count))
+  there = (j >= 0) & (j < t + count)
+  source = jnp.clip(source, 0, s - 1)
+  slot = jnp.take_along_axis(jnp.broadcast_to(slot, (b, s)), source, axis=1)
   return (
     jnp.take_along_axis(joined, source[..., None], axis=1),
     Layout(
-      mask=jnp.take_along_axis(mask, source, axis=1),
-      slot=jnp.take_along_axis(jnp.broadcast_to(slot, (b, s)), source, axis=1),
+      mask=there & jnp.take_along_axis(mask, source, axis=1),
+      slot=jnp.where(there, slot, -1),
     ),
   )

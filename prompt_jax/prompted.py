@@ -22,7 +22,7 @@ from prompt_jax.injections import (
   prefix_length,
 )
 from prompt_jax.models.t5.layers import KeysValues
-from prompt_jax.models.t5.stack import SelfCache, kv_length
+from prompt_jax.models.t5.stack import SelfCache, kv_length, visible_rows
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompts.base import check_injections, failures_explained
 
@@ -205,11 +205,14 @@ class PromptedT5(nn.Module):
         keys.at[:, :, :extra].set(front[:, 0]),
         values.at[:, :, :extra].set(front[:, 1]),
       )
-    own = SelfCache(keys, values, start=jnp.int32(extra), layer=jnp.int32(0))
     tokens = jnp.zeros((b, 1), jnp.int32)
     x, layout = attach(
       injection, self.backbone.embed(tokens), Layout(mask=tokens == 0), causal=True
     )
+    visible = visible_rows(layout, injection)
+    if visible is not None:
+      visible = jnp.pad(visible, ((0, 0), (0, max_len - 1)), constant_values=True)
+    own = SelfCache(keys, values, jnp.int32(extra), jnp.int32(0), visible)
     return self._cached(encoded, x, layout, own, None)
 
   def decode_step(self, encoded: Encoded, tokens: Array, cache: Cache) -> tuple[Array, Cache]:

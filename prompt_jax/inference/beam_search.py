@@ -44,6 +44,7 @@ def beam_search(
   divisor: Divisor | None = None,
   eos_id: int = 1,
   task_id: Array | None = None,
+  limits: Array | None = None,
 ) -> Decoded:
   """The best sequence that a beam of width `beams` finds, by log-probability over `divisor`.
 
@@ -60,6 +61,7 @@ def beam_search(
     divisor: penalizes short sequences; None: `gnmt_penalty(LENGTH_PENALTY)`.
     eos_id: ends a sequence.
     task_id: int32[B] for methods that hold several prompts.
+    limits: int32[B] most tokens of each row, at most U; None for U.
 
   Returns:
     The sequences, and their log-probabilities before the division.
@@ -74,7 +76,7 @@ def beam_search(
   encoded = apply(encoder_input_tokens, task_id=task_id, method='encode')
   logits, cache = apply(encoded, max_len, method='start_cache')
   # Keys and values of the inputs are the same for all beams, and are kept once.
-  own = dataclasses.replace(cache.own, keys=0, values=0, start=None, layer=None)
+  own = dataclasses.replace(cache.own, keys=0, values=0, start=None, layer=None, visible=None)
   axes = dataclasses.replace(cache, own=own, cross=None)
   repeat = lambda x: jnp.broadcast_to(x, (beams, *x.shape))
   own = dataclasses.replace(cache.own, keys=repeat(cache.own.keys), values=repeat(cache.own.values))
@@ -85,7 +87,7 @@ def beam_search(
   )
 
   def go_on(state: _State) -> Array:
-    possible = state.scores[:, 0] / divisor(jnp.float32(max_len))
+    possible = state.scores[:, 0] / divisor(state.limits.astype(jnp.float32))
     return (state.step < max_len) & jnp.any(possible > state.best_score)
 
   def step(state: _State) -> _State:
@@ -102,6 +104,7 @@ def beam_search(
     best_tokens=jnp.zeros((rows, max_len), jnp.int32),
     best_score=jnp.full(rows, _NEVER),
     best_log_prob=jnp.zeros(rows),
+    limits=jnp.full(rows, max_len, jnp.int32) if limits is None else limits,
     cache=dataclasses.replace(cache, own=own),
   )
   state = _advance(state, repeat(logits), divisor, eos_id)
@@ -119,6 +122,7 @@ class _State(NamedTuple):
     best_tokens: int32[B, U] the best complete sequence.
     best_score: float32[B] its log-probability, divided.
     best_log_prob: float32[B] the same, not divided.
+    limits: int32[B] most tokens of each row.
     cache: of the decoder; its own keys and values have a leading axis K.
   """
 
@@ -128,6 +132,7 @@ class _State(NamedTuple):
   best_tokens: Array
   best_score: Array
   best_log_prob: Array
+  limits: Array
   cache: Cache
 
 
@@ -142,7 +147,7 @@ def _advance(state: _State, logits: Array, divisor: Divisor, eos_id: int) -> _St
   tokens = jax.lax.dynamic_update_slice(tokens, token[:, :, None], (0, 0, state.step))
 
   length = state.step + 1
-  ended = (token == eos_id) | (length == tokens.shape[2])
+  ended = (token == eos_id) | (length >= state.limits[:, None])
   complete = ended & (jnp.arange(2 * beams) < beams)[None]
   divided = jnp.where(complete, log_probs / divisor(length.astype(jnp.float32)), _NEVER)
   first = jnp.argmax(divided, axis=1)[:, None]
@@ -166,5 +171,6 @@ def _advance(state: _State, logits: Array, divisor: Divisor, eos_id: int) -> _St
     best_tokens=jnp.where(better[:, None], best_tokens, state.best_tokens),
     best_score=jnp.where(better, score, state.best_score),
     best_log_prob=jnp.where(better, best_log_prob, state.best_log_prob),
+    limits=state.limits,
     cache=dataclasses.replace(state.cache, own=own),
   )

@@ -26,6 +26,8 @@ Array = jax.Array
 class Trie(NamedTuple):
   """The labels as a tree whose arcs are tokens; node 0 is the root.
 
+  With a leading axis B, one for each row of a batch, filled up with nodes and arcs of 0.
+
   Attributes:
     tokens: int32[nodes, arcs] the token of each arc that leaves a node; 0 where there is none.
     children: int32[nodes, arcs] the node where it leads.
@@ -99,23 +101,45 @@ def choose_label(
     label_tokens: int32[C, U] as in `trie`; a constant when the function is traced.
     task_id: int32[B] for methods that hold several prompts.
   """
-  tree = trie(label_tokens)
-  tokens, children, label = map(jnp.asarray, tree)
-  leaf = jnp.asarray(tree.label >= 0)
+  tree = Trie(*(x[None] for x in trie(label_tokens)))
+  return follow(model, variables, encoder_input_tokens, tree, label_tokens.shape[1], task_id)
+
+
+def follow(
+  model: PromptedT5,
+  variables: Variables,
+  encoder_input_tokens: Array,
+  tree: Trie,
+  length: int,
+  task_id: Array | None = None,
+) -> Chosen:
+  """`choose_label` along a trie for each row.
+
+  Args:
+    model: see `choose_label`.
+    variables: see `choose_label`.
+    encoder_input_tokens: int32[B, T].
+    tree: with a leading axis of B, or of 1 for the same labels in every row.
+    length: most tokens of a label.
+    task_id: see `choose_label`.
+  """
+  tree = jax.tree.map(jnp.asarray, tree)
+  rows = jnp.arange(tree.label.shape[0], dtype=jnp.int32)
+  leaf = tree.label >= 0
   encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
-  logits, cache = model.apply(variables, encoded, label_tokens.shape[1], method='start_cache')
+  logits, cache = model.apply(variables, encoded, length, method='start_cache')
 
   def advance(state: _State, logits: Array) -> _State:
     """Moves each row one token along the trie; rows that have ended stay where they are."""
-    arcs = tokens[state.node]  # [B, arcs]
+    arcs = tree.tokens[rows, state.node]  # [B, arcs]
     found = jnp.take_along_axis(logits, arcs, axis=-1)
     open_to = jnp.where(arcs > 0, found, -jnp.inf)
     arc = jnp.argmax(open_to, axis=-1)[:, None]
     of_arc = lambda values: jnp.take_along_axis(values, arc, axis=-1)[:, 0]
-    ended = leaf[state.node]
+    ended = leaf[rows, state.node]
     gain = lambda scores: jnp.where(ended, 0.0, of_arc(found) - jax.nn.logsumexp(scores, axis=-1))
     return state._replace(
-      node=jnp.where(ended, state.node, of_arc(children[state.node])),
+      node=jnp.where(ended, state.node, of_arc(tree.children[rows, state.node])),
       token=jnp.where(ended, 0, of_arc(arcs)),
       log_probs=state.log_probs + gain(logits),
       allowed=state.allowed + gain(open_to),
@@ -128,8 +152,8 @@ def choose_label(
   node = jnp.zeros(encoder_input_tokens.shape[0], jnp.int32)
   zero = node.astype(jnp.float32)
   state = advance(_State(node, node, zero, zero, cache), logits)
-  state = jax.lax.while_loop(lambda s: ~jnp.all(leaf[s.node]), step, state)
-  return Chosen(label[state.node], state.log_probs, state.allowed)
+  state = jax.lax.while_loop(lambda s: ~jnp.all(leaf[rows, s.node]), step, state)
+  return Chosen(tree.label[rows, state.node], state.log_probs, state.allowed)
 
 
 class _State(NamedTuple):

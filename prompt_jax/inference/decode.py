@@ -104,12 +104,7 @@ def sample(
   Raises:
     UserError: `top_k` or `top_p` out of range, or both given.
   """
-  if top_k < 0 or not 0 <= top_p <= 1 or (top_k and top_p):
-    raise UserError(
-      f'top_k is {top_k} and top_p {top_p}; expected top_k >= 0, 0 <= top_p <= 1, and one of '
-      'them 0.',
-      ['top_k', 'top_p'],
-    )
+  check_sampling(top_k, top_p)
 
   def choose(logits: Array, position: Array) -> Array:
     if temperature < MIN_TEMPERATURE:
@@ -124,6 +119,54 @@ def sample(
   return decode(model, variables, encoder_input_tokens, max_len, choose, eos_id, task_id)
 
 
+def check_sampling(top_k: int, top_p: float) -> None:
+  """Refuses what is out of range or excludes each other, see `sample`.
+
+  Raises:
+    UserError: it does.
+  """
+  if top_k < 0 or not 0 <= top_p <= 1 or (top_k and top_p):
+    raise UserError(
+      f'top_k is {top_k} and top_p {top_p}; expected top_k >= 0, 0 <= top_p <= 1, and one of '
+      'them 0.',
+      ['top_k', 'top_p'],
+    )
+
+
+class RowSampling(NamedTuple):
+  """How each row is sampled.
+
+  Attributes:
+    temperature: float32[B] divides the logits; below 1e-4 the row is decoded greedily.
+    top_k: int32[B] as in `sample`.
+    top_p: float32[B] as in `sample`.
+    keys: [B] the random key of each row, so that what is drawn for it does not depend on its batch.
+  """
+
+  temperature: Array
+  top_k: Array
+  top_p: Array
+  keys: Array
+
+
+def choose_by_row(how: RowSampling) -> Choose:
+  """The choice of `sample`, each row by its own settings."""
+
+  def choose_one(logits: Array, how: RowSampling, position: Array) -> Array:
+    scaled = logits / jnp.maximum(how.temperature, MIN_TEMPERATURE)
+    falling = jnp.sort(scaled)[::-1]
+    least = falling[jnp.clip(how.top_k, 1, len(scaled)) - 1]
+    scaled = jnp.where((how.top_k > 0) & (scaled < least), _NEVER, scaled)
+    kept = jnp.where(how.top_p > 0, keep_top_p(scaled, how.top_p), scaled)
+    drawn = jax.random.categorical(jax.random.fold_in(how.keys, position), kept)
+    return jnp.where(how.temperature < MIN_TEMPERATURE, jnp.argmax(logits), drawn)
+
+  def choose(logits: Array, position: Array) -> Array:
+    return jax.vmap(choose_one, in_axes=(0, 0, None))(logits, how, position)
+
+  return choose
+
+
 def keep_top_k(logits: Array, k: int) -> Array:
   """[..., V] with all but the k greatest logits (and ties of the last) out of reach.
 
@@ -134,7 +177,7 @@ def keep_top_k(logits: Array, k: int) -> Array:
   return jnp.where(logits < least, _NEVER, logits)
 
 
-def keep_top_p(logits: Array, p: float) -> Array:
+def keep_top_p(logits: Array, p: float | Array) -> Array:
   """[..., V] with all logits out of reach but the fewest whose probability is at least p."""
   falling = jnp.sort(logits, axis=-1)[..., ::-1]
   total = jnp.cumsum(jax.nn.softmax(falling, axis=-1), axis=-1)
@@ -151,11 +194,12 @@ def decode(
   choose: Choose,
   eos_id: int = 1,
   task_id: Array | None = None,
+  limits: Array | None = None,
 ) -> Decoded:
   """Decodes with a cache until every row has ended or has `max_len` tokens.
 
-  `choose` takes the logits of a position and the position's number; other arguments as in
-  `greedy`.
+  `choose` takes the logits of a position and the position's number; `limits` are int32[B] most
+  tokens of each row, at most `max_len`, or None; other arguments as in `greedy`.
   """
   encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
   logits, cache = model.apply(variables, encoded, max_len, method='start_cache')
@@ -169,7 +213,7 @@ def decode(
       step=state.step + 1,
       tokens=jax.lax.dynamic_update_slice(state.tokens, token[:, None], (0, state.step)),
       token=token,
-      ended=state.ended | (token == eos_id),
+      ended=state.ended | (token == eos_id) | (limits is not None and state.step + 1 >= limits),
       log_probs=state.log_probs + jnp.where(state.ended, 0.0, gained),
     )
 

@@ -35,7 +35,8 @@ def rank(
     model: the model and its prompt.
     variables: its 'params' and, for methods that have them, 'constants'.
     encoder_input_tokens: int32[B, T].
-    label_tokens: int32[C, U] ids of the labels, end-of-sequence included, 0 after it.
+    label_tokens: int32[C, U] ids of the labels, end-of-sequence included, 0 after it; or
+      int32[B, C, U], labels of each input's own.
     normalize: "tokens" divides by the label's number of tokens, for labels of different lengths.
     task_id: int32[B] for methods that hold several prompts.
     labels_at_once: labels decoded at a time; memory for that many [B, V] logits.
@@ -43,31 +44,30 @@ def rank(
   Returns:
     float32[B, C] in nats; the argmax over C is the predicted label.
   """
-  b, length = encoder_input_tokens.shape[0], label_tokens.shape[1]
+  b, (count, length) = encoder_input_tokens.shape[0], label_tokens.shape[-2:]
   encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
   first_logits, start = model.apply(variables, encoded, length, method='start_cache')
   first = jax.nn.log_softmax(first_logits)
 
   def one_label(label: Array) -> Array:
-    """int32[U] -> float32[B]."""
+    """int32[U, B] -> float32[B]."""
 
     def step(cache, given_and_next):
       given, following = given_and_next
-      logits, cache = model.apply(
-        variables, encoded, jnp.full(b, given), cache, method='decode_step'
-      )
-      return cache, _of_token(logits, jnp.full(b, following))
+      logits, cache = model.apply(variables, encoded, given, cache, method='decode_step')
+      return cache, _of_token(logits, following)
 
     _, later = jax.lax.scan(step, start, (label[:-1], label[1:]))  # [U - 1, B]
-    total = first[:, label[0]] + jnp.sum(later, axis=0, where=(label[1:] > 0)[:, None])
-    return total / _lengths(label) if normalize == 'tokens' else total
+    of_first = jnp.take_along_axis(first, label[0][:, None], axis=1)[:, 0]
+    total = of_first + jnp.sum(later, axis=0, where=label[1:] > 0)
+    return total / _lengths(label.T) if normalize == 'tokens' else total
 
   # Equal chunks, the last one filled up with empty labels: one loop body to compile.
-  count = len(label_tokens)
+  by_label = jnp.broadcast_to(label_tokens, (b, count, length)).transpose(1, 2, 0)
   chunks = -(-count // labels_at_once)
   size = -(-count // chunks)
-  filled = jnp.pad(label_tokens, ((0, chunks * size - count), (0, 0)))
-  scores = jax.lax.map(jax.vmap(one_label), filled.reshape(chunks, size, length))
+  filled = jnp.pad(by_label, ((0, chunks * size - count), (0, 0), (0, 0)))
+  scores = jax.lax.map(jax.vmap(one_label), filled.reshape(chunks, size, length, b))
   return scores.reshape(chunks * size, b)[:count].T
 
 

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
-from prompt_jax.injections import Injection, LayerEdit, Layout, prefix_layout, prefix_length
+from prompt_jax.injections import (
+  Injection,
+  LayerEdit,
+  Layout,
+  prefix_layout,
+  prefix_length,
+  visible_keys,
+)
 from prompt_jax.models.t5 import layers
 from prompt_jax.models.t5.config import T5Config
 
@@ -26,12 +33,15 @@ class SelfCache:
     values: as `keys`.
     start: int32[] row where this call's first key goes.
     layer: int32[] the layer whose turn it is.
+    visible: bool[B, M] false where there is only room (see `Injection.lengths`); None where all
+      rows hold something, or are still to come.
   """
 
   keys: Array
   values: Array
   start: Array
   layer: Array
+  visible: Array | None = None
 
   def append(self, kv: layers.KeysValues) -> tuple['SelfCache', layers.KeysValues]:
     """Writes this layer's new keys and values; returns all of the layer's."""
@@ -252,8 +262,12 @@ class Decoder(nn.Module):
       own = cache.start - extra + jnp.arange(x.shape[1], dtype=jnp.int32)
       key = jnp.arange(cache.keys.shape[2], dtype=jnp.int32) - extra
       unbiased = key < 0 if injection.kv_bias == 'zero' else None
-    others = kv_length(cross) + sum(each.shape[1] for each in states[:-1])
-    masks = (_causal(own, key, layout, extra), _cross_mask(layout, states_layout, others))
+    others = sum(each.shape[1] for each in states[:-1])
+    visible = visible_rows(layout, injection) if cache is None else cache.visible
+    masks = (
+      _causal(own, key, layout, extra, visible),
+      _cross_mask(layout, states_layout, cross, others),
+    )
     buckets = layers.relative_buckets(own, key, unbiased, bidirectional=False, cfg=cfg)
     bias = None
     if not cfg.relpos_per_layer:
@@ -315,7 +329,7 @@ def _encoder_view(layout: Layout, injection: Injection, cfg: T5Config) -> View:
     prompt = buckets_of(layout.from_prompt, jnp.arange(beside, dtype=jnp.int32)[None], None)
     parts = [buckets[..., :extra], prompt, buckets[..., extra:]]
     buckets = jnp.concatenate(parts, axis=-1)
-  return View(layout, _with_visible(mask, extra + beside), buckets)
+  return View(layout, _mask_with_injected(mask, injection, beside), buckets)
 
 
 def _with_visible(mask: Array, keys: int) -> Array:
@@ -323,19 +337,38 @@ def _with_visible(mask: Array, keys: int) -> Array:
   return jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (keys, 0)), constant_values=True)
 
 
-def _causal(query: Array, key: Array, layout: Layout, extra: int) -> Array:
+def _mask_with_injected(mask: Array, injection: Injection, beside: int) -> Array:
+  """A mask [B, 1, Q, K] with the injected keys in front, and behind them `beside` that all see."""
+  mask = _with_visible(mask, beside)
+  own = visible_keys(injection)
+  if own is None:
+    return _with_visible(mask, kv_length(injection))
+  own = jnp.broadcast_to(own[:, None, None], (len(own), 1, mask.shape[2], own.shape[1]))
+  return jnp.concatenate([own, jnp.broadcast_to(mask, (len(own), *mask.shape[1:]))], axis=-1)
+
+
+def visible_rows(layout: Layout, injection: Injection) -> Array | None:
+  """bool[B, K] which keys of a decoder are more than room; None for all."""
+  if injection.lengths is None and injection.kv_lengths is None:
+    return None
+  return _mask_with_injected(layout.mask[:, None, None], injection, 0)[:, 0, 0]
+
+
+def _causal(query: Array, key: Array, layout: Layout, extra: int, visible: Array | None) -> Array:
   """bool[B|1, 1, Q, K]: a query sees injected keys and the keys up to itself."""
   mask = key[..., None, :] <= query[..., :, None]
   mask = mask[None, None] if mask.ndim == 2 else mask[:, None]
+  if visible is not None:
+    mask = mask & visible[:, None, None]
   if layout.segments is None:
     return mask
   same = layout.segments[:, :, None] == layout.segments[:, None, :]
   return mask & _with_visible(same[:, None], extra)
 
 
-def _cross_mask(layout: Layout, states: Layout, others: int) -> Array:
-  """bool[B, 1, Q|1, K]: a target position sees the encoder positions of its own example, and
-  `others` keys that belong to no example."""
+def _cross_mask(layout: Layout, states: Layout, cross: Injection, others: int) -> Array:
+  """bool[B, 1, Q|1, K]: a target position sees the encoder positions of its own example, the keys
+  that are injected, and `others` that belong to no example."""
   mask = states.mask[:, None, None, :]
   if states.segments is not None:
     if layout.segments is None:
@@ -343,4 +376,4 @@ def _cross_mask(layout: Layout, states: Layout, others: int) -> Array:
         'Packed inputs need decoder_segment_ids: which targets belong to which input'
       )
     mask = mask & (layout.segments[:, None, :, None] == states.segments[:, None, None, :])
-  return _with_visible(mask, others)
+  return _mask_with_injected(mask, cross, others)

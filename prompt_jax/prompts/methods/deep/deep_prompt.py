@@ -69,7 +69,8 @@ class DeepPrompt(PromptMethod):
     rows = own_table(self, self.table, name)((dims.L, self.length, dims.H))
     # The first layer's rows enter as a prefix, which is what reserves their places.
     later = rows.at[0].set(0) if self.mode == 'add' else rows
-    edit = LayerEdit(theta=later, fn=add_rows if self.mode == 'add' else replace_rows)
+    fn = add_rows if self.mode == 'add' else replace_rows
+    edit = LayerEdit(theta=later, fn=fn, by_slot=True)
     return Injection(prefix=rows[:1], hidden=edit, placement=placement, sees_input=sees_input)
 
   def _check(self) -> None:

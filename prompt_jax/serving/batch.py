@@ -1,0 +1,237 @@
+"""Rows that name their prompts, answered in batches of few shapes.
+
+Shapes are buckets: of rows, of the tokens of a text, of labels and their tokens, and of the tokens
+to be written. With the shapes of the groups (see `bank`) they are all that a program is compiled
+for.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from prompt_jax.inference import constrained, decode, score
+from prompt_jax.inference.beam_search import LENGTH_PENALTY, beam_search, gnmt_penalty
+from prompt_jax.serving.bank import Bank, Entry
+from prompt_jax.serving.stacked import Injections
+from prompt_jax.stacking import map_in_parts, parts_for_caches
+
+Array = jax.Array
+Way = Literal['rank', 'constrained', 'generate']
+
+
+class Settings(NamedTuple):
+  """What all rows of a batch share.
+
+  Attributes:
+    way: "rank" scores all labels of a row's prompt, "constrained" decodes one of them, "generate"
+      writes text.
+    normalize: of "rank", see `inference.score.rank`.
+    beams: of "generate"; 1 for none.
+    length_penalty: of a beam search, see `inference.beam_search.gnmt_penalty`.
+    sampled: of "generate": whether any row is sampled.
+  """
+
+  way: Way
+  normalize: score.Normalize = 'none'
+  beams: int = 1
+  length_penalty: float = LENGTH_PENALTY
+  sampled: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+  """A text for a prompt.
+
+  Attributes:
+    prompt: its name.
+    tokens: int32[t] the text, with the end of the sequence.
+    limit: most tokens to be written.
+    temperature: of sampling, as `top_k` and `top_p` see `inference.decode.sample`; 0 is greedy.
+    top_k: see `temperature`.
+    top_p: see `temperature`.
+    seed: of sampling.
+    number: of several samples of one seed.
+  """
+
+  prompt: str
+  tokens: np.ndarray
+  limit: int = 1
+  temperature: float = 0.0
+  top_k: int = 0
+  top_p: float = 0.0
+  seed: int = 0
+  number: int = 0
+
+
+class Found(NamedTuple):
+  """The answer to a row.
+
+  Attributes:
+    entry: the prompt that gave it.
+    tokens: int32[U] what was written; empty where a label was chosen.
+    log_prob: of these tokens, or of the label's, in nats.
+    label: index of the label that was chosen; None for text.
+    scores: float32[C] of all labels, where they were ranked; empty elsewhere.
+    allowed: log-probability of the label among what can only be a label ("constrained").
+  """
+
+  entry: Entry
+  tokens: np.ndarray
+  log_prob: float
+  label: int | None = None
+  scores: np.ndarray = np.zeros(0, np.float32)
+  allowed: float = 0.0
+
+
+def bucket(n: int, least: int = 8) -> int:
+  """The smallest of 8, 12, 16, 24, 32, 48, 64, ... that is at least n; from `least` on."""
+  power = 1 << max(n - 1, least - 1).bit_length()
+  return power * 3 // 4 if least < n <= power * 3 // 4 else power
+
+
+class Programs:
+  """The compiled functions of a bank."""
+
+  def __init__(self, bank: Bank):
+    self._bank = bank
+    self._rank = jax.jit(self._ranked, static_argnames=('normalize',))
+    self._choose = jax.jit(self._chosen, static_argnames=('length',))
+    self._write = jax.jit(self._written, static_argnames=('settings', 'longest'))
+
+  @property
+  def compiled(self) -> int:
+    """How many programs there are."""
+    return sum(f._cache_size() for f in (self._rank, self._choose, self._write))  # type: ignore[attr-defined]
+
+  def __call__(self, rows: Sequence[Row], settings: Settings) -> list[Found | None]:
+    """The answer to each row; None where its prompt is not there any more.
+
+    Rows of one group are one batch; "rank" and "constrained" need prompts with labels.
+
+    Args:
+      rows: a batch.
+      settings: of all of them.
+    """
+    entries, stacks = self._bank.snapshot([row.prompt for row in rows])
+    found: list[Found | None] = [None] * len(rows)
+    for group, stack in stacks.items():
+      numbers = [i for i, e in enumerate(entries) if e is not None and e.group is group]
+      some: list[Any] = [entries[i] for i in numbers]
+      answers = self._of_group(stack, some, [rows[i] for i in numbers], settings)
+      for i, answer in zip(numbers, answers, strict=True):
+        found[i] = answer
+    return found
+
+  def _of_group(
+    self, stack: Injections, entries: list[Entry], rows: list[Row], settings: Settings
+  ) -> list[Found]:
+    count = len(rows)
+    # Filled up with the last row, not with padding: an empty row might never end decoding.
+    more = 1 << (count - 1).bit_length()
+    entries, rows = ([*some, *[some[-1]] * (more - count)] for some in (entries, rows))
+    width = bucket(max(len(row.tokens) for row in rows))
+    tokens = np.zeros((more, width), np.int32)
+    for own, row in zip(tokens, rows, strict=True):
+      own[: len(row.tokens)] = row.tokens
+    places = np.array([entry.place for entry in entries], np.int32)
+    call = {'rank': self._by_rank, 'constrained': self._by_trie, 'generate': self._by_decoding}
+    inputs = (self._bank.backbone.params, stack, places, tokens)
+    return call[settings.way](inputs, entries, rows, settings)[:count]
+
+  def _by_rank(self, inputs: Any, entries: Any, rows: Any, settings: Settings) -> list[Found]:
+    most, longest = (max(e.label_tokens.shape[i] for e in entries) for i in (0, 1))
+    labels = np.zeros((len(rows), bucket(most, 2), bucket(longest, 2)), np.int32)
+    for own, entry in zip(labels, entries, strict=True):
+      own[: len(entry.labels), : entry.label_tokens.shape[1]] = entry.label_tokens
+    scores = jax.device_get(self._rank(*inputs, labels, normalize=settings.normalize))
+    answers = []
+    for entry, of_row in zip(entries, scores, strict=True):
+      own = of_row[: len(entry.labels)]
+      best = int(np.argmax(own))
+      answers.append(Found(entry, np.zeros(0, np.int32), float(own[best]), best, own))
+    return answers
+
+  def _by_trie(self, inputs: Any, entries: Any, rows: Any, settings: Settings) -> list[Found]:
+    del settings
+    nodes, arcs = (bucket(max(e.tree.tokens.shape[i] for e in entries), 2) for i in (0, 1))
+    shape = (len(rows), nodes, arcs)
+    tree = constrained.Trie(
+      np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.full(shape[:2], -1, np.int32)
+    )
+    for i, entry in enumerate(entries):
+      n, a = entry.tree.tokens.shape
+      tree.tokens[i, :n, :a], tree.children[i, :n, :a] = entry.tree[:2]
+      tree.label[i, :n] = entry.tree.label
+    longest = bucket(max(e.label_tokens.shape[1] for e in entries), 2)
+    chosen = jax.device_get(self._choose(*inputs, tree, length=longest))
+    nothing = np.zeros(0, np.int32)
+    return [
+      Found(entry, nothing, float(log_prob), int(label), allowed=float(allowed))
+      for entry, label, log_prob, allowed in zip(entries, *chosen, strict=True)
+    ]
+
+  def _by_decoding(self, inputs: Any, entries: Any, rows: Any, settings: Settings) -> list[Found]:
+    longest = bucket(max(row.limit for row in rows))
+    of = lambda name, dtype: np.array([getattr(row, name) for row in rows], dtype)
+    limits = of('limit', np.int32)
+    how = None
+    if settings.sampled:
+      how = (
+        of('temperature', np.float32), of('top_k', np.int32), of('top_p', np.float32),
+        of('seed', np.uint32), of('number', np.uint32),
+      )  # fmt: skip
+    done = self._write(*inputs, limits, how, settings=settings, longest=longest)
+    tokens, log_probs, _ = jax.device_get(done)
+    return [
+      Found(entry, own, float(log_prob))
+      for entry, own, log_prob in zip(entries, tokens, log_probs, strict=True)
+    ]
+
+  def _ranked(
+    self, backbone: Any, stack: Any, places: Array, tokens: Array, labels: Array, normalize: Any
+  ) -> Array:
+    call = functools.partial(score.rank, self._bank.model, _variables(backbone, stack))
+    one = lambda x: call(x[0], x[1], normalize, task_id=x[2])
+    parts = parts_for_caches(*tokens.shape)
+    return map_in_parts(one, (tokens, labels, places), parts)
+
+  def _chosen(
+    self, backbone: Any, stack: Any, places: Array, tokens: Array, tree: Any, length: int
+  ) -> Any:
+    variables = _variables(backbone, stack)
+    return constrained.follow(self._bank.model, variables, tokens, tree, length, places)
+
+  def _written(
+    self,
+    backbone: Any,
+    stack: Any,
+    places: Array,
+    tokens: Array,
+    limits: Array,
+    how: Any,
+    settings: Settings,
+    longest: int,
+  ) -> decode.Decoded:
+    model, variables = self._bank.model, _variables(backbone, stack)
+    options: dict[str, Any] = {
+      'eos_id': self._bank.backbone.vocabulary.eos_id, 'task_id': places, 'limits': limits
+    }  # fmt: skip
+    if settings.beams > 1:
+      divisor = gnmt_penalty(settings.length_penalty)
+      return beam_search(
+        model, variables, tokens, longest, settings.beams, divisor=divisor, **options
+      )
+    choose: decode.Choose = decode.most_probable
+    if how is not None:
+      temperature, top_k, top_p, seeds, samples = how
+      keys = jax.vmap(lambda seed, n: jax.random.fold_in(jax.random.key(seed), n))(seeds, samples)
+      choose = decode.choose_by_row(decode.RowSampling(temperature, top_k, top_p, keys))
+    return decode.decode(model, variables, tokens, longest, choose, **options)
+
+
+def _variables(backbone: Any, stack: Injections) -> dict[str, Any]:
+  return {'params': {'backbone': backbone}, 'constants': {'prompt': {'stacked': stack}}}

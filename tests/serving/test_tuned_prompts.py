@@ -1,0 +1,59 @@
+"""Prompt files on one model from Python."""
+
+import os
+
+import pytest
+
+import prompt_jax as pj
+from prompt_jax.errors import UserError
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from tests.serving.conftest import MANY, YES_NO
+from tests.shared import facts
+
+
+@pytest.fixture(scope='module')
+def files(write, tmp_path_factory):
+  """Of two prompts; the second is called as a run calls its own."""
+  folder = tmp_path_factory.mktemp('prompts')
+  os.mkdir(folder / 'second')
+  return [
+    write(folder / 'first.safetensors', InputPrompt(length=2), 1, YES_NO),
+    write(folder / 'second' / 'prompt.safetensors', InputPrompt(length=5), 2, MANY),
+  ]
+
+
+def test_prompts_have_the_names_of_their_files_and_answer_as_alone(files, write, tmp_path):
+  prompts = pj.load(files)
+  assert isinstance(prompts, pj.TunedPrompts)
+  assert prompts.names == ('first', 'second')
+  assert 'first' in repr(prompts)
+  assert 'second' in prompts._repr_html_()
+  assert prompts.metadata('second')['labels'] == list(MANY)
+  texts = ['a b', 'some text']
+  found = prompts.predict(texts, ['second', 'first'])
+  for text, file, answer in zip(texts, files[::-1], found, strict=True):
+    (alone,) = pj.load(file).predict([text])
+    assert (answer.text, answer.prediction) == (text, alone.prediction)
+    assert answer.probability == pytest.approx(alone.probability, abs=1e-5)
+  third = write(tmp_path / 'third.safetensors', InputPrompt(length=3), 2, YES_NO)
+  assert prompts.add(third) == 'third'
+  assert prompts.add(third, 'first') == 'first'
+  assert [a.prediction for a in prompts.predict(['a', 'a'], ['third', 'first'])] == (
+    2 * [prompts.predict(['a'], 'third')[0].prediction]
+  )
+  prompts.remove('third')
+  assert prompts.names == ('first', 'second')
+  with pytest.warns(UserWarning, match='24'):  # the length that it was trained with
+    prompts.predict(['x' * 40], 'first')
+
+
+def test_files_that_are_no_set_of_prompts(files, write, tmp_path):
+  same = write(tmp_path / 'first.safetensors', InputPrompt(length=3))
+  for given, said in (
+    ([], ['prompt']),
+    ([files[0], same], ["'first'", files[0], same]),
+    ([files[0], files[0]], [files[0], 'twice']),
+    ([str(tmp_path / 'none.safetensors')], ['none.safetensors']),
+  ):
+    with pytest.raises(UserError, match=facts(*said)):
+      pj.load(given)

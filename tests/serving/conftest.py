@@ -71,7 +71,7 @@ def tuned(backbone):
     params = {'backbone': backbone.params, 'prompt': parameters(method, seed, CONFIG.sizes)}
     metadata = {'labels': labels and list(labels), 'input_length': 24, 'target_length': targets}
     model = PromptedT5(T5(backbone.config), method)
-    return Tuned(model, variables_of(params, {}), backbone, metadata)
+    return Tuned(model, jax.device_put(variables_of(params, {})), backbone, metadata)
 
   return make
 

@@ -201,6 +201,9 @@ def test_what_takes_a_spare_place_compiles_nothing(tuned):
     assert bank.predict(TEXTS[:4], 'again') == _near(expected['new'])
     assert bank.predict(TEXTS[:4], 'p0') == _near(one)
   assert compiled == []
+  with counted() as compiled:
+    bank.predict(['a text of another size'], 'p0')
+  assert compiled
   assert bank.names == ('p0', 'p1', 'again')
   assert before != ask('p0', 'again') or before == ask('p0', 'p0')
 

@@ -52,7 +52,7 @@ def test_files_that_are_no_set_of_prompts(files, write, tmp_path):
   for given, said in (
     ([], ['prompt']),
     ([files[0], same], ["'first'", files[0], same]),
-    ([files[0], files[0]], [files[0], 'twice']),
+    ([files[0], files[0]], [files[0], "'first'"]),
     ([str(tmp_path / 'none.safetensors')], ['none.safetensors']),
   ):
     with pytest.raises(UserError, match=facts(*said)):

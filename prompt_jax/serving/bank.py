@@ -126,6 +126,14 @@ class Bank:
         f'{name!r} is of {tuned.backbone.name!r}, and the prompts here are of '
         f'{self.backbone.name!r}. Load it by itself.'
       )
+    theirs, frozen = (
+      jax.tree.leaves(params)
+      for params in (tuned.variables['params']['backbone'], self.backbone.params)
+    )
+    if any(a is not b for a, b in zip(theirs, frozen, strict=True)):
+      raise UserError(
+        f'{name!r} holds weights of a model of its own; answer with it alone, by infer.'
+      )
     own = [tuned.variables.get(part, {}).get('prompt', {}) for part in ('params', 'constants')]
     sizes = self.backbone.config.sizes
     prompt = stacked.alone(name, tuned.model.prompt, own[0], own[1], sizes)

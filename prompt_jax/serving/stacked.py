@@ -89,9 +89,7 @@ def alone(
     UserError: what it injects depends on the input, or has a form that cannot be stacked.
   """
   if method is None:
-    raise UserError(
-      f'{name!r} holds no prompt but weights of a model of its own; answer with it alone, by infer.'
-    )
+    raise UserError(f'{name!r} is the model without a prompt, which has no place among prompts.')
   kind, reads = type(method).__name__, sorted(method.depends_on)
   if reads == ['task_id']:
     raise UserError(

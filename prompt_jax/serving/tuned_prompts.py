@@ -103,8 +103,6 @@ class TunedPrompts:
       UserError: the file is missing, damaged or of another model; a method that cannot be stacked.
     """
     name = name or name_of(str(prompt_file))
-    if loading.kind_of(prompt_file) == 'weights':
-      raise UserError(f'{prompt_file} holds weights of a model of its own; load it alone.')
     self.bank.add(name, loading.attach(self.bank.backbone, prompt_file))
     return name
 

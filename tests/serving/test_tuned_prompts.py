@@ -2,6 +2,7 @@
 
 import os
 
+import jax
 import pytest
 
 import prompt_jax as pj
@@ -45,6 +46,16 @@ def test_prompts_have_the_names_of_their_files_and_answer_as_alone(files, write,
   assert prompts.names == ('first', 'second')
   with pytest.warns(UserWarning, match='24'):  # the length that it was trained with
     prompts.predict(['x' * 40], 'first')
+
+
+def test_weights_of_a_model_are_refused(files, tuned):
+  """Whether they are added or given at first."""
+  prompts = pj.load(files)
+  one = tuned(InputPrompt(length=2))
+  own = jax.tree.map(lambda x: 2 * x, one.variables)
+  with pytest.raises(UserError, match=facts("'mine'", 'weights')):
+    prompts.bank.add('mine', one._replace(variables=own))
+  assert prompts.names == ('first', 'second')
 
 
 def test_files_that_are_no_set_of_prompts(files, write, tmp_path):

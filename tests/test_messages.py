@@ -16,6 +16,7 @@ ALLOWED = {
   'checkpoints/prompt_file.py': {'prompt-jax import'},
   'data/vocabulary.py': {'--pad_id', '--eos_id', '--unk_id', '--bos_id'},
   'export/prompt.py': {'prompt-jax convert', '--to'},
+  'export/prompt_ids.py': {'prompt-jax infer'},  # what answers with any prompt
   'loading.py': {'--prompt_file', '--model', '--vocabulary'},
   'pretraining/pretrain.py': {'prompt-jax train', '--model', '--data'},
   'reports/page.py': {'prompt-jax report'},

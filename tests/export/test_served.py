@@ -239,9 +239,9 @@ def test_an_export_that_answers_otherwise_is_refused_and_removed(to, pair, tmp_p
 
 
 def test_a_tokenizer_that_cuts_otherwise_is_refused(pair, tmp_path, monkeypatch):
-  monkeypatch.setattr(hf_prompts, 'PATTERNS', {'before': '^{}'})
+  monkeypatch.setattr(hf_prompts, 'PATTERNS', {'before': '^not {}'})
   with pytest.raises(UserError, match=facts('reads the ids', 'sst2')):
-    export_prompt(pair.files, tmp_path / 'out', 'hf', samples=['a  b'])
+    export_prompt(pair.files, tmp_path / 'out', 'hf')
   assert not list(tmp_path.iterdir())
 
 

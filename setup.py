@@ -108,6 +108,8 @@ setuptools.setup(
     'datasets': ['datasets>=5.0'],
     # `export --to ctranslate2`, and what runs it.
     'ctranslate2': ['ctranslate2>=4.6,<5'],
+    # `serve`.
+    'serve': ['starlette>=1.0,<2', 'uvicorn>=0.40,<1'],
     # `train` and `population` write event files where it is installed; the curves are in
     # metrics.jsonl and curve.png too.
     'tensorboard': ['tensorboard>=2.21,<2.22'],

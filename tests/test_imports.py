@@ -194,6 +194,7 @@ ALLOWED: dict[str, set[str]] = {
     'runs',
     'runtime',
     'scale',
+    'serving.serve',
     'sweeps',
     'tasks',
   },

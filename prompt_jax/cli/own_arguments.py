@@ -36,6 +36,10 @@ def _infer(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _serve(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('prompts', nargs='+', metavar='PROMPT_FILE', help='prompts of one model')
+
+
 def _convert(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     'source', metavar='SOURCE', help='a model folder (ours or of Hugging Face), or a T5X checkpoint'
@@ -171,6 +175,7 @@ ADD = {
   'sweep': _sweep,
   'plan': _plan,
   'infer': _infer,
+  'serve': _serve,
   'convert': _convert,
   'compare': _compare,
   'report': _report,

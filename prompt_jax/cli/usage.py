@@ -7,6 +7,7 @@ VERBS = {
   'eval': 'evaluate a prompt on a task or a file',
   'compare': 'compare two prompts on the same examples, with significance tests',
   'infer': 'apply a prompt to texts',
+  'serve': 'answer requests over HTTP with many prompts on one model',
   'report': 'summarize runs: tables, learning curves, an HTML page',
   'pretrain': 'train a model from text: span corruption, then prefix LM',
   'inspect': 'describe a prompt file, or list the arrays of a model',
@@ -72,11 +73,15 @@ EXAMPLES = {
   prompt-jax import peft_folder/ prompt.safetensors --model t5_base/""",
   'export': """
   prompt-jax export sst2/prompt.safetensors trec/prompt.safetensors served/ --to=hf
-  prompt-jax export runs/my_sweep served/ --to=ctranslate2 --quantize=int8   (all prompts below)
+  prompt-jax export runs/my_sweep served/ --to=ctranslate2 --quantize=int8    (all prompts below)
   prompt-jax export out/prompt.safetensors peft_folder/ --to=peft
   prompt-jax export out/prompt.safetensors prompt.npy --to=npy
   prompt-jax export out/prompt.safetensors run/ --to=numpy_checkpoints
   prompt-jax export out/prompt.safetensors run/ --to=t5x       (with the model, one checkpoint)""",
+  'serve': """
+  prompt-jax serve runs/sst2.safetensors runs/trec.safetensors
+  prompt-jax serve a.safetensors b.safetensors --names sst2,trec --port 9000
+  prompt-jax serve a.safetensors --host 0.0.0.0 --token_file token.txt""",
   'report': """
   prompt-jax report runs/                                     (a table of all runs below)
   prompt-jax report runs/ --output report/                    (and a page, Markdown, CSV, PNG)

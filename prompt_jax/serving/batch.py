@@ -93,11 +93,34 @@ def bucket(n: int, least: int = 8) -> int:
   return power * 3 // 4 if least < n <= power * 3 // 4 else power
 
 
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+  """The sizes that batches are rounded up to; beyond the last, and where there are none, the
+  steps of `bucket`, of which there are more.
+
+  Attributes:
+    rows: of a batch.
+    texts: tokens of a text.
+    answers: tokens to be written.
+    labels: least number of labels, and of tokens of one.
+  """
+
+  rows: tuple[int, ...] = ()
+  texts: tuple[int, ...] = ()
+  answers: tuple[int, ...] = ()
+  labels: tuple[int, int] = (2, 2)
+
+
+def fit(n: int, sizes: Sequence[int], least: int = 8) -> int:
+  """The first of `sizes` that is at least n; else `bucket`."""
+  return next((size for size in sizes if size >= n), 0) or bucket(n, least)
+
+
 class Programs:
   """The compiled functions of a bank."""
 
-  def __init__(self, bank: Bank):
-    self._bank = bank
+  def __init__(self, bank: Bank, shapes: Shapes = Shapes()):
+    self._bank, self.shapes = bank, shapes
     self._rank = jax.jit(self._ranked, static_argnames=('normalize',))
     self._choose = jax.jit(self._chosen, static_argnames=('length',))
     self._write = jax.jit(self._written, static_argnames=('settings', 'longest'))
@@ -131,9 +154,9 @@ class Programs:
   ) -> list[Found]:
     count = len(rows)
     # Filled up with the last row, not with padding: an empty row might never end decoding.
-    more = 1 << (count - 1).bit_length()
+    more = fit(count, self.shapes.rows) if self.shapes.rows else 1 << (count - 1).bit_length()
     entries, rows = ([*some, *[some[-1]] * (more - count)] for some in (entries, rows))
-    width = bucket(max(len(row.tokens) for row in rows))
+    width = fit(max(len(row.tokens) for row in rows), self.shapes.texts)
     tokens = np.zeros((more, width), np.int32)
     for own, row in zip(tokens, rows, strict=True):
       own[: len(row.tokens)] = row.tokens
@@ -144,7 +167,8 @@ class Programs:
 
   def _by_rank(self, inputs: Any, entries: Any, rows: Any, settings: Settings) -> list[Found]:
     most, longest = (max(e.label_tokens.shape[i] for e in entries) for i in (0, 1))
-    labels = np.zeros((len(rows), bucket(most, 2), bucket(longest, 2)), np.int32)
+    shape = [max(bucket(n, 2), m) for n, m in zip((most, longest), self.shapes.labels, strict=True)]
+    labels = np.zeros((len(rows), *shape), np.int32)
     for own, entry in zip(labels, entries, strict=True):
       own[: len(entry.labels), : entry.label_tokens.shape[1]] = entry.label_tokens
     scores = jax.device_get(self._rank(*inputs, labels, normalize=settings.normalize))
@@ -175,7 +199,7 @@ class Programs:
     ]
 
   def _by_decoding(self, inputs: Any, entries: Any, rows: Any, settings: Settings) -> list[Found]:
-    longest = bucket(max(row.limit for row in rows))
+    longest = fit(max(row.limit for row in rows), self.shapes.answers)
     of = lambda name, dtype: np.array([getattr(row, name) for row in rows], dtype)
     limits = of('limit', np.int32)
     how = None

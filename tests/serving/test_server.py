@@ -1,0 +1,238 @@
+"""The server in process: routes, mistakes, limits, and what waits."""
+
+import asyncio
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip('starlette')
+from starlette.testclient import TestClient
+
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.serving.app import Limits, Server
+from prompt_jax.serving.bank import Bank
+from prompt_jax.serving.batch import Programs, Row, Settings, Shapes
+from prompt_jax.serving.completions import Refused, read
+from prompt_jax.serving.measures import Histogram, Measures
+from prompt_jax.serving.queue import Full, Queue
+from prompt_jax.serving.tuned_prompts import TunedPrompts
+from tests.serving.conftest import MANY, YES_NO
+
+SHAPES = Shapes(rows=(4,), texts=(24,), answers=(12,), labels=(6, 9))
+
+
+@pytest.fixture(scope='module')
+def prompts(tuned):
+  bank = Bank(tuned(InputPrompt(length=2)).backbone)
+  for name, length, labels in (('small', 2, YES_NO), ('large', 7, MANY), ('free', 4, None)):
+    bank.add(name, tuned(InputPrompt(length=length), length, labels))
+  found = TunedPrompts(bank)
+  found.programs = Programs(bank, SHAPES)
+  return found
+
+
+@pytest.fixture(scope='module')
+def client(prompts):
+  server = Server(prompts, Limits(rows=4, bytes=2000))
+  with TestClient(server.app, raise_server_exceptions=False) as found:
+    assert found.get('/health').status_code in (200, 503)
+    until = time.monotonic() + 600
+    while found.get('/health').status_code == 503 and time.monotonic() < until:
+      time.sleep(0.2)
+    assert found.get('/health').json() == {'status': 'ready'}
+    yield found
+
+
+def ask(client, **body):
+  return client.post('/v1/completions', json=body)
+
+
+def test_answers_are_those_of_the_bank(client, prompts):
+  for name in ('small', 'large'):
+    texts = ['ab', 'some text', '</s> <extra_id_0>']
+    answer = ask(client, model=name, prompt=texts, logprobs=1).json()
+    expected = prompts.predict(texts, name)
+    assert [c['text'] for c in answer['choices']] == [a.prediction for a in expected]
+    for choice, a in zip(answer['choices'], expected, strict=True):
+      assert choice['probabilities'][a.prediction] == pytest.approx(a.probability, abs=1e-5)
+      assert sum(choice['probabilities'].values()) == pytest.approx(1)
+      assert list(choice['logprobs']['labels']) == list(choice['probabilities'])
+  (text,) = prompts.generate(['some text'], 'free')
+  answer = ask(client, model='free', prompt='some text').json()
+  assert [c['text'] for c in answer['choices']] == [text]
+  short = ask(client, model='free', prompt='some text', max_tokens=2).json()['choices'][0]
+  assert text.startswith(short['text'])
+
+
+def test_samples_repeat_with_their_seed(client):
+  one, same, other = (
+    [c['text'] for c in ask(client, model='free', prompt='x', temperature=1.0, seed=s, n=4).json()[
+      'choices']]
+    for s in (1, 1, 2)
+  )  # fmt: skip
+  assert one == same != other
+  assert len(set(one)) > 1
+
+
+def test_models_are_the_prompts(client):
+  found = client.get('/v1/models').json()
+  assert [m['id'] for m in found['data']] == ['small', 'large', 'free']
+  assert found['data'][0]['labels'] == list(YES_NO)
+
+
+@pytest.mark.parametrize(
+  ('body', 'status', 'parameter'),
+  [
+    ({'prompt': 'a'}, 400, 'model'),
+    ({'model': 'none', 'prompt': 'a'}, 404, 'model'),
+    ({'model': 'small'}, 400, 'prompt'),
+    ({'model': 'small', 'prompt': []}, 400, 'prompt'),
+    ({'model': 'small', 'prompt': [1]}, 400, 'prompt'),
+    ({'model': 'small', 'prompt': 'a', 'stream': True}, 400, 'stream'),
+    ({'model': 'small', 'prompt': 'a', 'file': '/etc/passwd'}, 400, 'file'),
+    ({'model': 'small', 'prompt': 'a', 'temperature': -1}, 400, 'temperature'),
+    ({'model': 'small', 'prompt': 'a', 'top_p': True}, 400, 'top_p'),
+    ({'model': 'small', 'prompt': 'a', 'max_tokens': 0}, 400, 'max_tokens'),
+    ({'model': 'small', 'prompt': ['a'] * 65}, 400, 'prompt'),
+    ({'model': 'small', 'prompt': 'a' * 3000}, 413, None),
+  ],
+)
+def test_mistakes_are_told_as_json(client, body, status, parameter):
+  found = ask(client, **body)
+  assert found.status_code == status
+  assert found.json()['error']['param'] == parameter
+  assert found.json()['error']['message']
+
+
+def test_unknown_routes_and_methods(client):
+  for call in (client.get('/'), client.get('/v1/completions'), client.post('/metrics')):
+    assert call.status_code in (404, 405)
+    assert call.json()['error']['code'] == 'not_found'
+
+
+def test_measures_are_text_for_prometheus(client):
+  ask(client, model='small', prompt='a')
+  ask(client, model='none', prompt='a')
+  text = client.get('/metrics').text
+  assert 'prompt_jax_requests_total{prompt="small",status="200"}' in text
+  assert '"none"' not in text
+  names = {line.split('{')[0].split()[0] for line in text.splitlines() if line[0] != '#'}
+  assert {'prompt_jax_waiting_rows', 'prompt_jax_mixed_batches_total'} <= names
+
+
+JSON = st.recursive(
+  st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+  lambda x: st.lists(x, max_size=4) | st.dictionaries(st.text(max_size=8), x, max_size=4),
+  max_leaves=8,
+)
+NAMES = st.sampled_from(['model', 'prompt', 'max_tokens', 'temperature', 'top_p', 'n', 'stream',
+                         'logprobs', 'seed', 'stop', 'user', 'best_of', 'x'])  # fmt: skip
+
+
+@given(st.binary(max_size=60) | st.dictionaries(NAMES, JSON).map(lambda x: json.dumps(x).encode()))
+@settings(max_examples=300, deadline=None)
+def test_no_body_makes_the_server_fail(client, body):
+  found = client.post('/v1/completions', content=body)
+  assert found.status_code in (400, 404, 413, 429)
+  assert 'Traceback' not in found.text
+  assert found.json()['error']['message']
+
+
+@given(st.dictionaries(NAMES, JSON).map(lambda x: x | {'model': 'small', 'prompt': 'a'}))
+@settings(max_examples=300, deadline=None)
+def test_no_field_is_read_wrongly(body):
+  try:
+    asked = read(json.dumps(body).encode())
+  except Refused as found:
+    refused = found
+  else:
+    refused = None
+    assert (asked.prompt, asked.texts) == ('small', ('a',))
+    assert 0 <= asked.top_p <= 1
+  assert refused is None or refused.status == 400
+
+
+def test_a_token_is_asked_for(prompts):
+  client = TestClient(Server(prompts, Limits(), token='secret').app)
+  assert client.get('/v1/models').status_code == 401
+  assert client.get('/v1/models', headers={'Authorization': 'Bearer wrong'}).status_code == 401
+  assert client.get('/v1/models', headers={'Authorization': 'Bearer secret'}).status_code == 200
+  assert client.get('/health').status_code == 503  # not begun, and asked without a token
+
+
+class Engine:
+  """Answers when it is let, and remembers the batches."""
+
+  def __init__(self):
+    self.go, self.batches = threading.Event(), []
+
+  def __call__(self, rows, settings):
+    assert self.go.wait(10)
+    self.batches.append([row.prompt for row in rows])
+    return [None] * len(rows)
+
+
+def row(prompt):
+  return Row(prompt, np.ones(1, np.int32))
+
+
+def test_what_waits_is_one_batch_whatever_its_prompts():
+  async def run():
+    engine, measures = Engine(), Measures()
+    queue = Queue(engine, measures, most_rows=4, room=7)
+    running = asyncio.create_task(queue.run())
+    rank, text = Settings('rank'), Settings('generate')
+    found = queue.put([row('first')], rank, ['g'])
+    await asyncio.sleep(0.05)  # it computes
+    found += queue.put([row('a'), row('b')], rank, ['g', 'g'])
+    found += queue.put([row('x')], text, ['g']) + queue.put([row('y')], rank, ['other'])
+    gone = queue.put([row('gone')], rank, ['g'])
+    found += queue.put([row('c'), row('d')], rank, ['g', 'g'])
+    with pytest.raises(Full) as full:
+      queue.put([row('more')], rank, ['g'])
+    assert full.value.seconds >= 1
+    gone[0].cancel()
+    found += queue.put([row('e')], rank, ['g'])  # in its place
+    engine.go.set()
+    await asyncio.gather(*found)
+    queue.close()
+    await running
+    return engine.batches, measures
+
+  batches, measures = asyncio.run(run())
+  assert batches == [['first'], ['a', 'b', 'c', 'd'], ['x'], ['y'], ['e']]
+  assert (measures.batches, measures.mixed, measures.waiting) == (5, 1, 0)
+
+
+def test_a_batch_that_fails_fails_alone():
+  async def run():
+    def answer(rows, settings):
+      if rows[0].prompt == 'bad':
+        raise ValueError('no')
+      return [None]
+
+    queue = Queue(answer, Measures(), most_rows=1, room=4)
+    found = queue.put([row('bad'), row('good')], Settings('rank'), ['g', 'g'])
+    running = asyncio.create_task(queue.run())
+    done = await asyncio.gather(*found, return_exceptions=True)
+    queue.close()
+    await running
+    return done
+
+  bad, good = asyncio.run(run())
+  assert isinstance(bad, ValueError)
+  assert good is None
+
+
+def test_buckets_of_a_histogram_add_up():
+  found = Histogram((1, 2))
+  for value in (0.5, 1, 2, 3):
+    found.add(value)
+  assert found.lines('x') == [
+    'x_bucket{le="1"} 2', 'x_bucket{le="2"} 3', 'x_bucket{le="+Inf"} 4', 'x_sum 6.5', 'x_count 4'
+  ]  # fmt: skip

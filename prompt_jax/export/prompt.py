@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import shutil
 from collections.abc import Sequence
 from typing import cast
 
@@ -21,9 +22,9 @@ from prompt_jax.export.served import FORMATS as SERVED
 from prompt_jax.export.served import LEAST_AGREEMENT, export_served
 from prompt_jax.export.sources import find_prompts
 from prompt_jax.injections import Placement
-from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Rows, plain
-from prompt_jax.prompt_formats.npy import numpy_checkpoint_path, write_npy
-from prompt_jax.prompt_formats.peft import write_peft
+from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, plain
+from prompt_jax.prompt_formats.npy import numpy_checkpoint_path, read_npy, write_npy
+from prompt_jax.prompt_formats.peft import read_peft, write_peft
 from prompt_jax.prompts.base import PromptMethod, materialise
 
 # What google-research/prompt-tuning calls the placements, in its gin files.
@@ -182,6 +183,7 @@ def _write(
     write_peft(
       place, prompt, base_model=name, layers=config.num_decoder_layers, heads=config.num_heads
     )
+    _check_written(place, read_peft(place), prompt)
     if base:
       write_atomically(place / README, f'{base}\n'.encode())
     return Exported(place, base=base)
@@ -199,7 +201,19 @@ def _write(
     place = numpy_checkpoint_path(place, step) if to == 'numpy_checkpoints' else place
     _refuse_existing(place)
     write_npy(place, prompt)
+    _check_written(place, read_npy(place), prompt)
   return Exported(place, prompt.placement)
+
+
+def _check_written(place: pathlib.Path, again: Found, prompt: Rows | DecoderKeysValues) -> None:
+  """Removes a file or folder, and refuses, where what is read there has other bits."""
+  if again.prompt.values.tobytes() == prompt.values.tobytes():
+    return
+  if place.is_dir():
+    shutil.rmtree(place)
+  else:
+    place.unlink()
+  raise UserError(f'{place} was not read back as it was written, so it was removed.')
 
 
 def _peft_base(model: str | None, ready: loading.Tuned) -> tuple[str, str | None]:

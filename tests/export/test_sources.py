@@ -1,5 +1,6 @@
 """Which prompts an export is of, what they are called, and what is refused."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -165,6 +166,17 @@ def test_several_prompts_in_the_forms_without_a_model(to, pair, tmp_path, capsys
     where = str(place / each['path'])
     assert main(['import', where, str(again), '--model', pair.base]) == 0
     assert rows_of(again) == rows_of(file)
+
+
+@pytest.mark.parametrize('to', ['npy', 'numpy_checkpoints', 'peft'])
+def test_what_is_not_read_back_as_it_was_written_is_removed(to, pair, tmp_path, monkeypatch):
+  name = 'write_peft' if to == 'peft' else 'write_npy'
+  write = getattr(prompt, name)
+  worse = lambda rows: dataclasses.replace(rows, values=-rows.values)
+  monkeypatch.setattr(prompt, name, lambda place, rows, **more: write(place, worse(rows), **more))
+  with pytest.raises(UserError, match=str(tmp_path / 'out')):
+    export_prompt(pair.sst2, tmp_path / 'out', to)
+  assert not [path for path in tmp_path.rglob('*') if path.is_file()]
 
 
 def rows_of(file):

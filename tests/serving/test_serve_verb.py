@@ -11,15 +11,12 @@ import time
 import urllib.error
 import urllib.request
 
-import pytest
-
 import prompt_jax as pj
 from prompt_jax.cli.main import main
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from tests.serving.conftest import YES_NO
 from tests.shared import mentions
 
-pytest.importorskip('uvicorn')
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip('starlette')
 from starlette.testclient import TestClient
 
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt

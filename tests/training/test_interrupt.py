@@ -85,7 +85,7 @@ def test_a_handler_of_the_program_is_given_the_second_one():
 COMPILING = """
 import time
 from concurrent.futures import ThreadPoolExecutor
-from prompt_jax import main
+from prompt_jax.cli import main
 def interrupted(_):
   ThreadPoolExecutor(1).submit(time.sleep, 100)  # as a compiler, which nothing interrupts
   print('said')

@@ -262,7 +262,8 @@ def injected(
   task_id: int = 0,
 ) -> Injections:
   """What a method injects for one padding token; of use where the input does not matter."""
-  variables = {'params': params, 'constants': constants}
+  # What a file holds is NumPy's; a method may use what only JAX's arrays have (`.at`).
+  variables = jax.tree.map(jnp.asarray, {'params': params, 'constants': constants})
   with failures_explained(method, passing=OF_A_FILE):
     return cast(Injections, method.apply(variables, placeholder(method, sizes, task_id)))
 

@@ -294,3 +294,15 @@ def test_task_prompts_puts_the_shared_rows_and_those_of_the_task():
   ):
     with pytest.raises(UserError, match=says):
       inject(method.clone(**wrong), ctx)
+
+
+@pytest.mark.parametrize(
+  'method',
+  [DeepPrompt(P, mode='add'), DeepPrompt(P), InputPrompt(P), PrefixTuning(P)],
+  ids=['deep_add', 'deep', 'input', 'prefix'],
+)
+def test_a_file_s_numpy_arrays_are_parameters(method):
+  found, variables = inject(method)
+  own = jax.device_get(variables)
+  again = base.materialise(method, own['params'], own.get('constants', {}), CONFIG.sizes)
+  jax.tree.map(np.testing.assert_array_equal, again, found)

@@ -17,12 +17,12 @@ from prompt_jax.checkpoints.prompt_file import Prompt, build_method, check_model
 from prompt_jax.data.example import Lengths
 from prompt_jax.data.splits import LONGEST
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Sizes
+from prompt_jax.injections import Injections, Sizes
 from prompt_jax.models.attention.attend import check_device
 from prompt_jax.models.t5.config import T5Config, with_dropout
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5, variables_of
-from prompt_jax.prompts.base import injected
+from prompt_jax.prompts.base import injected, materialise
 from prompt_jax.runtime import processes
 from prompt_jax.runtime.devices import choose_device, default_device, enable_compilation_cache
 from prompt_jax.sharding import placement as meshes
@@ -149,6 +149,16 @@ class Tuned(NamedTuple):
   variables: dict[str, Tree]
   backbone: Backbone
   metadata: dict[str, Any]
+
+  def injections(self) -> Injections:
+    """What the prompt adds to any input, as plain arrays.
+
+    Raises:
+      UserError: see `prompts.base.materialise`.
+    """
+    own = [self.variables.get(part, {}).get('prompt', {}) for part in ('params', 'constants')]
+    method: Any = self.model.prompt
+    return materialise(method, own[0], own[1], self.backbone.config.sizes)
 
   def lengths(self, inputs: int | None = None, targets: int | None = None) -> Lengths:
     """Most tokens of an input and of a target: those given, else those trained with."""

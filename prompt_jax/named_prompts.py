@@ -1,4 +1,4 @@
-"""The prompts that an export is of: prompt files, or all prompts of a run's folder, each named."""
+"""Prompt files, or all prompts of the folders of runs, each with a name to ask for it by."""
 
 import collections
 import hashlib
@@ -18,12 +18,12 @@ RESULT = 'prompt'
 OF_TASKS = 'task_prompts'
 # Files and folders of a run that hold other steps of the prompt.
 _STEPS = ('initial', 'last')
-_STATE = ('state', 'tensorboard')
+STATE = ('state', 'tensorboard')
 _NAME = re.compile(r'[A-Za-z0-9_.-]+')
 
 
 class NamedFile(NamedTuple):
-  """A prompt file, and what its prompt is called in an export."""
+  """A prompt file, and what its prompt is called."""
 
   name: str
   file: str
@@ -84,7 +84,7 @@ def _of(source: str) -> list[NamedFile]:
 def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   """The prompts of a folder, then those of its folders, by name."""
   for name, below, files in os.walk(folder):
-    below[:] = sorted(d for d in below if d not in _STATE and not d.startswith('.'))
+    below[:] = sorted(d for d in below if d not in STATE and not d.startswith('.'))
     for file in sorted(pathlib.Path(name) / f for f in files if f.endswith(SUFFIX)):
       hidden = file.name.startswith('.') or file.stem in _STEPS
       if not hidden and not (file.stem == RESULT and OF_TASKS in below):

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prompt_jax import html_table
-from prompt_jax.data.example import Lengths
-from prompt_jax.errors import UserError
+from prompt_jax.data.example import Lengths, checked_texts
 from prompt_jax.evaluation.evaluator import Method
 from prompt_jax.inference.beam_search import LENGTH_PENALTY
 from prompt_jax.inference.decoding import Decoding
@@ -72,7 +71,7 @@ class TunedModel:
     """
     lengths = self.ready.lengths(input_length, None)
     predictor = self._predictor(lengths, method, normalize, None, batch_size)
-    return Answers(tuple(predictor(_checked(texts))))
+    return Answers(tuple(predictor(checked_texts(texts))))
 
   def generate(
     self,
@@ -109,7 +108,7 @@ class TunedModel:
     decoding = Decoding(temperature, top_k, top_p, beams, length_penalty, seed=seed)
     lengths = self.ready.lengths(input_length, max_new_tokens)
     predictor = self._predictor(lengths, 'generate', 'none', decoding, batch_size)
-    return [answer.prediction for answer in predictor(_checked(texts))]
+    return [answer.prediction for answer in predictor(checked_texts(texts))]
 
   def _predictor(
     self,
@@ -144,15 +143,3 @@ class TunedModel:
     if not self.metadata:
       return {'base_model': self.ready.backbone.name, 'method': 'none'}
     return {name: self.metadata[name] for name in SHOWN if self.metadata.get(name) is not None}
-
-
-def _checked(texts: Sequence[str]) -> list[str]:
-  if isinstance(texts, str):
-    raise UserError('texts is one text; expected a list of texts. Write [text].', ['texts'])
-  found = list(texts)
-  wrong = next((t for t in found if not isinstance(t, str)), None)
-  if wrong is not None:
-    raise UserError(f'texts holds {wrong!r}, a {type(wrong).__name__}; expected texts.', ['texts'])
-  if not found:
-    raise UserError('texts is empty; expected at least one text.', ['texts'])
-  return found

@@ -44,7 +44,7 @@ def main(file: str, name: str, lines: str, *folders: str) -> None:
   from prompt_jax.checkpoints.on_disk import read_json
   from prompt_jax.export.manifest import NAME
   from prompt_jax.export.prompt_ids import numbered
-  from prompt_jax.export.sources import NamedFile
+  from prompt_jax.named_prompts import NamedFile
 
   texts = [t.strip() for t in pathlib.Path(lines).read_text().splitlines() if t.strip()]
   tuned = pj.load(file)

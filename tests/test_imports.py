@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
   'batch': set(),
   'byte_size': set(),
   'html_table': set(),
+  'named_prompts': {'checkpoints.prompt_file'},
   'runtime': set(),
   'stacking': {'runtime.devices'},
   'models': {'injections'},
@@ -101,6 +102,7 @@ ALLOWED: dict[str, set[str]] = {
     'training',
   },
   'reports': {
+    'named_prompts',
     'checkpoints.on_disk',
     'checkpoints.prompt_file',
     'configuration.description',
@@ -119,6 +121,7 @@ ALLOWED: dict[str, set[str]] = {
     'training',
   },
   'export': {
+    'named_prompts',
     'byte_size',
     'checkpoints',
     'data.example',
@@ -133,6 +136,7 @@ ALLOWED: dict[str, set[str]] = {
     'runtime',
   },
   'runs': {
+    'named_prompts',
     'checkpoints',
     'configuration.description',
     'data',
@@ -152,6 +156,7 @@ ALLOWED: dict[str, set[str]] = {
     'training',
   },
   'serving': {
+    'named_prompts',
     'checkpoints',
     'data',
     'evaluation.predictions',

@@ -37,7 +37,10 @@ def _infer(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('prompts', nargs='+', metavar='PROMPT_FILE', help='prompts of one model')
+  parser.add_argument(
+    'prompts', nargs='+', metavar='PROMPT_FILE',
+    help='prompts of one model, or folders of runs for all prompts below',
+  )  # fmt: skip
 
 
 def _convert(parser: argparse.ArgumentParser) -> None:

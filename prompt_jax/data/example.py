@@ -316,3 +316,20 @@ def encode_labels(
     seen[ids.tobytes()] = label
     encoded.append(ids)
   return tuple(encoded)
+
+
+def checked_texts(texts: Sequence[str]) -> list[str]:
+  """Texts that a user gave, as a list.
+
+  Raises:
+    UserError: none, a single text, or something that is no text.
+  """
+  if isinstance(texts, str):
+    raise UserError('texts is one text; expected a list of texts. Write [text].', ['texts'])
+  found = list(texts)
+  wrong = next((t for t in found if not isinstance(t, str)), None)
+  if wrong is not None:
+    raise UserError(f'texts holds {wrong!r}, a {type(wrong).__name__}; expected texts.', ['texts'])
+  if not found:
+    raise UserError('texts is empty; expected at least one text.', ['texts'])
+  return found

@@ -85,7 +85,7 @@ def answers(prompts: Sequence[PromptIds], texts: Sequence[str]) -> list[Answered
 def _of_prompt(prompt: PromptIds, texts: Sequence[str]) -> list[Answered]:
   model, variables, words = prompt.tuned.model, prompt.tuned.variables, prompt.words
   length = min(LONGEST, prompt.lengths.targets)
-  labels = label_ids(prompt)
+  labels = prompt.label_ids or []
 
   @jax.jit
   def write(variables, tokens):
@@ -126,11 +126,6 @@ def _of_prompt(prompt: PromptIds, texts: Sequence[str]) -> list[Answered]:
   return found
 
 
-def label_ids(prompt: PromptIds) -> list[Ids]:
-  """Of each label, the end of the sequence included; none where there are no labels."""
-  return prompt.label_ids or []
-
-
 def compare(expected: Sequence[Answered], engine: Engine, exact: bool) -> Agreement:
   """Asks the engine the same.
 
@@ -157,7 +152,7 @@ def compare(expected: Sequence[Answered], engine: Engine, exact: bool) -> Agreem
   for i, (a, source) in enumerate(zip(expected, sources, strict=True)):
     if a.labels is None:
       continue
-    ids = label_ids(a.prompt)
+    ids = a.prompt.label_ids or []
     found = engine.log_probs([source] * len(ids), ids)
     values = np.asarray([x.sum() for x in found])
     apart = np.abs(values - a.labels) / [len(x) for x in ids]

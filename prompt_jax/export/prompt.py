@@ -5,7 +5,6 @@ import os
 import pathlib
 import shutil
 from collections.abc import Sequence
-from typing import cast
 
 from rich.console import Console
 
@@ -20,12 +19,11 @@ from prompt_jax.export.merged_t5x import merged, write_merged
 from prompt_jax.export.model import appearing, check_place
 from prompt_jax.export.served import FORMATS as SERVED
 from prompt_jax.export.served import LEAST_AGREEMENT, export_served
-from prompt_jax.export.sources import find_prompts
 from prompt_jax.injections import Placement
+from prompt_jax.named_prompts import find_prompts
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, plain
 from prompt_jax.prompt_formats.npy import numpy_checkpoint_path, read_npy, write_npy
 from prompt_jax.prompt_formats.peft import read_peft, write_peft
-from prompt_jax.prompts.base import PromptMethod, materialise
 
 # What google-research/prompt-tuning calls the placements, in its gin files.
 COMBINE: dict[Placement, str] = {
@@ -81,8 +79,8 @@ def export_prompt(
 
   Args:
     file: a prompt file, or a folder of a run or of several, or several of these, see
-      `sources.find_prompts`. Without the model, several prompts are written into one folder, each
-      under its name.
+      `named_prompts.find_prompts`. Without the model, several prompts are written into one folder,
+      each under its name.
     destination: the file or folder to write, which does not exist yet.
     to: "npy", "numpy_checkpoints", "t5x" or "peft"; "hf" or "ctranslate2" for the model with all
       prompts, which the engine of that name then answers like `infer`.
@@ -232,18 +230,12 @@ def _peft_base(model: str | None, ready: loading.Tuned) -> tuple[str, str | None
 
 def _plain(ready: loading.Tuned, file: str) -> Rows | DecoderKeysValues:
   """The numbers of the prompt, as far as another library can use them."""
-  method, config = ready.model.prompt, ready.backbone.config
+  method = ready.model.prompt
   if method is None:
     raise UserError(
       f'{file!r} holds weights of the model, not a prompt; there is nothing to export.'
     )
-  injections = materialise(
-    cast(PromptMethod, method),
-    ready.variables['params']['prompt'],
-    ready.variables['constants'].get('prompt', {}),
-    config.sizes,
-  )
-  return plain(injections, type(method).__name__)
+  return plain(ready.injections(), type(method).__name__)
 
 
 def _merge(

@@ -16,11 +16,10 @@ from prompt_jax.checkpoints.prompt_file import build_method, load_facts
 from prompt_jax.data.example import Lengths, encode, encode_labels
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.export.sources import OF_TASKS, NamedFile
 from prompt_jax.injections import Placement
 from prompt_jax.loading import Tuned
+from prompt_jax.named_prompts import OF_TASKS, NamedFile
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, plain
-from prompt_jax.prompts.base import materialise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,18 +149,11 @@ def numbered(found: Sequence[NamedFile], ready: Sequence[Tuned], to: str) -> lis
   first = ready[0].backbone.config.vocab_size
   prompts = []
   for (name, file), tuned in zip(found, ready, strict=True):
-    method: Any = tuned.model.prompt
     words: Any = tuned.backbone.vocabulary
     if words.ids_of(f'<{name}>'):
       raise UserError(f'<{name}> is a token of the model. Give {file} another name.', ['names'])
-    injections = materialise(
-      method,
-      tuned.variables['params']['prompt'],
-      tuned.variables['constants'].get('prompt', {}),
-      tuned.backbone.config.sizes,
-    )
-    said = f'{file!r}: {type(method).__name__}'
-    rows = plain(injections, said, _instead(to))
+    said = f'{file!r}: {type(tuned.model.prompt).__name__}'
+    rows = plain(tuned.injections(), said, _instead(to))
     if isinstance(rows, DecoderKeysValues):
       raise UserError(
         f"{said} adds keys and values to the decoder, which are no rows of the encoder's input. "

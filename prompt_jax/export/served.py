@@ -11,8 +11,8 @@ from prompt_jax.export import check, ctranslate2_model, hf_prompts, manifest
 from prompt_jax.export import engines as running
 from prompt_jax.export import model as forms
 from prompt_jax.export.prompt_ids import PromptIds, check_methods, numbered
-from prompt_jax.export.sources import NamedFile
 from prompt_jax.loading import BaseModel, load_all
+from prompt_jax.named_prompts import NamedFile
 
 FORMATS = ('hf', 'ctranslate2')
 LEAST_AGREEMENT = 0.9

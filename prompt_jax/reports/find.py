@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from prompt_jax.errors import UserError
+from prompt_jax.named_prompts import OF_TASKS, STATE
 from prompt_jax.reports import read
 from prompt_jax.reports.results import UnreadableError
 from prompt_jax.reports.runs import FoundRuns, Reference, Run, Unreadable
@@ -12,7 +13,7 @@ from prompt_jax.reports.runs import FoundRuns, Reference, Run, Unreadable
 CONFIG = 'operative_config.gin'
 RECORDS = 'metrics.jsonl'
 # Folders of a run that hold no runs.
-SKIPPED = ('state', 'tensorboard', 'task_prompts')
+SKIPPED = (*STATE, OF_TASKS)
 
 
 def find(folders: Sequence[str]) -> FoundRuns:

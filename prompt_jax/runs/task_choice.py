@@ -25,12 +25,11 @@ from prompt_jax.data.subset import few_shot, noisy_labels
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.metrics import needing
 from prompt_jax.injections import Sizes
+from prompt_jax.named_prompts import OF_TASKS
 from prompt_jax.prompts.base import PromptMethod, Tree, materialise
 from prompt_jax.prompts.from_injections import method_of
 from prompt_jax.tasks.data_set import BadRows
 from prompt_jax.tasks.find import find
-
-FOLDER = 'task_prompts'
 
 
 def prompts_for_tasks(prompt: Any, task: Task) -> Any:
@@ -107,7 +106,7 @@ def write_task_prompts(
     prompt = prompt_of_task(saved, number, sizes)
     if prompt is None:
       continue
-    folder = file.parent / FOLDER
+    folder = file.parent / OF_TASKS
     prompt.metadata['labels'] = part.labels and list(part.labels)
     prompt.metadata['words'] = part.words
     prompt.metadata['columns'] = part.columns

@@ -134,9 +134,7 @@ class Bank:
       raise UserError(
         f'{name!r} holds weights of a model of its own; answer with it alone, by infer.'
       )
-    own = [tuned.variables.get(part, {}).get('prompt', {}) for part in ('params', 'constants')]
-    sizes = self.backbone.config.sizes
-    prompt = stacked.alone(name, tuned.model.prompt, own[0], own[1], sizes)
+    prompt = stacked.alone(name, tuned)
     lengths, labels = tuned.lengths(), tuple(tuned.metadata.get('labels') or ())
     tokens = _label_tokens(labels, self.backbone.vocabulary, lengths.targets)
     with self._lock:

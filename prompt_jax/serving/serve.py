@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Sequence
 
-from prompt_jax.errors import UserError
+from prompt_jax.errors import UserError, install
 from prompt_jax.loading import BaseModel, Devices
 from prompt_jax.serving import tuned_prompts
 from prompt_jax.serving.batch import Programs, Shapes, bucket
@@ -52,9 +52,7 @@ def serve(
   """
   missing = [name for name in ('starlette', 'uvicorn') if importlib.util.find_spec(name) is None]
   if missing:
-    raise UserError(
-      f"The server needs {' and '.join(missing)}: pip install -c constraints.txt '.[serve]'"
-    )
+    raise UserError(f'The server needs {" and ".join(missing)}. Install it, {install("serve")}')
   if timeout <= 0:
     raise UserError(f'timeout is {timeout}; expected seconds above 0.', ['timeout'])
   token = None if token_file is None else _token(token_file)

@@ -6,7 +6,7 @@ how many each has.
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Context, Injection, Injections, LayerEdit, Layout, Sizes
-from prompt_jax.prompts.base import PromptMethod, materialise
+from prompt_jax.injections import Context, Injection, Injections, LayerEdit, Layout
+from prompt_jax.loading import Tuned
+from prompt_jax.prompts.base import PromptMethod
 
 Array = jax.Array
 PARTS = ('encoder', 'decoder', 'cross')
@@ -73,21 +74,17 @@ def mapped(f: Callable[..., Any], *stacks: Injections) -> Injections:
   return Injections.of({name: part(name) for name in PARTS})
 
 
-def alone(
-  name: str, method: Any, params: Mapping[str, Any], constants: Mapping[str, Any], sizes: Sizes
-) -> Injections:
+def alone(name: str, tuned: Tuned) -> Injections:
   """A stack of one prompt.
 
   Args:
     name: of the prompt, for messages.
-    method: its method.
-    params: the method's parameters.
-    constants: the method's other state.
-    sizes: of the model.
+    tuned: the prompt on its model.
 
   Raises:
     UserError: what it injects depends on the input, or has a form that cannot be stacked.
   """
+  method: Any = tuned.model.prompt
   if method is None:
     raise UserError(f'{name!r} is the model without a prompt, which has no place among prompts.')
   kind, reads = type(method).__name__, sorted(method.depends_on)
@@ -101,7 +98,7 @@ def alone(
       f'{name!r} is a {kind}, which reads {", ".join(reads)} of each input and so cannot be '
       'stacked with other prompts; answer with it alone, by infer.'
     )
-  found = materialise(method, params, constants, sizes)
+  found = tuned.injections()
   return Injections.of({part: _alone(name, kind, getattr(found, part)) for part in PARTS})
 
 

@@ -1,8 +1,6 @@
 """Many prompts on one frozen model, for use from Python: each text names its prompt."""
 
-import collections
 import math
-import pathlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +9,7 @@ import numpy as np
 
 from prompt_jax import html_table, loading
 from prompt_jax.data import splits
-from prompt_jax.data.example import Example, Lengths, check_lengths, encode
+from prompt_jax.data.example import Example, Lengths, check_lengths, checked_texts, encode
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.predictions import label_probabilities
 from prompt_jax.inference.beam_search import LENGTH_PENALTY
@@ -19,18 +17,12 @@ from prompt_jax.inference.decode import check_sampling
 from prompt_jax.inference.decoding import Decoding
 from prompt_jax.inference.score import NORMALIZE, Normalize
 from prompt_jax.loading import BaseModel
+from prompt_jax.named_prompts import find_prompts
 from prompt_jax.runs.results import Answer, Answers
 from prompt_jax.serving.bank import SPARE, Bank, Entry
 from prompt_jax.serving.batch import Found, Programs, Row, Settings, Way
 
 WAYS: tuple[Way, ...] = ('rank', 'constrained', 'generate')
-
-
-def name_of(file: str) -> str:
-  """The name of a prompt: that of its file, without its ending; of `prompt.safetensors`, as every
-  run calls its prompt, that of its folder."""
-  path = pathlib.Path(file)
-  return path.absolute().parent.name if path.stem == 'prompt' else path.stem
 
 
 def load(
@@ -40,29 +32,18 @@ def load(
 
   Args:
     base: the model.
-    files: prompt files of that model; at least one.
+    files: prompt files of that model, or folders of runs, see `named_prompts.find_prompts`.
     names: of the prompts; None for those of the files.
     spare: see `Bank`.
 
   Raises:
-    UserError: no file; two prompts of one name; as `loading.load_all` and `Bank.add`.
+    UserError: as `named_prompts.find_prompts`, `loading.load_all` and `Bank.add`.
   """
-  if not files:
-    raise UserError('There is no prompt file; give at least one.', ['prompt_file'])
-  names = [name_of(file) for file in files] if names is None else list(names)
-  if len(names) != len(files):
-    raise UserError(f'There are {len(files)} prompt files and {len(names)} names.', ['names'])
-  for name, count in collections.Counter(names).items():
-    if count > 1:
-      of = [f for f, n in zip(files, names, strict=True) if n == name]
-      raise UserError(
-        f'{" and ".join(of)} have the same name, {name!r}. Give each prompt a name of its own.',
-        ['names'],
-      )
-  ready = loading.load_all(base, files, None)
+  found = find_prompts(files, names)
+  ready = loading.load_all(base, [named.file for named in found], None)
   prompts = TunedPrompts(Bank(ready[0].backbone, spare))
-  for name, tuned in zip(names, ready, strict=True):
-    prompts.bank.add(name, tuned)
+  for named, tuned in zip(found, ready, strict=True):
+    prompts.bank.add(named.name, tuned)
   return prompts
 
 
@@ -102,9 +83,11 @@ class TunedPrompts:
     Raises:
       UserError: the file is missing, damaged or of another model; a method that cannot be stacked.
     """
-    name = name or name_of(str(prompt_file))
-    self.bank.add(name, loading.attach(self.bank.backbone, prompt_file))
-    return name
+    found = find_prompts([prompt_file], None if name is None else [name])
+    if len(found) > 1:
+      raise UserError(f'{prompt_file} holds {len(found)} prompts. Add one at a time.')
+    self.bank.add(found[0].name, loading.attach(self.bank.backbone, found[0].file))
+    return found[0].name
 
   def remove(self, name: str) -> None:
     """Takes a prompt out; its place is spare.
@@ -214,10 +197,7 @@ class TunedPrompts:
 
   def _asked(self, texts: Sequence[str], prompts: str | Sequence[str]) -> list[tuple[str, Entry]]:
     """Each text with its prompt."""
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-      raise UserError('texts is no list of texts. Write [text].', ['texts'])
-    if not len(texts):
-      raise UserError('texts is empty; expected at least one text.', ['texts'])
+    texts = checked_texts(texts)
     names = [prompts] * len(texts) if isinstance(prompts, str) else list(prompts)
     if len(names) != len(texts):
       raise UserError(

@@ -14,14 +14,13 @@ from prompt_jax.cli.main import main
 from prompt_jax.errors import UserError
 from prompt_jax.export import ctranslate2_model, prompt
 from prompt_jax.export.prompt import export_prompt
-from prompt_jax.export.sources import find_prompts
+from prompt_jax.named_prompts import OF_TASKS, find_prompts
 from prompt_jax.prompt_formats.npy import numpy_checkpoint_path
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
 from prompt_jax.prompts.methods.input.adept import ADePT
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
-from prompt_jax.runs.task_choice import FOLDER
 from tests.export import shapes
 from tests.shared import facts
 
@@ -63,9 +62,9 @@ def test_a_sweep_has_the_prompts_of_its_runs_and_of_their_seeds(tmp_path):
 def test_prompts_of_tasks_stand_for_the_file_of_all(tmp_path):
   run = tmp_path / 'run'
   put(run / 'prompt.safetensors')
-  files = [put(run / FOLDER / f'{task}.safetensors') for task in ('cb', 'rte')]
+  files = [put(run / OF_TASKS / f'{task}.safetensors') for task in ('cb', 'rte')]
   assert names(run) == [('cb', files[0]), ('rte', files[1])]
-  assert names(run / FOLDER) == [('cb', files[0]), ('rte', files[1])]
+  assert names(run / OF_TASKS) == [('cb', files[0]), ('rte', files[1])]
 
 
 def test_names_are_refused(tmp_path):
@@ -125,7 +124,7 @@ def test_prefixes_of_the_decoder_are_sent_to_peft(pair, tmp_path):
 @pytest.mark.parametrize('method', [ADePT(length=2), TaskPrompts(tasks=2, length=2)])
 def test_what_depends_on_the_input_or_the_task_is_refused(method, pair, tmp_path):
   file = shapes.prompt(tmp_path / 'p.safetensors', pair.base, 2, method=method)
-  wanted = FOLDER if isinstance(method, TaskPrompts) else 'embeds'
+  wanted = OF_TASKS if isinstance(method, TaskPrompts) else 'embeds'
   with pytest.raises(UserError, match=facts(file, type(method).__name__, wanted)):
     export_prompt(file, tmp_path / 'out', 'ctranslate2')
 

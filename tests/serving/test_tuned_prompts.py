@@ -68,3 +68,22 @@ def test_files_that_are_no_set_of_prompts(files, write, tmp_path):
   ):
     with pytest.raises(UserError, match=facts(*said)):
       pj.load(given)
+
+
+def test_a_folder_gives_all_its_prompts(files, write, tmp_path):
+  for name, seed in (('a', 1), ('b', 2)):
+    write(tmp_path / name / 'prompt.safetensors', InputPrompt(length=2), seed, YES_NO)
+  prompts = pj.load([str(tmp_path)])
+  assert prompts.names == ('a', 'b')
+  assert prompts.add(str(tmp_path / 'b')) == 'b'
+  with pytest.raises(UserError, match=facts(str(tmp_path), '2 prompts')):
+    prompts.add(str(tmp_path))
+
+
+@pytest.mark.parametrize('texts', [[], 'one text', ['a', 3]])
+def test_texts_are_checked_alike(files, texts):
+  prompts, alone = pj.load(files), pj.load(files[0])
+  for call in (lambda: prompts.predict(texts, 'first'), lambda: alone.predict(texts)):
+    with pytest.raises(UserError) as refused:
+      call()
+    assert refused.value.parameters == ('texts',)

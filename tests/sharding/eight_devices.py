@@ -71,20 +71,13 @@ CONFIG = T5Config(
   num_decoder_layers=2,
   mlp_dim=48,
 )
-# Methods whose rows or keys differ by layer; what others add is there before the first one.
-DEEP = ('kv', 'hidden', 'apart')
-
-
-def config_of(method: str) -> T5Config:
-  layers = 2 if method in DEEP else 1
-  return dataclasses.replace(CONFIG, num_encoder_layers=layers, num_decoder_layers=layers)
 
 
 @functools.lru_cache(None)
-def parameters(model: PromptedT5, config: T5Config):
+def parameters(model: PromptedT5):
   """(params, constants) of a random model; no prompt leaf is 0."""
   rng = np.random.default_rng(0)
-  backbone = jax.tree.map(lambda x: 0.3 * x, tiny.random_params(config))
+  backbone = jax.tree.map(lambda x: 0.3 * x, tiny.random_params(CONFIG))
   rows, constants = initialise_prompt(
     model, jax.random.key(0), backbone['token_embedder']['embedding'], None
   )
@@ -92,7 +85,7 @@ def parameters(model: PromptedT5, config: T5Config):
   return {'backbone': backbone, 'prompt': rows}, constants
 
 
-def packed(model: PromptedT5, config: T5Config) -> Batch:
+def packed(model: PromptedT5) -> Batch:
   """10 examples of two tasks in 16 rows, most of two examples or of none."""
   rng = np.random.default_rng(0)
   ids = lambda n: rng.integers(3, 40, n).astype(np.int32)
@@ -100,7 +93,7 @@ def packed(model: PromptedT5, config: T5Config) -> Batch:
   examples = [
     Example(ids(2 + n % 5), ids(1 + n % 3), '', '', None, {}, tasks[n % 2]) for n in range(10)
   ]
-  params, constants = parameters(model, config)
+  params, constants = parameters(model)
   stream = packed_stream(
     model,
     variables_of(params, constants),
@@ -117,9 +110,9 @@ def packed(model: PromptedT5, config: T5Config) -> Batch:
   return jax.tree.map(jnp.asarray, batch)
 
 
-def results(model: PromptedT5, config: T5Config, place: placement.Placement | None, batch: Batch):
+def results(model: PromptedT5, place: placement.Placement | None, batch: Batch):
   """(loss, gradient, tokens, bytes of the backbone on the first device)."""
-  params, constants = parameters(model, config)
+  params, constants = parameters(model)
   objective, update = CrossEntropy(model), Update(optax.sgd(1.0))
   trainable, frozen = split(params)
   state = create_state(trainable, update, seed=0)
@@ -146,10 +139,9 @@ def results(model: PromptedT5, config: T5Config, place: placement.Placement | No
 
 def differences(method: str, rows: str) -> dict[str, dict[str, float]]:
   """Of a method's results under each layout from those on one device."""
-  config = config_of(method)
-  model = PromptedT5(T5(config), METHODS[method])
-  batch = packed(model, config) if rows == 'packed' else tiny.batch(rows=16)
-  loss, gradient, tokens, held = results(model, config, None, batch)
+  model = PromptedT5(T5(CONFIG), METHODS[method])
+  batch = packed(model) if rows == 'packed' else tiny.batch(rows=16)
+  loss, gradient, tokens, held = results(model, None, batch)
   found = {}
   with pytest.MonkeyPatch.context() as patch:
     if method == 'cudnn':  # in float32, which the kernel itself does not take
@@ -159,10 +151,10 @@ def differences(method: str, rows: str) -> dict[str, dict[str, float]]:
     if method in ('fused', 'cudnn'):
       jax.clear_caches()  # what is traced with one kernel is not the other's
       patch.setattr(pl, 'pallas_call', functools.partial(pl.pallas_call, interpret=True))
-      model = PromptedT5(T5(dataclasses.replace(config, attention='fused')), METHODS[method])
+      model = PromptedT5(T5(dataclasses.replace(CONFIG, attention='fused')), METHODS[method])
     for layout in ('data', 'sequence') if rows == 'packed' else MESHES:
       place = placement.make(MESHES[layout], layout, jax.devices())
-      got = results(model, config, place, batch)
+      got = results(model, place, batch)
       largest = lambda tree: max(float(np.abs(x).max()) for x in jax.tree.leaves(tree))
       found[layout] = {
         'loss': abs(got[0] / loss - 1),

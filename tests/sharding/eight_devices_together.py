@@ -6,7 +6,6 @@
 A process of its own: the number of devices is fixed when JAX starts.
 """
 
-import dataclasses
 import functools
 import json
 import re
@@ -24,9 +23,7 @@ from prompt_jax.training.optim import Update
 from prompt_jax.training.step import create_state, train_step
 from tests.sharding.eight_devices import CONFIG, METHODS, parameters
 
-# One layer of each kind: what deeper models add is `eight_devices`'s, with one prompt at a time.
-SMALL = dataclasses.replace(CONFIG, num_encoder_layers=1, num_decoder_layers=1)
-DROPPED = dataclasses.replace(SMALL, dropout_rate=0.2)
+DROPPED = CONFIG.__class__(**{**vars(CONFIG), 'dropout_rate': 0.2})
 # Four prompts are cut over four, two, all and four of these devices, three prompts over none.
 MESHES = {
   'data': (4, 2),
@@ -44,7 +41,7 @@ def population(methods):
   models, prompts, batches = [], [], []
   for method in methods:
     model = PromptedT5(T5(DROPPED), METHODS[method])
-    params, _ = parameters(PromptedT5(T5(SMALL), METHODS[method]), SMALL)
+    params, _ = parameters(PromptedT5(T5(CONFIG), METHODS[method]))
     trainable, frozen = split(params)
     models.append(model)
     prompts.append(jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype('f'), trainable))

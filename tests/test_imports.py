@@ -159,7 +159,7 @@ ALLOWED: dict[str, set[str]] = {
     'named_prompts',
     'checkpoints',
     'data',
-    'evaluation.predictions',
+    'evaluation.probabilities',
     'html_table',
     'inference',
     'injections',

@@ -9,7 +9,6 @@ import numpy as np
 
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.runtime import processes
 
 # The target of an example whose answer is not public, as in the test splits of GLUE.
 UNKNOWN = '<unk>'
@@ -241,6 +240,8 @@ def tokenize_across_processes(
   Raises:
     UserError: as `tokenize`, and the same in all; the processes have read different examples.
   """
+  from prompt_jax.runtime import processes  # it needs JAX, which only this does
+
   several = processes.count()
   if several == 1:
     return tokenize(examples, vocabulary, lengths, task)

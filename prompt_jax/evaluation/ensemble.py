@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prompt_jax.evaluation.predictions import Prediction, label_probabilities
+from prompt_jax.evaluation.predictions import Prediction
+from prompt_jax.evaluation.probabilities import label_probabilities
 
 
 def vote(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:

@@ -15,7 +15,8 @@ from prompt_jax.data.example import UNKNOWN, Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import bootstrap, calibration, metrics, text_metrics
-from prompt_jax.evaluation.predictions import Advance, Prediction, label_probabilities
+from prompt_jax.evaluation.predictions import Advance, Prediction
+from prompt_jax.evaluation.probabilities import label_probabilities
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.inference.beam_search import LENGTH_PENALTY, beam_search, gnmt_penalty
 from prompt_jax.prompted import PromptedT5

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from prompt_jax.checkpoints.on_disk import write_atomically
@@ -58,13 +57,6 @@ class Prediction:
   task: str | None = None
   answers: list[str] | None = None
   group: Any = None
-
-
-def label_probabilities(scores: np.ndarray) -> np.ndarray:
-  """float64[..., C]: softmax over the labels of log-probabilities in nats, float[..., C]."""
-  x = np.asarray(scores, np.float64)
-  x = np.exp(x - np.amax(x, axis=-1, keepdims=True))
-  return x / np.sum(x, axis=-1, keepdims=True)
 
 
 def write_predictions(path: str | os.PathLike, predictions: Sequence[Prediction]) -> None:

@@ -8,83 +8,19 @@ for.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from prompt_jax.inference import constrained, decode, score
-from prompt_jax.inference.beam_search import LENGTH_PENALTY, beam_search, gnmt_penalty
+from prompt_jax.inference.beam_search import beam_search, gnmt_penalty
 from prompt_jax.serving.bank import Bank, Entry
+from prompt_jax.serving.rows import Found, Row, Settings
 from prompt_jax.serving.stacked import Injections
 from prompt_jax.stacking import map_in_parts, parts_for_caches
 
 Array = jax.Array
-Way = Literal['rank', 'constrained', 'generate']
-
-
-class Settings(NamedTuple):
-  """What all rows of a batch share.
-
-  Attributes:
-    way: "rank" scores all labels of a row's prompt, "constrained" decodes one of them, "generate"
-      writes text.
-    normalize: of "rank", see `inference.score.rank`.
-    beams: of "generate"; 1 for none.
-    length_penalty: of a beam search, see `inference.beam_search.gnmt_penalty`.
-    sampled: of "generate": whether any row is sampled.
-  """
-
-  way: Way
-  normalize: score.Normalize = 'none'
-  beams: int = 1
-  length_penalty: float = LENGTH_PENALTY
-  sampled: bool = False
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Row:
-  """A text for a prompt.
-
-  Attributes:
-    prompt: its name.
-    tokens: int32[t] the text, with the end of the sequence.
-    limit: most tokens to be written.
-    temperature: of sampling, as `top_k` and `top_p` see `inference.decode.sample`; 0 is greedy.
-    top_k: see `temperature`.
-    top_p: see `temperature`.
-    seed: of sampling.
-    number: of several samples of one seed.
-  """
-
-  prompt: str
-  tokens: np.ndarray
-  limit: int = 1
-  temperature: float = 0.0
-  top_k: int = 0
-  top_p: float = 0.0
-  seed: int = 0
-  number: int = 0
-
-
-class Found(NamedTuple):
-  """The answer to a row.
-
-  Attributes:
-    entry: the prompt that gave it.
-    tokens: int32[U] what was written; empty where a label was chosen.
-    log_prob: of these tokens, or of the label's, in nats.
-    label: index of the label that was chosen; None for text.
-    scores: float32[C] of all labels, where they were ranked; empty elsewhere.
-    allowed: log-probability of the label among what can only be a label ("constrained").
-  """
-
-  entry: Entry
-  tokens: np.ndarray
-  log_prob: float
-  label: int | None = None
-  scores: np.ndarray = np.zeros(0, np.float32)
-  allowed: float = 0.0
 
 
 def bucket(n: int, least: int = 8) -> int:
@@ -245,7 +181,8 @@ class Programs:
       'eos_id': self._bank.backbone.vocabulary.eos_id, 'task_id': places, 'limits': limits
     }  # fmt: skip
     if settings.beams > 1:
-      divisor = gnmt_penalty(settings.length_penalty)
+      given = settings.length_penalty
+      divisor = None if given is None else gnmt_penalty(given)
       return beam_search(
         model, variables, tokens, longest, settings.beams, divisor=divisor, **options
       )

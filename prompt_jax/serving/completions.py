@@ -4,16 +4,16 @@ The fields and the forms of answers and errors are those that clients of OpenAI'
 that would have no effect is refused, not ignored.
 """
 
-import dataclasses
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from prompt_jax.data.vocabulary import EOS_ID
-from prompt_jax.evaluation.predictions import label_probabilities
-from prompt_jax.serving.batch import Found
+from prompt_jax.evaluation.probabilities import label_probabilities
+from prompt_jax.serving.asking import Answered, Asked
+from prompt_jax.serving.refused import wrong
 
 MOST_TEXTS = 64
 # Fields that clients send along, and the values of them that change nothing.
@@ -25,60 +25,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 FIELDS = ('model', 'prompt', 'max_tokens', 'temperature', 'top_p', 'seed', 'n', 'logprobs', 'user')
 
 
-class Refused(Exception):
-  """A request that is not answered.
-
-  Attributes:
-    status: of HTTP.
-    code: a short name that programs read.
-    parameter: the field that is wrong, if it is one.
-    headers: of the answer.
-  """
-
-  def __init__(
-    self,
-    status: int,
-    code: str,
-    message: str,
-    parameter: str | None = None,
-    headers: Mapping[str, str] | None = None,
-  ):
-    super().__init__(message)
-    self.status, self.code, self.parameter = status, code, parameter
-    self.headers = dict(headers or {})
-
-  def body(self) -> dict[str, Any]:
-    """The JSON of the answer."""
-    kind = 'server_error' if self.status >= 500 else 'invalid_request_error'
-    about = {'message': str(self), 'type': kind, 'param': self.parameter, 'code': self.code}
-    return {'error': about}
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-  """A request.
-
-  Attributes:
-    prompt: the name of the prompt ("model").
-    texts: what it is to answer ("prompt"); a single text is a list of one.
-    max_tokens: None for as many as the prompt was trained with.
-    temperature: 0 is greedy.
-    top_p: 1 for all tokens.
-    seed: None for a new one.
-    n: samples of each text.
-    logprobs: whether log-probabilities are asked for.
-  """
-
-  prompt: str
-  texts: tuple[str, ...]
-  max_tokens: int | None = None
-  temperature: float = 0.0
-  top_p: float = 1.0
-  seed: int | None = None
-  n: int = 1
-  logprobs: bool = False
-
-
 def read(body: bytes) -> Asked:
   """The request in a body.
 
@@ -88,24 +34,24 @@ def read(body: bytes) -> Asked:
   try:
     found = json.loads(body.decode('utf-8'), parse_constant=_no_number)
   except (ValueError, RecursionError):
-    raise _wrong('The body is no JSON object in UTF-8.', None) from None
+    raise wrong('The body is no JSON object in UTF-8.', None) from None
   if not isinstance(found, dict):
-    raise _wrong('The body is no JSON object.', None)
+    raise wrong('The body is no JSON object.', None)
   for name, value in found.items():
     if name in NEUTRAL:
       if not any(value == v and isinstance(value, bool) == isinstance(v, bool)
                  for v in NEUTRAL[name]):  # fmt: skip
-        raise _wrong(f'{name} is not supported; leave it out.', name)
+        raise wrong(f'{name} is not supported; leave it out.', name)
     elif name not in FIELDS:
-      raise _wrong(f'{name[:40]!r} is unknown; known: {", ".join(FIELDS)}.', name[:40])
+      raise wrong(f'{name[:40]!r} is unknown; known: {", ".join(FIELDS)}.', name[:40])
   prompt = found.get('model')
   if not isinstance(prompt, str):
-    raise _wrong('model is missing: the name of a prompt, see /v1/models.', 'model')
+    raise wrong('model is missing: the name of a prompt, see /v1/models.', 'model')
   n = _number(found, 'n', 1, 16, whole=True)
   texts = _texts(found.get('prompt'))
   n = 1 if n is None else int(n)
   if len(texts) * n > MOST_TEXTS:
-    raise _wrong(f'There are {len(texts) * n} answers to give; at most {MOST_TEXTS}.', 'prompt')
+    raise wrong(f'There are {len(texts) * n} answers to give; at most {MOST_TEXTS}.', 'prompt')
   most, seed = (
     _number(found, 'max_tokens', 1, 4096, whole=True),
     _number(found, 'seed', 0, 2**32 - 1, whole=True),
@@ -113,7 +59,7 @@ def read(body: bytes) -> Asked:
   temperature, top_p = _number(found, 'temperature', 0, 10), _number(found, 'top_p', 0, 1)
   logprobs = found.get('logprobs')
   if not (logprobs is None or isinstance(logprobs, bool) or logprobs in (0, 1)):
-    raise _wrong('logprobs is true, false, 0 or 1: those of the answer itself.', 'logprobs')
+    raise wrong('logprobs is true, false, 0 or 1: those of the answer itself.', 'logprobs')
   return Asked(
     prompt,
     texts,
@@ -130,16 +76,12 @@ def _no_number(name: str) -> Any:
   raise ValueError(name)
 
 
-def _wrong(message: str, parameter: str | None) -> Refused:
-  return Refused(400, 'invalid_request', message, parameter)
-
-
 def _texts(given: Any) -> tuple[str, ...]:
   texts = [given] if isinstance(given, str) else given
   if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
-    raise _wrong('prompt is a text, or a list of at least one text.', 'prompt')
+    raise wrong('prompt is a text, or a list of at least one text.', 'prompt')
   if any('\ud800' <= character <= '\udfff' for text in texts for character in text):
-    raise _wrong('prompt holds halves of characters, which no text has.', 'prompt')
+    raise wrong('prompt holds halves of characters, which no text has.', 'prompt')
   return tuple(texts)
 
 
@@ -152,23 +94,15 @@ def _number(
     return None
   if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
     what = 'a whole number' if whole else 'a number'
-    raise _wrong(f'{name} is {what} from {least} to {most}.', name)
+    raise wrong(f'{name} is {what} from {least} to {most}.', name)
   return float(value) if not whole else value
 
 
-def written(asked: Asked, found: Sequence[Found], texts: Sequence[str], read_tokens: int) -> Any:
-  """The JSON of an answer.
-
-  Args:
-    asked: the request.
-    found: the answers, `n` of each text.
-    texts: them in words.
-    read_tokens: tokens of the inputs.
-  """
-  choices, wrote = [], 0
-  for i, (one, text) in enumerate(zip(found, texts, strict=True)):
+def written(asked: Asked, answered: Answered) -> Any:
+  """The JSON of an answer."""
+  choices = []
+  for i, (one, text) in enumerate(zip(answered.found, answered.texts, strict=True)):
     tokens = int((one.tokens > 0).sum())
-    wrote += tokens
     ended = one.label is not None or one.tokens[tokens - 1] == EOS_ID
     choice: dict[str, Any] = {
       'index': i, 'text': text, 'finish_reason': 'stop' if ended else 'length', 'logprobs': None
@@ -185,7 +119,7 @@ def written(asked: Asked, found: Sequence[Found], texts: Sequence[str], read_tok
     'id': f'cmpl-{uuid.uuid4().hex}', 'object': 'text_completion', 'created': int(time.time()),
     'model': asked.prompt, 'choices': choices,
     'usage': {
-      'prompt_tokens': read_tokens, 'completion_tokens': wrote,
-      'total_tokens': read_tokens + wrote,
+      'prompt_tokens': answered.read, 'completion_tokens': answered.wrote,
+      'total_tokens': answered.read + answered.wrote,
     },
   }  # fmt: skip

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from prompt_jax.serving.batch import Found, Row, Settings
 from prompt_jax.serving.measures import Measures
+from prompt_jax.serving.rows import Found, Row, Settings
 
 Answer = Callable[[Sequence[Row], Settings], list[Found | None]]
 

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from prompt_jax.errors import UserError, install
 from prompt_jax.loading import BaseModel, Devices
 from prompt_jax.serving import tuned_prompts
-from prompt_jax.serving.batch import Programs, Shapes, bucket
-from prompt_jax.serving.tuned_prompts import TunedPrompts
+from prompt_jax.serving.engine import Engine
+from prompt_jax.serving.jax_engine import JaxEngine
 
 BACKLOG = 2048  # connections that may wait
-STEP = 4  # from one size of a batch or text to the next
 
 
 def serve(
@@ -60,13 +59,12 @@ def serve(
     if devices.start() is not None:
       raise UserError('The server computes on one device of one process.', ['device'])
     prompts = tuned_prompts.load(base, prompt_files, names)
-    prompts.programs = Programs(prompts.bank, shapes_of(prompts, batch_size))
-    _answer(listening, prompts, batch_size, queue, timeout, max_bytes, token)
+    _answer(listening, JaxEngine(prompts, batch_size), batch_size, queue, timeout, max_bytes, token)
 
 
 def _answer(
   listening: socket.socket,
-  prompts: TunedPrompts,
+  engine: Engine,
   batch_size: int,
   queue: int,
   timeout: float,
@@ -76,43 +74,19 @@ def _answer(
   """Runs until a signal."""
   import uvicorn
 
-  from prompt_jax.serving.app import Limits, Server
+  from prompt_jax.serving.app import Server
+  from prompt_jax.serving.asking import Limits
 
   logging.basicConfig(level=logging.INFO, format='prompt-jax: %(message)s')
-  server = Server(prompts, Limits(batch_size, queue, timeout, max_bytes), token)
+  server = Server(engine, Limits(batch_size, queue, timeout, max_bytes), token)
   listening.listen(BACKLOG)  # who reads the address may connect at once
   host, port = listening.getsockname()[:2]
   host = f'[{host}]' if ':' in host else host
-  print(f'prompt-jax: {len(prompts.names)} prompts at http://{host}:{port}', flush=True)
+  print(f'prompt-jax: {len(engine.names)} prompts at http://{host}:{port}', flush=True)
   config = uvicorn.Config(server.app, log_level='warning', access_log=False, backlog=BACKLOG)
   # uvicorn raises the signal again once it has ended, which is no failure.
   signal.signal(signal.SIGTERM, lambda *_: None)
   uvicorn.Server(config).run(sockets=[listening])
-
-
-def shapes_of(prompts: TunedPrompts, batch_size: int) -> Shapes:
-  """Few sizes, so that all programs can be compiled before the first request."""
-  entries = [prompts.bank[name] for name in prompts.names]
-  most = [
-    max((entry.label_tokens.shape[axis] for entry in entries if entry.labels), default=1)
-    for axis in (0, 1)
-  ]
-  written = [entry.lengths.targets for entry in entries if not entry.labels]
-  return Shapes(
-    rows=sizes_to(batch_size, 1),
-    texts=sizes_to(bucket(max(entry.lengths.inputs for entry in entries)), 32),
-    answers=(bucket(max(written)),) if written else (),
-    labels=(bucket(most[0], 2), bucket(most[1], 2)),
-  )
-
-
-def sizes_to(most: int, least: int) -> tuple[int, ...]:
-  """least, 4 * least, ... below `most`, and `most` itself: sizes_to(16, 1) is (1, 4, 16)."""
-  sizes = []
-  while least < most:
-    sizes.append(least)
-    least *= STEP
-  return (*sizes, most)
 
 
 def _token(path: str) -> str:

@@ -11,7 +11,7 @@ from prompt_jax import html_table, loading
 from prompt_jax.data import splits
 from prompt_jax.data.example import Example, Lengths, check_lengths, checked_texts, encode
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation.predictions import label_probabilities
+from prompt_jax.evaluation.probabilities import label_probabilities
 from prompt_jax.inference.beam_search import LENGTH_PENALTY
 from prompt_jax.inference.decode import check_sampling
 from prompt_jax.inference.decoding import Decoding
@@ -20,7 +20,8 @@ from prompt_jax.loading import BaseModel
 from prompt_jax.named_prompts import find_prompts
 from prompt_jax.runs.results import Answer, Answers
 from prompt_jax.serving.bank import SPARE, Bank, Entry
-from prompt_jax.serving.batch import Found, Programs, Row, Settings, Way
+from prompt_jax.serving.batch import Programs
+from prompt_jax.serving.rows import Found, Row, Settings, Way
 
 WAYS: tuple[Way, ...] = ('rank', 'constrained', 'generate')
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_jax.evaluation import calibration
-from prompt_jax.evaluation.predictions import label_probabilities
+from prompt_jax.evaluation.probabilities import label_probabilities
 
 SURE = st.one_of(st.floats(0, 1), st.integers(0, 15).map(lambda n: n / 15))
 PAIRS = st.lists(st.tuples(SURE, st.booleans()), min_size=1, max_size=40)

@@ -16,7 +16,7 @@ from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.prompts.tables import Plain
 from prompt_jax.serving.bank import Bank
-from prompt_jax.serving.batch import Row, Settings
+from prompt_jax.serving.rows import Row, Settings
 from prompt_jax.serving.tuned_prompts import TunedPrompts
 from prompt_jax.tuned_model import TunedModel
 from tests.serving.conftest import MANY, YES_NO, Everywhere

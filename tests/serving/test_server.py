@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
-from prompt_jax.serving.app import Limits, Server
+from prompt_jax.serving.app import Server
+from prompt_jax.serving.asking import Limits
 from prompt_jax.serving.bank import Bank
-from prompt_jax.serving.batch import Programs, Row, Settings, Shapes
-from prompt_jax.serving.completions import Refused, read
+from prompt_jax.serving.batch import Shapes
+from prompt_jax.serving.completions import read
+from prompt_jax.serving.jax_engine import JaxEngine
 from prompt_jax.serving.measures import Histogram, Measures
 from prompt_jax.serving.queue import Full, Queue
+from prompt_jax.serving.refused import Refused
+from prompt_jax.serving.rows import Row, Settings
 from prompt_jax.serving.tuned_prompts import TunedPrompts
 from tests.serving.conftest import MANY, YES_NO
 
@@ -29,14 +33,12 @@ def prompts(tuned):
   bank = Bank(tuned(InputPrompt(length=2)).backbone)
   for name, length, labels in (('small', 2, YES_NO), ('large', 7, MANY), ('free', 4, None)):
     bank.add(name, tuned(InputPrompt(length=length), length, labels))
-  found = TunedPrompts(bank)
-  found.programs = Programs(bank, SHAPES)
-  return found
+  return TunedPrompts(bank)
 
 
 @pytest.fixture(scope='module')
 def client(prompts):
-  server = Server(prompts, Limits(rows=4, bytes=2000))
+  server = Server(JaxEngine(prompts, 4, SHAPES), Limits(rows=4, bytes=2000))
   with TestClient(server.app, raise_server_exceptions=False) as found:
     assert found.get('/health').status_code in (200, 503)
     until = time.monotonic() + 600
@@ -156,7 +158,7 @@ def test_no_field_is_read_wrongly(body):
 
 
 def test_a_token_is_asked_for(prompts):
-  client = TestClient(Server(prompts, Limits(), token='secret').app)
+  client = TestClient(Server(JaxEngine(prompts, 4), Limits(), token='secret').app)
   assert client.get('/v1/models').status_code == 401
   assert client.get('/v1/models', headers={'Authorization': 'Bearer wrong'}).status_code == 401
   assert client.get('/v1/models', headers={'Authorization': 'Bearer secret'}).status_code == 200

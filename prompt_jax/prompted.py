@@ -24,7 +24,7 @@ from prompt_jax.injections import (
 from prompt_jax.models.t5.layers import KeysValues
 from prompt_jax.models.t5.stack import SelfCache, kv_length, visible_rows
 from prompt_jax.models.t5.t5 import T5
-from prompt_jax.prompts.base import check_injections, failures_explained
+from prompt_jax.prompts.base import check_injections, failures_explained, masked_mean
 
 Array = jax.Array
 
@@ -117,9 +117,8 @@ class PromptedT5(nn.Module):
       inputs['embeds'] = embeds = self.backbone.embed(tokens)
     if reads & {'hidden', 'pooled'}:
       (states,) = self.backbone.encode(embeds, Layout(mask=mask), Injection())
-      weights = mask[..., None].astype(states.dtype)
       inputs['hidden'] = states
-      inputs['pooled'] = jnp.sum(states * weights, 1) / jnp.maximum(jnp.sum(weights, 1), 1)
+      inputs['pooled'] = masked_mean(states, mask)
     ctx = context_for(self.prompt, self.backbone.cfg.sizes, inputs, train)
     with failures_explained(self.prompt):
       found = self.prompt(ctx)

@@ -225,6 +225,12 @@ def own_table(method: nn.Module, table: nn.Module, name: str) -> Callable[[Seque
   return checked
 
 
+def masked_mean(x: Array, mask: Array) -> Array:
+  """[B, T, H] -> [B, H], the mean over the tokens of mask bool[B, T]; 0 for an example of none."""
+  weights = mask[..., None].astype(x.dtype)
+  return jnp.sum(x * weights, 1) / jnp.maximum(jnp.sum(weights, 1), 1)
+
+
 def placeholder(method: PromptMethod, sizes: Sizes, task_id: int = 0) -> Context:
   """A context of one padding token, for initialising and for methods that read no input.
 

@@ -1,0 +1,63 @@
+"""DePT: a short prompt, and a low-rank change of the embedding at every position."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from prompt_jax.errors import UserError
+from prompt_jax.injections import Context, Injection, Injections
+from prompt_jax.prompts.base import PromptMethod, check_length, own_table
+from prompt_jax.prompts.tables import Plain, symmetric_uniform
+
+
+class DePT(PromptMethod):
+  """X' = [P; X + s A B], row t of A for position t (DePT, ICLR 2024, arXiv:2309.05173).
+
+  s = alpha / sqrt(rank) with alpha 8 is in the authors' code and not in the paper. B starts at 0:
+  at first the method is prompt tuning. A starts as torch's kaiming_uniform(a=sqrt(5)) on a
+  [positions, rank] array, U(-1/sqrt(rank), 1/sqrt(rank)). Padding is not changed, unlike there.
+
+  Parameters: a table at `encoder`; `positions` A [input_length, rank], `columns` B [rank, H].
+  The authors train the prompt at 0.3 to 0.4 and A and B at 1e-4 to 5e-3.
+
+  Attributes:
+    length: P; the authors take 60 for T5 base, which with rank 30 and 256 positions is about as
+      many numbers as 100 plain rows.
+    rank: of A B.
+    input_length: positions that have a row of A: the longest input, padding to a full row included.
+    alpha: see above.
+    table: of the prompt rows.
+  """
+
+  depends_on: ClassVar[frozenset[str]] = frozenset({'mask'})
+
+  length: int = 60
+  rank: int = 30
+  input_length: int = 512
+  alpha: float = 8.0
+  table: nn.Module = dataclasses.field(default_factory=Plain)
+
+  @nn.compact
+  def __call__(self, ctx: Context) -> Injections:
+    check_length(self)
+    if self.rank < 1:
+      raise UserError(f'DePT.rank is {self.rank}; it must be at least 1.')
+    assert ctx.mask is not None  # declared
+    there = ctx.mask.shape[1]
+    if there > self.input_length:
+      raise UserError(
+        f'An input has {there} positions, and DePT.input_length is {self.input_length}: the prompt '
+        f'has numbers for no more. Shorten inputs to {self.input_length} tokens, or train with '
+        'DePT.input_length as large as the longest input.'
+      )
+    width = ctx.input_dims.H
+    rows = own_table(self, self.table, ctx.input_stack)((self.length, width))
+    start = symmetric_uniform(self.rank**-0.5)
+    a = self.param('positions', start, (self.input_length, self.rank))
+    b = self.param('columns', nn.initializers.zeros, (self.rank, width))
+    change = self.alpha / math.sqrt(self.rank) * (a[:there] @ b)
+    delta = jnp.where(ctx.mask[..., None], change[None], 0)
+    return Injections.of({ctx.input_stack: Injection(prefix=rows[None], delta=delta)})

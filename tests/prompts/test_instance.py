@@ -1,0 +1,201 @@
+"""Equations of the methods that read the input, and of those that share among tasks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_jax.errors import UserError
+from prompt_jax.injections import Context
+from prompt_jax.prompts import base, tables
+from prompt_jax.prompts.initializers import FromArray
+from prompt_jax.prompts.methods.input.dept import DePT
+from prompt_jax.prompts.methods.instance.id_spam import IDSPAM
+from prompt_jax.prompts.methods.instance.idpg import IDPG
+from prompt_jax.prompts.methods.instance.lopa import LoPA
+from prompt_jax.prompts.methods.instance.smop import SMoP
+from prompt_jax.prompts.methods.multitask.mpt import MPT
+from prompt_jax.testing import tiny
+from tests.shared import facts
+
+B, T, P = 3, 7, 4
+CONFIG = tiny.config()
+H = CONFIG.sizes.stacks['encoder'].H
+RNG = np.random.default_rng(0)
+MASK = np.arange(T)[None] < np.asarray([[7], [4], [1]])
+
+
+def normal(*shape):
+  return RNG.normal(size=shape).astype(np.float32)
+
+
+EMBEDS, POOLED = normal(B, T, H), normal(B, H)
+
+
+def context(method, **more):
+  known = {'embeds': EMBEDS, 'mask': MASK, 'pooled': POOLED, 'task_id': np.asarray([1, 0, 1])}
+  read = {name: jnp.asarray(known[name]) for name in method.depends_on}
+  return Context(**{**read, **more}, stacks=CONFIG.sizes.stacks)
+
+
+def moved(method):
+  """Its variables, with random parameters."""
+  variables = method.init(jax.random.key(0), context(method))
+  return jax.tree.map(lambda x: normal(*x.shape), variables['params'])
+
+
+def apply(method, params, **more):
+  return method.apply({'params': params}, context(method, **more))
+
+
+def softmax(x):
+  e = np.exp(x - x.max(-1, keepdims=True))
+  return e / e.sum(-1, keepdims=True)
+
+
+def dense(x, p):
+  return x @ p['kernel'] + p['bias']
+
+
+def masked_mean(x):
+  return np.stack([row[there].mean(0) for row, there in zip(x, MASK, strict=True)])
+
+
+def test_smop_takes_one_prompt_and_weighs_it():
+  method = SMoP(P, prompts=3, balance=0.5)
+  params = moved(method)
+  # Each example's own direction for one of the prompts, so that they take different ones.
+  params['router']['kernel'] = np.linalg.pinv(masked_mean(EMBEDS)).astype(np.float32)
+  found = apply(method, params)
+  shares = softmax(masked_mean(EMBEDS) @ params['router']['kernel'])
+  best = shares.argmax(-1)
+  assert len(set(best)) > 1  # or the test would not see who takes what
+  rows = params['encoder']['prompt'][best]
+  want = shares[np.arange(B), best][:, None, None] * rows
+  np.testing.assert_allclose(found.encoder.prefix, want, rtol=1e-4, atol=1e-6)
+  taken = np.bincount(best, minlength=3) / B
+  loss = 0.5 * 3 * np.sum(taken * shares.mean(0))
+  np.testing.assert_allclose(found.aux_loss, loss, rtol=1e-5)
+
+
+def test_smop_draws_only_in_training():
+  method = SMoP(P, prompts=3)
+  params = moved(method)
+  drawn = [
+    method.apply(
+      {'params': params},
+      context(method, embeds=jnp.asarray(EMBEDS)).replace(train=train),
+      rngs={'prompt': jax.random.key(seed)},
+    ).encoder.prefix
+    for train, seed in ((False, 0), (False, 1), (True, 0), (True, 1))
+  ]
+  np.testing.assert_array_equal(drawn[0], drawn[1])
+  assert np.abs(drawn[2] - drawn[3]).max() > 1e-3
+
+
+@pytest.mark.parametrize('terms', [1, 4])
+def test_idpg_generates_rows_by_two_matrices(terms):
+  method = IDPG(P, hidden=8, kronecker=terms)
+  params = moved(method)
+
+  def matrix(p):
+    if terms == 1:
+      return p['kernel']
+    return sum(np.kron(a, b) for a, b in zip(p['left'], p['right'], strict=True))
+
+  hidden = np.maximum(POOLED @ matrix(params['down']) + params['down']['bias'], 0)
+  rows = (hidden @ matrix(params['up']) + params['up']['bias']).reshape(B, P, H)
+  got = apply(method, params).encoder.prefix
+  np.testing.assert_allclose(got, rows + params['encoder']['prompt'], rtol=1e-4, atol=1e-4)
+  alone = apply(method.clone(shared=False), {k: params[k] for k in ('down', 'up')})
+  np.testing.assert_allclose(alone.encoder.prefix, rows, rtol=1e-4, atol=1e-4)
+
+
+def test_kronecker_products_have_fewer_numbers():
+  count = lambda n: sum(x.size for x in jax.tree.leaves(moved(IDPG(P, hidden=8, kronecker=n))))
+  shared, biases = P * H, 8 + P * H
+  matrices = H * 8 + 8 * P * H
+  assert count(1) == shared + biases + matrices
+  assert count(4) == shared + biases + matrices // 4 + 2 * 4**3
+
+
+def test_lopa_opens_a_part_of_every_row():
+  method = LoPA(P, rank=2, hidden=6)
+  params = jax.tree.map(lambda x: 0.3 * x, moved(method))
+  gelu = lambda x: np.asarray(jax.nn.gelu(x))
+  u = dense(gelu(dense(POOLED, params['rows_in'])), params['rows_out']).reshape(B, P, 2)
+  v = dense(gelu(dense(POOLED, params['columns_in'])), params['columns_out']).reshape(B, H, 2)
+  gate = 1 / (1 + np.exp(-np.einsum('bpr,bhr->bph', u, v)))
+  want = params['encoder']['prompt'] * gate
+  np.testing.assert_allclose(apply(method, params).encoder.prefix, want, rtol=1e-4, atol=1e-4)
+
+
+def test_id_spam_attends_within_the_tokens_of_an_example():
+  method = IDSPAM(P, hidden=6)
+  params = jax.tree.map(lambda x: 0.3 * x, moved(method))
+  want = []
+  for x, there in zip(EMBEDS, MASK, strict=True):
+    x = x[there]
+    q, k, v = (x @ params[name]['kernel'] for name in ('query', 'key', 'value'))
+    h = (softmax(q @ k.T / np.sqrt(H)) @ v).mean(0)
+    want.append(dense(np.maximum(dense(h, params['down']), 0), params['up']).reshape(P, H))
+  got = apply(method, params).encoder.prefix
+  np.testing.assert_allclose(got, np.stack(want), rtol=1e-4, atol=1e-5)
+
+
+def test_dept_changes_embeddings_by_their_position():
+  method = DePT(P, rank=2, input_length=9)
+  first = method.init_with_output(jax.random.key(0), context(method))[0]
+  assert not np.any(first.encoder.delta)  # it starts as prompt tuning
+  params = moved(method)
+  got = apply(method, params).encoder
+  change = 8 / np.sqrt(2) * (params['positions'] @ params['columns'])[:T]
+  np.testing.assert_allclose(got.delta, change * MASK[..., None], rtol=1e-4, atol=1e-5)
+  np.testing.assert_array_equal(got.prefix[0], params['encoder']['prompt'])
+
+
+def test_dept_counts_the_parameters_of_the_paper():
+  assert 60 * 768 + 30 * (256 + 768) == 76_800  # as many as 100 plain rows of T5 base
+  method = DePT(6, rank=3, input_length=26)
+  assert sum(x.size for x in jax.tree.leaves(moved(method))) == 6 * H + 3 * (26 + H)
+
+
+def test_mpt_multiplies_the_shared_rows_by_each_tasks_factor():
+  value = normal(P, H)
+  method = MPT(tasks=2, length=P, rank=3, table=tables.Plain(FromArray(value)))
+  variables = method.init(jax.random.key(0), context(method))
+  first = apply(method, variables['params']).encoder.prefix
+  np.testing.assert_allclose(first, np.stack([value] * B), rtol=1e-6)  # factors are ones
+  params = moved(method)
+  factor = np.einsum('kpr,krh->kph', params['rows'], params['columns'])
+  want = params['encoder']['prompt'] * factor[[1, 0, 1]]
+  np.testing.assert_allclose(apply(method, params).encoder.prefix, want, rtol=1e-4, atol=1e-5)
+  for task in (0, 1):  # each is plain rows by itself
+    own = base.materialise(method, params, {}, CONFIG.sizes, task_id=task).encoder.prefix[0]
+    np.testing.assert_allclose(
+      own, params['encoder']['prompt'] * factor[task], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_mpt_without_tasks_says_where_prompts_are():
+  method = MPT(tasks=2, length=P)
+  with pytest.raises(UserError, match=facts('task_prompts', '2')):
+    apply(method, moved(method), task_id=None)
+
+
+@pytest.mark.parametrize(
+  ('method', 'says'),
+  [
+    (SMoP(prompts=0), facts('SMoP.prompts', '0')),
+    (IDPG(kronecker=3), facts('IDPG.kronecker', '3', str(H))),
+    (LoPA(rank=0), facts('LoPA.rank', '0')),
+    (IDSPAM(hidden=0), facts('IDSPAM.hidden', '0')),
+    (DePT(rank=0), facts('DePT.rank', '0')),
+    (DePT(input_length=5), facts('DePT.input_length', '5', '7')),
+    (MPT(rank=0), facts('MPT.rank', '0')),
+    (MPT(placement='first'), facts('MPT.placement', 'first')),
+  ],
+)
+def test_wrong_settings_are_named(method, says):
+  with pytest.raises(UserError, match=says):
+    method.init(jax.random.key(0), context(method))

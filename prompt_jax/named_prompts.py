@@ -55,7 +55,7 @@ def find_prompts(sources: Sequence[str], names: Sequence[str] | None = None) -> 
       )
     found = [NamedFile(name, f.file) for name, f in zip(names, found, strict=True)]
   for name, file in found:
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
       raise UserError(
         f'{name!r} is no name for the prompt {file}: expected letters, digits, "_", "." and "-".',
         ['names'],
@@ -70,18 +70,23 @@ def find_prompts(sources: Sequence[str], names: Sequence[str] | None = None) -> 
   return found
 
 
+def is_name(name: str) -> bool:
+  """Whether a prompt can be called that."""
+  return _NAME.fullmatch(name) is not None
+
+
 def _of(source: str) -> list[NamedFile]:
   path = pathlib.Path(source)
   if not os.path.isdir(path):  # what is wrong with a file, its reader tells
     named = path.resolve().parent.name if path.stem == RESULT else path.stem
     return [NamedFile(_allowed(named), source)]
-  files = _without_copies([p for p in _below(path) if load_facts(p).kind == 'prompt'])
+  files = _without_copies([p for p in below(path) if load_facts(p).kind == 'prompt'])
   if not files:
     raise UserError(f'There is no prompt in {source} or below. Expected *{SUFFIX} of a run.')
-  return [NamedFile(_name_in(path, file), str(file)) for file in files]
+  return [NamedFile(name_in(path, file), str(file)) for file in files]
 
 
-def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   """The prompts of a folder, then those of its folders, by name."""
   for name, below, files in os.walk(folder):
     below[:] = sorted(d for d in below if d not in STATE and not d.startswith('.'))
@@ -101,7 +106,8 @@ def _without_copies(files: Sequence[pathlib.Path]) -> list[pathlib.Path]:
   return [path for path in files if path in kept]
 
 
-def _name_in(folder: pathlib.Path, file: pathlib.Path) -> str:
+def name_in(folder: pathlib.Path, file: pathlib.Path) -> str:
+  """What the prompt of a file below a folder is called."""
   parts = [p for p in file.relative_to(folder).with_suffix('').parts if p != OF_TASKS]
   if parts[-1] == RESULT:
     parts.pop()

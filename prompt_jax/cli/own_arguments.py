@@ -38,7 +38,7 @@ def _infer(parser: argparse.ArgumentParser) -> None:
 
 def _serve(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    'prompts', nargs='+', metavar='PROMPT_FILE',
+    'prompts', nargs='*', metavar='PROMPT_FILE',
     help='prompts of one model, or folders of runs for all prompts below',
   )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import logging
 import time
@@ -13,12 +14,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from prompt_jax.serving import completions
+from prompt_jax.serving import completions, watch
+from prompt_jax.serving.admin import Admin
 from prompt_jax.serving.asking import Asked, Desk, Limits
 from prompt_jax.serving.engine import Engine
 from prompt_jax.serving.measures import Measures
 from prompt_jax.serving.queue import Queue
 from prompt_jax.serving.refused import Refused
+from prompt_jax.serving.watch import Watched
 
 LOG = logging.getLogger('prompt_jax')
 CLIENT_GONE = 499  # what proxies count such a request as; nobody sees it
@@ -28,26 +31,39 @@ Call = Callable[[Request], Awaitable[Response]]
 class Server:
   """The application and what it runs on."""
 
-  def __init__(self, engine: Engine, limits: Limits, token: str | None = None):
+  def __init__(
+    self,
+    engine: Engine,
+    limits: Limits,
+    token: str | None = None,
+    admin: Admin | None = None,
+    watched: Watched | None = None,
+  ):
     """Begins without answering; `app` starts it.
 
     Args:
       engine: that answers.
       limits: see `Limits`.
       token: that clients must know; None for any client.
+      admin: lets prompts be changed over HTTP; None does not.
+      watched: a folder whose prompts the engine follows.
     """
-    self.engine, self.limits, self.token = engine, limits, token
+    self.engine, self.limits, self._watched = engine, limits, watched
     self.measures = Measures()
     self.status = 'compiling'  # then "ready" or "failed"
     self.started = int(time.time())
     self.queue = Queue(engine, self.measures, limits.rows, limits.waiting)
     self.desk = Desk(engine, self.queue, limits)
+    guarded = functools.partial(_guarded, token)
     routes = [
-      Route('/v1/models', self._guarded(self.models)),
-      Route('/v1/completions', self._guarded(self.complete), methods=['POST']),
+      Route('/v1/models', guarded(self.models)),
+      Route('/v1/completions', guarded(self.complete), methods=['POST']),
       Route('/health', self.health),
       Route('/metrics', self.metrics),
     ]
+    if admin is not None:
+      change = _guarded(admin.token, functools.partial(self.change, admin))
+      routes.append(Route('/admin/prompts/{name}', change, methods=['PUT', 'DELETE']))
     errors: Any = {404: _not_found, 405: _not_found, 500: _failed}
     self.app = Starlette(routes=routes, exception_handlers=errors, lifespan=self._running)
 
@@ -62,6 +78,7 @@ class Server:
     compiling = asyncio.create_task(self._compile())
     yield
     compiling.cancel()
+    await asyncio.wait([compiling])
     self.queue.close()
     await answering
 
@@ -77,28 +94,20 @@ class Server:
       return
     self.status = 'ready'
     LOG.info('ready: all programs compiled in %.0f s', time.monotonic() - began)
-
-  def _guarded(self, call: Call) -> Call:
-    """The route for those who know the token; mistakes as JSON."""
-
-    async def route(request: Request) -> Response:
+    while self._watched is not None:
+      await asyncio.sleep(watch.SECONDS)
       try:
-        check_token(request, self.token)
-        return await call(request)
-      except Refused as refused:
-        return JSONResponse(refused.body(), refused.status, refused.headers)
-      except ClientDisconnect:
-        return Response(status_code=CLIENT_GONE)
-
-    return route
+        await asyncio.get_running_loop().run_in_executor(None, self._watched.look)
+      except Exception:
+        LOG.exception('the folder could not be looked at')
 
   async def models(self, request: Request) -> Response:
     """The prompts."""
-    one = lambda name: {
-      'id': name, 'object': 'model', 'created': self.started, 'owned_by': self.engine.base_model,
-      'labels': list(self.engine[name].labels) or None,
+    one = lambda prompt: {
+      'id': prompt.name, 'object': 'model', 'created': self.started,
+      'owned_by': self.engine.base_model, 'labels': list(prompt.labels) or None,
     }  # fmt: skip
-    return JSONResponse({'object': 'list', 'data': [one(name) for name in self.engine.names]})
+    return JSONResponse({'object': 'list', 'data': [one(p) for p in self.engine.prompts]})
 
   async def health(self, request: Request) -> Response:
     """200 once every program is compiled; 503 before."""
@@ -106,6 +115,19 @@ class Server:
 
   async def metrics(self, request: Request) -> Response:
     return PlainTextResponse(self.measures.text(), media_type='text/plain; version=0.0.4')
+
+  async def change(self, admin: Admin, request: Request) -> Response:
+    """Adds, replaces or removes a prompt."""
+    name: str = request.path_params['name']
+    self._check_ready()
+    if request.method == 'DELETE':
+      return await admin.remove(name)
+    return await admin.add(name, await self.body(request, admin.most_bytes))
+
+  def _check_ready(self) -> None:
+    if not self.ready:
+      raise Refused(503, 'not_ready', 'Programs are being compiled; see /health.', None,
+                    {'Retry-After': '5'})  # fmt: skip
 
   async def complete(self, request: Request) -> Response:
     """Answers texts."""
@@ -126,9 +148,7 @@ class Server:
     try:
       self.desk.prompt(asked.prompt)
       known = True
-      if not self.ready:
-        raise Refused(503, 'not_ready', 'Programs are being compiled; see /health.', None,
-                      {'Retry-After': '5'})  # fmt: skip
+      self._check_ready()
       response = await answering
       status = response.status_code
       return response
@@ -161,6 +181,21 @@ class Server:
     except TimeoutError:
       raise Refused(408, 'timeout', f'No whole request in {self.limits.seconds:g} s.') from None
     return b''.join(parts)
+
+
+def _guarded(token: str | None, call: Call) -> Call:
+  """The route for those who know the token; mistakes as JSON."""
+
+  async def route(request: Request) -> Response:
+    try:
+      check_token(request, token)
+      return await call(request)
+    except Refused as refused:
+      return JSONResponse(refused.body(), refused.status, refused.headers)
+    except ClientDisconnect:
+      return Response(status_code=CLIENT_GONE)
+
+  return route
 
 
 def check_token(request: Request, token: str | None) -> None:

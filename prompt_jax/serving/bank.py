@@ -8,7 +8,7 @@ group has room for, compiles nothing.
 
 import dataclasses
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -70,6 +70,29 @@ class Group:
   free: list[int]
 
 
+@dataclasses.dataclass
+class Changed:
+  """A group as it is to be.
+
+  Attributes:
+    stack: this and what follows: see `Group`.
+    rooms: see `stack`.
+    size: see `stack`.
+    free: see `stack`.
+    known: the places that were free.
+  """
+
+  stack: Injections
+  rooms: stacked.Rooms
+  size: int
+  free: list[int]
+  known: set[int]
+
+
+# (the entry, the stack of its group) -> what is to be called once it is there.
+Prepare = Callable[[Entry, Injections], Callable[[], None]]
+
+
 class Bank:
   """One frozen model and its prompts by name; every method may be called from any thread."""
 
@@ -84,11 +107,16 @@ class Bank:
     self.model = PromptedT5(T5(backbone.config), stacked.Stacked())
     self._entries: dict[str, Entry] = {}
     self._groups: dict[Hashable, Group] = {}
-    self._lock = threading.Lock()
+    self._lock, self._adding = threading.Lock(), threading.Lock()
 
   @property
   def names(self) -> tuple[str, ...]:
     return tuple(self._entries)
+
+  @property
+  def entries(self) -> tuple[Entry, ...]:
+    with self._lock:
+      return tuple(self._entries.values())
 
   def __getitem__(self, name: str) -> Entry:
     """The prompt of that name.
@@ -110,12 +138,15 @@ class Bank:
       found = [self._entries.get(name) for name in names]
       return found, {entry.group: entry.group.stack for entry in found if entry is not None}
 
-  def add(self, name: str, tuned: Tuned) -> None:
+  def add(self, name: str, tuned: Tuned, prepare: Prepare | None = None) -> None:
     """Adds a prompt, or replaces the one of that name.
 
     Args:
       name: by which rows of a batch call it.
       tuned: the prompt on the bank's model.
+      prepare: called before the prompt is there, with its entry and the stack that will be its
+        group's, while batches are answered with what is there; what it returns is called in the
+        moment in which the prompt is there.
 
     Raises:
       UserError: it reads the input or cannot be stacked, or is of another model; labels that
@@ -137,16 +168,25 @@ class Bank:
     prompt = stacked.alone(name, tuned)
     lengths, labels = tuned.lengths(), tuple(tuned.metadata.get('labels') or ())
     tokens = _label_tokens(labels, self.backbone.vocabulary, lengths.targets)
-    with self._lock:
-      group = self._group_for(prompt)
-      place = group.free.pop(0)
-      one = stacked.filled_up(prompt, group.rooms)
-      group.stack = stacked.put(group.stack, one, np.int32(place))
-      before = self._entries.get(name)
+    with self._adding:
+      group, changed = self._with_room(prompt)
+      place = changed.free.pop(0)
+      one = stacked.filled_up(prompt, changed.rooms)
+      changed.stack = stacked.put(changed.stack, one, np.int32(place))
       tree = trie(tokens) if labels else None
-      self._entries[name] = Entry(name, group, place, tuned.metadata, lengths, labels, tokens, tree)
-      if before is not None:
-        before.group.free.append(before.place)
+      entry = Entry(name, group, place, tuned.metadata, lengths, labels, tokens, tree)
+      done = None if prepare is None else prepare(entry, changed.stack)
+      with self._lock:
+        before = self._entries.get(name)
+        freed = [n for n in group.free if n not in changed.known]  # while it was prepared
+        group.stack, group.rooms, group.size = changed.stack, changed.rooms, changed.size
+        group.free = changed.free + freed
+        self._groups[stacked.kind_of(prompt)] = group
+        self._entries[name] = entry
+        if before is not None:
+          before.group.free.append(before.place)
+        if done is not None:
+          done()
 
   def remove(self, name: str) -> None:
     """Takes a prompt out.
@@ -159,26 +199,25 @@ class Bank:
       del self._entries[name]
       entry.group.free.append(entry.place)
 
-  def _group_for(self, prompt: Injections) -> Group:
-    """The group of a prompt's kind, with a free place and room for its lengths."""
-    kind, rooms = stacked.kind_of(prompt), stacked.rooms_of(prompt)
-    rooms = {key: -(-n // STEP) * STEP for key, n in rooms.items()}
-    group = self._groups.get(kind)
+  def _with_room(self, prompt: Injections) -> tuple[Group, 'Changed']:
+    """The group of a prompt's kind, and what it is to be: with a free place and enough room."""
+    rooms = {key: -(-n // STEP) * STEP for key, n in stacked.rooms_of(prompt).items()}
+    group = self._groups.get(stacked.kind_of(prompt))
     if group is None:
       size = _power_of_two(1 + self._spare)
       places = stacked.with_places(stacked.filled_up(prompt, rooms), size)
       group = Group(jax.device_put(places), rooms, size, list(range(size)))
-      self._groups[kind] = group
-      return group
-    wider = {key: max(n, rooms[key]) for key, n in group.rooms.items()}
-    if wider == group.rooms and group.free:
-      return group
-    size = group.size if group.free else 2 * group.size
+    with self._lock:
+      changed = Changed(group.stack, dict(group.rooms), group.size, [*group.free], {*group.free})
+    wider = {key: max(n, rooms[key]) for key, n in changed.rooms.items()}
+    if wider == changed.rooms and changed.free:
+      return group, changed
+    size = group.size if changed.free else 2 * group.size
     whole = stacked.filled_up(jax.device_get(group.stack), wider)
-    group.stack = jax.device_put(stacked.with_places(whole, size))
-    group.free += range(group.size, size)
-    group.rooms, group.size = wider, size
-    return group
+    changed.stack = jax.device_put(stacked.with_places(whole, size))
+    changed.free += range(group.size, size)
+    changed.rooms, changed.size = wider, size
+    return group, changed
 
 
 def _label_tokens(labels: tuple[str, ...], vocabulary: Any, longest: int) -> np.ndarray:

@@ -5,9 +5,10 @@ to be written. With the shapes of the groups (see `bank`) they are all that a pr
 for.
 """
 
+import copy
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.inference.beam_search import beam_search, gnmt_penalty
-from prompt_jax.serving.bank import Bank, Entry
+from prompt_jax.serving.bank import Bank, Entry, Group
 from prompt_jax.serving.rows import Found, Row, Settings
 from prompt_jax.serving.stacked import Injections
 from prompt_jax.stacking import map_in_parts, parts_for_caches
@@ -38,13 +39,13 @@ class Shapes:
     rows: of a batch.
     texts: tokens of a text.
     answers: tokens to be written.
-    labels: least number of labels, and of tokens of one.
+    labels: of a group of prompts: least number of labels, and of tokens of one.
   """
 
   rows: tuple[int, ...] = ()
   texts: tuple[int, ...] = ()
   answers: tuple[int, ...] = ()
-  labels: tuple[int, int] = (2, 2)
+  labels: Mapping[Group, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
 def fit(n: int, sizes: Sequence[int], least: int = 8) -> int:
@@ -60,6 +61,12 @@ class Programs:
     self._rank = jax.jit(self._ranked, static_argnames=('normalize',))
     self._choose = jax.jit(self._chosen, static_argnames=('length',))
     self._write = jax.jit(self._written, static_argnames=('settings', 'longest'))
+
+  def with_shapes(self, shapes: Shapes) -> 'Programs':
+    """The same compiled functions for batches of other sizes."""
+    found = copy.copy(self)
+    found.shapes = shapes
+    return found
 
   @property
   def compiled(self) -> int:
@@ -80,14 +87,15 @@ class Programs:
     for group, stack in stacks.items():
       numbers = [i for i, e in enumerate(entries) if e is not None and e.group is group]
       some: list[Any] = [entries[i] for i in numbers]
-      answers = self._of_group(stack, some, [rows[i] for i in numbers], settings)
+      answers = self.of_group(stack, some, [rows[i] for i in numbers], settings)
       for i, answer in zip(numbers, answers, strict=True):
         found[i] = answer
     return found
 
-  def _of_group(
+  def of_group(
     self, stack: Injections, entries: list[Entry], rows: list[Row], settings: Settings
   ) -> list[Found]:
+    """The answers of rows whose prompts, the entries, are in one stack."""
     count = len(rows)
     # Filled up with the last row, not with padding: an empty row might never end decoding.
     more = fit(count, self.shapes.rows) if self.shapes.rows else 1 << (count - 1).bit_length()
@@ -103,7 +111,8 @@ class Programs:
 
   def _by_rank(self, inputs: Any, entries: Any, rows: Any, settings: Settings) -> list[Found]:
     most, longest = (max(e.label_tokens.shape[i] for e in entries) for i in (0, 1))
-    shape = [max(bucket(n, 2), m) for n, m in zip((most, longest), self.shapes.labels, strict=True)]
+    least = self.shapes.labels.get(entries[0].group, (2, 2))
+    shape = [max(bucket(n, 2), m) for n, m in zip((most, longest), least, strict=True)]
     labels = np.zeros((len(rows), *shape), np.int32)
     for own, entry in zip(labels, entries, strict=True):
       own[: len(entry.labels), : entry.label_tokens.shape[1]] = entry.label_tokens

@@ -14,12 +14,15 @@ class Engine(Protocol):
   Attributes:
     base_model: the name of the model.
     names: of the prompts, in order.
+    prompts: that are there, in order.
   """
 
   @property
   def base_model(self) -> str: ...
   @property
   def names(self) -> tuple[str, ...]: ...
+  @property
+  def prompts(self) -> Sequence[Served]: ...
 
   def __getitem__(self, name: str) -> Served:
     """The prompt of that name.
@@ -47,4 +50,24 @@ class Engine(Protocol):
 
   def programs(self) -> Iterator[Callable[[], object]]:
     """Each compiles a program that a request can ask for."""
+    ...
+
+
+class Changeable(Engine, Protocol):
+  """An engine whose prompts come and go while it answers."""
+
+  def add(self, name: str, file: str) -> None:
+    """Adds the prompt of a file, or replaces the one of that name; compiles before it is there.
+
+    Raises:
+      UserError: the file is damaged, of another model, or no prompt that can be served.
+    """
+    ...
+
+  def remove(self, name: str) -> None:
+    """Takes a prompt out.
+
+    Raises:
+      UserError: there is none of that name.
+    """
     ...

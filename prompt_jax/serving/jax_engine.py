@@ -1,33 +1,46 @@
 """The engine of JAX: prompts of any kind that can be stacked, in programs compiled beforehand."""
 
+import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
+from prompt_jax import loading
 from prompt_jax.data.example import encode
+from prompt_jax.serving.bank import Entry
 from prompt_jax.serving.batch import Programs, Shapes, bucket, fit
 from prompt_jax.serving.rows import Found, Row, Served, Settings
+from prompt_jax.serving.stacked import Injections
 from prompt_jax.serving.tuned_prompts import TunedPrompts
 
 STEP = 4  # from one size of a batch or text to the next
+SHORTEST = 32  # the first size of a text
 SAMPLED = (False, True)
 
 
 class JaxEngine:
   """An `Engine`, see there."""
 
-  def __init__(self, prompts: TunedPrompts, batch_size: int, shapes: Shapes | None = None):
+  def __init__(self, prompts: TunedPrompts, batch_size: int):
     """Begins without compiling.
 
     Args:
-      prompts: that answer.
+      prompts: that answer; none may be added or removed but by this.
       batch_size: most rows of a batch.
-      shapes: of batches; None for those that `prompts` need.
     """
     self._prompts, self._bank = prompts, prompts.bank
-    prompts.programs = Programs(prompts.bank, shapes or shapes_of(prompts, batch_size))
+    prompts.programs = Programs(prompts.bank, Shapes(rows=sizes_to(batch_size, 1)))
+    self._compiled: set[Hashable] = set()
+    for entry in self._bank.entries:
+      self._programs.shapes = _with(self._programs.shapes, entry)
+
+  @property
+  def _programs(self) -> Programs:
+    return self._prompts.programs
 
   @property
   def base_model(self) -> str:
@@ -36,6 +49,10 @@ class JaxEngine:
   @property
   def names(self) -> tuple[str, ...]:
     return self._bank.names
+
+  @property
+  def prompts(self) -> Sequence[Served]:
+    return self._bank.entries
 
   def __getitem__(self, name: str) -> Served:
     return self._bank[name]
@@ -48,46 +65,70 @@ class JaxEngine:
 
   def group(self, prompt: Served, tokens: np.ndarray) -> Hashable:
     entry: Any = prompt
-    return id(entry.group), fit(len(tokens), self._prompts.programs.shapes.texts)
+    return id(entry.group), fit(len(tokens), self._programs.shapes.texts)
 
   def __call__(self, rows: Sequence[Row], settings: Settings) -> list[Found | None]:
-    return self._prompts.programs(rows, settings)
+    return self._programs(rows, settings)
 
   def programs(self) -> Iterator[Callable[[], object]]:
-    for rows, settings in self._every_shape():
-      yield functools.partial(self, rows, settings)
+    for entry in self._bank.entries:
+      yield from self._programs_of(entry, entry.group.stack, self._programs)
 
-  def _every_shape(self) -> Iterator[tuple[list[Row], Settings]]:
-    """A batch for each program."""
-    shapes = self._prompts.programs.shapes
-    kinds: dict[tuple[int, bool], str] = {}
-    for name in self.names:
-      entry = self._bank[name]
-      kinds.setdefault((id(entry.group), bool(entry.labels)), name)
-    for (_, labels), name in kinds.items():
-      ways = [Settings('rank')] if labels else [Settings('generate', sampled=s) for s in SAMPLED]
-      for settings in ways:
-        for width in shapes.texts:
-          for longest in [1] if labels else shapes.answers:
-            tokens = np.full(width, 1, np.int32)
-            for count in shapes.rows:
-              yield [Row(name, tokens, longest)] * count, settings
+  def add(self, name: str, file: str) -> None:
+    """Programs that the prompt needs are compiled before it is there."""
+
+    def prepare(entry: Entry, stack: Injections) -> Callable[[], None]:
+      shapes = _with(self._programs.shapes, entry)
+      for program in self._programs_of(entry, stack, self._programs.with_shapes(shapes)):
+        program()
+      return lambda: setattr(self._programs, 'shapes', shapes)
+
+    self._bank.add(name, loading.attach(self._bank.backbone, file), prepare)
+
+  def remove(self, name: str) -> None:
+    self._bank.remove(name)
+
+  def _programs_of(
+    self, entry: Entry, stack: Injections, programs: Programs
+  ) -> Iterator[Callable[[], object]]:
+    """Those that answer with a prompt or its neighbours and that are not compiled yet."""
+    shapes = programs.shapes
+    alike = [entry, *(e for e in self._bank.entries if e.group is entry.group)]
+    sizes = list(itertools.product(shapes.texts, shapes.rows))
+    for one in {bool(e.labels): e for e in alike}.values():
+      ways = [(Settings('rank'), 1)]
+      if not one.labels:
+        ways = [(Settings('generate', sampled=s), n) for s in SAMPLED for n in shapes.answers]
+      for (settings, longest), (width, count) in itertools.product(ways, sizes):
+        row = Row(one.name, np.full(width, 1, np.int32), longest)
+        key = (_signature(stack), settings, width, longest, count, shapes.labels.get(one.group))
+        if key not in self._compiled:
+          self._compiled.add(key)
+          call = functools.partial(programs.of_group, stack)
+          yield functools.partial(call, [one] * count, [row] * count, settings)
 
 
-def shapes_of(prompts: TunedPrompts, batch_size: int) -> Shapes:
-  """Few sizes, so that all programs can be compiled before the first request."""
-  entries = [prompts.bank[name] for name in prompts.names]
-  most = [
-    max((entry.label_tokens.shape[axis] for entry in entries if entry.labels), default=1)
-    for axis in (0, 1)
-  ]
-  written = [entry.lengths.targets for entry in entries if not entry.labels]
-  return Shapes(
-    rows=sizes_to(batch_size, 1),
-    texts=sizes_to(bucket(max(entry.lengths.inputs for entry in entries)), 32),
-    answers=(bucket(max(written)),) if written else (),
-    labels=(bucket(most[0], 2), bucket(most[1], 2)),
-  )
+def _signature(stack: Injections) -> Hashable:
+  """Equal for stacks that one program takes."""
+  leaves, tree = jax.tree.flatten(stack)
+  return tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _with(shapes: Shapes, entry: Entry) -> Shapes:
+  """Few sizes, so that all programs can be compiled before the first request: also for a prompt."""
+  sizes = sizes_to(bucket(entry.lengths.inputs), SHORTEST)
+  texts = (*shapes.texts, *(n for n in sizes if n > max(shapes.texts, default=0)))
+  answers, labels = shapes.answers, dict(shapes.labels)
+  if entry.labels:
+    labels[entry.group] = _most(labels.get(entry.group, (2, 2)), entry.label_tokens.shape)
+  elif bucket(entry.lengths.targets) > max(answers, default=0):
+    answers = (*answers, bucket(entry.lengths.targets))
+  return dataclasses.replace(shapes, texts=texts, answers=answers, labels=labels)
+
+
+def _most(known: tuple[int, int], shape: Sequence[int]) -> tuple[int, int]:
+  count, length = (max(k, bucket(n, 2)) for k, n in zip(known, shape, strict=True))
+  return count, length
 
 
 def sizes_to(most: int, least: int) -> tuple[int, ...]:

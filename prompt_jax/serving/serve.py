@@ -1,17 +1,26 @@
 """`prompt-jax serve`: prompts from files, and the server on them."""
 
+import contextlib
 import importlib.util
 import logging
 import os
+import pathlib
 import signal
 import socket
 from collections.abc import Sequence
 
+from prompt_jax.checkpoints.prompt_file import load_facts
 from prompt_jax.errors import UserError, install
 from prompt_jax.loading import BaseModel, Devices
+from prompt_jax.named_prompts import below, find_prompts
 from prompt_jax.serving import tuned_prompts
+from prompt_jax.serving.admin import Admin
+from prompt_jax.serving.asking import Limits
+from prompt_jax.serving.bank import Bank
 from prompt_jax.serving.engine import Engine
 from prompt_jax.serving.jax_engine import JaxEngine
+from prompt_jax.serving.tuned_prompts import TunedPrompts
+from prompt_jax.serving.watch import Watched
 
 BACKLOG = 2048  # connections that may wait
 
@@ -22,13 +31,16 @@ def serve(
   base: BaseModel,
   devices: Devices,
   names: Sequence[str] | None,
+  watch: str | None,
   host: str,
   port: int,
   token_file: str | None,
+  admin_token_file: str | None,
   batch_size: int,
   queue: int,
   timeout: float,
   max_bytes: int,
+  max_prompt_bytes: int,
 ) -> None:
   """Answers requests until it is told to stop (SIGTERM or SIGINT); those begun are answered.
 
@@ -37,48 +49,92 @@ def serve(
     base: the model.
     devices: where to compute: one device.
     names: of the prompts; None for those of the files.
+    watch: a folder whose prompts are served as they come and go; None for no folder.
     host: address to listen at.
     port: of it; 0 for any that is free.
     token_file: holds what clients must know; None for any client.
+    admin_token_file: holds what those must know who add and remove prompts; None for nobody.
     batch_size: most texts of a batch.
     queue: texts that may wait.
     timeout: seconds that a request may take.
     max_bytes: of a request.
+    max_prompt_bytes: of a prompt file that is added over HTTP.
 
   Raises:
     UserError: software that is missing; a file that is missing, empty or of another model; a method
-      that cannot be stacked; an address that cannot be had.
+      that cannot be stacked; no prompt; an address that cannot be had.
   """
   missing = [name for name in ('starlette', 'uvicorn') if importlib.util.find_spec(name) is None]
   if missing:
     raise UserError(f'The server needs {" and ".join(missing)}. Install it, {install("serve")}')
   if timeout <= 0:
     raise UserError(f'timeout is {timeout}; expected seconds above 0.', ['timeout'])
-  token = None if token_file is None else _token(token_file)
+  token = None if token_file is None else _token(token_file, 'token_file')
+  admin = None if admin_token_file is None else _token(admin_token_file, 'admin_token_file')
+  limits = Limits(batch_size, queue, timeout, max_bytes)
+  logging.basicConfig(level=logging.INFO, format='prompt-jax: %(message)s')
   with _listen(host, port) as listening:
     if devices.start() is not None:
       raise UserError('The server computes on one device of one process.', ['device'])
+    engine, watched = _engine(prompt_files, base, names, watch, batch_size)
+    _answer(
+      listening,
+      engine,
+      limits,
+      token=token,
+      admin=None if admin is None else Admin(engine, admin, max_prompt_bytes),
+      watched=watched,
+    )
+
+
+def _engine(
+  prompt_files: Sequence[str],
+  base: BaseModel,
+  names: Sequence[str] | None,
+  folder: str | None,
+  batch_size: int,
+) -> tuple[JaxEngine, Watched | None]:
+  """The prompts of files and of a folder on one model."""
+  if folder is None:
+    return JaxEngine(tuned_prompts.load(base, prompt_files, names), batch_size), None
+  if not os.path.isdir(folder):
+    raise UserError(f'There is no folder {folder}.', ['watch'])
+  if prompt_files:
     prompts = tuned_prompts.load(base, prompt_files, names)
-    _answer(listening, JaxEngine(prompts, batch_size), batch_size, queue, timeout, max_bytes, token)
+    served = {n.name: n.file for n in find_prompts(prompt_files, names)}
+  else:
+    prompts, served = TunedPrompts(Bank(_base_of(folder, base).load(None))), {}
+  engine = JaxEngine(prompts, batch_size)
+  watched = Watched(folder, engine, served)
+  watched.look(at_once=True)
+  return engine, watched
+
+
+def _base_of(folder: str, base: BaseModel) -> BaseModel:
+  """The model of the first prompt in a folder that can be read."""
+  if base.model is not None:
+    return base
+  for path in below(pathlib.Path(folder)):
+    with contextlib.suppress(UserError):
+      return base.of_prompt(load_facts(path).metadata)
+  raise UserError(f'There is no prompt in {folder} yet. Give the model.', ['model'])
 
 
 def _answer(
   listening: socket.socket,
   engine: Engine,
-  batch_size: int,
-  queue: int,
-  timeout: float,
-  max_bytes: int,
+  limits: Limits,
+  *,
   token: str | None,
+  admin: Admin | None,
+  watched: Watched | None,
 ) -> None:
   """Runs until a signal."""
   import uvicorn
 
   from prompt_jax.serving.app import Server
-  from prompt_jax.serving.asking import Limits
 
-  logging.basicConfig(level=logging.INFO, format='prompt-jax: %(message)s')
-  server = Server(engine, Limits(batch_size, queue, timeout, max_bytes), token)
+  server = Server(engine, limits, token, admin, watched)
   listening.listen(BACKLOG)  # who reads the address may connect at once
   host, port = listening.getsockname()[:2]
   host = f'[{host}]' if ':' in host else host
@@ -89,13 +145,13 @@ def _answer(
   uvicorn.Server(config).run(sockets=[listening])
 
 
-def _token(path: str) -> str:
+def _token(path: str, parameter: str) -> str:
   if not os.path.isfile(path):
-    raise UserError(f'There is no token file {path}.', ['token_file'])
+    raise UserError(f'There is no token file {path}.', [parameter])
   with open(path, encoding='utf-8') as file:
     token = file.read().strip()
   if not token or not token.isascii() or any(c.isspace() for c in token):
-    raise UserError(f'{path} holds no token: one line of ASCII without spaces.', ['token_file'])
+    raise UserError(f'{path} holds no token: one line of ASCII without spaces.', [parameter])
   return token
 
 

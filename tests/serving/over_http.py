@@ -36,7 +36,7 @@ class Engine:
 
   def __init__(self, *prompts):
     given = prompts or (Prompt('parity', ('odd', 'even')), Prompt('back'))
-    self.prompts = {p.name: p for p in given}
+    self.by_name = {p.name: p for p in given}
     self.go = threading.Event()
     self.go.set()
     self.begun = threading.Semaphore(0)  # a batch each
@@ -44,12 +44,16 @@ class Engine:
 
   @property
   def names(self):
-    return tuple(self.prompts)
+    return tuple(self.by_name)
+
+  @property
+  def prompts(self):
+    return list(self.by_name.values())
 
   def __getitem__(self, name):
-    if name not in self.prompts:
-      raise unknown('prompt', name, self.prompts)
-    return self.prompts[name]
+    if name not in self.by_name:
+      raise unknown('prompt', name, self.by_name)
+    return self.by_name[name]
 
   def tokens(self, text, prompt):
     return encode(text, WORDS, prompt.lengths.inputs)
@@ -97,7 +101,8 @@ def running(server):
       yield address
     finally:
       server.stop()
-      server.engine.go.set()
+      if isinstance(server.engine, Engine):
+        server.engine.go.set()
       thread.join(30)
       assert not thread.is_alive()
 

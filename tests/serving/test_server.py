@@ -15,7 +15,6 @@ from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.serving.app import Server
 from prompt_jax.serving.asking import Limits
 from prompt_jax.serving.bank import Bank
-from prompt_jax.serving.batch import Shapes
 from prompt_jax.serving.completions import read
 from prompt_jax.serving.jax_engine import JaxEngine
 from prompt_jax.serving.measures import Histogram, Measures
@@ -24,8 +23,6 @@ from prompt_jax.serving.refused import Refused
 from prompt_jax.serving.rows import Row, Settings
 from prompt_jax.serving.tuned_prompts import TunedPrompts
 from tests.serving.conftest import MANY, YES_NO
-
-SHAPES = Shapes(rows=(4,), texts=(24,), answers=(12,), labels=(6, 9))
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +35,7 @@ def prompts(tuned):
 
 @pytest.fixture(scope='module')
 def client(prompts):
-  server = Server(JaxEngine(prompts, 4, SHAPES), Limits(rows=4, bytes=2000))
+  server = Server(JaxEngine(prompts, 4), Limits(rows=4, bytes=2000))
   with TestClient(server.app, raise_server_exceptions=False) as found:
     assert found.get('/health').status_code in (200, 503)
     until = time.monotonic() + 600

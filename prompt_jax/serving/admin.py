@@ -1,0 +1,64 @@
+"""Prompts added, replaced and removed over HTTP, by who knows a token of its own."""
+
+import asyncio
+import dataclasses
+
+from starlette.responses import JSONResponse, Response
+
+from prompt_jax import named_prompts
+from prompt_jax.errors import UserError
+from prompt_jax.serving import uploads
+from prompt_jax.serving.engine import Changeable
+from prompt_jax.serving.refused import Refused, no_prompt
+
+MOST_CHARACTERS = 200  # of a name, which is that of a file for a while
+
+
+@dataclasses.dataclass
+class Admin:
+  """What those may do who know the token.
+
+  Attributes:
+    engine: whose prompts are changed.
+    token: that they must know.
+    most_bytes: of a prompt file.
+  """
+
+  engine: Changeable
+  token: str
+  most_bytes: int
+  _one: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+
+  async def add(self, name: str, data: bytes) -> Response:
+    """Adds a prompt, or replaces the one of that name.
+
+    Args:
+      name: of the prompt.
+      data: a prompt file.
+
+    Raises:
+      Refused: no name, or no prompt file of this model.
+    """
+    if not named_prompts.is_name(name) or len(name) > MOST_CHARACTERS:
+      raise Refused(400, 'invalid_name', 'A name has letters, digits, "_", "." and "-".', 'name')
+    async with self._one:
+      known = name in self.engine.names
+      try:
+        await asyncio.to_thread(uploads.add, self.engine, name, data)
+      except UserError as e:
+        raise Refused(400, 'invalid_prompt', str(e)) from None
+    about = {'id': name, 'object': 'model', 'labels': list(self.engine[name].labels) or None}
+    return JSONResponse(about, 200 if known else 201)
+
+  async def remove(self, name: str) -> Response:
+    """Takes a prompt out.
+
+    Raises:
+      Refused: there is none of that name.
+    """
+    async with self._one:
+      try:
+        await asyncio.to_thread(self.engine.remove, name)
+      except UserError:
+        raise no_prompt(name) from None
+    return JSONResponse({'id': name, 'object': 'model', 'deleted': True})

@@ -108,6 +108,8 @@ setuptools.setup(
     'datasets': ['datasets>=5.0'],
     # `export --to ctranslate2`, and what runs it.
     'ctranslate2': ['ctranslate2>=4.6,<5'],
+    # `export --to stablehlo`, and what runs it with JAX: jax.export needs it without requiring it.
+    'stablehlo': ['flatbuffers>=24.3'],
     # `serve`.
     'serve': ['starlette>=1.0,<2', 'uvicorn>=0.40,<1'],
     # `train` and `population` write event files where it is installed; the curves are in
@@ -126,6 +128,7 @@ setuptools.setup(
     ],
     'test': [
       'ctranslate2>=4.6,<5',
+      'flatbuffers>=24.3',
       'httpx2>=2.0',
       'hypothesis>=6.100',
       'mypy>=1.15',

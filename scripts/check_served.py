@@ -19,6 +19,7 @@ FORMATS = ('hf', 'ctranslate2')
 
 def asked_of_engine(to: str, folder: str, prompt, texts):
   """Log-probabilities of the labels, and CPU seconds."""
+  from prompt_jax.export.asking import Asked
   from prompt_jax.export.engines import opened
 
   words = prompt.words
@@ -26,8 +27,8 @@ def asked_of_engine(to: str, folder: str, prompt, texts):
   labels = prompt.label_ids
 
   def ask(texts):
-    sources = [engine.source(prompt, text) for text in texts]
-    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    sources = [Asked(prompt.name, engine.source(prompt, text)) for text in texts]
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i].ids))
     both = [(sources[i], label) for i in order for label in labels]
     values = [float(x.sum()) for x in engine.log_probs(*zip(*both, strict=True))]
     out = np.empty((len(texts), len(labels)))

@@ -4,7 +4,7 @@ import argparse
 
 from prompt_jax.configuration.run_files import listed, whole, whole_or_zero
 
-FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft', 'hf', 'ctranslate2')
+FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft', 'hf', 'ctranslate2', 'stablehlo')
 QUANTIZE = ('int8', 'int8_float32', 'int8_float16', 'int16', 'float16')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
 _OWN_FILE = (
@@ -150,7 +150,7 @@ def _export(parser: argparse.ArgumentParser) -> None:
   add('destination', metavar='DEST', help='the file or folder to write, which does not exist yet')
   add(
     '--to', choices=FORMATS, required=True,
-    help='format to write; hf and ctranslate2: the model with all prompts, ready to serve',
+    help='format to write; from hf on: the model with all prompts, ready to serve',
   )  # fmt: skip
   add(
     '--names', type=listed(str), metavar='A,B',
@@ -165,7 +165,7 @@ def _export(parser: argparse.ArgumentParser) -> None:
   )  # fmt: skip
   add(
     '--samples', metavar='FILE',
-    help='texts, a line each, on which hf and ctranslate2 must answer like infer; default: a few',
+    help='texts, a line each, on which such a model must answer like infer; default: a few',
   )  # fmt: skip
   add(
     '--least_agreement', type=float, default=0.9, metavar='X',

@@ -5,6 +5,7 @@ where a prompt was tuned on some.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.errors import UserError
-from prompt_jax.export.engines import BATCH, Engine, Ids, ended
-from prompt_jax.export.prompt_ids import PromptIds
+from prompt_jax.export.asking import BATCH, Asked, Engine, Ids, ended, padded
+from prompt_jax.export.served_prompt import ServedPrompt
 from prompt_jax.inference.decode import greedy
+from prompt_jax.prompted import PromptedT5
 
 SAMPLES = (
   'a warm and funny film',
@@ -47,7 +49,7 @@ class Answered:
     labels: float32[C] log-probabilities of the labels; None where there are none.
   """
 
-  prompt: PromptIds
+  prompt: ServedPrompt
   text: str
   tokens: Ids
   log_probs: np.ndarray
@@ -77,45 +79,28 @@ class Agreement:
     return dataclasses.asdict(self)
 
 
-def answers(prompts: Sequence[PromptIds], texts: Sequence[str]) -> list[Answered]:
+def answers(prompts: Sequence[ServedPrompt], texts: Sequence[str]) -> list[Answered]:
   """What `infer` answers, prompt by prompt."""
   return [answered for prompt in prompts for answered in _of_prompt(prompt, texts)]
 
 
-def _of_prompt(prompt: PromptIds, texts: Sequence[str]) -> list[Answered]:
+def _of_prompt(prompt: ServedPrompt, texts: Sequence[str]) -> list[Answered]:
   model, variables, words = prompt.tuned.model, prompt.tuned.variables, prompt.words
   length = min(LONGEST, prompt.lengths.targets)
   labels = prompt.label_ids or []
-
-  @jax.jit
-  def write(variables, tokens):
-    return greedy(model, variables, tokens, length, words.eos_id)
-
-  @jax.jit
-  def score(variables, tokens, targets):
-    """float32[K, B, U] log-probabilities of K targets [K, B, U], and their leads if greedy."""
-    encoded = model.apply(variables, tokens, method='encode')
-
-    def one(target):
-      before = jnp.pad(target[:, :-1], ((0, 0), (1, 0)))
-      logits: Any = model.apply(variables, encoded, before, method='decode')
-      scores = jax.nn.log_softmax(logits)
-      best = jax.lax.top_k(scores, 2)[0]
-      own = jnp.take_along_axis(scores, target[..., None], -1)[..., 0]
-      return own, best[..., 0] - best[..., 1]
-
-    return jax.lax.map(one, targets)
-
   found = []
   sources = [prompt.text_ids(text) for text in texts]
   size, most = max(map(len, sources)), max([length, *map(len, labels)])
   for start in range(0, len(texts), BATCH):
     part = sources[start : start + BATCH]
-    tokens = _padded(part, size)
-    written = [ended(row, words.eos_id) for row in write(variables, tokens).tolist()]
+    tokens = padded(part, size)
+    written = [
+      ended(row, words.eos_id)
+      for row in _write(model, length, words.eos_id, variables, tokens).tolist()
+    ]
     # One program: what was written, and each label for every text.
-    targets = np.stack([_padded(t, most) for t in (written, *([x] * len(part) for x in labels))])
-    own, lead = (np.asarray(x) for x in score(variables, tokens, targets))
+    targets = np.stack([padded(t, most) for t in (written, *([x] * len(part) for x in labels))])
+    own, lead = (np.asarray(x) for x in _score(model, variables, tokens, targets))
     ranked = np.sum(own[1:], -1, where=targets[1:] > 0).T
     for i, ids in enumerate(written):
       close = np.flatnonzero(lead[0, i, : len(ids)] < TIE)
@@ -124,6 +109,28 @@ def _of_prompt(prompt: PromptIds, texts: Sequence[str]) -> list[Answered]:
       text = texts[start + i]
       found.append(Answered(prompt, text, ids, own[0, i, : len(ids)], sure, of_labels))
   return found
+
+
+# Compiled once for all prompts of one method and length.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _write(model: PromptedT5, length: int, eos_id: int, variables: Any, tokens: Any) -> jax.Array:
+  return greedy(model, variables, tokens, length, eos_id)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score(model: PromptedT5, variables: Any, tokens: Any, targets: Any) -> Any:
+  """float32[K, B, U] log-probabilities of K targets [K, B, U], and their leads if greedy."""
+  encoded = model.apply(variables, tokens, method='encode')
+
+  def one(target: jax.Array) -> Any:
+    before = jnp.pad(target[:, :-1], ((0, 0), (1, 0)))
+    logits: Any = model.apply(variables, encoded, before, method='decode')
+    scores = jax.nn.log_softmax(logits)
+    best = jax.lax.top_k(scores, 2)[0]
+    own = jnp.take_along_axis(scores, target[..., None], -1)[..., 0]
+    return own, best[..., 0] - best[..., 1]
+
+  return jax.lax.map(one, targets)
 
 
 def compare(expected: Sequence[Answered], engine: Engine, exact: bool) -> Agreement:
@@ -171,12 +178,12 @@ def compare(expected: Sequence[Answered], engine: Engine, exact: bool) -> Agreem
   return Agreement(engine.name, texts, len(names), float(np.mean(same)), off[worst])
 
 
-def _source(answered: Answered, engine: Engine) -> Ids:
+def _source(answered: Answered, engine: Engine) -> Asked:
   prompt, text = answered.prompt, answered.text
   found, wanted = engine.source(prompt, text), prompt.source(text)
   if found != wanted:
     raise _refused(engine, answered, f'reads the ids {found}; expected {wanted}')
-  return found
+  return Asked(prompt.name, found)
 
 
 def _refused(engine: Engine, answered: Answered, what: str) -> UserError:
@@ -184,10 +191,3 @@ def _refused(engine: Engine, answered: Answered, what: str) -> UserError:
     f'{engine.name} {what}, for the prompt {answered.prompt.name!r} and the text '
     f'{answered.text!r}. What was written was removed.'
   )
-
-
-def _padded(rows: Sequence[Ids], size: int | None = None) -> np.ndarray:
-  out = np.zeros((len(rows), size or max(map(len, rows))), np.int32)
-  for row, ids in zip(out, rows, strict=True):
-    row[: len(ids)] = ids
-  return out

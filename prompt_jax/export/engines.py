@@ -1,4 +1,4 @@
-"""Software that runs an export, each by its own means: what it writes, and its log-probabilities.
+"""Software that runs an export, each by its own means, see `asking.Engine`.
 
 An engine is imported when it is opened; `missing` says what it lacks.
 """
@@ -8,37 +8,21 @@ import importlib.util
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from prompt_jax.export import program_engines
+from prompt_jax.export.asking import BATCH, Asked, Engine, Ids, ended
 from prompt_jax.export.ctranslate2_model import SOURCE, TARGET
 from prompt_jax.export.prompt_ids import PromptIds
 
-BATCH = 32
-Ids = list[int]
 # What each format needs to be run.
-NEEDS = {'hf': ('transformers', 'torch'), 'ctranslate2': ('ctranslate2',)}
-
-
-class Engine(Protocol):
-  """Attributes:
-  name: with its version.
-  """
-
-  name: str
-
-  def source(self, prompt: PromptIds, text: str) -> Ids:
-    """The ids with which this engine asks a prompt."""
-    ...
-
-  def greedy(self, sources: Sequence[Ids], length: int) -> list[Ids]:
-    """The most probable token at each place, at most `length`, the end of the sequence included."""
-    ...
-
-  def log_probs(self, sources: Sequence[Ids], targets: Sequence[Ids]) -> list[np.ndarray]:
-    """Of each token of a target, in nats, its source and the tokens before it given."""
-    ...
+NEEDS = {
+  'hf': ('transformers', 'torch'),
+  'ctranslate2': ('ctranslate2',),
+  'stablehlo': ('flatbuffers',),
+}
 
 
 def missing(to: str) -> list[str]:
@@ -58,6 +42,7 @@ def opened(to: str, folder: pathlib.Path, rows: int, eos_id: int) -> Engine:
   kinds: dict[str, Callable[..., Engine]] = {
     'hf': _Transformers,
     'ctranslate2': _CTranslate2,
+    'stablehlo': program_engines.StableHLO,
   }
   return kinds[to](folder, rows, eos_id)
 
@@ -80,9 +65,9 @@ class _Transformers:
     most = len(prompt.rows) + prompt.lengths.inputs
     return list(self._tokenizer(typed, truncation=True, max_length=most).input_ids)
 
-  def greedy(self, sources: Sequence[Ids], length: int) -> list[Ids]:
+  def greedy(self, sources: Sequence[Asked], length: int) -> list[Ids]:
     found: list[Ids] = []
-    for part in _parts(sources):
+    for part in _parts([source.ids for source in sources]):
       with self._torch.inference_mode():
         written = self._model.generate(
           **self._padded(part), max_new_tokens=length, do_sample=False, num_beams=1
@@ -90,9 +75,9 @@ class _Transformers:
       found += [ended(row[1:].tolist(), self._eos_id)[:length] for row in written]
     return found
 
-  def log_probs(self, sources: Sequence[Ids], targets: Sequence[Ids]) -> list[np.ndarray]:
+  def log_probs(self, sources: Sequence[Asked], targets: Sequence[Ids]) -> list[np.ndarray]:
     torch, found = self._torch, []
-    for part, wanted in zip(_parts(sources), _parts(targets), strict=True):
+    for part, wanted in zip(_parts([s.ids for s in sources]), _parts(targets), strict=True):
       size = max(map(len, wanted))
       ids = torch.tensor([[*t, *[0] * (size - len(t))] for t in wanted])
       before = torch.nn.functional.pad(ids[:, :-1], (1, 0))
@@ -139,9 +124,9 @@ class _CTranslate2:
   def source(self, prompt: PromptIds, text: str) -> Ids:
     return prompt.source(text)
 
-  def greedy(self, sources: Sequence[Ids], length: int) -> list[Ids]:
+  def greedy(self, sources: Sequence[Asked], length: int) -> list[Ids]:
     found = self._model.translate_batch(
-      self._named(sources, self._source),
+      self._named([s.ids for s in sources], self._source),
       max_batch_size=BATCH,
       beam_size=1,
       max_decoding_length=length,
@@ -151,11 +136,11 @@ class _CTranslate2:
     )
     return [[self._id[token] for token in result.hypotheses[0]] for result in found]
 
-  def log_probs(self, sources: Sequence[Ids], targets: Sequence[Ids]) -> list[np.ndarray]:
+  def log_probs(self, sources: Sequence[Asked], targets: Sequence[Ids]) -> list[np.ndarray]:
     # The end of the sequence is scored too, and not given.
     whole = [t[:-1] if t[-1] == self._eos_id else t for t in targets]
     found = self._model.score_batch(
-      self._named(sources, self._source),
+      self._named([s.ids for s in sources], self._source),
       self._named(whole, self._target),
       max_batch_size=BATCH,
       max_input_length=0,
@@ -172,8 +157,3 @@ class _CTranslate2:
 def _parts(rows: Sequence[Ids]) -> Iterator[Sequence[Ids]]:
   for start in range(0, len(rows), BATCH):
     yield rows[start : start + BATCH]
-
-
-def ended(ids: Ids, eos_id: int) -> Ids:
-  """The ids up to the end of the sequence, if it is there."""
-  return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids

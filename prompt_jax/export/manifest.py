@@ -11,32 +11,27 @@ from prompt_jax.checkpoints.backbone import Backbone
 
 NAME = 'prompts.json'
 VERSION = 1
-_PACKAGES = ('jax', 'numpy', 'ctranslate2', 'transformers')
+_PACKAGES = ('jax', 'numpy', 'ctranslate2', 'transformers', 'tensorflow')
 
 
-def write(
-  folder: pathlib.Path,
+def facts(
   to: str,
   backbone: Backbone,
   prompts: Sequence[Mapping[str, Any]],
-  check: Mapping[str, Any] | None,
   quantize: str | None = None,
-) -> None:
-  """Writes the file, whole or not at all.
+  groups: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+  """What the file says.
 
   Args:
-    folder: of the export.
-    to: its format.
+    to: the format.
     backbone: the model.
     prompts: what is said of each, with its "name".
-    check: what the comparison with `infer` found; None where there was none.
     quantize: the kind of numbers, where it is not the model's own.
-
-  Raises:
-    UserError: the folder cannot be written.
+    groups: what is said of each group of programs, where there are any.
   """
   words = backbone.vocabulary
-  about = {
+  return {
     'version': VERSION,
     'to': to,
     'base_model': backbone.name,
@@ -50,10 +45,19 @@ def write(
       'unk_id': words.unk_id,
     },
     'quantize': quantize,
+    **({} if groups is None else {'groups': list(groups)}),
     'prompts': list(prompts),
-    'check': check,
+    'check': None,
     'versions': {'prompt_jax': prompt_jax.__version__, **_installed()},
   }
+
+
+def write(folder: pathlib.Path, about: Mapping[str, Any]) -> None:
+  """Writes what `facts` gives, with the "check" that was made, whole or not at all.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
   on_disk.write_json(folder / NAME, about)
 
 

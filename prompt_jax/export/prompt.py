@@ -82,15 +82,15 @@ def export_prompt(
       `named_prompts.find_prompts`. Without the model, several prompts are written into one folder,
       each under its name.
     destination: the file or folder to write, which does not exist yet.
-    to: "npy", "numpy_checkpoints", "t5x" or "peft"; "hf" or "ctranslate2" for the model with all
-      prompts, which the engine of that name then answers like `infer`.
+    to: "npy", "numpy_checkpoints", "t5x" or "peft"; "hf", "ctranslate2" or "stablehlo" for the
+      model with all prompts, which software for that format then answers like `infer`.
     names: of the prompts; None for those of the files.
     model: the model they were tuned on; None for the recorded one.
     vocabulary: see `load_backbone`.
     base_model: what PEFT calls the model; None for its folder or name on the hub, if it is one of
       Hugging Face, else for the recorded name.
     quantize: numbers of "ctranslate2", see `ctranslate2_model.QUANTIZE`; None for float32.
-    samples: texts on which "hf" and "ctranslate2" are compared with `infer`; None for some of all
+    samples: texts on which formats with the model are compared with `infer`; None for some of all
       kinds.
     least_agreement: share of equal answers on these that a quantised export must have.
     console: where progress, and what was compared, is shown; None for nowhere.
@@ -126,7 +126,7 @@ def export_prompt(
       where = done.path.relative_to(partial).as_posix()
       facts = {k: tuned.metadata.get(k) for k in ('method', 'task', 'labels', 'words', 'step')}
       about.append({'name': name, 'path': where, **facts, 'placement': done.placement})
-    manifest.write(partial, to, ready[0].backbone, about, None)
+    manifest.write(partial, manifest.facts(to, ready[0].backbone, about))
   return Exported(place, prompts=tuple(f.name for f in found))
 
 

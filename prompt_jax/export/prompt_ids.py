@@ -12,33 +12,27 @@ from typing import Any
 
 import numpy as np
 
-from prompt_jax.checkpoints.prompt_file import build_method, load_facts
-from prompt_jax.data.example import Lengths, encode, encode_labels
-from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.export.served_prompt import ServedPrompt
 from prompt_jax.injections import Placement
 from prompt_jax.loading import Tuned
-from prompt_jax.named_prompts import OF_TASKS, NamedFile
+from prompt_jax.named_prompts import NamedFile
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, plain
 
 
 @dataclasses.dataclass(frozen=True)
-class PromptIds:
+class PromptIds(ServedPrompt):
   """A prompt whose rows are ids of a vocabulary.
 
   Attributes:
-    name: how a text asks for it.
     rows: float32[P, H] embeddings of its ids.
     first: the id of the first row; the others follow.
     placement: where the ids go among those of the text.
-    tuned: the model with the prompt itself, for comparison.
   """
 
-  name: str
   rows: np.ndarray
   first: int
   placement: Placement
-  tuned: Tuned
 
   @property
   def ids(self) -> list[int]:
@@ -54,29 +48,9 @@ class PromptIds:
     """What stands for all of the ids in a text."""
     return f'<{self.name}>'
 
-  @property
-  def lengths(self) -> Lengths:
-    """Most tokens of an input, the prompt's left out, and of an answer."""
-    return self.tuned.lengths()
-
-  @property
-  def labels(self) -> list[str] | None:
-    return self.tuned.metadata.get('labels') or None
-
-  @property
-  def label_ids(self) -> list[list[int]] | None:
-    """Of each label, the end of the sequence included."""
-    if self.labels is None:
-      return None
-    return [ids.tolist() for ids in encode_labels(self.labels, self.words, self.lengths.targets)]
-
   def source(self, text: str) -> list[int]:
     """The ids of an input: those of the text with the prompt's."""
     return self.placed(self.text_ids(text))
-
-  def text_ids(self, text: str) -> list[int]:
-    """The ids of a text alone, cut as `infer` cuts it."""
-    return [int(i) for i in encode(text, self.words, self.lengths.inputs)]
 
   def placed(self, ids: Sequence[int]) -> list[int]:
     """Ids of a text, the end of the sequence last, with those of the prompt where they belong."""
@@ -85,13 +59,7 @@ class PromptIds:
     k = at[self.placement]
     return [*text[:k], *self.ids, *text[k:]]
 
-  @property
-  def words(self) -> Vocabulary:
-    return self.tuned.backbone.vocabulary
-
   def about(self) -> dict[str, Any]:
-    """What a program must know to ask with it, as JSON."""
-    known, lengths = self.tuned.metadata, self.lengths
     return {
       'name': self.name,
       'word': self.word,
@@ -99,44 +67,8 @@ class PromptIds:
       'ids': self.ids,
       'tokens': self.tokens,
       'placement': self.placement,
-      'labels': self.labels,
-      'label_ids': self.label_ids,
-      'words': known.get('words'),
-      'input_length': lengths.inputs,
-      'target_length': lengths.targets,
-      'task': known.get('task'),
-      'method': known['method'],
-      'step': known.get('step'),
+      **self.facts(),
     }
-
-
-def check_methods(found: Sequence[NamedFile], to: str) -> None:
-  """Refuses what is no prompt of its own, before a model is read.
-
-  Raises:
-    UserError: a file is damaged, holds weights of the model, prompts of several tasks, or a method
-      that reads its input; in one line, with what can be done.
-  """
-  for _, file in found:
-    kind, metadata, _ = load_facts(file)
-    if kind == 'weights':
-      raise UserError(
-        f'{file!r} holds weights of the model, not a prompt, and many prompts share the model of '
-        f'{to!r}. `prompt-jax infer` answers with it.'
-      )
-    reads: frozenset[str] = getattr(
-      build_method(metadata.get('method_config')), 'depends_on', frozenset()
-    )
-    if reads == {'task_id'}:
-      raise UserError(
-        f'{file!r} holds a prompt for each of several tasks ({metadata["method"]}); give the '
-        f'folder {OF_TASKS} that training left beside it.'
-      )
-    if reads:
-      raise UserError(
-        f'{file!r}: {metadata["method"]} reads {", ".join(sorted(reads))} of each input, so it is '
-        f'no fixed set of rows. {_instead(to)}'
-      )
 
 
 def numbered(found: Sequence[NamedFile], ready: Sequence[Tuned], to: str) -> list[PromptIds]:
@@ -153,21 +85,22 @@ def numbered(found: Sequence[NamedFile], ready: Sequence[Tuned], to: str) -> lis
     if words.ids_of(f'<{name}>'):
       raise UserError(f'<{name}> is a token of the model. Give {file} another name.', ['names'])
     said = f'{file!r}: {type(tuned.model.prompt).__name__}'
-    rows = plain(tuned.injections(), said, _instead(to))
+    rows = plain(tuned.injections(), said, instead(to))
     if isinstance(rows, DecoderKeysValues):
       raise UserError(
         f"{said} adds keys and values to the decoder, which are no rows of the encoder's input. "
-        f'{_instead(to, "peft")}'
+        f'{instead(to, "peft")}'
       )
-    prompts.append(PromptIds(name, rows.values, first, rows.placement, tuned))
+    prompts.append(PromptIds(name, tuned, rows.values, first, rows.placement))
     first += len(rows.values)
   return prompts
 
 
-def _instead(to: str, other: str | None = None) -> str:
+def instead(to: str, *others: str) -> str:
   """What to do with a prompt that is more than rows."""
-  also = f'the format {other!r} takes it, and ' if other else ''
+  takers = ', '.join(repr(name) for name in (*others, 'stablehlo', 'savedmodel'))
   return (
-    f'{to!r} takes only rows among the token embeddings: {also}`prompt-jax infer` answers with it; '
-    'or train the prompt "input" (a model may recommend another: the embedded one "prefix").'
+    f'{to!r} takes only rows among the token embeddings: the formats {takers} take it, and '
+    '`prompt-jax infer` answers with it; or train the prompt "input" (a model may recommend '
+    'another: the embedded one "prefix").'
   )

@@ -2,19 +2,24 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import find
 from prompt_jax.errors import UserError
-from prompt_jax.export import check, ctranslate2_model, hf_prompts, manifest
+from prompt_jax.export import check, ctranslate2_model, hf_prompts, manifest, stablehlo
 from prompt_jax.export import engines as running
 from prompt_jax.export import model as forms
-from prompt_jax.export.prompt_ids import PromptIds, check_methods, numbered
-from prompt_jax.loading import BaseModel, load_all
+from prompt_jax.export.prompt_groups import grouped, weights_of
+from prompt_jax.export.prompt_ids import instead, numbered
+from prompt_jax.export.served_prompt import ServedPrompt, check_methods
+from prompt_jax.loading import BaseModel, Tuned, load_all
 from prompt_jax.named_prompts import NamedFile
 
-FORMATS = ('hf', 'ctranslate2')
+# Those in which a prompt is ids of a vocabulary, and those in which it is arrays of a program.
+AS_IDS, AS_ARRAYS = ('hf', 'ctranslate2'), ('stablehlo',)
+FORMATS = (*AS_IDS, *AS_ARRAYS)
 LEAST_AGREEMENT = 0.9
 
 
@@ -28,7 +33,7 @@ def export_served(
   samples: Sequence[str],
   least_agreement: float,
   console: Console,
-) -> list[PromptIds]:
+) -> Sequence[ServedPrompt]:
   """Writes a folder that appears whole, compared with `infer`, or not at all.
 
   Args:
@@ -45,22 +50,16 @@ def export_served(
     UserError: a prompt, a model or an option that the format does not take; the folder exists or
       cannot be written; the engine answers otherwise.
   """
-  check_methods(found, to)
+  check_methods(found, instead(to) if to in AS_IDS else None)
   if to == 'ctranslate2':
     ctranslate2_model.check_installed(quantize)
+  if to in AS_ARRAYS:
+    stablehlo.check_installed()
   ready = load_all(base, [f.file for f in found], None)
-  prompts, backbone = numbered(found, ready, to), ready[0].backbone
-  named = base.of_prompt(ready[0].metadata)
-  model = forms.listed(find(named.name, named.vocabulary), None)
-  size = model.size + sum(p.rows.nbytes for p in prompts)
-  if to == 'hf':
-    hf_prompts.check(model, prompts)
-  forms.check_place(folder, size)
   with forms.appearing(folder) as partial:
-    if to == 'hf':
-      hf_prompts.save(partial, model, prompts)
-    else:
-      ctranslate2_model.save(partial, model, prompts, quantize)
+    write = _write_ids if to in AS_IDS else _write_arrays
+    prompts, about = write(found, ready, folder, partial, to, base, quantize)
+    manifest.write(partial, about)  # an engine may read it
     agreement = _compared(to, partial, prompts, samples, quantize is None)
     if agreement and agreement.answers < least_agreement and quantize:
       raise UserError(
@@ -69,20 +68,71 @@ def export_served(
         'share.',
         ['quantize', 'least_agreement'],
       )
-    about = None if agreement is None else agreement.about()
-    manifest.write(partial, to, backbone, [p.about() for p in prompts], about, quantize)
+    manifest.write(partial, {**about, 'check': agreement and agreement.about()})
   console.print(_said(to, agreement, quantize), soft_wrap=True, highlight=False, markup=False)
   return prompts
 
 
+Written = tuple[Sequence[ServedPrompt], dict[str, Any]]  # the prompts, and the manifest
+
+
+def _write_ids(
+  found: Sequence[NamedFile],
+  ready: Sequence[Tuned],
+  folder: pathlib.Path,
+  partial: pathlib.Path,
+  to: str,
+  base: BaseModel,
+  quantize: str | None,
+) -> Written:
+  prompts = numbered(found, ready, to)
+  named = base.of_prompt(ready[0].metadata)
+  model = forms.listed(find(named.name, named.vocabulary), None)
+  if to == 'hf':
+    hf_prompts.check(model, prompts)
+  forms.check_place(folder, model.size + sum(p.rows.nbytes for p in prompts))
+  if to == 'hf':
+    hf_prompts.save(partial, model, prompts)
+  else:
+    ctranslate2_model.save(partial, model, prompts, quantize)
+  about = manifest.facts(to, ready[0].backbone, [p.about() for p in prompts], quantize)
+  return prompts, about
+
+
+def _write_arrays(
+  found: Sequence[NamedFile],
+  ready: Sequence[Tuned],
+  folder: pathlib.Path,
+  partial: pathlib.Path,
+  to: str,
+  base: BaseModel,
+  quantize: str | None,
+) -> Written:
+  del base, quantize  # the model is the one in memory, in float32
+  backbone = ready[0].backbone
+  groups, weights = grouped(found, ready), weights_of(backbone.params)
+  prompts = stablehlo.placed(found, ready, groups)
+  sizes = [x.nbytes for own in (weights, *(g.arrays for g in groups)) for x in own.values()]
+  forms.check_place(folder, sum(sizes))
+  stablehlo.save(partial, weights, groups)
+  stablehlo.save_vocabulary(partial, backbone.vocabulary)
+  about = manifest.facts(to, backbone, [p.about() for p in prompts], groups=stablehlo.about(groups))
+  return prompts, about
+
+
 def _compared(
-  to: str, folder: pathlib.Path, prompts: Sequence[PromptIds], samples: Sequence[str], exact: bool
+  to: str,
+  folder: pathlib.Path,
+  prompts: Sequence[ServedPrompt],
+  samples: Sequence[str],
+  exact: bool,
 ) -> check.Agreement | None:
   """None where the engine is not installed."""
   if running.missing(to):
     return None
   expected = check.answers(prompts, samples)
-  rows, eos_id = prompts[0].tuned.backbone.config.vocab_size, prompts[0].words.eos_id
+  backbone = prompts[0].tuned.backbone
+  rows, eos_id = backbone.config.vocab_size, backbone.vocabulary.eos_id
   try:
     return check.compare(expected, running.opened(to, folder, rows, eos_id), exact)
   except UserError:

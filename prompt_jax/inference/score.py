@@ -25,12 +25,6 @@ def rank(
 ) -> Array:
   """Log-probability of each label as the target of each input (rank classification).
 
-  The inputs are encoded once, cross-attention keys and values are computed once, and so is the
-  first target position, which all labels share. Then labels are decoded with the cache,
-  `labels_at_once` at a time, by `vmap` over labels rather than by repeating rows, so that encoder
-  outputs are never copied. Teacher forcing would recompute the keys and values of all S encoder
-  positions for each label, which costs more than the few tokens of a label.
-
   Args:
     model: the model and its prompt.
     variables: its 'params' and, for methods that have them, 'constants'.
@@ -44,13 +38,41 @@ def rank(
   Returns:
     float32[B, C] in nats; the argmax over C is the predicted label.
   """
+  found = token_log_probs(
+    model, variables, encoder_input_tokens, label_tokens, task_id, labels_at_once
+  )
+  total = found[..., 0] + jnp.sum(found[..., 1:], axis=-1)
+  if normalize == 'none':
+    return total
+  return total / jnp.broadcast_to(_lengths(jnp.asarray(label_tokens)), total.shape)
+
+
+def token_log_probs(
+  model: PromptedT5,
+  variables: Variables,
+  encoder_input_tokens: Array,
+  label_tokens: Array | np.ndarray,
+  task_id: Array | None = None,
+  labels_at_once: int = 4,
+) -> Array:
+  """Log-probability of each token of each label; arguments as in `rank`.
+
+  The inputs are encoded once, cross-attention keys and values are computed once, and so is the
+  first target position, which all labels share. Then labels are decoded with the cache,
+  `labels_at_once` at a time, by `vmap` over labels rather than by repeating rows, so that encoder
+  outputs are never copied. Teacher forcing would recompute the keys and values of all S encoder
+  positions for each label, which costs more than the few tokens of a label.
+
+  Returns:
+    float32[B, C, U] in nats, the tokens before it given; 0 behind the end of a label.
+  """
   b, (count, length) = encoder_input_tokens.shape[0], label_tokens.shape[-2:]
   encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
   first_logits, start = model.apply(variables, encoded, length, method='start_cache')
   first = jax.nn.log_softmax(first_logits)
 
   def one_label(label: Array) -> Array:
-    """int32[U, B] -> float32[B]."""
+    """int32[U, B] -> float32[U, B]."""
 
     def step(cache, given_and_next):
       given, following = given_and_next
@@ -58,9 +80,8 @@ def rank(
       return cache, _of_token(logits, following)
 
     _, later = jax.lax.scan(step, start, (label[:-1], label[1:]))  # [U - 1, B]
-    of_first = jnp.take_along_axis(first, label[0][:, None], axis=1)[:, 0]
-    total = of_first + jnp.sum(later, axis=0, where=label[1:] > 0)
-    return total / _lengths(label.T) if normalize == 'tokens' else total
+    of_first = jnp.take_along_axis(first, label[0][:, None], axis=1).T
+    return jnp.concatenate([of_first, jnp.where(label[1:] > 0, later, 0.0)])
 
   # Equal chunks, the last one filled up with empty labels: one loop body to compile.
   by_label = jnp.broadcast_to(label_tokens, (b, count, length)).transpose(1, 2, 0)
@@ -68,7 +89,7 @@ def rank(
   size = -(-count // chunks)
   filled = jnp.pad(by_label, ((0, chunks * size - count), (0, 0), (0, 0)))
   scores = jax.lax.map(jax.vmap(one_label), filled.reshape(chunks, size, length, b))
-  return scores.reshape(chunks * size, b)[:count].T
+  return scores.reshape(chunks * size, length, b)[:count].transpose(2, 0, 1)
 
 
 def score(

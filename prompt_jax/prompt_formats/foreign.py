@@ -70,9 +70,9 @@ class Found:
 
 
 _KEEP = (
-  'no other library reads such a prompt. Keep the prompt file of this package; what can be '
-  'exported are rows before the input of the encoder, in whichever way they were parametrized, and '
-  'keys and values of the decoder alone.'
+  'no other library reads such a prompt. Its formats take rows before the input of the encoder, in '
+  'whichever way they were parametrized, and keys and values of the decoder alone; "stablehlo" and '
+  '"savedmodel" take it, with its model.'
 )
 
 

@@ -115,7 +115,7 @@ def check_injections(method: Method, found: Any, sizes: Sizes, batch: int) -> No
 
 def _expected(dims: Dims, batch: int) -> dict[str, list[tuple[Any, ...]]]:
   """Shapes of each field: a number, a choice of numbers, or the name of a free length."""
-  rows = (1, batch) if batch > 1 else (1,)
+  rows = (1, batch) if batch != 1 else (1,)
   return {
     'prefix': [(rows, 'rows', dims.H), (rows, 'examples', 'rows', dims.H)],
     'delta': [(rows, 'tokens', dims.H)],

@@ -47,7 +47,7 @@ class ByRow:
   fn: Callable[[Any, Array, Layout], Array]
 
   def __call__(self, theta: Any, x: Array, layout: Layout) -> Array:
-    whole = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(x), *a.shape[1:])), layout)
+    whole = jax.tree.map(lambda a: jnp.broadcast_to(a, (x.shape[0], *a.shape[1:])), layout)
 
     def one(theta: Any, x: Array, layout: Layout) -> Array:
       return self.fn(theta, x[None], jax.tree.map(lambda a: a[None], layout))[0]

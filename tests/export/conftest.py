@@ -1,5 +1,6 @@
 """One tiny model with two prompts of unequal length, exported to each format once."""
 
+import functools
 import types
 
 import pytest
@@ -22,8 +23,25 @@ def pair(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def exported(pair, tmp_path_factory):
-  """Format -> the folder."""
+  """Format -> the folder, written when it is first asked for."""
   place = tmp_path_factory.mktemp('exported')
-  for to in ('hf', 'ctranslate2'):
-    export_prompt(pair.files, place / to, to)
-  return lambda to: place / to
+
+  @functools.cache
+  def folder(to):
+    return export_prompt(pair.files, place / to, to).path
+
+  return folder
+
+
+@pytest.fixture(scope='session')
+def every_kind(pair, tmp_path_factory):
+  """Prompt files by name: every way of injecting, some with labels."""
+  folder = tmp_path_factory.mktemp('kinds')
+  return {
+    name: shapes.prompt(
+      folder / f'{name}.safetensors', pair.base, 0, method=method,
+      tree=shapes.moved(method, pair.base, seed),
+      **({'labels': [*LABELS, 'neutral'][: 2 + seed % 2]} if name != 'input_b' else {}),
+    )
+    for seed, (name, method) in enumerate(shapes.kinds().items())
+  }  # fmt: skip

@@ -6,7 +6,12 @@ import pathlib
 import jax
 import numpy as np
 
-from prompt_jax.checkpoints.backbone import embedded_folder, fingerprint, save_backbone
+from prompt_jax.checkpoints.backbone import (
+  embedded_folder,
+  fingerprint,
+  load_backbone,
+  save_backbone,
+)
 from prompt_jax.checkpoints.prompt_file import Prompt, describe_method, save_prompt
 from prompt_jax.data.vocabulary import (
   ByteVocabulary,
@@ -15,7 +20,11 @@ from prompt_jax.data.vocabulary import (
   load_vocabulary,
 )
 from prompt_jax.models.t5.config import T5Config
+from prompt_jax.prompts.base import PromptMethod, first_values
+from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
+from prompt_jax.prompts.methods.input.adept import ADePT
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.testing.tiny import random_params
 
 SHAPES = {
@@ -53,6 +62,15 @@ def params(shape: str, rows: int):
   )
 
 
+def ending(params):
+  """Parameters with which the end of the sequence is by far the most probable token."""
+  kernel = params['decoder']['logits_dense']['kernel'].copy()
+  kernel[:, 1] = 0.5 * params['decoder']['decoder_norm']['scale']
+  scale = np.abs(params['decoder']['decoder_norm']['scale'])
+  layers = {**params['decoder'], 'decoder_norm': {'scale': scale}}
+  return {**params, 'decoder': {**layers, 'logits_dense': {'kernel': kernel}}}
+
+
 def model(shape: str, folder: pathlib.Path, changed=lambda params: params) -> str:
   """A model folder; its table has rows without a piece."""
   folder.mkdir(parents=True, exist_ok=True)
@@ -69,12 +87,31 @@ def model(shape: str, folder: pathlib.Path, changed=lambda params: params) -> st
   return str(place)
 
 
+def kinds() -> dict[str, PromptMethod]:
+  """By name: methods that inject in every way, of unequal lengths; a name before "_" is a group."""
+  return {
+    'input_a': InputPrompt(length=5),
+    'input_b': InputPrompt(length=2),
+    'prefix_a': PrefixTuning(length=4),
+    'prefix_b': PrefixTuning(length=2),
+    'deep': DeepPrompt(length=3),
+    'unseeing': InputPrompt(length=3, sees_input=False),
+    'adept': ADePT(length=3),
+  }
+
+
+def moved(method: PromptMethod, base: str, seed: int = 0):
+  """Parameters of a method, each a little away from where it starts."""
+  sizes = load_backbone(base, 'float32').config.sizes
+  rng = np.random.default_rng(seed)
+  params = first_values(method, jax.random.key(seed), sizes)[1]['params']
+  return jax.tree.map(lambda x: np.asarray(x + 0.3 * rng.normal(size=x.shape), np.float32), params)
+
+
 def prompt(
   path: pathlib.Path, base: str, length: int, *, seed: int = 0, method=None, tree=None, **metadata
 ) -> str:
   """A prompt file of that many rows on a model folder."""
-  from prompt_jax.checkpoints.backbone import load_backbone
-
   backbone = load_backbone(base, 'float32')
   rows = np.random.default_rng(seed).normal(size=(length, WIDTH)).astype(np.float32)
   method = method or InputPrompt(length=length)

@@ -15,6 +15,7 @@ from prompt_jax.checkpoints.backbone import load_backbone
 from prompt_jax.data.example import encode
 from prompt_jax.errors import UserError
 from prompt_jax.export import check, ctranslate2_model, engines, hf_prompts
+from prompt_jax.export.asking import Asked
 from prompt_jax.export.convert import convert
 from prompt_jax.export.prompt import export_prompt
 from prompt_jax.inference.decode import decode
@@ -130,7 +131,7 @@ def test_labels_and_their_probabilities(to, pair, exported):
   prompt = about['prompts'][0]
   ids = [[*prompt['ids'], *load_backbone(pair.base).vocabulary.encode(t), 1] for t in TEXTS]
   engine = engines.opened(to, folder, about['vocabulary']['rows'], 1)
-  both = [(source, label) for source in ids for label in prompt['label_ids']]
+  both = [(Asked('sst2', source), label) for source in ids for label in prompt['label_ids']]
   values = [float(x.sum()) for x in engine.log_probs(*zip(*both, strict=True))]
   values = np.reshape(values, (len(ids), 2))
   for row, answer in zip(values, pj.load(pair.sst2).predict(list(TEXTS)), strict=True):
@@ -176,15 +177,7 @@ def test_beams_and_samples_of_transformers_are_those_of_the_model_alone(tmp_path
 @pytest.mark.parametrize('to', ['hf', 'ctranslate2'])
 def test_an_empty_answer(to, tmp_path, pair):
   """The end of the sequence is by far the most probable token."""
-
-  def ending(params):
-    kernel = params['decoder']['logits_dense']['kernel'].copy()
-    kernel[:, 1] = 0.5 * params['decoder']['decoder_norm']['scale']
-    scale = np.abs(params['decoder']['decoder_norm']['scale'])
-    layers = {**params['decoder'], 'decoder_norm': {'scale': scale}}
-    return {**params, 'decoder': {**layers, 'logits_dense': {'kernel': kernel}}}
-
-  base = shapes.model('t5_1_1', tmp_path, ending)
+  base = shapes.model('t5_1_1', tmp_path, shapes.ending)
   files = [shapes.prompt(tmp_path / f'{i}.safetensors', base, 3, seed=i) for i in range(8)]
   texts = [*check.SAMPLES]
   empty = [f for f in files if any(tokens == [1] for tokens, _ in greedy(f, texts[:1]))]
@@ -201,7 +194,7 @@ def test_an_empty_answer(to, tmp_path, pair):
     *manifest(folder)['prompts'][0]['ids'],
     *load_backbone(base).vocabulary.encode(texts[0]),
   ]
-  assert engine.greedy([[*source, 1]], 8) == [[1]]
+  assert engine.greedy([Asked('', [*source, 1])], 8) == [[1]]
 
 
 @pytest.mark.parametrize('placement', PLACEMENTS)

@@ -343,8 +343,8 @@ def _mask_with_injected(mask: Array, injection: Injection, beside: int) -> Array
   own = visible_keys(injection)
   if own is None:
     return _with_visible(mask, kv_length(injection))
-  own = jnp.broadcast_to(own[:, None, None], (len(own), 1, mask.shape[2], own.shape[1]))
-  return jnp.concatenate([own, jnp.broadcast_to(mask, (len(own), *mask.shape[1:]))], axis=-1)
+  own = jnp.broadcast_to(own[:, None, None], (own.shape[0], 1, mask.shape[2], own.shape[1]))
+  return jnp.concatenate([own, jnp.broadcast_to(mask, (own.shape[0], *mask.shape[1:]))], axis=-1)
 
 
 def visible_rows(layout: Layout, injection: Injection) -> Array | None:

@@ -5,7 +5,6 @@ method. Letters: B batch, T input tokens, P prompt rows, S = P + T, H model widt
 N heads, D head width, G examples packed in a row.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -20,8 +19,10 @@ Placement = Literal['before', 'after_bos', 'before_eos', 'after_eos']
 PLACEMENTS: tuple[Placement, ...] = ('before', 'after_bos', 'before_eos', 'after_eos')
 # Position of the first prompt row where it is the same for all examples. A causal stack knows no
 # other placement: where a text ends is not known while it is written.
-_FIRST = {'before': 0, 'after_bos': 1}
-CAUSAL_PLACEMENTS = tuple(_FIRST)
+FIRST = {'before': 0, 'after_bos': 1}
+CAUSAL_PLACEMENTS = tuple(FIRST)
+# Where a layer can be edited, see `InsideEdit`.
+POINTS = ('query', 'key', 'value', 'heads', 'attention', 'mlp_hidden', 'mlp')
 # Folded into the key of a step for its method; far from the numbers of microbatches.
 _PROMPT_STREAM = 0x70726F6D
 # What a method may read of the input, see `Context`.
@@ -36,6 +37,7 @@ class Dims(NamedTuple):
   N: int  # attention heads
   D: int  # width of one head
   kv_heads: int  # heads of keys and values: N, or fewer that several query heads share
+  F: int  # width of the mlp
 
 
 class Sizes(NamedTuple):
@@ -158,6 +160,54 @@ class LayerEdit:
 
 
 @struct.dataclass
+class InsideEdit:
+  """`y = fn(theta[l], y, x)` at a point inside layer l.
+
+  Leaves of `theta` are [L, ...]; `fn` is pure. y is what the frozen layer computes there, x what it
+  computes it from. `fn` changes each position by itself, prompt rows as tokens:
+
+  | point | y | x |
+  | --- | --- | --- |
+  | query, key, value | [B, S, N D], [B, S, kv_heads D] | [B, S, H] normed (of cross keys: states) |
+  | heads | [B, S, N D], what the heads read | [B, S, H] as of the query |
+  | attention | [B, S, H] | [B, S, N D] as edited at "heads" |
+  | mlp_hidden | [B, S, F], after the activation | [B, S, H] normed |
+  | mlp | [B, S, H] | [B, S, H] normed |
+
+  Attributes:
+    theta: see above.
+    point: one of `POINTS` (static); cross attention has the first five.
+    fn: see above (static).
+  """
+
+  theta: Any
+  point: str = struct.field(pytree_node=False)
+  fn: Callable[[Any, Array, Array], Array] = struct.field(pytree_node=False)
+
+
+Inside = tuple[InsideEdit, ...]
+
+
+def edited_inside(edits: Inside, point: str, y: Array, x: Array) -> Array:
+  """y after the edits of one layer at a point, one after the other; in the dtype of y.
+
+  Raises:
+    UserError: an edit changes the shape.
+  """
+  for edit in edits:
+    if edit.point != point:
+      continue
+    found = edit.fn(edit.theta, y, x)
+    if found.shape != y.shape:
+      raise UserError(
+        f'An edit inside the layers at {point!r} makes {list(found.shape)} of {list(y.shape)}; '
+        'expected the same shape.'
+      )
+    y = found.astype(y.dtype)
+  return y
+
+
+@struct.dataclass
 class Injection:
   """What is added to one stack; every field is optional.
 
@@ -167,6 +217,7 @@ class Injection:
     delta: [B|1, T, H] added to the token embeddings.
     kv: [L, 2, B|1, P, kv_heads, D] extra keys and values in front of each layer's own.
     hidden: an edit of the residual stream before each layer.
+    inside: edits of the projections, attention and mlp of each layer.
     placement: where `prefix` rows go (static). "before_eos" is what google-research/prompt-tuning
       calls a suffix prompt.
     sees_input: whether `prefix` rows attend to the input tokens (static). If not, their states
@@ -183,6 +234,7 @@ class Injection:
   delta: Array | None = None
   kv: Array | None = None
   hidden: LayerEdit | None = None
+  inside: Inside = ()
   placement: Placement = struct.field(pytree_node=False, default='before')
   sees_input: bool = struct.field(pytree_node=False, default=True)
   kv_bias: Literal['zero', 'shifted'] = struct.field(pytree_node=False, default='zero')
@@ -197,7 +249,7 @@ class Injections:
   Attributes:
     encoder: added to the encoder and its self attention.
     decoder: added to the decoder and its self attention.
-    cross: only `kv` is read: extra keys and values of the decoder's cross attention.
+    cross: extra keys and values (`kv`) of the decoder's cross attention, and edits `inside` it.
     aux_loss: float32[] added to the training loss.
   """
 
@@ -250,7 +302,7 @@ def is_input_independent(injection: Injection) -> bool:
   if injection.kv is None:
     return True
   # Keys in front of the input are the farther from the rows the later the rows come.
-  moves = injection.kv_bias == 'shifted' and injection.placement not in _FIRST
+  moves = injection.kv_bias == 'shifted' and injection.placement not in FIRST
   return injection.kv.shape[2] == 1 and not moves
 
 
@@ -261,123 +313,5 @@ def prefix_layout(injection: Injection) -> Layout:
   asked for only where `placement` is the same for all examples.
   """
   slot = jnp.arange(prefix_length(injection), dtype=jnp.int32)[None]
-  first = _FIRST.get(injection.placement, 0)
+  first = FIRST.get(injection.placement, 0)
   return Layout(mask=slot >= 0, slot=slot, positions=first + slot)
-
-
-def attach(
-  injection: Injection,
-  x: Array,
-  layout: Layout,
-  prompt_slot: Array | None = None,
-  *,
-  causal: bool = False,
-) -> tuple[Array, Layout]:
-  """Adds `delta`, then puts `prefix` rows among the embeddings, or makes room for them beside.
-
-  Args:
-    injection: what to add.
-    x: [B, T, H] token embeddings. With `prompt_slot`, [B, S, H]: slots are already reserved.
-    layout: of x; its `slot` is ignored.
-    prompt_slot: int32[B, S] the prompt row for each reserved position, -1 for a token (packed
-      rows). None inserts the rows where `injection.placement` says.
-    causal: whether x enters a stack that sees no later position, as a decoder.
-
-  Returns:
-    [B, S, H] embeddings and their layout. An input-independent prefix is not among them: S = T, and
-    the tokens have the positions that they would have around its rows. Room for rows that an
-    example lacks is at its end; in a causal stack at its beginning, so that all end together.
-
-  Raises:
-    UserError: a causal stack with a placement or visibility that it does not have.
-    ValueError: packed rows with `delta`, or without `prompt_slot`.
-  """
-  if injection.delta is not None:
-    if layout.segments is not None:
-      raise ValueError('Packed rows take no delta: it is of the positions of one example')
-    x = x + injection.delta.astype(x.dtype)
-  if injection.prefix is None:
-    return x, dataclasses.replace(layout, slot=None)
-  if causal:
-    _check_causal(injection)
-  elif prompt_slot is None and is_input_independent(injection):
-    return x, _around(injection, layout)
-  b = x.shape[0]
-  rows = jnp.broadcast_to(injection.prefix, (b, *injection.prefix.shape[1:])).astype(x.dtype)
-  if prompt_slot is not None:
-    own = jnp.maximum(prompt_slot, 0)
-    if rows.ndim == 4 and layout.segments is not None:  # those of one example after the other
-      own = own + jnp.maximum(layout.segments - 1, 0) * rows.shape[2]
-      rows = rows.reshape(b, -1, rows.shape[-1])
-    chosen = jnp.take_along_axis(rows, own[..., None], axis=1)
-    x = jnp.where((prompt_slot >= 0)[..., None], chosen, x)
-    mask = layout.mask | (prompt_slot >= 0)
-    return x, dataclasses.replace(layout, slot=prompt_slot, mask=mask)
-  if layout.segments is not None:
-    raise ValueError('Packed rows need prompt_slot: the prompt cannot be inserted between examples')
-  return _insert(rows, x, layout, injection, causal)
-
-
-def _check_causal(injection: Injection) -> None:
-  if injection.placement not in CAUSAL_PLACEMENTS:
-    raise UserError(
-      f"The placement of a decoder's prompt is {injection.placement!r}; a decoder cannot put rows "
-      f'at the end of what it has not written yet. Known: {", ".join(CAUSAL_PLACEMENTS)}.'
-    )
-  if not injection.sees_input:
-    raise UserError(
-      "A decoder's prompt has sees_input=False; its rows see what is before them. Give True."
-    )
-
-
-def _first_row(placement: Placement, layout: Layout) -> Array:
-  """int32[B|1, S|1] position of the first prompt row, for the example at each position."""
-  if placement not in PLACEMENTS:
-    raise ValueError(f'placement is {placement!r}; known: {", ".join(PLACEMENTS)}')
-  if placement in _FIRST:
-    return jnp.full((1, 1), _FIRST[placement], jnp.int32)
-  if layout.segments is None:
-    length = jnp.sum(layout.mask, axis=1, keepdims=True)
-  else:
-    same = layout.segments[:, :, None] == layout.segments[:, None, :]
-    length = jnp.sum(same & layout.mask[:, None, :], axis=2)
-  return jnp.maximum(length.astype(jnp.int32) - int(placement == 'before_eos'), 0)
-
-
-def _around(injection: Injection, layout: Layout) -> Layout:
-  """The layout of tokens around prompt rows which are not among them."""
-  own = layout.positions
-  if own is None:
-    own = jnp.arange(layout.mask.shape[1], dtype=jnp.int32)[None]
-  first = _first_row(injection.placement, layout)
-  own = jnp.where(own < first, own, own + prefix_length(injection))
-  return dataclasses.replace(layout, slot=None, positions=own, from_prompt=own - first)
-
-
-def _insert(
-  rows: Array, x: Array, layout: Layout, injection: Injection, causal: bool
-) -> tuple[Array, Layout]:
-  """Inserts `rows` [B, P, H] before position k of each example, k given by the placement."""
-  (b, p), t, lengths = rows.shape[:2], x.shape[1], injection.lengths
-  s = p + t
-  joined = jnp.concatenate([rows, x], axis=1)
-  slot = jnp.concatenate([jnp.arange(p), jnp.full(t, -1)]).astype(jnp.int32)[None]
-  mask = jnp.concatenate([jnp.ones((b, p), bool), layout.mask], axis=1)
-  if injection.placement == 'before' and lengths is None:
-    return joined, Layout(mask=mask, slot=slot)
-  k = jnp.broadcast_to(_first_row(injection.placement, layout), (b, 1))
-  count = jnp.full((1, 1), p, jnp.int32) if lengths is None else lengths[:, None]
-  j = jnp.arange(s, dtype=jnp.int32)[None]
-  j = j - (p - count) if causal else j
-  # Position j of the result is token j (before k), prompt row j - k, or token j - count (after).
-  source = jnp.where(j < k, p + j, jnp.where(j < k + count, j - k, p + j - count))
-  there = (j >= 0) & (j < t + count)
-  source = jnp.clip(source, 0, s - 1)
-  slot = jnp.take_along_axis(jnp.broadcast_to(slot, (b, s)), source, axis=1)
-  return (
-    jnp.take_along_axis(joined, source[..., None], axis=1),
-    Layout(
-      mask=there & jnp.take_along_axis(mask, source, axis=1),
-      slot=jnp.where(there, slot, -1),
-    ),
-  )

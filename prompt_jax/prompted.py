@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from prompt_jax.attach import attach
 from prompt_jax.batch import Batch
 from prompt_jax.injections import (
   Injection,
   Injections,
   Layout,
-  attach,
   context_for,
   prefix_length,
 )

@@ -60,6 +60,8 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
   'deep-both-own_stream': ('deep', ('DeepPrompt.decoder = True', 'PROMPT_SEES_INPUT = False')),
 }
 CASES = FILES | VARIANTS
+# Methods that begin as the frozen model.
+UNCHANGED = ('adapter', 'bitfit', 'ia3', 'lora', 'parallel_adapter')
 # Sizes for a model of width 32; a file that does not use a macro is not affected.
 SMALL = {'LENGTH': 4, 'RANK': 2, 'HIDDEN': 16, 'BOTTLENECK': 8, 'TASKS': 3, 'SIZE': 8, 'NOISE': 0.0}
 CONFIG = tiny.config()
@@ -132,6 +134,9 @@ def case(name: str) -> Case:
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # of norms and of a vocabulary this small
     params, constants = initialise_prompt(model, jax.random.key(1), table, tiny.Vocabulary())
+  if name in UNCHANGED:  # elsewhere, or nothing of it would be seen
+    keys = iter(jax.random.split(jax.random.key(2), 64))
+    params = jax.tree.map(lambda x: x + 0.2 * jax.random.normal(next(keys), x.shape), params)
   constants = {'prompt': constants} if constants else {}
   return Case(model, {'backbone': backbone(), 'prompt': params}, constants)
 
@@ -320,7 +325,7 @@ def test_materialised_is_the_method_or_is_refused(name):
 @every_file
 def test_a_decoder_only_model_needs_no_method_changed(name):
   """All that reads the input is placed in its one stack, keys and values by its own heads."""
-  dims = Dims(L=3, H=32, N=4, D=8, kv_heads=2)
+  dims = Dims(L=3, H=32, N=4, D=8, kv_heads=2, F=64)
   sizes = Sizes(core.FrozenDict(decoder=dims), input_stack='decoder')
   table = jax.ShapeDtypeStruct((64, 32), jnp.float32)
   make = lambda key, table: draw(parse(name), key, table, tiny.Vocabulary(), sizes)
@@ -330,7 +335,7 @@ def test_a_decoder_only_model_needs_no_method_changed(name):
   assert params
   assert (injections.encoder, injections.cross) == (Injection(), Injection())
   added = injections.decoder
-  assert added.prefix is not None or added.kv is not None
+  assert added.prefix is not None or added.kv is not None or added.inside
   assert added.prefix is None or added.prefix.shape == (1, 4, 32)
   assert added.kv is None or added.kv.shape == (3, 2, 1, 4, 2, 8)
 

@@ -16,6 +16,7 @@ PACKAGE = ROOT / 'prompt_jax'
 ALLOWED: dict[str, set[str]] = {
   'errors': set(),
   'injections': set(),
+  'attach': {'injections'},
   'batch': set(),
   'byte_size': set(),
   'html_table': set(),
@@ -26,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
   'sharding': set(),
   'prompts': {'injections', 'data.vocabulary'},
   'prompts.base': {'injections'},
-  'prompted': {'injections', 'batch', 'models', 'prompts.base'},
+  'prompted': {'attach', 'injections', 'batch', 'models', 'prompts.base'},
   'loading': {
     'checkpoints',
     'data.example',

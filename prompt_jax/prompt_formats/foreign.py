@@ -76,6 +76,14 @@ _KEEP = (
 )
 
 
+# Fields of an injection that no other library knows of.
+_OTHERWISE = (
+  ('delta', 'moves token embeddings'),
+  ('hidden', 'edits every layer'),
+  ('inside', 'edits the layers'),
+)
+
+
 def plain(injections: Injections, method: str, remedy: str = _KEEP) -> Rows | DecoderKeysValues:
   """A materialised prompt as one of the two kinds.
 
@@ -90,8 +98,9 @@ def plain(injections: Injections, method: str, remedy: str = _KEEP) -> Rows | De
   other = lambda what: UserError(f'{method} {what}: {remedy}')
   encoder, decoder, cross = injections.encoder, injections.decoder, injections.cross
   for name, injection in (('encoder', encoder), ('decoder', decoder), ('cross', cross)):
-    for field, what in (('delta', 'moves token embeddings'), ('hidden', 'edits every layer')):
-      if getattr(injection, field) is not None:
+    for field, what in _OTHERWISE:
+      found = getattr(injection, field)
+      if found is not None and not (field == 'inside' and not found):
         raise other(f'{what} of the {name}')
   if decoder.prefix is not None:
     raise other("puts rows before the decoder's input")

@@ -15,11 +15,13 @@ from flax.errors import ScopeParamNotFoundError, ScopeParamShapeError
 from prompt_jax.errors import UserError
 from prompt_jax.injections import (
   PLACEMENTS,
+  POINTS,
   READS,
   Context,
   Dims,
   Injection,
   Injections,
+  InsideEdit,
   Method,
   Sizes,
   context_for,
@@ -109,8 +111,26 @@ def check_injections(method: Method, found: Any, sizes: Sizes, batch: int) -> No
           f'{name} gives {_shown(value)} as the {field} of the {stack}; expected floats of shape '
           f'{" or ".join(map(_written, expected))}.'
         )
+    for edit in part.inside if dims else ():
+      _check_inside(name, stack, edit, dims)
   if jnp.shape(found.aux_loss) != ():
     raise UserError(f'The aux_loss of {name} is {_shown(found.aux_loss)}; expected one number.')
+
+
+def _check_inside(name: str, stack: str, edit: Any, dims: Dims) -> None:
+  known = POINTS[:5] if stack == 'cross' else POINTS
+  if not isinstance(edit, InsideEdit) or edit.point not in known:
+    what = repr(edit.point) if isinstance(edit, InsideEdit) else _shown(edit)
+    raise UserError(
+      f'{name} edits the layers of the {stack} at {what}; expected an InsideEdit at one of '
+      f'{", ".join(known)}.'
+    )
+  for leaf in jax.tree.leaves(edit.theta):
+    if jnp.shape(leaf)[:1] != (dims.L,):
+      raise UserError(
+        f'{name} gives {_shown(leaf)} in an edit at {edit.point!r} of the {stack}; expected '
+        f'[{dims.L}, ...], a part for each layer.'
+      )
 
 
 def _expected(dims: Dims, batch: int) -> dict[str, list[tuple[Any, ...]]]:

@@ -19,7 +19,7 @@ from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.tables import Plain
 from tests.shared import facts
 
-DIMS = Dims(L=2, H=8, N=2, D=4, kv_heads=2)
+DIMS = Dims(L=2, H=8, N=2, D=4, kv_heads=2, F=16)
 SIZES = Sizes(nn.FrozenDict({'encoder': DIMS, 'decoder': DIMS}), 'encoder')
 
 

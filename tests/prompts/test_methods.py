@@ -32,7 +32,7 @@ from tests.shared import facts
 
 P = 3
 CONFIG = tiny.config()
-L, H, N, D, _ = CONFIG.sizes.stacks['encoder']
+L, H, N, D, _, F = CONFIG.sizes.stacks['encoder']
 RNG = np.random.default_rng(0)
 
 
@@ -133,7 +133,7 @@ def test_adept_moves_every_token_by_the_same_network():
 
 
 def test_adept_counts_the_parameters_of_the_paper():
-  dims = Dims(L=12, H=768, N=12, D=64, kv_heads=12)
+  dims = Dims(L=12, H=768, N=12, D=64, kv_heads=12, F=3072)
   model = Sizes(core.FrozenDict(encoder=dims, decoder=dims), 'encoder')
   shapes = jax.eval_shape(lambda key: base.first_values(ADePT(), key, model), jax.random.key(0))[1]
   sizes = [leaf.size for leaf in jax.tree.leaves(shapes['params'])]
@@ -156,7 +156,7 @@ def test_prefix_rows_are_heads_of_keys_then_values():
 
 
 def test_prefix_sizes_follow_each_stack():
-  stacks = core.FrozenDict(encoder=Dims(5, H, N, D, N), decoder=Dims(2, H, N, D, N))
+  stacks = core.FrozenDict(encoder=Dims(5, H, N, D, N, F), decoder=Dims(2, H, N, D, N, F))
   ctx = base.placeholder(PrefixTuning(P), Sizes(stacks, 'encoder'))
   got = jax.eval_shape(PrefixTuning(P).init_with_output, jax.random.key(0), ctx)[0]
   assert got.encoder.kv.shape == (5, 2, 1, P, N, D)

@@ -120,7 +120,7 @@ class T5Config:
   @property
   def sizes(self) -> Sizes:
     """What prompt methods ask of the model."""
-    heads = (self.emb_dim, self.num_heads, self.head_dim, self.num_heads)
+    heads = (self.emb_dim, self.num_heads, self.head_dim, self.num_heads, self.mlp_dim)
     encoder, decoder = (
       Dims(layers, *heads) for layers in (self.num_encoder_layers, self.num_decoder_layers)
     )

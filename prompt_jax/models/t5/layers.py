@@ -17,6 +17,7 @@ import numpy as np
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
+from prompt_jax.injections import Inside, edited_inside
 from prompt_jax.models.attention.attend import KeysValues, attend, constrained
 from prompt_jax.models.t5.config import T5Config
 
@@ -221,11 +222,17 @@ class Attention(nn.Module):
     x = x.reshape(*x.shape[:-1], self.cfg.num_heads, self.cfg.head_dim)
     return constrained(x, 'batch', 'length', 'heads', 'kv')
 
-  def keys_values(self, x: Array) -> KeysValues:
-    return self._heads(self.key(x)), self._heads(self.value(x))
+  def keys_values(self, x: Array, inside: Inside = ()) -> KeysValues:
+    key = edited_inside(inside, 'key', self.key(x), x)
+    return self._heads(key), self._heads(edited_inside(inside, 'value', self.value(x), x))
 
   def __call__(
-    self, x: Array, groups: Sequence[KeysValues], mask: Array, bias: Array | None
+    self,
+    x: Array,
+    groups: Sequence[KeysValues],
+    mask: Array,
+    bias: Array | None,
+    inside: Inside = (),
   ) -> Array:
     """Attends to all keys of all groups.
 
@@ -235,11 +242,12 @@ class Attention(nn.Module):
         repeated for them.
       mask: bool[B|1, 1, Q|1, K], K the sum of K_i.
       bias: [B|1, N, Q, K].
+      inside: edits of this layer.
 
     Returns:
       [B, Q, H].
     """
-    q, cfg, keep = self._heads(self.query(x)), self.cfg, None
+    q, cfg, keep = self._heads(edited_inside(inside, 'query', self.query(x), x)), self.cfg, None
     if cfg.dropout_rate and not self.deterministic:
       # The same keys are dropped for every query.
       keys = sum(k.shape[1] for k, _ in groups)
@@ -251,7 +259,10 @@ class Attention(nn.Module):
     else:
       y = attend(q, groups, mask, bias, keep, scores_dtype=cfg.scores_dtype, chunk=cfg.query_chunk)
     y = constrained(y, 'batch', 'length', 'heads', 'kv')
-    return constrained(self.out(y.reshape(*y.shape[:2], -1)), 'batch', 'length', 'embed')
+    y = edited_inside(inside, 'heads', y.reshape(*y.shape[:2], -1), x)
+    return constrained(
+      edited_inside(inside, 'attention', self.out(y), y), 'batch', 'length', 'embed'
+    )
 
 
 def _in_kernel(
@@ -279,13 +290,14 @@ class Mlp(nn.Module):
   deterministic: bool
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Array, inside: Inside = ()) -> Array:
     names = self.cfg.mlp_activations
     h = jnp.ones((), x.dtype)
     for i, activation in enumerate(names):
       name = 'wi' if len(names) == 1 else f'wi_{i}'
       y = constrained(Dense(self.cfg.mlp_dim, name=name)(x), 'batch', 'length', 'mlp')
       h = h * _ACTIVATIONS[activation](checkpoint_name(y, 'mlp_input'))
+    h = edited_inside(inside, 'mlp_hidden', h, x)
     dropout = nn.Dropout(self.cfg.dropout_rate, broadcast_dims=(-2,))
     h = Dense(self.cfg.emb_dim, name='wo')(dropout(h, deterministic=self.deterministic))
-    return constrained(h, 'batch', 'length', 'embed')
+    return constrained(edited_inside(inside, 'mlp', h, x), 'batch', 'length', 'embed')

@@ -88,8 +88,8 @@ class EncoderLayer(nn.Module):
   deterministic: bool
 
   @nn.compact
-  def __call__(self, streams, views, kv, edit):
-    """One layer. Scanned: the last two arguments hold this layer's injections.
+  def __call__(self, streams, views, kv, edit, inside):
+    """One layer. Scanned: the last three arguments hold this layer's injections.
 
     Each of `streams` sees the injected keys, the streams before it, and itself.
     """
@@ -107,10 +107,10 @@ class EncoderLayer(nn.Module):
       bias = table(view.buckets) if self.cfg.relpos_per_layer else view.bias
       x = _edited(edit, x, view.layout)
       y = norm(x)
-      own = attention.keys_values(y)
-      x = x + drop(attention(y, (*others, own), view.mask, bias))
+      own = attention.keys_values(y, inside)
+      x = x + drop(attention(y, (*others, own), view.mask, bias, inside))
       x = checkpoint_name(x, 'residual')
-      return x + drop(mlp(mlp_norm(x))), own
+      return x + drop(mlp(mlp_norm(x), inside)), own
 
     others, done = injected_group(kv), []
     for x, view in zip(streams, views, strict=True):
@@ -125,14 +125,16 @@ class DecoderLayer(nn.Module):
   deterministic: bool
 
   @nn.compact
-  def __call__(self, carry, states, layout, masks, buckets, bias, kv, edit, cross_kv, cached):
-    """One layer. Scanned: the last four arguments are this layer's own.
+  def __call__(self, carry, states, layout, masks, buckets, bias, own_parts, cross_parts, cached):
+    """One layer. Scanned: the last three arguments are this layer's own.
 
-    `carry` is (x, SelfCache | None). `cached` holds the groups of cross-attention keys and values
-    computed before; otherwise they are made from the encoder's `states`, a group of each, and
-    returned if there is a cache.
+    `carry` is (x, SelfCache | None). `own_parts` is (kv, hidden, inside) of the decoder's
+    injection, `cross_parts` (kv, inside) of that of cross attention. `cached` holds the groups of
+    cross-attention keys and values computed before; otherwise they are made from the encoder's
+    `states`, a group of each, and returned if there is a cache.
     """
     x, cache = carry
+    (kv, edit, inside), (cross_kv, inside_cross) = own_parts, cross_parts
     dropout = nn.Dropout(self.cfg.dropout_rate, broadcast_dims=(-2,))
     drop = lambda y: dropout(y, deterministic=self.deterministic)
     self_mask, cross_mask = masks
@@ -141,24 +143,25 @@ class DecoderLayer(nn.Module):
     x = _edited(edit, x, layout)
     y = layers.RMSNorm(name='pre_self_attention_layer_norm')(x)
     attention = layers.Attention(self.cfg, self.deterministic, name='self_attention')
-    own = attention.keys_values(y)
+    own = attention.keys_values(y, inside)
     if cache is None:
       groups = (*injected_group(kv), own)
     else:
       cache, own = cache.append(own)
       groups = (own,)
-    x = x + drop(attention(y, groups, self_mask, bias))
+    x = x + drop(attention(y, groups, self_mask, bias, inside))
     x = checkpoint_name(x, 'residual')
     y = layers.RMSNorm(name='pre_cross_attention_layer_norm')(x)
     attention = layers.Attention(self.cfg, self.deterministic, name='encoder_decoder_attention')
     made = None  # given back only to decoding step by step, and only once
     if cached is None:
-      cached = (*injected_group(cross_kv), *map(attention.keys_values, states))
+      made_of = (attention.keys_values(each, inside_cross) for each in states)
+      cached = (*injected_group(cross_kv), *made_of)
       made = None if cache is None else cached
-    x = x + drop(attention(y, cached, cross_mask, None))
+    x = x + drop(attention(y, cached, cross_mask, None, inside_cross))
     x = checkpoint_name(x, 'residual')
     y = layers.RMSNorm(name='pre_mlp_layer_norm')(x)
-    x = x + drop(layers.Mlp(self.cfg, self.deterministic, name='mlp')(y))
+    x = x + drop(layers.Mlp(self.cfg, self.deterministic, name='mlp')(y, inside))
     return (x, cache), made
 
 
@@ -210,9 +213,9 @@ class Encoder(nn.Module):
       views = [dataclasses.replace(view, bias=table(view.buckets)) for view in views]
     dropout = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))
     drop = lambda y: dropout(y, deterministic=deterministic)
-    stack = _scanned(EncoderLayer, cfg, cfg.num_encoder_layers, (nn.broadcast, 0, 0))
+    stack = _scanned(EncoderLayer, cfg, cfg.num_encoder_layers, (nn.broadcast, 0, 0, 0))
     done, _ = stack(cfg, deterministic, name='layers')(
-      tuple(map(drop, streams)), tuple(views), injection.kv, injection.hidden
+      tuple(map(drop, streams)), tuple(views), injection.kv, injection.hidden, injection.inside
     )
     norm = layers.RMSNorm(name='encoder_norm')
     return tuple(drop(norm(x)) for x in done)
@@ -274,7 +277,7 @@ class Decoder(nn.Module):
       bias = layers.RelativeBias(cfg, name='relpos_bias')(buckets)
     dropout = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))
     x = dropout(x, deterministic=deterministic)
-    axes = (*(nn.broadcast,) * 5, 0, 0, 0, 0)
+    axes = (*(nn.broadcast,) * 5, 0, 0, 0)
     stack = _scanned(DecoderLayer, cfg, cfg.num_decoder_layers, axes)
     (x, cache), made = stack(cfg, deterministic, name='layers')(
       (x, cache),
@@ -283,9 +286,8 @@ class Decoder(nn.Module):
       masks,
       buckets,
       bias,
-      injection.kv,
-      injection.hidden,
-      cross.kv,
+      (injection.kv, injection.hidden, injection.inside),
+      (cross.kv, cross.inside),
       cached_cross,
     )
     x = layers.RMSNorm(name='decoder_norm')(x[:, skip:])

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Context, Injection, Injections, LayerEdit, Layout
+from prompt_jax.injections import Context, Injection, Injections, InsideEdit, LayerEdit, Layout
 from prompt_jax.loading import Tuned
 from prompt_jax.prompts.base import PromptMethod
 
@@ -38,6 +38,18 @@ class Stacked(PromptMethod):
     stacked: Any = self.get_variable('constants', 'stacked')
     places: Any = ctx.task_id
     return mapped(lambda axis, x: jnp.take(x, places, axis=axis), stacked)
+
+
+@dataclasses.dataclass(frozen=True)
+class InsideByRow:
+  """`InsideEdit.fn` where each row of the batch has a theta of its own: leaves [B, ...]."""
+
+  fn: Callable[[Any, Array, Array], Array]
+
+  def __call__(self, theta: Any, y: Array, x: Array) -> Array:
+    one = lambda theta, y, x: self.fn(theta, y[None], x[None])[0]
+    found: Array = jax.vmap(one)(theta, y, x)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +81,12 @@ def mapped(f: Callable[..., Any], *stacks: Injections) -> Injections:
       thetas = [each.hidden.theta for each in parts]
       theta = jax.tree.map(lambda *leaves: f(1, *leaves), *thetas)
       found['hidden'] = dataclasses.replace(own.hidden, theta=theta)
+    thetas = [[edit.theta for edit in each.inside] for each in parts]
+    joined = jax.tree.map(lambda *leaves: f(1, *leaves), *thetas)
+    found['inside'] = tuple(
+      dataclasses.replace(edit, theta=theta)
+      for edit, theta in zip(own.inside, joined, strict=True)
+    )
     return dataclasses.replace(own, **found)
 
   return Injections.of({name: part(name) for name in PARTS})
@@ -111,11 +129,11 @@ def _alone(name: str, kind: str, part: Injection) -> Injection:
       'answer with it alone, by infer.'
     )
   count = lambda n: np.array([n], np.int32)
-  edit = part.hidden
+  edit, one = part.hidden, lambda theta: jax.tree.map(lambda x: np.asarray(x)[:, None], theta)
   if edit is not None:
-    theta = jax.tree.map(lambda x: np.asarray(x)[:, None], edit.theta)
-    edit = LayerEdit(theta, ByRow(edit.fn), edit.by_slot)
-  own: dict[str, Any] = {'hidden': edit}
+    edit = LayerEdit(one(edit.theta), ByRow(edit.fn), edit.by_slot)
+  inside = (InsideEdit(one(each.theta), each.point, InsideByRow(each.fn)) for each in part.inside)
+  own: dict[str, Any] = {'hidden': edit, 'inside': tuple(inside)}
   if rows is not None:
     own |= {'prefix': np.asarray(rows), 'lengths': count(rows.shape[1])}
   if part.kv is not None:
@@ -150,6 +168,8 @@ def kind_of(prompt: Injections) -> Hashable:
     if part.hidden is not None:
       for leaf in jax.tree.leaves(part.hidden.theta):
         note(leaf, (1, 2) if part.hidden.by_slot else (1,))
+    for leaf in jax.tree.leaves([edit.theta for edit in part.inside]):
+      note(leaf, (1,))
   return tuple(found)
 
 

@@ -12,6 +12,9 @@ from prompt_jax.inference.score import rank
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
 from prompt_jax.prompts.methods.input.adept import ADePT
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.inside.ia3 import IA3
+from prompt_jax.prompts.methods.inside.lora import LoRA
+from prompt_jax.prompts.methods.inside.mam import MAM
 from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.prompts.tables import Plain
@@ -40,6 +43,9 @@ KINDS = {
   'deep': lambda n: DeepPrompt(length=n),
   'deep_add': lambda n: DeepPrompt(length=n, mode='add', decoder=True),
   'deep_unseen': lambda n: DeepPrompt(length=n, sees_input=False, placement='before_eos'),
+  'lora': lambda n: LoRA(rank=2, points=('query', 'key', 'value', 'attention')),
+  'ia3': lambda n: IA3(('query', 'heads', 'key', 'value', 'mlp_hidden', 'mlp')),
+  'mam': lambda n: MAM(length=n, size=4, table=Plain()),
   'everywhere': lambda n: Everywhere(length=n),
 }
 TEXTS = ['ab', 'a text of some length', '', 'bab', 'aaaa bbbb', 'b', 'other words', '0123456789']

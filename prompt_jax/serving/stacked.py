@@ -84,8 +84,7 @@ def mapped(f: Callable[..., Any], *stacks: Injections) -> Injections:
     thetas = [[edit.theta for edit in each.inside] for each in parts]
     joined = jax.tree.map(lambda *leaves: f(1, *leaves), *thetas)
     found['inside'] = tuple(
-      dataclasses.replace(edit, theta=theta)
-      for edit, theta in zip(own.inside, joined, strict=True)
+      dataclasses.replace(edit, theta=theta) for edit, theta in zip(own.inside, joined, strict=True)
     )
     return dataclasses.replace(own, **found)
 

@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
   'sharding': set(),
   'prompts': {'injections', 'data.vocabulary'},
   'prompts.base': {'injections'},
+  'method_facts': {'injections', 'prompt_formats', 'prompts'},
   'prompted': {'attach', 'injections', 'batch', 'models', 'prompts.base'},
   'loading': {
     'checkpoints',
@@ -197,6 +198,7 @@ ALLOWED: dict[str, set[str]] = {
     'evaluation',
     'export',
     'loading',
+    'method_facts',
     'pretraining',
     'reports',
     'runs',

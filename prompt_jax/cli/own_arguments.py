@@ -117,6 +117,12 @@ def _tasks(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _methods(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add('--filter', metavar='WORD', help='only methods with this word in their line')
+  add('--markdown', action='store_true', help='print a table in Markdown')
+
+
 def _inspect(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('file', metavar='FILE', help='a prompt file; or a model, to list its arrays')
@@ -183,6 +189,7 @@ ADD = {
   'compare': _compare,
   'report': _report,
   'tasks': _tasks,
+  'methods': _methods,
   'inspect': _inspect,
   'import': _import,
   'export': _export,

@@ -14,6 +14,7 @@ VERBS = {
   'import': 'convert a prompt of another library to a prompt file',
   'export': 'write prompts for other software: transformers, CTranslate2, NumPy, PEFT, T5X',
   'tasks': 'list the known tasks and show their examples',
+  'methods': 'list the prompt methods: papers, numbers that train, what they read and export to',
   'plan': 'memory and time of a step on a TPU slice (needs no TPU) or on this machine',
   'convert': 'write a model in another format: ours, T5X, Hugging Face',
 }
@@ -94,6 +95,10 @@ EXAMPLES = {
   prompt-jax tasks docstrings_iid --examples 5
   prompt-jax tasks check sib200.eng_Latn --folder data
   prompt-jax tasks glue_sst2 --record sst2.npz      (then train --data sst2.npz needs no seqio)""",
+  'methods': """
+  prompt-jax methods
+  prompt-jax methods --filter task_id                        (those for mixtures of tasks)
+  prompt-jax methods --markdown""",
   'plan': """
   prompt-jax plan --model t5_1_1/xl --topology v5e-4 --microbatches 2
   prompt-jax plan --model t5_1_1/xxl --topology v5e-16 --batch 32 --inputs 512 --weights int8

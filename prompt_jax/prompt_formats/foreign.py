@@ -85,15 +85,25 @@ _OTHERWISE = (
 
 
 def plain(injections: Injections, method: str, remedy: str = _KEEP) -> Rows | DecoderKeysValues:
-  """A materialised prompt as one of the two kinds.
+  """A materialised prompt as one of the two kinds; arguments and errors as `check_plain`."""
+  check_plain(injections, method, remedy)
+  encoder, decoder = injections.encoder, injections.decoder
+  if encoder.prefix is not None:
+    return Rows(np.asarray(encoder.prefix[0], np.float32), encoder.placement)
+  assert decoder.kv is not None
+  return DecoderKeysValues(np.asarray(decoder.kv[:, :, 0], np.float32))
+
+
+def check_plain(injections: Injections, method: str, remedy: str = _KEEP) -> None:
+  """Refuses a prompt that other software has no form for.
 
   Args:
-    injections: arrays, the batch axis 1.
+    injections: arrays, the batch axis 1, or their shapes.
     method: name of the prompt's method, for messages.
     remedy: what to do with a prompt that is neither.
 
   Raises:
-    UserError: the prompt is neither of the two.
+    UserError: the prompt is neither rows nor keys and values of the decoder alone.
   """
   other = lambda what: UserError(f'{method} {what}: {remedy}')
   encoder, decoder, cross = injections.encoder, injections.decoder, injections.cross
@@ -113,7 +123,7 @@ def plain(injections: Injections, method: str, remedy: str = _KEEP) -> Rows | De
   if encoder.prefix is not None:
     if not encoder.sees_input:
       raise other('has sees_input=False, elsewhere prompt rows attend to the input')
-    return Rows(np.asarray(encoder.prefix[0], np.float32), encoder.placement)
+    return
   if decoder.kv is None:
     raise other('adds nothing')
   if decoder.kv_bias != 'shifted':
@@ -121,7 +131,6 @@ def plain(injections: Injections, method: str, remedy: str = _KEEP) -> Rows | De
       f'has kv_bias={decoder.kv_bias!r}, elsewhere added keys are at positions -P..-1 '
       '(kv_bias="shifted"), and weights of one are useless with the other',
     )
-  return DecoderKeysValues(np.asarray(decoder.kv[:, :, 0], np.float32))
 
 
 def checked(values: Any, path: str | os.PathLike, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -195,7 +195,7 @@ class Encoder(nn.Module):
     """Runs the stack on x, and before it on an input-independent prefix.
 
     Args:
-      x: [B, S, H] embeddings as `injections.attach` gives them.
+      x: [B, S, H] embeddings as `attach.attach` gives them.
       layout: of x.
       injection: what is added.
       deterministic: no dropout.

@@ -1,0 +1,57 @@
+"""`prompt-jax methods`, and the page that is made of it."""
+
+import pathlib
+
+import pytest
+
+from prompt_jax.cli.main import main
+from prompt_jax.configuration.run_files import names
+from prompt_jax.injections import READS
+from tests.shared import mentions
+
+PAGE = pathlib.Path(__file__).parent.parent.parent / 'docs' / 'methods.md'
+
+
+def said(capsys, *flags, code=0):
+  assert main(['methods', *flags]) == code
+  out, err = capsys.readouterr()
+  return err if code else out
+
+
+@pytest.fixture
+def rows(capsys):
+  """The cells of each method by its name."""
+  lines = said(capsys, '--markdown').splitlines()[2:]
+  cells = [[cell.strip() for cell in line.strip('|').split(' | ')] for line in lines]
+  return {name.strip('`'): rest for name, *rest in cells}
+
+
+def test_the_page_has_the_table(capsys):
+  assert said(capsys, '--markdown') in PAGE.read_text(encoding='utf-8'), (
+    'write the output of prompt-jax methods --markdown into docs/methods.md'
+  )
+
+
+def test_every_method_is_there_with_what_papers_count(rows):
+  assert list(rows) == names('prompts')
+  trains = {name: int(cells[1].replace(',', '')) for name, cells in rows.items()}
+  assert trains['input'] == 100 * 768
+  assert trains['adept'] == 76_051  # both as their papers have it for T5 base
+  assert trains['mpt'] == 77_668
+  assert trains['subspace'] == 500
+
+
+def test_what_is_read_packed_and_exported(rows):
+  for name, (about, _, adds, reads, packs, exports) in rows.items():
+    read = set() if reads == '-' else set(reads.split())
+    assert read <= set(READS), name
+    assert packs == ('yes' if read <= {'task_id'} else 'no'), name
+    assert about, name
+    assert ('hf' in exports.split()) == (adds == 'encoder rows' and packs == 'yes'), name
+
+
+def test_the_list_and_its_filter(capsys):
+  out = said(capsys, '--filter', 'TASK_ID')
+  listed = [line.split()[0] for line in out.splitlines() if line[:1].islower()]
+  assert listed == ['mpt', 'task_prompts']
+  assert mentions(said(capsys, '--filter', 'zzz', code=2), 'zzz')

@@ -49,7 +49,7 @@ setuptools.setup(
   ],
   package_dir={'prompt_jax.tasks': 'tasks', 'prompt_jax.gin': 'gin'},
   package_data={
-    'prompt_jax': ['py.typed', 'embedded/*', 'reports/*.html'],
+    'prompt_jax': ['py.typed', 'embedded/*', 'reports/*.html', 'serving/*.html'],
     'prompt_jax.gin': ['**/*.gin'],
   },
   include_package_data=False,
@@ -133,6 +133,7 @@ setuptools.setup(
       'hypothesis>=6.100',
       'mypy>=1.15',
       'peft>=0.21,<0.22',
+      'prometheus-client>=0.20',
       'pytest>=8',
       'pytest-xdist>=3.6',
       'ruff>=0.12',

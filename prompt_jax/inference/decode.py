@@ -195,11 +195,14 @@ def decode(
   eos_id: int = 1,
   task_id: Array | None = None,
   limits: Array | None = None,
+  tell: Callable[[Array, Array], None] | None = None,
 ) -> Decoded:
   """Decodes with a cache until every row has ended or has `max_len` tokens.
 
   `choose` takes the logits of a position and the position's number; `limits` are int32[B] most
-  tokens of each row, at most `max_len`, or None; other arguments as in `greedy`.
+  tokens of each row, at most `max_len`, or None; `tell` is traced with each position and its
+  tokens, int32[] and int32[B], for what it does with them on the host; other arguments as in
+  `greedy`.
   """
   encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
   logits, cache = model.apply(variables, encoded, max_len, method='start_cache')
@@ -208,6 +211,8 @@ def decode(
   def advance(state: _State, logits: Array) -> _State:
     chosen = choose(logits, state.step).astype(jnp.int32)
     token = jnp.where(state.ended, 0, chosen)
+    if tell is not None:
+      tell(state.step, token)
     gained = jnp.take_along_axis(jax.nn.log_softmax(logits), chosen[:, None], axis=1)[:, 0]
     return state._replace(
       step=state.step + 1,

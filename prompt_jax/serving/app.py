@@ -5,27 +5,39 @@ import contextlib
 import functools
 import hmac
 import logging
+import pathlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from prompt_jax.serving import completions, watch
+import prompt_jax
+from prompt_jax.serving import completions, open_inference, watch
 from prompt_jax.serving.admin import Admin
-from prompt_jax.serving.asking import Asked, Desk, Limits
+from prompt_jax.serving.asking import Answered, Asked, Desk, Limits
 from prompt_jax.serving.engine import Engine
 from prompt_jax.serving.measures import Measures
 from prompt_jax.serving.queue import Queue
 from prompt_jax.serving.refused import Refused
+from prompt_jax.serving.streaming import Stream
 from prompt_jax.serving.watch import Watched
 
 LOG = logging.getLogger('prompt_jax')
 CLIENT_GONE = 499  # what proxies count such a request as; nobody sees it
 Call = Callable[[Request], Awaitable[Response]]
+PAGE = pathlib.Path(__file__).parent / 'page.html'
+NO_STORE = {'Cache-Control': 'no-store'}
+# The page has its style and script in it, and speaks with this server alone.
+PAGE_HEADERS = {
+  'Content-Security-Policy': "default-src 'none'; style-src 'unsafe-inline'; "
+  "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+  "frame-ancestors 'none'",
+  **NO_STORE,
+}
 
 
 class Server:
@@ -55,9 +67,17 @@ class Server:
     self.queue = Queue(engine, self.measures, limits.rows, limits.waiting)
     self.desk = Desk(engine, self.queue, limits)
     guarded = functools.partial(_guarded, token)
+    of_v2 = functools.partial(_guarded, token, form=lambda refused: {'error': str(refused)})
     routes = [
+      Route('/', self.page),
       Route('/v1/models', guarded(self.models)),
       Route('/v1/completions', guarded(self.complete), methods=['POST']),
+      Route('/v2', of_v2(self.about)),
+      Route('/v2/health/live', self.live),
+      Route('/v2/health/ready', self.health),
+      Route('/v2/models/{name}', of_v2(self.model)),
+      Route('/v2/models/{name}/ready', of_v2(self.model)),
+      Route('/v2/models/{name}/infer', of_v2(self.infer), methods=['POST']),
       Route('/health', self.health),
       Route('/metrics', self.metrics),
     ]
@@ -111,9 +131,44 @@ class Server:
 
   async def health(self, request: Request) -> Response:
     """200 once every program is compiled; 503 before."""
-    return JSONResponse({'status': self.status}, 200 if self.ready else 503)
+    about = {'status': self.status, 'ready': self.ready}
+    return JSONResponse(about, 200 if self.ready else 503)
+
+  async def live(self, request: Request) -> Response:
+    """200 as soon as it listens."""
+    return JSONResponse({'live': True})
+
+  async def page(self, request: Request) -> Response:
+    """Prompts side by side, for people."""
+    return Response(PAGE.read_bytes(), media_type='text/html', headers=PAGE_HEADERS)
+
+  async def about(self, request: Request) -> Response:
+    """The server, in the Open Inference Protocol."""
+    version = prompt_jax.__version__
+    return JSONResponse({'name': 'prompt_jax', 'version': version, 'extensions': []})
+
+  async def model(self, request: Request) -> Response:
+    """A prompt, in the Open Inference Protocol; or whether it is ready."""
+    prompt = self.desk.prompt(request.path_params['name'])
+    if request.url.path.endswith('/ready'):
+      about = {'name': prompt.name, 'ready': self.ready}
+      return JSONResponse(about, 200 if self.ready else 503)
+    return JSONResponse(open_inference.metadata(prompt))
+
+  async def infer(self, request: Request) -> Response:
+    """Answers texts, in the Open Inference Protocol."""
+    body = await self.body(request, self.limits.bytes)
+    prompt = self.desk.prompt(request.path_params['name'])
+    asked, wanted, number = open_inference.read(prompt, body)
+
+    async def answer() -> Response:
+      answered = await self._answered(request, asked)
+      return JSONResponse(open_inference.written(prompt, answered, wanted, number))
+
+    return await self.counted(asked, answer())
 
   async def metrics(self, request: Request) -> Response:
+    self.measures.prompts = len(self.engine.names)
     return PlainTextResponse(self.measures.text(), media_type='text/plain; version=0.0.4')
 
   async def change(self, admin: Admin, request: Request) -> Response:
@@ -132,25 +187,48 @@ class Server:
   async def complete(self, request: Request) -> Response:
     """Answers texts."""
     asked = completions.read(await self.body(request, self.limits.bytes))
-    return await self.counted(asked, self._complete(request, asked))
 
-  async def _complete(self, request: Request, asked: Asked) -> Response:
+    async def answer() -> Response:
+      if asked.stream:
+        return self._streamed(asked)
+      return JSONResponse(completions.written(asked, await self._answered(request, asked)))
+
+    return await self.counted(asked, answer())
+
+  async def _answered(self, request: Request, asked: Asked) -> Answered:
     answered = await unless_gone(request, self.desk.answer(asked))
-    return JSONResponse(completions.written(asked, answered))
+    self.measures.read_and_wrote(asked.prompt, answered.read, answered.wrote)
+    return answered
 
-  async def counted(self, asked: Asked, answering: Awaitable[Response]) -> Response:
+  def _streamed(self, asked: Asked) -> Response:
+    """Events; the request is counted at their end."""
+    began, stream = time.monotonic(), Stream(self.desk, asked, self.limits.seconds)
+
+    async def events() -> AsyncIterator[str]:
+      try:
+        async for event in stream.events():
+          yield event
+      finally:
+        self.measures.request(asked.prompt, stream.status, time.monotonic() - began)
+        self.measures.read_and_wrote(asked.prompt, stream.read, stream.wrote)
+
+    return StreamingResponse(events(), media_type='text/event-stream', headers=NO_STORE)
+
+  async def counted(self, asked: Asked, answering: Coroutine[Any, Any, Response]) -> Response:
     """The response, once the server is ready; counted under its prompt.
 
     Raises:
-      Refused: there is no such prompt, or it is not ready.
+      Refused: there is no such prompt, it is asked what it cannot do, or the server is not ready.
     """
     began, status, known = time.monotonic(), 500, False
     try:
       self.desk.prompt(asked.prompt)
       known = True
+      self.desk.check(asked)
       self._check_ready()
       response = await answering
       status = response.status_code
+      known = not isinstance(response, StreamingResponse)  # counted at its end
       return response
     except Refused as refused:
       status = refused.status
@@ -159,8 +237,7 @@ class Server:
       status = CLIENT_GONE
       raise
     finally:
-      if asyncio.iscoroutine(answering):
-        answering.close()
+      answering.close()
       if known:
         self.measures.request(asked.prompt, status, time.monotonic() - began)
 
@@ -183,7 +260,7 @@ class Server:
     return b''.join(parts)
 
 
-def _guarded(token: str | None, call: Call) -> Call:
+def _guarded(token: str | None, call: Call, form: Callable[[Refused], Any] = Refused.body) -> Call:
   """The route for those who know the token; mistakes as JSON."""
 
   async def route(request: Request) -> Response:
@@ -191,7 +268,7 @@ def _guarded(token: str | None, call: Call) -> Call:
       check_token(request, token)
       return await call(request)
     except Refused as refused:
-      return JSONResponse(refused.body(), refused.status, refused.headers)
+      return JSONResponse(form(refused), refused.status, refused.headers)
     except ClientDisconnect:
       return Response(status_code=CLIENT_GONE)
 
@@ -235,8 +312,8 @@ async def unless_gone(request: Request, answering: Any) -> Any:
 
 
 async def _not_found(request: Request, error: Any) -> Response:
-  refused = Refused(error.status_code, 'not_found', 'Known: /v1/models, /v1/completions (POST), '
-                    '/health, /metrics.')  # fmt: skip
+  refused = Refused(error.status_code, 'not_found', 'Known: /, /v1/models, /v1/completions (POST), '
+                    '/v2/models/NAME/infer (POST), /health, /metrics.')  # fmt: skip
   return JSONResponse(refused.body(), refused.status, error.headers)
 
 

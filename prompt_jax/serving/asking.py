@@ -5,10 +5,12 @@ import dataclasses
 import secrets
 from collections.abc import Sequence
 
+import numpy as np
+
 from prompt_jax.errors import UserError
 from prompt_jax.serving.engine import Engine
-from prompt_jax.serving.queue import Full, Queue
-from prompt_jax.serving.refused import Refused, no_prompt
+from prompt_jax.serving.queue import Full, Queue, Told
+from prompt_jax.serving.refused import Refused, no_prompt, wrong
 from prompt_jax.serving.rows import Found, Row, Served, Settings
 
 
@@ -43,6 +45,10 @@ class Asked:
     top_p: 1 for all tokens.
     seed: None for a new one.
     n: answers to each text.
+    best_of: samples of each text, of which the `n` most probable by token are the answers.
+    beams: width of a beam search; 1 for none.
+    stream: whether text comes as it is written.
+    usage: whether a stream ends with the number of tokens.
     logprobs: whether log-probabilities are asked for.
   """
 
@@ -53,6 +59,10 @@ class Asked:
   top_p: float = 1.0
   seed: int | None = None
   n: int = 1
+  best_of: int = 1
+  beams: int = 1
+  stream: bool = False
+  usage: bool = False
   logprobs: bool = False
 
 
@@ -90,6 +100,32 @@ class Desk:
     except UserError:
       raise no_prompt(name) from None
 
+  def check(self, asked: Asked) -> None:
+    """Refuses what would have no effect with this prompt or engine.
+
+    Raises:
+      Refused: with status 400; or there is no such prompt.
+    """
+    labels = self.prompt(asked.prompt).labels
+    several = {'n': asked.n > 1, 'best_of': asked.best_of > asked.n}
+    for name, given in (several | {'beams': asked.beams > 1, 'stream': asked.stream}).items():
+      if given and labels:
+        raise wrong(
+          f'{asked.prompt!r} answers one of its labels, for which {name} has no effect.', name
+        )
+    for name, given in several.items():
+      if given and not asked.temperature:
+        raise wrong(f'{name} has no effect without a temperature above 0.', name)
+    if asked.beams > 1 and asked.beams not in self._engine.beams:
+      widths = ', '.join(map(str, self._engine.beams)) or 'none; the server sets one'
+      raise wrong(f'beams is {asked.beams}; here can be had: {widths}.', 'beams')
+    if asked.beams > 1 and asked.temperature:
+      raise wrong('beams is a search, without a temperature.', 'beams')
+    for name, given in (('beams', asked.beams > 1), ('best_of', asked.best_of > asked.n),
+                        ('logprobs', asked.logprobs)):  # fmt: skip
+      if given and asked.stream:
+        raise wrong(f'{name} is known at the end alone, so not with stream.', name)
+
   async def answer(self, asked: Asked) -> Answered:
     """The answers to a request.
 
@@ -97,8 +133,8 @@ class Desk:
       Refused: the prompt is not there, there is no room, or it takes too long.
     """
     prompt = self.prompt(asked.prompt)
-    rows, read = self._rows(asked, prompt)
-    waiting = self._put(rows, _settings(asked, prompt), prompt)
+    rows, read = self.rows(asked, prompt)
+    waiting = self.put(rows, _settings(asked, prompt), prompt)
     try:
       async with asyncio.timeout(self._limits.seconds):
         found = await asyncio.gather(*waiting)
@@ -110,19 +146,26 @@ class Desk:
     there = [one for one in found if one is not None]
     if len(there) < len(found):
       raise no_prompt(asked.prompt)
-    return Answered(there, [self._words(one) for one in there], read, sum(map(_length, there)))
+    wrote = sum(map(_length, there))
+    there = _best(there, asked.best_of, asked.n)
+    return Answered(there, [self.words(one) for one in there], read, wrote)
 
   def late(self) -> Refused:
     """A request that took too long."""
     return Refused(503, 'timeout', f'No answer in {self._limits.seconds:g} s.', None,
                    {'Retry-After': '1'})  # fmt: skip
 
-  def _words(self, found: Found) -> str:
+  def words(self, found: Found) -> str:
+    """The answer as text."""
     return (
       self._engine.words(found.tokens) if found.label is None else found.entry.labels[found.label]
     )
 
-  def _rows(self, asked: Asked, prompt: Served) -> tuple[list[Row], int]:
+  def text(self, tokens: np.ndarray) -> str:
+    """Tokens as text."""
+    return self._engine.words(tokens)
+
+  def rows(self, asked: Asked, prompt: Served) -> tuple[list[Row], int]:
     """The texts as rows, and the number of their tokens."""
     longest = min(prompt.lengths.targets, self._limits.tokens)
     limit = min(asked.max_tokens or longest, longest)
@@ -133,17 +176,28 @@ class Desk:
       tokens = self._engine.tokens(text, prompt)
       read += len(tokens)
       rows += [
-        Row(asked.prompt, tokens, limit, asked.temperature, 0, top_p, seed, number * asked.n + k)
-        for k in range(asked.n)
+        Row(
+          asked.prompt, tokens, limit, asked.temperature, 0, top_p, seed, number * asked.best_of + k
+        )
+        for k in range(asked.best_of)
       ]
     return rows, read
 
-  def _put(
-    self, rows: Sequence[Row], settings: Settings, prompt: Served
+  def put(
+    self,
+    rows: Sequence[Row],
+    settings: Settings,
+    prompt: Served,
+    told: Sequence[Told] | None = None,
   ) -> list[asyncio.Future[Found | None]]:
+    """Lines up rows, see `Queue.put`.
+
+    Raises:
+      Refused: there is no room.
+    """
     groups = [self._engine.group(prompt, row.tokens) for row in rows]
     try:
-      return self._queue.put(rows, settings, groups)
+      return self._queue.put(rows, settings, groups, told)
     except Full as full:
       raise Refused(
         429, 'queue_full', f'{len(self._queue)} texts wait already; {full}.', None,
@@ -154,7 +208,16 @@ class Desk:
 def _settings(asked: Asked, prompt: Served) -> Settings:
   if prompt.labels:
     return Settings('rank')
-  return Settings('generate', sampled=asked.temperature > 0)
+  return Settings('generate', beams=asked.beams, sampled=asked.temperature > 0)
+
+
+def _best(found: list[Found], best_of: int, n: int) -> list[Found]:
+  """The n most probable by token of each best_of, in the order of their probability."""
+  if best_of == n:
+    return found
+  by_token = lambda one: one.log_prob / max(1, _length(one))
+  texts = [found[i : i + best_of] for i in range(0, len(found), best_of)]
+  return [one for some in texts for one in sorted(some, key=by_token, reverse=True)[:n]]
 
 
 def _length(found: Found) -> int:

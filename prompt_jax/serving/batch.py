@@ -8,7 +8,8 @@ for.
 import copy
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,11 +18,13 @@ import numpy as np
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.inference.beam_search import beam_search, gnmt_penalty
 from prompt_jax.serving.bank import Bank, Entry, Group
-from prompt_jax.serving.rows import Found, Row, Settings
+from prompt_jax.serving.rows import Found, Row, Settings, Tell
 from prompt_jax.serving.stacked import Injections
 from prompt_jax.stacking import map_in_parts, parts_for_caches
 
 Array = jax.Array
+# (number of the tokens, int32[B] them) -> None
+Listener = Callable[[int, np.ndarray], None]
 
 
 def bucket(n: int, least: int = 8) -> int:
@@ -58,6 +61,7 @@ class Programs:
 
   def __init__(self, bank: Bank, shapes: Shapes = Shapes()):
     self._bank, self.shapes = bank, shapes
+    self._tickets, self._listeners = itertools.count(), dict[int, Listener]()
     self._rank = jax.jit(self._ranked, static_argnames=('normalize',))
     self._choose = jax.jit(self._chosen, static_argnames=('length',))
     self._write = jax.jit(self._written, static_argnames=('settings', 'longest'))
@@ -73,7 +77,9 @@ class Programs:
     """How many programs there are."""
     return sum(f._cache_size() for f in (self._rank, self._choose, self._write))  # type: ignore[attr-defined]
 
-  def __call__(self, rows: Sequence[Row], settings: Settings) -> list[Found | None]:
+  def __call__(
+    self, rows: Sequence[Row], settings: Settings, tell: Tell | None = None
+  ) -> list[Found | None]:
     """The answer to each row; None where its prompt is not there any more.
 
     Rows of one group are one batch; "rank" and "constrained" need prompts with labels.
@@ -81,19 +87,26 @@ class Programs:
     Args:
       rows: a batch.
       settings: of all of them.
+      tell: called for each token, in order, if the settings are streamed; not for what fills up.
     """
     entries, stacks = self._bank.snapshot([row.prompt for row in rows])
     found: list[Found | None] = [None] * len(rows)
     for group, stack in stacks.items():
       numbers = [i for i, e in enumerate(entries) if e is not None and e.group is group]
       some: list[Any] = [entries[i] for i in numbers]
-      answers = self.of_group(stack, some, [rows[i] for i in numbers], settings)
+      listener = None if tell is None else _in_order(tell, numbers)
+      answers = self.of_group(stack, some, [rows[i] for i in numbers], settings, listener)
       for i, answer in zip(numbers, answers, strict=True):
         found[i] = answer
     return found
 
   def of_group(
-    self, stack: Injections, entries: list[Entry], rows: list[Row], settings: Settings
+    self,
+    stack: Injections,
+    entries: list[Entry],
+    rows: list[Row],
+    settings: Settings,
+    listener: Listener | None = None,
   ) -> list[Found]:
     """The answers of rows whose prompts, the entries, are in one stack."""
     count = len(rows)
@@ -107,7 +120,14 @@ class Programs:
     places = np.array([entry.place for entry in entries], np.int32)
     call = {'rank': self._by_rank, 'constrained': self._by_trie, 'generate': self._by_decoding}
     inputs = (self._bank.backbone.params, stack, places, tokens)
-    return call[settings.way](inputs, entries, rows, settings)[:count]
+    if listener is None:
+      return call[settings.way](inputs, entries, rows, settings)[:count]
+    ticket = self._new_ticket(listener)
+    try:
+      return self._by_decoding(inputs, entries, rows, settings, ticket)[:count]
+    finally:
+      jax.effects_barrier()  # all of it was told
+      del self._listeners[ticket]
 
   def _by_rank(self, inputs: Any, entries: Any, rows: Any, settings: Settings) -> list[Found]:
     most, longest = (max(e.label_tokens.shape[i] for e in entries) for i in (0, 1))
@@ -143,7 +163,20 @@ class Programs:
       for entry, label, log_prob, allowed in zip(entries, *chosen, strict=True)
     ]
 
-  def _by_decoding(self, inputs: Any, entries: Any, rows: Any, settings: Settings) -> list[Found]:
+  def _new_ticket(self, listener: Listener) -> int:
+    """A number by which a program that runs calls its listener."""
+    ticket = next(self._tickets)
+    self._listeners[ticket] = listener
+    return ticket
+
+  def _tell(self, ticket: Any, step: Any, tokens: Any) -> None:
+    listener = self._listeners.get(int(ticket))
+    if listener is not None:
+      listener(int(step), np.asarray(tokens))
+
+  def _by_decoding(
+    self, inputs: Any, entries: Any, rows: Any, settings: Settings, ticket: int = -1
+  ) -> list[Found]:
     longest = fit(max(row.limit for row in rows), self.shapes.answers)
     of = lambda name, dtype: np.array([getattr(row, name) for row in rows], dtype)
     limits = of('limit', np.int32)
@@ -153,7 +186,8 @@ class Programs:
         of('temperature', np.float32), of('top_k', np.int32), of('top_p', np.float32),
         of('seed', np.uint32), of('number', np.uint32),
       )  # fmt: skip
-    done = self._write(*inputs, limits, how, settings=settings, longest=longest)
+    number = np.int32(ticket)
+    done = self._write(*inputs, limits, how, number, settings=settings, longest=longest)
     tokens, log_probs, _ = jax.device_get(done)
     return [
       Found(entry, own, float(log_prob))
@@ -182,6 +216,7 @@ class Programs:
     tokens: Array,
     limits: Array,
     how: Any,
+    ticket: Array,
     settings: Settings,
     longest: int,
   ) -> decode.Decoded:
@@ -200,7 +235,26 @@ class Programs:
       temperature, top_k, top_p, seeds, samples = how
       keys = jax.vmap(lambda seed, n: jax.random.fold_in(jax.random.key(seed), n))(seeds, samples)
       choose = decode.choose_by_row(decode.RowSampling(temperature, top_k, top_p, keys))
-    return decode.decode(model, variables, tokens, longest, choose, **options)
+    tell = None
+    if settings.streamed:
+      tell = lambda step, tokens: jax.debug.callback(self._tell, ticket, step, tokens)
+    return decode.decode(model, variables, tokens, longest, choose, tell=tell, **options)
+
+
+def _in_order(tell: Tell, numbers: Sequence[int]) -> Listener:
+  """Tells the tokens of rows with these numbers, whatever the order in which steps come."""
+  came: dict[int, np.ndarray] = {}
+  following = 0
+
+  def listener(step: int, tokens: np.ndarray) -> None:
+    nonlocal following
+    came[step] = tokens
+    while following in came:
+      for number, token in zip(numbers, came.pop(following), strict=False):
+        tell(number, following, int(token))
+      following += 1
+
+  return listener
 
 
 def _variables(backbone: Any, stack: Injections) -> dict[str, Any]:

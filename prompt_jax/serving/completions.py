@@ -14,15 +14,16 @@ from prompt_jax.data.vocabulary import EOS_ID
 from prompt_jax.evaluation.probabilities import label_probabilities
 from prompt_jax.serving.asking import Answered, Asked
 from prompt_jax.serving.refused import wrong
+from prompt_jax.serving.rows import Found
 
 MOST_TEXTS = 64
 # Fields that clients send along, and the values of them that change nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-  'stream': (False, None), 'echo': (False, None), 'suffix': (None, ''), 'stop': (None, [], ''),
+  'echo': (False, None), 'suffix': (None, ''), 'stop': (None, [], ''),
   'presence_penalty': (0, None), 'frequency_penalty': (0, None), 'logit_bias': (None, {}),
-  'stream_options': (None,), 'best_of': (1, None),
 }  # fmt: skip
-FIELDS = ('model', 'prompt', 'max_tokens', 'temperature', 'top_p', 'seed', 'n', 'logprobs', 'user')
+FIELDS = ('model', 'prompt', 'max_tokens', 'temperature', 'top_p', 'seed', 'n', 'best_of', 'beams',
+          'stream', 'stream_options', 'logprobs', 'user')  # fmt: skip
 
 
 def read(body: bytes) -> Asked:
@@ -31,12 +32,7 @@ def read(body: bytes) -> Asked:
   Raises:
     Refused: what is wrong with it, with status 400.
   """
-  try:
-    found = json.loads(body.decode('utf-8'), parse_constant=_no_number)
-  except (ValueError, RecursionError):
-    raise wrong('The body is no JSON object in UTF-8.', None) from None
-  if not isinstance(found, dict):
-    raise wrong('The body is no JSON object.', None)
+  found = parsed(body)
   for name, value in found.items():
     if name in NEUTRAL:
       if not any(value == v and isinstance(value, bool) == isinstance(v, bool)
@@ -50,13 +46,19 @@ def read(body: bytes) -> Asked:
   n = _number(found, 'n', 1, 16, whole=True)
   texts = _texts(found.get('prompt'))
   n = 1 if n is None else int(n)
-  if len(texts) * n > MOST_TEXTS:
-    raise wrong(f'There are {len(texts) * n} answers to give; at most {MOST_TEXTS}.', 'prompt')
+  best_of = int(_number(found, 'best_of', n, 16, whole=True) or n)
+  if len(texts) * best_of > MOST_TEXTS:
+    raise wrong(
+      f'{len(texts) * best_of} answers are to be written; at most {MOST_TEXTS}.', 'prompt'
+    )
   most, seed = (
     _number(found, 'max_tokens', 1, 4096, whole=True),
     _number(found, 'seed', 0, 2**32 - 1, whole=True),
   )
   temperature, top_p = _number(found, 'temperature', 0, 10), _number(found, 'top_p', 0, 1)
+  stream = found.get('stream') or False
+  if not isinstance(stream, bool):
+    raise wrong('stream is true or false.', 'stream')
   logprobs = found.get('logprobs')
   if not (logprobs is None or isinstance(logprobs, bool) or logprobs in (0, 1)):
     raise wrong('logprobs is true, false, 0 or 1: those of the answer itself.', 'logprobs')
@@ -68,8 +70,38 @@ def read(body: bytes) -> Asked:
     1.0 if top_p is None else float(top_p),
     None if seed is None else int(seed),
     n,
+    best_of,
+    int(_number(found, 'beams', 1, 64, whole=True) or 1),
+    stream,
+    _wants_usage(found.get('stream_options'), stream),
     logprobs is not None and logprobs is not False,
   )
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+  """The JSON object in a body.
+
+  Raises:
+    Refused: there is none, with status 400.
+  """
+  try:
+    found = json.loads(body.decode('utf-8'), parse_constant=_no_number)
+  except (ValueError, RecursionError):
+    raise wrong('The body is no JSON object in UTF-8.', None) from None
+  if not isinstance(found, dict):
+    raise wrong('The body is no JSON object.', None)
+  return found
+
+
+def _wants_usage(options: Any, stream: bool) -> bool:
+  if options is None:
+    return False
+  known = isinstance(options, dict) and options.keys() <= {'include_usage'}
+  if not known or not isinstance(options.get('include_usage', False), bool):
+    raise wrong('stream_options has include_usage, true or false, alone.', 'stream_options')
+  if options.get('include_usage') and not stream:
+    raise wrong('stream_options has no effect without stream.', 'stream_options')
+  return options.get('include_usage', False)
 
 
 def _no_number(name: str) -> Any:
@@ -102,11 +134,7 @@ def written(asked: Asked, answered: Answered) -> Any:
   """The JSON of an answer."""
   choices = []
   for i, (one, text) in enumerate(zip(answered.found, answered.texts, strict=True)):
-    tokens = int((one.tokens > 0).sum())
-    ended = one.label is not None or one.tokens[tokens - 1] == EOS_ID
-    choice: dict[str, Any] = {
-      'index': i, 'text': text, 'finish_reason': 'stop' if ended else 'length', 'logprobs': None
-    }  # fmt: skip
+    choice = choice_of(i, text, finish_reason(one))
     if one.label is not None:
       shares = label_probabilities(one.scores)
       choice['label'] = text
@@ -115,11 +143,29 @@ def written(asked: Asked, answered: Answered) -> Any:
       scores = dict(zip(one.entry.labels, map(float, one.scores), strict=True))
       choice['logprobs'] = {'answer': one.log_prob, **({'labels': scores} if scores else {})}
     choices.append(choice)
+  return {**head(asked), 'choices': choices, 'usage': usage(answered.read, answered.wrote)}
+
+
+def head(asked: Asked) -> dict[str, Any]:
+  """What answers begin with."""
   return {
     'id': f'cmpl-{uuid.uuid4().hex}', 'object': 'text_completion', 'created': int(time.time()),
-    'model': asked.prompt, 'choices': choices,
-    'usage': {
-      'prompt_tokens': answered.read, 'completion_tokens': answered.wrote,
-      'total_tokens': answered.read + answered.wrote,
-    },
+    'model': asked.prompt,
   }  # fmt: skip
+
+
+def choice_of(index: int, text: str, reason: str | None) -> dict[str, Any]:
+  """An answer, or a part of one where it has no reason to have ended."""
+  return {'index': index, 'text': text, 'finish_reason': reason, 'logprobs': None}
+
+
+def finish_reason(found: Found) -> str:
+  """ "stop" at the end of a text, "length" where it is cut."""
+  tokens = int((found.tokens > 0).sum())
+  ended = found.label is not None or (tokens > 0 and found.tokens[tokens - 1] == EOS_ID)
+  return 'stop' if ended else 'length'
+
+
+def usage(read: int, wrote: int) -> dict[str, int]:
+  """The numbers of tokens of a request."""
+  return {'prompt_tokens': read, 'completion_tokens': wrote, 'total_tokens': read + wrote}

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from prompt_jax.serving.rows import Found, Row, Served, Settings
+from prompt_jax.serving.rows import Found, Row, Served, Settings, Tell
 
 
 class Engine(Protocol):
@@ -15,12 +15,15 @@ class Engine(Protocol):
     base_model: the name of the model.
     names: of the prompts, in order.
     prompts: that are there, in order.
+    beams: the widths of a beam search that can be asked for.
   """
 
   @property
   def base_model(self) -> str: ...
   @property
   def names(self) -> tuple[str, ...]: ...
+  @property
+  def beams(self) -> Sequence[int]: ...
   @property
   def prompts(self) -> Sequence[Served]: ...
 
@@ -44,8 +47,13 @@ class Engine(Protocol):
     """Equal for rows that can share a batch without loss."""
     ...
 
-  def __call__(self, rows: Sequence[Row], settings: Settings) -> list[Found | None]:
-    """The answers of a batch of one group; None where the prompt is not there any more."""
+  def __call__(
+    self, rows: Sequence[Row], settings: Settings, tell: Tell | None = None
+  ) -> list[Found | None]:
+    """The answers of a batch of one group; None where the prompt is not there any more.
+
+    `tell` is given where the settings are streamed, and called for each token in order.
+    """
     ...
 
   def programs(self) -> Iterator[Callable[[], object]]:

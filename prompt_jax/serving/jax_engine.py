@@ -13,25 +13,26 @@ from prompt_jax import loading
 from prompt_jax.data.example import encode
 from prompt_jax.serving.bank import Entry
 from prompt_jax.serving.batch import Programs, Shapes, bucket, fit
-from prompt_jax.serving.rows import Found, Row, Served, Settings
+from prompt_jax.serving.rows import STREAMED, Found, Row, Served, Settings, Tell
 from prompt_jax.serving.stacked import Injections
 from prompt_jax.serving.tuned_prompts import TunedPrompts
 
 STEP = 4  # from one size of a batch or text to the next
 SHORTEST = 32  # the first size of a text
-SAMPLED = (False, True)
 
 
 class JaxEngine:
   """An `Engine`, see there."""
 
-  def __init__(self, prompts: TunedPrompts, batch_size: int):
+  def __init__(self, prompts: TunedPrompts, batch_size: int, beams: int = 1):
     """Begins without compiling.
 
     Args:
       prompts: that answer; none may be added or removed but by this.
       batch_size: most rows of a batch.
+      beams: a width of a beam search that requests may ask for; 1 for none.
     """
+    self.beams = (beams,) if beams > 1 else ()
     self._prompts, self._bank = prompts, prompts.bank
     prompts.programs = Programs(prompts.bank, Shapes(rows=sizes_to(batch_size, 1)))
     self._compiled: set[Hashable] = set()
@@ -67,8 +68,10 @@ class JaxEngine:
     entry: Any = prompt
     return id(entry.group), fit(len(tokens), self._programs.shapes.texts)
 
-  def __call__(self, rows: Sequence[Row], settings: Settings) -> list[Found | None]:
-    return self._programs(rows, settings)
+  def __call__(
+    self, rows: Sequence[Row], settings: Settings, tell: Tell | None = None
+  ) -> list[Found | None]:
+    return self._programs(rows, settings, tell)
 
   def programs(self) -> Iterator[Callable[[], object]]:
     for entry in self._bank.entries:
@@ -88,6 +91,11 @@ class JaxEngine:
   def remove(self, name: str) -> None:
     self._bank.remove(name)
 
+  def _written(self) -> list[Settings]:
+    """The ways in which text can be asked for."""
+    whole = [Settings('generate', sampled=sampled) for sampled in (False, True)]
+    return [*whole, STREAMED, *(Settings('generate', beams=n) for n in self.beams)]
+
   def _programs_of(
     self, entry: Entry, stack: Injections, programs: Programs
   ) -> Iterator[Callable[[], object]]:
@@ -98,7 +106,7 @@ class JaxEngine:
     for one in {bool(e.labels): e for e in alike}.values():
       ways = [(Settings('rank'), 1)]
       if not one.labels:
-        ways = [(Settings('generate', sampled=s), n) for s in SAMPLED for n in shapes.answers]
+        ways = [(settings, n) for settings in self._written() for n in shapes.answers]
       for (settings, longest), (width, count) in itertools.product(ways, sizes):
         row = Row(one.name, np.full(width, 1, np.int32), longest)
         key = (_signature(stack), settings, width, longest, count, shapes.labels.get(one.group))

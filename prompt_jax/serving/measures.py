@@ -2,9 +2,8 @@
 
 import bisect
 import collections
-import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
@@ -22,70 +21,100 @@ class Histogram:
     self.counts[bisect.bisect_left(self.bounds, value)] += 1
     self.total += value
 
-  def lines(self, name: str) -> list[str]:
-    """In Prometheus' text format."""
+  def lines(self, name: str, labels: str = '') -> list[str]:
+    """In Prometheus' text format; `labels` such as 'prompt="a"'."""
     sums = list(itertools.accumulate(self.counts))
     bounds = [*map(str, self.bounds), '+Inf']
-    buckets = [f'{name}_bucket{{le="{b}"}} {n}' for b, n in zip(bounds, sums, strict=True)]
-    return [*buckets, f'{name}_sum {self.total}', f'{name}_count {sums[-1]}']
+    of = f'{labels},' if labels else ''
+    buckets = [f'{name}_bucket{{{of}le="{b}"}} {n}' for b, n in zip(bounds, sums, strict=True)]
+    own = f'{{{labels}}}' if labels else ''
+    return [*buckets, f'{name}_sum{own} {self.total}', f'{name}_count{own} {sums[-1]}']
 
 
-@dataclasses.dataclass
 class Measures:
   """What was counted since the start.
 
   Attributes:
     waiting: rows in the queue now.
-    batches: computed.
+    prompts: that there are now.
     mixed: batches with rows of more than one prompt.
-    rows: of each batch.
-    seconds: of each request that was answered.
+    batch_rows: rows of each batch.
+    batch_seconds: that each batch was computed.
+    queue_seconds: that each row waited.
+    rows: that were answered, by prompt.
+    tokens: by prompt and "read" or "wrote".
+    seconds: of each request that was answered, by prompt.
     requests: by (prompt, status); only prompts that there are, so that they stay few.
   """
 
-  waiting: int = 0
-  batches: int = 0
-  mixed: int = 0
-  rows: Histogram = dataclasses.field(default_factory=lambda: Histogram(ROWS))
-  seconds: Histogram = dataclasses.field(default_factory=lambda: Histogram(SECONDS))
-  requests: collections.Counter[tuple[str, int]] = dataclasses.field(
-    default_factory=collections.Counter
-  )
+  def __init__(self) -> None:
+    self.waiting = self.prompts = self.mixed = 0
+    self.batch_rows = Histogram(ROWS)
+    self.batch_seconds, self.queue_seconds = Histogram(SECONDS), Histogram(SECONDS)
+    self.rows: collections.Counter[str] = collections.Counter()
+    self.tokens: collections.Counter[tuple[str, str]] = collections.Counter()
+    self.seconds = collections.defaultdict[str, Histogram](lambda: Histogram(SECONDS))
+    self.requests: collections.Counter[tuple[str, int]] = collections.Counter()
 
-  def batch(self, rows: int, prompts: int) -> None:
-    """Counts a batch with so many rows and different prompts."""
-    self.batches += 1
-    self.mixed += prompts > 1
-    self.rows.add(rows)
+  def waited(self, seconds: Iterable[float]) -> None:
+    """Counts how long rows waited."""
+    for each in seconds:
+      self.queue_seconds.add(each)
+
+  def batch(self, prompts: Sequence[str], seconds: float) -> None:
+    """Counts a batch with rows of these prompts."""
+    self.mixed += len(set(prompts)) > 1
+    self.batch_rows.add(len(prompts))
+    self.batch_seconds.add(seconds)
+    self.rows.update(prompts)
+
+  def read_and_wrote(self, prompt: str, read: int, wrote: int) -> None:
+    """Counts tokens of a request."""
+    self.tokens[prompt, 'read'] += read
+    self.tokens[prompt, 'wrote'] += wrote
 
   def request(self, prompt: str, status: int, seconds: float) -> None:
     """Counts a request and how long it took."""
     self.requests[prompt, status] += 1
     if status == 200:
-      self.seconds.add(seconds)
+      self.seconds[prompt].add(seconds)
 
   def text(self) -> str:
     """All of it."""
-    found = []
+    found: list[str] = []
 
-    def tell(name: str, kind: str, what: str, lines: Iterable[str]) -> None:
+    def tell(name: str, kind: str, what: str, lines: Callable[[str], Iterable[str]]) -> None:
       name = PREFIX + name
-      found.extend([f'# HELP {name} {what}', f'# TYPE {name} {kind}', *lines])
+      found.extend([f'# HELP {name} {what}', f'# TYPE {name} {kind}', *lines(name)])
 
-    value = lambda name, x: [f'{PREFIX}{name} {x}']
-    tell('waiting_rows', 'gauge', 'Rows in the queue.', value('waiting_rows', self.waiting))
-    tell('batches_total', 'counter', 'Batches.', value('batches_total', self.batches))
-    what = 'Batches with rows of several prompts.'
-    tell('mixed_batches_total', 'counter', what, value('mixed_batches_total', self.mixed))
-    rows, seconds = (f'{PREFIX}{name}' for name in ('batch_rows', 'request_seconds'))
-    tell('batch_rows', 'histogram', 'Rows of a batch.', self.rows.lines(rows))
-    what = 'From a request to its answer.'
-    tell('request_seconds', 'histogram', what, self.seconds.lines(seconds))
-    lines = [
-      f'{PREFIX}requests_total{{prompt="{_escaped(prompt)}",status="{status}"}} {n}'
-      for (prompt, status), n in sorted(self.requests.items())
+    one = lambda value: lambda name: [f'{name} {value}']
+    of = lambda prompt: f'prompt="{_escaped(prompt)}"'
+    batches = sum(self.batch_rows.counts)
+    tell('prompts', 'gauge', 'Prompts that are served.', one(self.prompts))
+    tell('waiting_rows', 'gauge', 'Rows in the queue.', one(self.waiting))
+    tell('queue_seconds', 'histogram', 'From the queue to a batch.', self.queue_seconds.lines)
+    tell('batches_total', 'counter', 'Batches.', one(batches))
+    tell('mixed_batches_total', 'counter', 'Batches with rows of several prompts.', one(self.mixed))
+    what = 'Share of the batches that had rows of several prompts.'
+    tell('mixed_batches_share', 'gauge', what, one(self.mixed / max(1, batches)))
+    tell('batch_rows', 'histogram', 'Rows of a batch.', self.batch_rows.lines)
+    tell('batch_seconds', 'histogram', 'Seconds of a batch.', self.batch_seconds.lines)
+    rows = lambda name: [f'{name}{{{of(p)}}} {n}' for p, n in sorted(self.rows.items())]
+    tell('rows_total', 'counter', 'Rows that were computed, by prompt.', rows)
+    tokens = lambda name: [
+      f'{name}{{{of(p)},kind="{kind}"}} {n}' for (p, kind), n in sorted(self.tokens.items())
     ]
-    tell('requests_total', 'counter', 'Requests by prompt and status.', lines)
+    tell(
+      'tokens_total', 'counter', 'Tokens of texts (read) and answers (wrote), by prompt.', tokens
+    )
+    seconds = lambda name: [
+      line for p, times in sorted(self.seconds.items()) for line in times.lines(name, of(p))
+    ]
+    tell('request_seconds', 'histogram', 'From a request to its answer, by prompt.', seconds)
+    requests = lambda name: [
+      f'{name}{{{of(p)},status="{status}"}} {n}' for (p, status), n in sorted(self.requests.items())
+    ]
+    tell('requests_total', 'counter', 'Requests by prompt and status.', requests)
     return '\n'.join(found) + '\n'
 
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from prompt_jax.serving.measures import Measures
-from prompt_jax.serving.rows import Found, Row, Settings
+from prompt_jax.serving.rows import Found, Row, Settings, Tell
 
-Answer = Callable[[Sequence[Row], Settings], list[Found | None]]
+Answer = Callable[[Sequence[Row], Settings, Tell | None], list[Found | None]]
+Told = Callable[[int], None]
 
 
 class Full(Exception):
@@ -36,12 +37,16 @@ class Waiting:
     settings: how it is answered.
     group: rows of one are one batch.
     found: its answer to come; whoever no longer waits cancels it.
+    told: called in the event loop with each token, of rows that are streamed.
+    since: when it came, by the clock of `time.monotonic`.
   """
 
   row: Row
   settings: Settings
   group: Hashable
   found: asyncio.Future[Found | None]
+  told: Told | None
+  since: float
 
 
 class Queue:
@@ -67,13 +72,20 @@ class Queue:
   def __len__(self) -> int:
     return len(self._waiting)
 
-  def put(self, rows: Sequence[Row], settings: Settings, groups: Sequence[Hashable]) -> list[Any]:
+  def put(
+    self,
+    rows: Sequence[Row],
+    settings: Settings,
+    groups: Sequence[Hashable],
+    told: Sequence[Told | None] | None = None,
+  ) -> list[Any]:
     """Lines up the rows of one request and returns a future for each.
 
     Args:
       rows: of the request.
       settings: of all of them.
       groups: of each; see `Waiting`.
+      told: of each, if they are streamed; see `Waiting`.
 
     Raises:
       Full: there is no room for all of them.
@@ -81,10 +93,10 @@ class Queue:
     self._drop()
     if len(self._waiting) + len(rows) > self._room:
       raise Full(max(1, math.ceil(len(self._waiting) * self._seconds_of_row)))
-    loop = asyncio.get_running_loop()
+    loop, now = asyncio.get_running_loop(), time.monotonic()
     new = [
-      Waiting(row, settings, group, loop.create_future())
-      for row, group in zip(rows, groups, strict=True)
+      Waiting(row, settings, group, loop.create_future(), tell, now)
+      for row, group, tell in zip(rows, groups, told or [None] * len(rows), strict=True)
     ]
     self._waiting += new
     self._measures.waiting = len(self._waiting)
@@ -105,16 +117,19 @@ class Queue:
         continue
       batch = self._next()
       rows, began = [each.row for each in batch], time.monotonic()
+      self._measures.waited(began - each.since for each in batch)
+      settings = batch[0].settings
+      tell = _teller(batch, loop) if settings.streamed else None
       try:
-        found = await loop.run_in_executor(self._thread, self._answer, rows, batch[0].settings)
+        found = await loop.run_in_executor(self._thread, self._answer, rows, settings, tell)
       except Exception as error:  # of one batch: the others go on
         for each in batch:
           if not each.found.done():
             each.found.set_exception(error)
         continue
-      spent = (time.monotonic() - began) / len(batch)
-      self._seconds_of_row += 0.1 * (spent - self._seconds_of_row)
-      self._measures.batch(len(batch), len({row.prompt for row in rows}))
+      spent = time.monotonic() - began
+      self._seconds_of_row += 0.1 * (spent / len(batch) - self._seconds_of_row)
+      self._measures.batch([row.prompt for row in rows], spent)
       for each, answer in zip(batch, found, strict=True):
         if not each.found.done():
           each.found.set_result(answer)
@@ -138,3 +153,15 @@ class Queue:
     """Forgets what nobody waits for any more."""
     self._waiting = collections.deque(w for w in self._waiting if not w.found.done())
     self._measures.waiting = len(self._waiting)
+
+
+def _teller(batch: Sequence[Waiting], loop: asyncio.AbstractEventLoop) -> Tell:
+  """Tells the rows of a batch their tokens, from the thread that computes."""
+
+  def tell(row: int, step: int, token: int) -> None:
+    del step
+    told = batch[row].told
+    if told is not None:
+      loop.call_soon_threadsafe(told, token)
+
+  return tell

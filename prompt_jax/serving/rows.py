@@ -1,12 +1,15 @@
 """Texts for prompts, and their answers: what the server and an engine give each other."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from prompt_jax.data.example import Lengths
 
+# (number of the row in its batch, number of the token, token) -> None; from any thread.
+Tell = Callable[[int, int, int], None]
 Way = Literal['rank', 'constrained', 'generate']
 
 
@@ -38,6 +41,7 @@ class Settings(NamedTuple):
     length_penalty: of a beam search, see `inference.beam_search.gnmt_penalty`; None for the
       default there.
     sampled: of "generate": whether any row is sampled.
+    streamed: of "generate": whether each token is told as soon as it is written.
   """
 
   way: Way
@@ -45,6 +49,11 @@ class Settings(NamedTuple):
   beams: int = 1
   length_penalty: float | None = None
   sampled: bool = False
+  streamed: bool = False
+
+
+# Greedy rows among them have temperature 0: one program for both.
+STREAMED = Settings('generate', sampled=True, streamed=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -37,6 +37,7 @@ def serve(
   token_file: str | None,
   admin_token_file: str | None,
   batch_size: int,
+  beams: int,
   queue: int,
   timeout: float,
   max_bytes: int,
@@ -55,6 +56,7 @@ def serve(
     token_file: holds what clients must know; None for any client.
     admin_token_file: holds what those must know who add and remove prompts; None for nobody.
     batch_size: most texts of a batch.
+    beams: width of a beam search that requests may ask for; 1 for none.
     queue: texts that may wait.
     timeout: seconds that a request may take.
     max_bytes: of a request.
@@ -76,7 +78,7 @@ def serve(
   with _listen(host, port) as listening:
     if devices.start() is not None:
       raise UserError('The server computes on one device of one process.', ['device'])
-    engine, watched = _engine(prompt_files, base, names, watch, batch_size)
+    engine, watched = _engine(prompt_files, base, names, watch, (batch_size, beams))
     _answer(
       listening,
       engine,
@@ -92,11 +94,11 @@ def _engine(
   base: BaseModel,
   names: Sequence[str] | None,
   folder: str | None,
-  batch_size: int,
+  sizes: tuple[int, int],
 ) -> tuple[JaxEngine, Watched | None]:
-  """The prompts of files and of a folder on one model."""
+  """The prompts of files and of a folder on one model; `sizes` are of a batch and of beams."""
   if folder is None:
-    return JaxEngine(tuned_prompts.load(base, prompt_files, names), batch_size), None
+    return JaxEngine(tuned_prompts.load(base, prompt_files, names), *sizes), None
   if not os.path.isdir(folder):
     raise UserError(f'There is no folder {folder}.', ['watch'])
   if prompt_files:
@@ -104,7 +106,7 @@ def _engine(
     served = {n.name: n.file for n in find_prompts(prompt_files, names)}
   else:
     prompts, served = TunedPrompts(Bank(_base_of(folder, base).load(None))), {}
-  engine = JaxEngine(prompts, batch_size)
+  engine = JaxEngine(prompts, *sizes)
   watched = Watched(folder, engine, served)
   watched.look(at_once=True)
   return engine, watched

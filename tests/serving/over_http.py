@@ -32,13 +32,15 @@ class Prompt:
 class Engine:
   """Says a text backwards, or whether its tokens are even in number; what was asked is kept."""
 
-  base_model = 'fake'
+  base_model, beams = 'fake', (3,)
 
   def __init__(self, *prompts):
     given = prompts or (Prompt('parity', ('odd', 'even')), Prompt('back'))
     self.by_name = {p.name: p for p in given}
     self.go = threading.Event()
     self.go.set()
+    self.step = threading.Event()
+    self.step.set()
     self.begun = threading.Semaphore(0)  # a batch each
     self.batches = []
 
@@ -64,11 +66,17 @@ class Engine:
   def group(self, prompt, tokens):
     return 0
 
-  def __call__(self, rows, settings):
+  def __call__(self, rows, settings, tell=None):
     self.batches.append([(row.prompt, self.words(row.tokens)) for row in rows])
     self.begun.release()
     assert self.go.wait(30)
-    return [self.answer(self[row.prompt], row) for row in rows]
+    found = [self.answer(self[row.prompt], row) for row in rows]
+    if tell is not None:
+      for step in range(max(len(one.tokens) for one in found)):
+        for i, one in enumerate(found):
+          tell(i, step, int(one.tokens[step]) if step < len(one.tokens) else 0)
+        assert self.step.wait(30)
+    return found
 
   def answer(self, prompt, row):
     if prompt.labels:
@@ -103,6 +111,7 @@ def running(server):
       server.stop()
       if isinstance(server.engine, Engine):
         server.engine.go.set()
+        server.engine.step.set()
       thread.join(30)
       assert not thread.is_alive()
 

@@ -120,11 +120,11 @@ def test_a_folder_alone_is_served(write, tmp_path, folder, caplog):
   """Its damaged files are told, and do not keep the server from starting; nor does it lack any."""
   (tmp_path / 'a.safetensors').write_bytes(b'damaged')
   write(tmp_path / 'b.safetensors', InputPrompt(length=2), 1, YES_NO)
-  engine, _ = serve._engine([], BaseModel(), None, str(tmp_path), 4)
+  engine, _ = serve._engine([], BaseModel(), None, str(tmp_path), (4, 1))
   assert engine.names == ('b',)
   assert [r.getMessage().count('a.safetensors') > 0 for r in caplog.records] == [True]
   (tmp_path / 'b.safetensors').unlink()
-  engine, watched = serve._engine([], BaseModel(folder), None, str(tmp_path), 4)
+  engine, watched = serve._engine([], BaseModel(folder), None, str(tmp_path), (4, 1))
   assert (engine.names, list(engine.programs())) == ((), [])
   write(tmp_path / 'c.safetensors', InputPrompt(length=2), 1, YES_NO)
   watched.look()

@@ -35,13 +35,13 @@ def prompts(tuned):
 
 @pytest.fixture(scope='module')
 def client(prompts):
-  server = Server(JaxEngine(prompts, 4), Limits(rows=4, bytes=2000))
+  server = Server(JaxEngine(prompts, 4, beams=3), Limits(rows=4, bytes=2000))
   with TestClient(server.app, raise_server_exceptions=False) as found:
     assert found.get('/health').status_code in (200, 503)
     until = time.monotonic() + 600
     while found.get('/health').status_code == 503 and time.monotonic() < until:
       time.sleep(0.2)
-    assert found.get('/health').json() == {'status': 'ready'}
+    assert found.get('/health').json() == {'status': 'ready', 'ready': True}
     yield found
 
 
@@ -91,6 +91,20 @@ def test_models_are_the_prompts(client):
     ({'model': 'small', 'prompt': []}, 400, 'prompt'),
     ({'model': 'small', 'prompt': [1]}, 400, 'prompt'),
     ({'model': 'small', 'prompt': 'a', 'stream': True}, 400, 'stream'),
+    ({'model': 'small', 'prompt': 'a', 'n': 2, 'temperature': 1}, 400, 'n'),
+    ({'model': 'free', 'prompt': 'a', 'n': 2}, 400, 'n'),
+    ({'model': 'free', 'prompt': 'a', 'best_of': 2}, 400, 'best_of'),
+    ({'model': 'free', 'prompt': 'a', 'best_of': 2, 'n': 3, 'temperature': 1}, 400, 'best_of'),
+    ({'model': 'free', 'prompt': 'a', 'beams': 4}, 400, 'beams'),
+    ({'model': 'free', 'prompt': 'a', 'beams': 3, 'temperature': 1}, 400, 'beams'),
+    ({'model': 'free', 'prompt': 'a', 'beams': 3, 'stream': True}, 400, 'beams'),
+    ({'model': 'free', 'prompt': 'a', 'logprobs': 1, 'stream': True}, 400, 'logprobs'),
+    ({'model': 'free', 'prompt': 'a', 'stream': 1}, 400, 'stream'),
+    (
+      {'model': 'free', 'prompt': 'a', 'stream_options': {'include_usage': True}},
+      400,
+      'stream_options',
+    ),
     ({'model': 'small', 'prompt': 'a', 'file': '/etc/passwd'}, 400, 'file'),
     ({'model': 'small', 'prompt': 'a', 'temperature': -1}, 400, 'temperature'),
     ({'model': 'small', 'prompt': 'a', 'top_p': True}, 400, 'top_p'),
@@ -107,7 +121,7 @@ def test_mistakes_are_told_as_json(client, body, status, parameter):
 
 
 def test_unknown_routes_and_methods(client):
-  for call in (client.get('/'), client.get('/v1/completions'), client.post('/metrics')):
+  for call in (client.get('/v3'), client.get('/v1/completions'), client.post('/metrics')):
     assert call.status_code in (404, 405)
     assert call.json()['error']['code'] == 'not_found'
 
@@ -168,7 +182,7 @@ class Engine:
   def __init__(self):
     self.go, self.batches = threading.Event(), []
 
-  def __call__(self, rows, settings):
+  def __call__(self, rows, settings, tell):
     assert self.go.wait(10)
     self.batches.append([row.prompt for row in rows])
     return [None] * len(rows)
@@ -203,12 +217,12 @@ def test_what_waits_is_one_batch_whatever_its_prompts():
 
   batches, measures = asyncio.run(run())
   assert batches == [['first'], ['a', 'b', 'c', 'd'], ['x'], ['y'], ['e']]
-  assert (measures.batches, measures.mixed, measures.waiting) == (5, 1, 0)
+  assert (sum(measures.batch_rows.counts), measures.mixed, measures.waiting) == (5, 1, 0)
 
 
 def test_a_batch_that_fails_fails_alone():
   async def run():
-    def answer(rows, settings):
+    def answer(rows, settings, tell):
       if rows[0].prompt == 'bad':
         raise ValueError('no')
       return [None]

@@ -9,6 +9,8 @@ from prompt_jax.injections import Injection, Injections, Sizes
 from prompt_jax.prompt_formats.foreign import check_plain
 from prompt_jax.prompts.base import PromptMethod, first_values
 from prompt_jax.prompts.initialise import without_initializers
+from prompt_jax.prompts.methods.inside.ia3 import IA3
+from prompt_jax.prompts.methods.inside.lora import LoRA
 
 # Of an injection, and how a list calls them.
 _FIELDS = {
@@ -78,6 +80,8 @@ def _exports(
   programs = ('stablehlo',)
   if reads:
     return programs
+  if isinstance(method, LoRA | IA3):
+    return ('peft', *programs)
   try:
     check_plain(injections, type(method).__name__)
   except UserError:

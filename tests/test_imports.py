@@ -89,6 +89,7 @@ ALLOWED: dict[str, set[str]] = {
     'runtime',
   },
   'prompt_formats': {'checkpoints', 'data.vocabulary', 'injections', 'models'},
+  'prompt_formats.peft_layers': {'checkpoints', 'prompt_formats', 'prompts.methods.inside'},
   'testing': {'models', 'data', 'prompted', 'prompts', 'batch', 'checkpoints', 'injections'},
   'scale': {
     'batch',

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
+import numpy as np
 from rich.console import Console
 
 from prompt_jax import loading
@@ -21,9 +22,10 @@ from prompt_jax.export.served import FORMATS as SERVED
 from prompt_jax.export.served import LEAST_AGREEMENT, export_served
 from prompt_jax.injections import Placement
 from prompt_jax.named_prompts import find_prompts
-from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, plain
+from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Layers, Rows, plain
 from prompt_jax.prompt_formats.npy import numpy_checkpoint_path, read_npy, write_npy
 from prompt_jax.prompt_formats.peft import read_peft, write_peft
+from prompt_jax.prompt_formats.peft_layers import write_layers
 
 # What google-research/prompt-tuning calls the placements, in its gin files.
 COMBINE: dict[Placement, str] = {
@@ -35,6 +37,7 @@ COMBINE: dict[Placement, str] = {
 
 
 README = 'README.md'
+Foreign = Rows | DecoderKeysValues | Layers
 FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft', *SERVED)
 
 
@@ -172,15 +175,18 @@ def _write(
   console: Console,
 ) -> Exported:
   """Writes one prompt without its model, or as T5X's checkpoint."""
-  prompt = _plain(ready, file)
+  prompt = _plain(ready, file, to)
   step = ready.metadata.get('step') or 0
   if to == 'peft':
     _refuse_existing(place)
     config = ready.backbone.config
     name, base = (base_model, None) if base_model else _peft_base(model, ready)
-    write_peft(
-      place, prompt, base_model=name, layers=config.num_decoder_layers, heads=config.num_heads
-    )
+    if isinstance(prompt, Layers):
+      write_layers(place, prompt, name)
+    else:
+      write_peft(
+        place, prompt, base_model=name, layers=config.num_decoder_layers, heads=config.num_heads
+      )
     _check_written(place, read_peft(place), prompt)
     if base:
       write_atomically(place / README, f'{base}\n'.encode())
@@ -203,9 +209,9 @@ def _write(
   return Exported(place, prompt.placement)
 
 
-def _check_written(place: pathlib.Path, again: Found, prompt: Rows | DecoderKeysValues) -> None:
+def _check_written(place: pathlib.Path, again: Found, prompt: Foreign) -> None:
   """Removes a file or folder, and refuses, where what is read there has other bits."""
-  if again.prompt.values.tobytes() == prompt.values.tobytes():
+  if _bits(again.prompt) == _bits(prompt):
     return
   if place.is_dir():
     shutil.rmtree(place)
@@ -228,14 +234,23 @@ def _peft_base(model: str | None, ready: loading.Tuned) -> tuple[str, str | None
   )
 
 
-def _plain(ready: loading.Tuned, file: str) -> Rows | DecoderKeysValues:
+def _bits(prompt: Foreign) -> dict[str, bytes]:
+  arrays = prompt.params if isinstance(prompt, Layers) else {'values': prompt.values}
+  return {name: np.asarray(value, np.float32).tobytes() for name, value in arrays.items()}
+
+
+def _plain(ready: loading.Tuned, file: str, to: str) -> Foreign:
   """The numbers of the prompt, as far as another library can use them."""
   method = ready.model.prompt
   if method is None:
     raise UserError(
       f'{file!r} holds weights of the model, not a prompt; there is nothing to export.'
     )
-  return plain(ready.injections(), type(method).__name__)
+  found = ready.injections()
+  if to == 'peft' and found.decoder.inside and found.decoder.kv is None:
+    params = ready.variables['params']['prompt']
+    return Layers(method, {name: np.asarray(value) for name, value in params.items()})
+  return plain(found, type(method).__name__)
 
 
 def _merge(

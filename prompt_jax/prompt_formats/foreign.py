@@ -51,6 +51,19 @@ class DecoderKeysValues:
 
 
 @dataclasses.dataclass(frozen=True)
+class Layers:
+  """LoRA or (IA)^3, which PEFT knows: a method inside the layers, with its parameters.
+
+  Attributes:
+    method: a `PromptMethod`.
+    params: its parameters by name, float32[L, ...].
+  """
+
+  method: Any
+  params: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
 class Found:
   """A prompt as another library left it.
 
@@ -62,7 +75,7 @@ class Found:
     base_model: what its metadata call the model; None where nothing says.
   """
 
-  prompt: Rows | DecoderKeysValues
+  prompt: Rows | DecoderKeysValues | Layers
   form: str
   path: str
   step: int | None = None

@@ -25,6 +25,7 @@ from prompt_jax.checkpoints import on_disk
 from prompt_jax.checkpoints.formats.fields import READ, Only, Rule, check
 from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError
+from prompt_jax.prompt_formats import peft_layers
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, checked
 
 CONFIG = 'adapter_config.json'
@@ -66,15 +67,22 @@ def read_peft(folder: str | os.PathLike) -> Found:
   folder = pathlib.Path(folder)
   config = on_disk.read_json(folder / CONFIG)
   kind = config.get('peft_type')
-  if kind not in (*ROWS, PREFIX):
+  if kind not in (*ROWS, PREFIX, *peft_layers.KINDS):
+    known = ', '.join((*ROWS, PREFIX, *peft_layers.KINDS))
     raise UserError(
-      f'{str(folder / CONFIG)!r} is of peft_type {kind!r}; only {", ".join((*ROWS, PREFIX))} '
-      'can be imported.'
+      f'{str(folder / CONFIG)!r} is of peft_type {kind!r}; only {known} can be imported.'
     )
   if config.get('task_type') != TASK:
     raise UserError(
       f'{str(folder / CONFIG)!r} has task_type {config.get("task_type")!r}; a prompt of a T5 has '
       f'{TASK!r}. Prompts of other kinds of models mean nothing to it.'
+    )
+  if kind in peft_layers.KINDS:
+    return Found(
+      prompt=peft_layers.read_layers(folder, config),
+      form=f'PEFT {kind}',
+      path=str(folder / WEIGHTS),
+      base_model=config.get('base_model_name_or_path'),
     )
   check(config, FIELDS, str(folder / CONFIG))
   length = _number(folder, config, 'num_virtual_tokens')

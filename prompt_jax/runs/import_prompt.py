@@ -6,17 +6,19 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone, whole_path
 from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint
 from prompt_jax.checkpoints.prompt_file import Prompt, describe_method, save_prompt
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Placement
-from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows
+from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Layers, Rows
 from prompt_jax.prompt_formats.npy import find_numpy_checkpoint, is_npy, read_npy
 from prompt_jax.prompt_formats.peft import CONFIG, read_peft
 from prompt_jax.prompt_formats.t5x_prompt import base_fingerprint, read_t5x
-from prompt_jax.prompts.base import PromptMethod, Tree
+from prompt_jax.prompts.base import PromptMethod, Tree, first_values
 from prompt_jax.prompts.from_injections import method_of
 
 
@@ -80,7 +82,9 @@ def import_prompt(
   metadata['vocabulary_file'] = vocabulary and whole_path(vocabulary)
   save_prompt(place, Prompt(params, {}, metadata))
   rows = metadata['length']
-  what = f'{rows} rows' if isinstance(found.prompt, Rows) else f'{rows} keys and values a layer'
+  what = f'{rows} keys and values a layer'
+  if not isinstance(found.prompt, DecoderKeysValues):
+    what = f'{rows} rows' if isinstance(found.prompt, Rows) else type(method).__name__
   return Imported(
     place,
     found.form,
@@ -136,6 +140,8 @@ def _method(found: Found, placement: Placement | None) -> tuple[PromptMethod, Tr
       'placement, which is for rows of a .npy file or of T5X.',
       ['placement'],
     )
+  if isinstance(prompt, Layers):
+    return prompt.method, dict(prompt.params)
   if placement and isinstance(prompt, Rows):
     prompt = dataclasses.replace(prompt, placement=placement)
   made = method_of(prompt.injections())
@@ -154,7 +160,9 @@ def _check_fits(found: Found, backbone: Backbone) -> None:
         'wide. Give the model that the prompt was trained on.'
       )
     return
-  assert isinstance(prompt, DecoderKeysValues)
+  if isinstance(prompt, Layers):
+    _check_layers(found.path, prompt, backbone)
+    return
   layers, _, _, heads, width = prompt.values.shape
   got, expected = (layers, heads, width), (cfg.num_decoder_layers, cfg.num_heads, cfg.head_dim)
   if got != expected:
@@ -163,6 +171,18 @@ def _check_fits(found: Found, backbone: Backbone) -> None:
       f'the decoder of {backbone.name!r} has {expected[0]}, {expected[1]} and {expected[2]}. Give '
       'the model that the prompt was trained on.'
     )
+
+
+def _check_layers(path: str, layers: Layers, backbone: Backbone) -> None:
+  sizes = backbone.config.sizes
+  made = jax.eval_shape(lambda key: first_values(layers.method, key, sizes)[1], jax.random.key(0))
+  expected = {name: leaf.shape for name, leaf in made['params'].items()}
+  for name, value in layers.params.items():
+    if value.shape != expected.get(name):
+      raise UserError(
+        f'{path!r} gives {list(value.shape)} for {name}; the model {backbone.name!r} takes '
+        f'{list(expected.get(name, ()))}. Give the model that the adapter was trained on.'
+      )
 
 
 def _check_base(source: str, found: Found, backbone: Backbone) -> None:

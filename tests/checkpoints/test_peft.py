@@ -87,7 +87,7 @@ def test_half_precision_becomes_float32_exactly(tmp_path):
 @pytest.mark.parametrize(
   ('changes', 'match'),
   [
-    ({'peft_type': 'LORA'}, facts("peft_type 'LORA'", 'PROMPT_TUNING')),
+    ({'peft_type': 'LOHA'}, facts("peft_type 'LOHA'", 'PROMPT_TUNING')),
     ({'peft_type': 'MULTITASK_PROMPT_TUNING'}, 'MULTITASK_PROMPT_TUNING'),
     ({'task_type': 'CAUSAL_LM'}, "task_type 'CAUSAL_LM'"),
     ({'num_virtual_tokens': None}, 'num_virtual_tokens None'),

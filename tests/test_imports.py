@@ -206,6 +206,7 @@ ALLOWED: dict[str, set[str]] = {
     'runtime',
     'scale',
     'serving.serve',
+    'serving.serve_ctranslate2',
     'sweeps',
     'tasks',
   },

@@ -39,8 +39,12 @@ def _infer(parser: argparse.ArgumentParser) -> None:
 def _serve(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     'prompts', nargs='*', metavar='PROMPT_FILE',
-    help='prompts of one model, or folders of runs for all prompts below',
+    help='prompts of one model, or folders of runs for all below; with --engine=ctranslate2 '
+    'the folder of an export',
   )  # fmt: skip
+  parser.add_argument(
+    '--engine', choices=('jax', 'ctranslate2'), default='jax', help='what computes (default: jax)'
+  )
 
 
 def _convert(parser: argparse.ArgumentParser) -> None:

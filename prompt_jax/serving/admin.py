@@ -2,8 +2,7 @@
 
 import asyncio
 import dataclasses
-
-from starlette.responses import JSONResponse, Response
+from typing import Any
 
 from prompt_jax import named_prompts
 from prompt_jax.errors import UserError
@@ -12,6 +11,8 @@ from prompt_jax.serving.engine import Changeable
 from prompt_jax.serving.refused import Refused, no_prompt
 
 MOST_CHARACTERS = 200  # of a name, which is that of a file for a while
+
+Done = tuple[dict[str, Any], int]  # the JSON of the answer, and its status
 
 
 @dataclasses.dataclass
@@ -29,7 +30,7 @@ class Admin:
   most_bytes: int
   _one: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
 
-  async def add(self, name: str, data: bytes) -> Response:
+  async def add(self, name: str, data: bytes) -> Done:
     """Adds a prompt, or replaces the one of that name.
 
     Args:
@@ -48,9 +49,9 @@ class Admin:
       except UserError as e:
         raise Refused(400, 'invalid_prompt', str(e)) from None
     about = {'id': name, 'object': 'model', 'labels': list(self.engine[name].labels) or None}
-    return JSONResponse(about, 200 if known else 201)
+    return about, 200 if known else 201
 
-  async def remove(self, name: str) -> Response:
+  async def remove(self, name: str) -> Done:
     """Takes a prompt out.
 
     Raises:
@@ -61,4 +62,4 @@ class Admin:
         await asyncio.to_thread(self.engine.remove, name)
       except UserError:
         raise no_prompt(name) from None
-    return JSONResponse({'id': name, 'object': 'model', 'deleted': True})
+    return {'id': name, 'object': 'model', 'deleted': True}, 200

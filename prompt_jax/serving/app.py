@@ -176,8 +176,8 @@ class Server:
     name: str = request.path_params['name']
     self._check_ready()
     if request.method == 'DELETE':
-      return await admin.remove(name)
-    return await admin.add(name, await self.body(request, admin.most_bytes))
+      return JSONResponse(*await admin.remove(name))
+    return JSONResponse(*await admin.add(name, await self.body(request, admin.most_bytes)))
 
   def _check_ready(self) -> None:
     if not self.ready:

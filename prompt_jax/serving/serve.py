@@ -1,28 +1,21 @@
 """`prompt-jax serve`: prompts from files, and the server on them."""
 
 import contextlib
-import importlib.util
-import logging
 import os
 import pathlib
-import signal
-import socket
 from collections.abc import Sequence
 
 from prompt_jax.checkpoints.prompt_file import load_facts
-from prompt_jax.errors import UserError, install
+from prompt_jax.errors import UserError
 from prompt_jax.loading import BaseModel, Devices
 from prompt_jax.named_prompts import below, find_prompts
-from prompt_jax.serving import tuned_prompts
+from prompt_jax.serving import listening, tuned_prompts
 from prompt_jax.serving.admin import Admin
 from prompt_jax.serving.asking import Limits
 from prompt_jax.serving.bank import Bank
-from prompt_jax.serving.engine import Engine
 from prompt_jax.serving.jax_engine import JaxEngine
 from prompt_jax.serving.tuned_prompts import TunedPrompts
 from prompt_jax.serving.watch import Watched
-
-BACKLOG = 2048  # connections that may wait
 
 
 def serve(
@@ -66,21 +59,16 @@ def serve(
     UserError: software that is missing; a file that is missing, empty or of another model; a method
       that cannot be stacked; no prompt; an address that cannot be had.
   """
-  missing = [name for name in ('starlette', 'uvicorn') if importlib.util.find_spec(name) is None]
-  if missing:
-    raise UserError(f'The server needs {" and ".join(missing)}. Install it, {install("serve")}')
-  if timeout <= 0:
-    raise UserError(f'timeout is {timeout}; expected seconds above 0.', ['timeout'])
-  token = None if token_file is None else _token(token_file, 'token_file')
-  admin = None if admin_token_file is None else _token(admin_token_file, 'admin_token_file')
+  listening.check(timeout)
+  token = listening.token_of(token_file, 'token_file')
+  admin = listening.token_of(admin_token_file, 'admin_token_file')
   limits = Limits(batch_size, queue, timeout, max_bytes)
-  logging.basicConfig(level=logging.INFO, format='prompt-jax: %(message)s')
-  with _listen(host, port) as listening:
+  with listening.listen(host, port) as socket:
     if devices.start() is not None:
       raise UserError('The server computes on one device of one process.', ['device'])
     engine, watched = _engine(prompt_files, base, names, watch, (batch_size, beams))
-    _answer(
-      listening,
+    listening.answer(
+      socket,
       engine,
       limits,
       token=token,
@@ -120,51 +108,3 @@ def _base_of(folder: str, base: BaseModel) -> BaseModel:
     with contextlib.suppress(UserError):
       return base.of_prompt(load_facts(path).metadata)
   raise UserError(f'There is no prompt in {folder} yet. Give the model.', ['model'])
-
-
-def _answer(
-  listening: socket.socket,
-  engine: Engine,
-  limits: Limits,
-  *,
-  token: str | None,
-  admin: Admin | None,
-  watched: Watched | None,
-) -> None:
-  """Runs until a signal."""
-  import uvicorn
-
-  from prompt_jax.serving.app import Server
-
-  server = Server(engine, limits, token, admin, watched)
-  listening.listen(BACKLOG)  # who reads the address may connect at once
-  host, port = listening.getsockname()[:2]
-  host = f'[{host}]' if ':' in host else host
-  print(f'prompt-jax: {len(engine.names)} prompts at http://{host}:{port}', flush=True)
-  config = uvicorn.Config(server.app, log_level='warning', access_log=False, backlog=BACKLOG)
-  # uvicorn raises the signal again once it has ended, which is no failure.
-  signal.signal(signal.SIGTERM, lambda *_: None)
-  uvicorn.Server(config).run(sockets=[listening])
-
-
-def _token(path: str, parameter: str) -> str:
-  if not os.path.isfile(path):
-    raise UserError(f'There is no token file {path}.', [parameter])
-  with open(path, encoding='utf-8') as file:
-    token = file.read().strip()
-  if not token or not token.isascii() or any(c.isspace() for c in token):
-    raise UserError(f'{path} holds no token: one line of ASCII without spaces.', [parameter])
-  return token
-
-
-def _listen(host: str, port: int) -> socket.socket:
-  """A socket at the address, before a model is loaded."""
-  family = socket.AF_INET6 if ':' in host else socket.AF_INET
-  listening = socket.socket(family)
-  listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-  try:
-    listening.bind((host, port))
-  except (OSError, OverflowError) as e:
-    listening.close()
-    raise UserError(f'{host}:{port} cannot be had: {e}. Give another.', ['host', 'port']) from None
-  return listening

@@ -21,7 +21,8 @@ class Block:
   """The rows that a method adds in one place.
 
   Attributes:
-    name: where: "encoder rows", "decoder rows", "encoder layer 3 rows", "cross layer 0 keys".
+    name: where: "encoder rows", "decoder rows", "encoder layer 3 rows", "cross layer 0 keys"; of
+      what edits the layers, with a row for each of them, "encoder query 0", "decoder mlp up".
     rows: float32[P, width].
     in_vocabulary_space: whether the rows are inputs like token embeddings, so that comparing them
       with the embedding table is meaningful.
@@ -58,6 +59,10 @@ def blocks(
         for i, pair in enumerate(injection.kv)
         for j, what in enumerate(('keys', 'values'))
       ]
+    for edit in injection.inside:
+      for path, leaf in jax.tree_util.tree_flatten_with_path(edit.theta)[0]:
+        part = ''.join(str(getattr(key, 'key', getattr(key, 'idx', key))) for key in path)
+        found.append(Block(f'{stack} {edit.point} {part}'.rstrip(), _rows(leaf), False))
   return found
 
 

@@ -8,6 +8,7 @@ from prompt_jax.evaluation import inspect
 from prompt_jax.prompts.initialise import initialise
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.inside.lora import LoRA
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.testing import tiny
 
@@ -40,6 +41,15 @@ def test_prefix_tuning_has_keys_and_values_of_every_attention():
   assert len(found) == 2 * (CFG.num_encoder_layers + 2 * CFG.num_decoder_layers)
   assert {b.rows.shape for b in found} == {(4, width)}
   assert {b.name for b in found} >= {'encoder layer 0 keys', 'cross layer 1 values'}
+
+
+def test_edits_of_layers_have_a_row_a_layer():
+  params, found = blocks_of(LoRA(rank=2, points=('value',)))
+  assert [b.name for b in found] == [
+    f'{stack} value {i}' for stack in ('encoder', 'decoder', 'cross') for i in (0, 1)
+  ]
+  down = params['encoder_value_down']
+  np.testing.assert_array_equal(found[0].rows, down.reshape(len(down), -1))
 
 
 def test_effective_rank_counts_directions():

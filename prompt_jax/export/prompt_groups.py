@@ -169,8 +169,8 @@ def _stack(members: Sequence[tuple[str, Tuned, Any]]) -> Group:
   paths = [_path(path) for path, _ in leaves]
 
   def collections(prompts: Named) -> dict[str, Any]:
-    # What is no array of the prompts is the auxiliary loss, which nothing reads here.
-    values = [prompts.get(path, 0.0) for path in paths]
+    # The auxiliary loss is no array of the prompts, and nothing reads it here.
+    values = [0.0 if path == 'aux_loss' else prompts[path] for path in paths]
     stack = jax.tree.unflatten(structure, values)
     return {'constants': {'prompt': {'stacked': stack}}}
 
@@ -204,6 +204,8 @@ def _axes(stack: Injections) -> dict[str, Axes]:
       for path, x in jax.tree_util.tree_flatten_with_path(own.hidden.theta)[0]:
         where = '/'.join(filter(None, ('hidden/theta', _path(path))))
         found[where] = (*free, *(None,) * (np.ndim(x) - len(free)))
+    for path, x in jax.tree_util.tree_flatten_with_path(own.inside)[0]:
+      found[f'inside/{_path(path)}'] = (None, PROMPTS, *(None,) * (np.ndim(x) - 2))
     return {f'{name}/{field}': axes for field, axes in found.items()}
 
   return {path: axes for name in stacked.PARTS for path, axes in part(name).items()}

@@ -24,6 +24,7 @@ from prompt_jax.prompts.base import PromptMethod, first_values
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
 from prompt_jax.prompts.methods.input.adept import ADePT
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.inside.lora import LoRA
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.testing.tiny import random_params
 
@@ -95,6 +96,7 @@ def kinds() -> dict[str, PromptMethod]:
     'prefix_a': PrefixTuning(length=4),
     'prefix_b': PrefixTuning(length=2),
     'deep': DeepPrompt(length=3),
+    'lora': LoRA(rank=2),
     'unseeing': InputPrompt(length=3, sees_input=False),
     'adept': ADePT(length=3),
   }

@@ -45,7 +45,8 @@ def all_kinds(every_kind, tmp_path_factory):
 def test_methods_of_one_kind_share_a_program(all_kinds, every_kind):
   about = manifest(all_kinds)
   assert [g['prompts'] for g in about['groups']] == [
-    ['input_a', 'input_b'], ['prefix_a', 'prefix_b'], ['deep'], ['unseeing'], ['adept'],
+    ['input_a', 'input_b'], ['prefix_a', 'prefix_b'], ['deep'], ['lora'], ['unseeing'],
+    ['adept'],
   ]  # fmt: skip
   assert about['check']['prompts'] == len(every_kind)
   assert about['check']['difference'] < 1e-4
@@ -199,7 +200,7 @@ def test_what_jax_export_needs_is_named(pair, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('to', ['hf', 'ctranslate2', 'npy'])
-@pytest.mark.parametrize('kind', ['prefix_a', 'deep', 'unseeing', 'adept'])
+@pytest.mark.parametrize('kind', ['prefix_a', 'deep', 'lora', 'unseeing', 'adept'])
 def test_a_format_that_cannot_hold_a_method_names_one_that_can(kind, to, every_kind, tmp_path):
   if (kind, to) == ('adept', 'npy'):
     pytest.skip('a method that reads its input has no rows to be written alone')

@@ -32,6 +32,7 @@ from prompt_jax.prompts.initializers import Normal
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
 from prompt_jax.prompts.methods.input.adept import ADePT
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.inside.mam import MAM
 from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.prompts.tables import Plain
@@ -50,6 +51,7 @@ METHODS = {
   'kv': PrefixTuning(length=3, table=ROWS),
   'delta': ADePT(length=4, rank=2, table=ROWS),
   'hidden': DeepPrompt(length=4, table=ROWS),
+  'inside': MAM(length=3, size=4, table=ROWS),
   'apart': InputPrompt(length=4, table=ROWS, sees_input=False),
   'fused': InputPrompt(length=4, table=ROWS),  # the kernel of attention on eight devices
   'cudnn': InputPrompt(length=4, table=ROWS),  # the one for GPUs

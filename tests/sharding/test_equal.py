@@ -17,8 +17,9 @@ HELD = {
 }
 
 
-# Each set in one process, where importing and the model are paid for once.
-METHODS = ['input', 'kv', 'delta', 'hidden', 'fused', 'cudnn']
+# Each set in one process, where importing and the model are paid for once; 'inside' has keys and
+# values too.
+METHODS = ['input', 'inside', 'delta', 'hidden', 'fused', 'cudnn']
 PACKED = ['input', 'kv', 'apart', 'tasks']
 
 

@@ -14,6 +14,7 @@ __all__ = [
   'Dims',
   'Injection',
   'Injections',
+  'InsideEdit',
   'LayerEdit',
   'Loss',
   'PromptMethod',
@@ -24,6 +25,7 @@ __all__ = [
   'UserError',
   '__version__',
   'compare',
+  'edit_prompt',
   'evaluate',
   'export_prompt',
   'help_of',
@@ -43,12 +45,20 @@ if TYPE_CHECKING:
   from prompt_jax.data.local_file import local_task
   from prompt_jax.errors import UserError
   from prompt_jax.export.prompt import export_prompt
-  from prompt_jax.injections import Context, Dims, Injection, Injections, LayerEdit
+  from prompt_jax.injections import (
+    Context,
+    Dims,
+    Injection,
+    Injections,
+    InsideEdit,
+    LayerEdit,
+  )
   from prompt_jax.prompts.base import PromptMethod
   from prompt_jax.runs.compare import compare
   from prompt_jax.runs.import_prompt import import_prompt
   from prompt_jax.serving.tuned_prompts import TunedPrompts
   from prompt_jax.training.losses import Loss
+  from prompt_jax.transfer.edit import edit_prompt
   from prompt_jax.tuned_model import TunedModel
 
 # Public name -> the module that defines it.
@@ -58,6 +68,7 @@ _DEFINED_IN = {
   'Dims': 'injections',
   'Injection': 'injections',
   'Injections': 'injections',
+  'InsideEdit': 'injections',
   'LayerEdit': 'injections',
   'Loss': 'training.losses',
   'PromptMethod': 'prompts.base',
@@ -66,6 +77,7 @@ _DEFINED_IN = {
   'TunedModel': 'tuned_model',
   'TunedPrompts': 'serving.tuned_prompts',
   'UserError': 'errors',
+  'edit_prompt': 'transfer.edit',
   'compare': 'runs.compare',
   'evaluate': 'api',
   'export_prompt': 'export.prompt',

@@ -209,7 +209,9 @@ ALLOWED: dict[str, set[str]] = {
     'serving.serve_ctranslate2',
     'sweeps',
     'tasks',
+    'transfer',
   },
+  'transfer': {'checkpoints', 'injections', 'prompts'},
   'api': {'configuration', 'loading', 'runs', 'serving.tuned_prompts', 'tuned_model'},
   'tuned_model': {
     'html_table',

@@ -28,7 +28,7 @@ from prompt_jax.errors import UserError
 FILES = {'import': 'import_prompt'}
 # Names in the parsed arguments that are no flags.
 POSITIONAL = ('verb', '_', 'texts', 'file', 'files', 'name', 'source', 'dest', 'destination', 'a',
-              'b', 'folders', 'prompts')  # fmt: skip
+              'b', 'folders', 'prompts', 'operation')  # fmt: skip
 # Flags that read a gin file by its name, by verb and section of the help.
 _CHOSEN = {
   ('train', 'Prompt'): ('prompt', 'init'),
@@ -42,6 +42,7 @@ _POSITIONAL = {
   'import': 'SOURCE DEST',
   'serve': 'PROMPT_FILE...',
   'export': 'PROMPT_FILE... DEST',
+  'edit': 'OPERATION PROMPT_FILE... DEST',
 }  # fmt: skip
 
 

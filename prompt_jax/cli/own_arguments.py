@@ -6,6 +6,7 @@ from prompt_jax.configuration.run_files import listed, whole, whole_or_zero
 
 FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft', 'hf', 'ctranslate2', 'stablehlo')
 QUANTIZE = ('int8', 'int8_float32', 'int8_float16', 'int16', 'float16')
+OPERATIONS = ('average', 'add', 'concatenate', 'keep')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')
 _OWN_FILE = (
   ('data', 'FILE', 'a file of your own instead of a named task, as in train'),
@@ -183,6 +184,21 @@ def _export(parser: argparse.ArgumentParser) -> None:
   )  # fmt: skip
 
 
+def _edit(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add('operation', choices=OPERATIONS, metavar='OPERATION', help=', '.join(OPERATIONS))
+  add('files', nargs='+', metavar='PROMPT_FILE', help='prompt files of one model')
+  add('destination', metavar='DEST', help='the prompt file to write, which does not exist yet')
+  add(
+    '--weights', type=listed(float, '1,-0.5'), metavar='X,X',
+    help='of each file, for average and add; a negative one subtracts (default: 1 each)',
+  )  # fmt: skip
+  add(
+    '--rows', type=listed(int, '0,1,-1'), metavar='N,N',
+    help='the rows that keep keeps, in this order; 0 is the first, -1 the last',
+  )  # fmt: skip
+
+
 # By verb.
 ADD = {
   'sweep': _sweep,
@@ -194,6 +210,7 @@ ADD = {
   'report': _report,
   'tasks': _tasks,
   'methods': _methods,
+  'edit': _edit,
   'inspect': _inspect,
   'import': _import,
   'export': _export,

@@ -12,6 +12,7 @@ VERBS = {
   'pretrain': 'train a model from text: span corruption, then prefix LM',
   'inspect': 'describe a prompt file, or list the arrays of a model',
   'import': 'convert a prompt of another library to a prompt file',
+  'edit': 'make a prompt of finished ones: average, task arithmetic, rows',
   'export': 'write prompts for other software: transformers, CTranslate2, NumPy, PEFT, T5X',
   'tasks': 'list the known tasks and show their examples',
   'methods': 'list the prompt methods: papers, numbers that train, what they read and export to',
@@ -95,6 +96,13 @@ EXAMPLES = {
   prompt-jax tasks docstrings_iid --examples 5
   prompt-jax tasks check sib200.eng_Latn --folder data
   prompt-jax tasks glue_sst2 --record sst2.npz      (then train --data sst2.npz needs no seqio)""",
+  'edit': """
+  prompt-jax edit average a.safetensors b.safetensors both.safetensors
+  prompt-jax edit average a.safetensors b.safetensors near_a.safetensors --weights 3,1
+  prompt-jax edit add sst2.safetensors trec.safetensors sum.safetensors     (task vectors)
+  prompt-jax edit add sst2.safetensors toxic.safetensors less.safetensors --weights 1,-0.5
+  prompt-jax edit concatenate a.safetensors b.safetensors long.safetensors
+  prompt-jax edit keep a.safetensors short.safetensors --rows 0,1,2,3""",
   'methods': """
   prompt-jax methods
   prompt-jax methods --filter task_id                        (those for mixtures of tasks)

@@ -188,7 +188,8 @@ def _axes(stack: Injections) -> dict[str, Axes]:
   """Of each array of a stack; prompts may be added, and longer ones."""
 
   def part(name: str) -> Any:
-    own, found = getattr(stack, name), {}
+    own = getattr(stack, name)
+    found: dict[str, Axes] = {}
     rows, keys = f'{name}_rows', f'{name}_keys'
     for field, axes in (
       ('prefix', (PROMPTS, rows, None)),

@@ -17,7 +17,8 @@ from prompt_jax.serving.rows import STREAMED, Found, Row, Served, Settings, Tell
 from prompt_jax.serving.stacked import Injections
 from prompt_jax.serving.tuned_prompts import TunedPrompts
 
-STEP = 4  # from one size of a batch or text to the next
+# From one size to the next, of a batch and of a text: what is filled up is computed too.
+ROWS_STEP, TEXTS_STEP = 2, 4
 SHORTEST = 32  # the first size of a text
 
 
@@ -34,7 +35,7 @@ class JaxEngine:
     """
     self.beams = (beams,) if beams > 1 else ()
     self._prompts, self._bank = prompts, prompts.bank
-    prompts.programs = Programs(prompts.bank, Shapes(rows=sizes_to(batch_size, 1)))
+    prompts.programs = Programs(prompts.bank, Shapes(rows=sizes_to(batch_size, 1, ROWS_STEP)))
     self._compiled: set[Hashable] = set()
     for entry in self._bank.entries:
       self._programs.shapes = _with(self._programs.shapes, entry)
@@ -124,7 +125,7 @@ def _signature(stack: Injections) -> Hashable:
 
 def _with(shapes: Shapes, entry: Entry) -> Shapes:
   """Few sizes, so that all programs can be compiled before the first request: also for a prompt."""
-  sizes = sizes_to(bucket(entry.lengths.inputs), SHORTEST)
+  sizes = sizes_to(bucket(entry.lengths.inputs), SHORTEST, TEXTS_STEP)
   texts = (*shapes.texts, *(n for n in sizes if n > max(shapes.texts, default=0)))
   answers, labels = shapes.answers, dict(shapes.labels)
   if entry.labels:
@@ -139,10 +140,10 @@ def _most(known: tuple[int, int], shape: Sequence[int]) -> tuple[int, int]:
   return count, length
 
 
-def sizes_to(most: int, least: int) -> tuple[int, ...]:
-  """least, 4 * least, ... below `most`, and `most` itself: sizes_to(16, 1) is (1, 4, 16)."""
+def sizes_to(most: int, least: int, step: int) -> tuple[int, ...]:
+  """least, step * least, ... below `most`, then `most`: sizes_to(24, 1, 4) is (1, 4, 16, 24)."""
   sizes = []
   while least < most:
     sizes.append(least)
-    least *= STEP
+    least *= step
   return (*sizes, most)

@@ -110,6 +110,12 @@ setuptools.setup(
     'ctranslate2': ['ctranslate2>=4.6,<5'],
     # `export --to stablehlo`, and what runs it with JAX: jax.export needs it without requiring it.
     'stablehlo': ['flatbuffers>=24.3'],
+    # `export --to savedmodel`: from text to text it needs tensorflow-text, from ids to ids not.
+    'savedmodel': [
+      'flatbuffers>=24.3',
+      'tensorflow>=2.21,<2.22',
+      'tensorflow-text>=2.21,<2.22',
+    ],
     # `serve`.
     'serve': ['starlette>=1.0,<2', 'uvicorn>=0.40,<1'],
     # `train` and `population` write event files where it is installed; the curves are in

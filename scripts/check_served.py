@@ -1,20 +1,21 @@
 """Labels of a prompt from its exports beside those of `infer`, and the CPU time of each.
 
-    python scripts/check_served.py PROMPT_FILE NAME TEXTS HF_FOLDER CTRANSLATE2_FOLDER
+    python scripts/check_served.py PROMPT_FILE NAME TEXTS FOLDER...
 
-TEXTS has a text a line; NAME is the prompt's in both folders. CPU seconds count all threads and not
-the loading; the first texts are answered once before.
+TEXTS has a text a line; NAME is the prompt's in all folders. CPU seconds count all threads and not
+the loading; the first texts are answered once before, and all of them where that compiles.
 """
 
 import os
 import pathlib
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
 WARM = 64
-FORMATS = ('hf', 'ctranslate2')
+COMPILED = ('stablehlo', 'savedmodel')  # for each width of a batch
 
 
 def asked_of_engine(to: str, folder: str, prompt, texts):
@@ -35,7 +36,7 @@ def asked_of_engine(to: str, folder: str, prompt, texts):
     out[order] = np.reshape(values, (len(texts), len(labels)))
     return out
 
-  ask(texts[:WARM])
+  ask(texts if to in COMPILED else texts[:WARM])
   began = time.process_time()
   return ask(texts), time.process_time() - began
 
@@ -45,6 +46,7 @@ def main(file: str, name: str, lines: str, *folders: str) -> None:
   from prompt_jax.checkpoints.on_disk import read_json
   from prompt_jax.export.manifest import NAME
   from prompt_jax.export.prompt_ids import numbered
+  from prompt_jax.export.stablehlo import PlacedPrompt
   from prompt_jax.named_prompts import NamedFile
 
   texts = [t.strip() for t in pathlib.Path(lines).read_text().splitlines() if t.strip()]
@@ -54,10 +56,14 @@ def main(file: str, name: str, lines: str, *folders: str) -> None:
   answers = tuned.predict(texts)
   seconds = time.process_time() - began
   print(f'infer: {len(texts)} texts, {seconds:.1f} CPU s, {len(texts) / seconds:.1f} a second')
-  (prompt,) = numbered([NamedFile(name, file)], [tuned.ready], 'hf')
-  for to, folder in zip(FORMATS, folders, strict=True):
-    about = next(p for p in read_json(pathlib.Path(folder) / NAME)['prompts'] if p['name'] == name)
-    assert about['ids'][0] == prompt.first, 'the script asks the first prompt of a folder'
+  for folder in folders:
+    manifest = read_json(pathlib.Path(folder) / NAME)
+    to, about = manifest['to'], next(p for p in manifest['prompts'] if p['name'] == name)
+    if to in COMPILED:
+      prompt: Any = PlacedPrompt(name, tuned.ready, about.get('group', 0), about['place'])
+    else:
+      (prompt,) = numbered([NamedFile(name, file)], [tuned.ready], to)
+      assert about['ids'][0] == prompt.first, 'the script asks the first prompt of a folder'
     values, seconds = asked_of_engine(to, folder, prompt, texts)
     same = sum(
       prompt.labels[int(np.argmax(row))] == a.prediction

@@ -237,7 +237,13 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 TENSORFLOW = {'tensorflow', 'tensorflow_datasets', 'tensorflow_text', 'seqio', 'tf_keras', 'keras'}
-MAY_IMPORT_TENSORFLOW = {'data.seqio_source', 't5x', 'tasks'}
+MAY_IMPORT_TENSORFLOW = {
+  'data.seqio_source',
+  'export.savedmodel',
+  'export.text_in_graph',
+  't5x',
+  'tasks',
+}
 
 
 def modules() -> dict[str, pathlib.Path]:

@@ -4,7 +4,16 @@ import argparse
 
 from prompt_jax.configuration.run_files import listed, whole, whole_or_zero
 
-FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft', 'hf', 'ctranslate2', 'stablehlo')
+FORMATS = (
+  'npy',
+  'numpy_checkpoints',
+  't5x',
+  'peft',
+  'hf',
+  'ctranslate2',
+  'stablehlo',
+  'savedmodel',
+)
 QUANTIZE = ('int8', 'int8_float32', 'int8_float16', 'int16', 'float16')
 OPERATIONS = ('average', 'add', 'concatenate', 'keep')
 PLACEMENTS = ('before', 'after_bos', 'before_eos', 'after_eos')

@@ -77,6 +77,7 @@ EXAMPLES = {
   prompt-jax export sst2/prompt.safetensors trec/prompt.safetensors served/ --to=hf
   prompt-jax export runs/my_sweep served/ --to=ctranslate2 --quantize=int8    (all prompts below)
   prompt-jax export runs/ served/ --to=stablehlo             (every method, for JAX alone)
+  prompt-jax export runs/ served/ --to=savedmodel            (every method, for TensorFlow)
   prompt-jax export out/prompt.safetensors peft_folder/ --to=peft
   prompt-jax export out/prompt.safetensors prompt.npy --to=npy
   prompt-jax export out/prompt.safetensors run/ --to=numpy_checkpoints

@@ -27,6 +27,10 @@ class Engine(Protocol):
     """The ids with which this engine asks a prompt."""
     ...
 
+  def answers(self, prompts: Sequence[str], texts: Sequence[str]) -> list[str] | None:
+    """What each prompt, by name, answers to its text; None where the engine takes only ids."""
+    ...
+
   def greedy(self, sources: Sequence[Asked], length: int) -> list[Ids]:
     """The most probable token at each place, at most `length`, the end of the sequence included."""
     ...

@@ -6,7 +6,7 @@ where a prompt was tuned on some.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -156,12 +156,9 @@ def compare(expected: Sequence[Answered], engine: Engine, exact: bool) -> Agreem
     same.append(tokens[: a.sure] == a.tokens[: a.sure])
     if exact and not same[-1]:
       raise _refused(engine, a, f'writes the tokens {tokens}; expected {a.tokens}')
-  for i, (a, source) in enumerate(zip(expected, sources, strict=True)):
-    if a.labels is None:
-      continue
-    ids = a.prompt.label_ids or []
-    found = engine.log_probs([source] * len(ids), ids)
-    values = np.asarray([x.sum() for x in found])
+  for i, values in _of_labels(expected, engine, sources):
+    a, ids = expected[i], expected[i].prompt.label_ids or []
+    assert a.labels is not None
     apart = np.abs(values - a.labels) / [len(x) for x in ids]
     off[i] = max(off[i], float(np.max(apart)))
     best = np.sort(a.labels)[::-1]
@@ -173,9 +170,37 @@ def compare(expected: Sequence[Answered], engine: Engine, exact: bool) -> Agreem
       expected[worst],
       f'gives log-probabilities that differ by {off[worst]:.2g}; expected at most {TOLERANCE}',
     )
+  _check_words(expected, engine)
   names = {a.prompt.name for a in expected}
   texts = len({a.text for a in expected})
   return Agreement(engine.name, texts, len(names), float(np.mean(same)), off[worst])
+
+
+def _of_labels(
+  expected: Sequence[Answered], engine: Engine, sources: Sequence[Asked]
+) -> Iterator[tuple[int, np.ndarray]]:
+  """Numbers of the answers that have labels, and the log-probabilities of these, asked at once."""
+  labels = {i: a.prompt.label_ids or [] for i, a in enumerate(expected) if a.prompt.labels}
+  both = [(sources[i], ids) for i, own in labels.items() for ids in own]
+  found = iter(engine.log_probs(*zip(*both, strict=True)) if both else [])
+  for i, own in labels.items():
+    yield i, np.asarray([next(found).sum() for _ in own])
+
+
+def _check_words(expected: Sequence[Answered], engine: Engine) -> None:
+  """Refuses an engine that takes text and answers with another one."""
+  found = engine.answers([a.prompt.name for a in expected], [a.text for a in expected])
+  for a, answer in zip(expected, found or [], strict=False):
+    words, tokens = a.prompt.words, a.tokens
+    if a.labels is not None:
+      best = np.sort(a.labels)[::-1]
+      labels: Any = a.prompt.labels
+      sure, wanted = best[0] - best[1] >= TIE, labels[int(np.argmax(a.labels))]
+    else:
+      whole = words.eos_id in tokens or len(tokens) == a.prompt.lengths.targets
+      sure, wanted = whole and a.sure == len(tokens), words.decode(tokens)
+    if sure and answer != wanted:
+      raise _refused(engine, a, f'answers {answer!r}; expected {wanted!r}')
 
 
 def _source(answered: Answered, engine: Engine) -> Asked:

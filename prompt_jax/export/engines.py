@@ -22,6 +22,7 @@ NEEDS = {
   'hf': ('transformers', 'torch'),
   'ctranslate2': ('ctranslate2',),
   'stablehlo': ('flatbuffers',),
+  'savedmodel': ('tensorflow',),
 }
 
 
@@ -43,6 +44,7 @@ def opened(to: str, folder: pathlib.Path, rows: int, eos_id: int) -> Engine:
     'hf': _Transformers,
     'ctranslate2': _CTranslate2,
     'stablehlo': program_engines.StableHLO,
+    'savedmodel': program_engines.SavedModel,
   }
   return kinds[to](folder, rows, eos_id)
 
@@ -64,6 +66,9 @@ class _Transformers:
     typed = f'{prompt.word} {text}' if prompt.placement == 'before' else f'{text} {prompt.word}'
     most = len(prompt.rows) + prompt.lengths.inputs
     return list(self._tokenizer(typed, truncation=True, max_length=most).input_ids)
+
+  def answers(self, prompts: Sequence[str], texts: Sequence[str]) -> None:
+    del prompts, texts
 
   def greedy(self, sources: Sequence[Asked], length: int) -> list[Ids]:
     found: list[Ids] = []
@@ -123,6 +128,9 @@ class _CTranslate2:
 
   def source(self, prompt: PromptIds, text: str) -> Ids:
     return prompt.source(text)
+
+  def answers(self, prompts: Sequence[str], texts: Sequence[str]) -> None:
+    del prompts, texts
 
   def greedy(self, sources: Sequence[Asked], length: int) -> list[Ids]:
     found = self._model.translate_batch(

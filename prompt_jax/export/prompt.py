@@ -85,8 +85,9 @@ def export_prompt(
       `named_prompts.find_prompts`. Without the model, several prompts are written into one folder,
       each under its name.
     destination: the file or folder to write, which does not exist yet.
-    to: "npy", "numpy_checkpoints", "t5x" or "peft"; "hf", "ctranslate2" or "stablehlo" for the
-      model with all prompts, which software for that format then answers like `infer`.
+    to: "npy", "numpy_checkpoints", "t5x" or "peft"; for the model with all prompts, with which
+      software of that format answers like `infer`, "hf", "ctranslate2", "stablehlo" or
+      "savedmodel".
     names: of the prompts; None for those of the files.
     model: the model they were tuned on; None for the recorded one.
     vocabulary: see `load_backbone`.

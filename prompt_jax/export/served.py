@@ -8,7 +8,15 @@ from rich.console import Console
 
 from prompt_jax.checkpoints.backbone import find
 from prompt_jax.errors import UserError
-from prompt_jax.export import check, ctranslate2_model, hf_prompts, manifest, stablehlo
+from prompt_jax.export import (
+  check,
+  ctranslate2_model,
+  hf_prompts,
+  manifest,
+  savedmodel,
+  stablehlo,
+  text_in_graph,
+)
 from prompt_jax.export import engines as running
 from prompt_jax.export import model as forms
 from prompt_jax.export.prompt_groups import grouped, weights_of
@@ -18,7 +26,7 @@ from prompt_jax.loading import BaseModel, Tuned, load_all
 from prompt_jax.named_prompts import NamedFile
 
 # Those in which a prompt is ids of a vocabulary, and those in which it is arrays of a program.
-AS_IDS, AS_ARRAYS = ('hf', 'ctranslate2'), ('stablehlo',)
+AS_IDS, AS_ARRAYS = ('hf', 'ctranslate2'), ('stablehlo', 'savedmodel')
 FORMATS = (*AS_IDS, *AS_ARRAYS)
 LEAST_AGREEMENT = 0.9
 
@@ -55,6 +63,8 @@ def export_served(
     ctranslate2_model.check_installed(quantize)
   if to in AS_ARRAYS:
     stablehlo.check_installed()
+  if to == 'savedmodel':
+    savedmodel.check_installed()
   ready = load_all(base, [f.file for f in found], None)
   with forms.appearing(folder) as partial:
     write = _write_ids if to in AS_IDS else _write_arrays
@@ -69,7 +79,10 @@ def export_served(
         ['quantize', 'least_agreement'],
       )
     manifest.write(partial, {**about, 'check': agreement and agreement.about()})
-  console.print(_said(to, agreement, quantize), soft_wrap=True, highlight=False, markup=False)
+  said = _said(to, agreement, quantize)
+  if to == 'savedmodel' and text_in_graph.lacks(prompts[0].words):
+    said += '\nIt takes ids only: tensorflow-text, which cuts text, is not installed here.'
+  console.print(said, soft_wrap=True, highlight=False, markup=False)
   return prompts
 
 
@@ -114,10 +127,16 @@ def _write_arrays(
   prompts = stablehlo.placed(found, ready, groups)
   sizes = [x.nbytes for own in (weights, *(g.arrays for g in groups)) for x in own.values()]
   forms.check_place(folder, sum(sizes))
-  stablehlo.save(partial, weights, groups)
+  if to == 'stablehlo':
+    stablehlo.save(partial, weights, groups)
+    said, of_groups = [p.about() for p in prompts], stablehlo.about(groups)
+  else:
+    savedmodel.save(partial, weights, groups, prompts, backbone.vocabulary)
+    # The groups are inside: a prompt is known by its place among all.
+    said = [{'name': p.name, 'place': i, **p.facts()} for i, p in enumerate(prompts)]
+    of_groups = None
   stablehlo.save_vocabulary(partial, backbone.vocabulary)
-  about = manifest.facts(to, backbone, [p.about() for p in prompts], groups=stablehlo.about(groups))
-  return prompts, about
+  return prompts, manifest.facts(to, backbone, said, groups=of_groups)
 
 
 def _compared(

@@ -19,17 +19,18 @@ PAGE = (ROOT / 'docs' / 'serving.md').read_text(encoding='utf-8')
 TEXT = 'a warm and funny film'
 
 
-def blocks() -> list[str]:
-  """The Python of the section on transformers."""
-  section = PAGE.split('\n## transformers')[1].split('\n## ')[0]
+def blocks(title: str) -> list[str]:
+  """The Python of a section."""
+  section = PAGE.split(f'\n## {title}')[1].split('\n## ')[0]
   found = re.findall(r'(?:^ {4}.*\n|^\n(?= {4}))+', section, re.MULTILINE)
-  return [re.sub('^ {4}', '', block, flags=re.MULTILINE) for block in found]
+  found = [re.sub('^ {4}', '', block, flags=re.MULTILINE) for block in found]
+  return [block for block in found if 'import ' in block or '(' in block]
 
 
 def test_the_python_of_the_page(pair, exported, tmp_path, monkeypatch, capsys):
   shutil.copytree(exported('hf'), tmp_path / 'served')
   monkeypatch.chdir(tmp_path)
-  first, second = blocks()
+  first, second = blocks('transformers')
   names: dict = {}
   exec(first, names)
   assert len(eval(capsys.readouterr().out)) == 2
@@ -38,12 +39,14 @@ def test_the_python_of_the_page(pair, exported, tmp_path, monkeypatch, capsys):
   assert capsys.readouterr().out.strip() == answer.prediction
 
 
-def test_the_example_answers_two_prompts_in_a_batch(pair, exported):
-  pytest.importorskip('ctranslate2')
-  script = ROOT / 'examples' / 'serve_ctranslate2.py'
+@pytest.mark.parametrize('to', ['ctranslate2', 'stablehlo'])
+def test_the_example_answers_two_prompts_in_a_batch(to, pair, exported):
+  pytest.importorskip({'ctranslate2': 'ctranslate2', 'stablehlo': 'flatbuffers'}[to])
+  script = ROOT / 'examples' / f'serve_{to}.py'
+  assert f'python examples/{script.name} served' in PAGE
   asked = f'sst2\t{TEXT}\ntrec\t{TEXT}\nsst2\tno\n'
   done = subprocess.run(
-    [sys.executable, str(script), str(exported('ctranslate2'))],
+    [sys.executable, str(script), str(exported(to))],
     input=asked, capture_output=True, text=True, check=True, timeout=300,
   )  # fmt: skip
   first, second, third = done.stdout.splitlines()

@@ -146,7 +146,7 @@ class SavedModel(_Programs):
     self.name, self.eos_id = f'TensorFlow {tf.__version__}', eos_id
     about = read_json(folder / manifest.NAME)
     self.where = {p['name']: (0, p['place']) for p in about['prompts']}
-    self._call = tf.saved_model.load(str(folder)).signatures
+    self._call = savedmodel.signatures_of(folder)
     self._text = 'tokens' in self._call
 
   def source(self, prompt: ServedPrompt, text: str) -> Ids:

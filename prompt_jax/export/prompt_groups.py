@@ -186,30 +186,24 @@ def _path(path: Any) -> str:
 
 def _axes(stack: Injections) -> dict[str, Axes]:
   """Of each array of a stack; prompts may be added, and longer ones."""
-
-  def part(name: str) -> Any:
-    own = getattr(stack, name)
-    found: dict[str, Axes] = {}
-    rows, keys = f'{name}_rows', f'{name}_keys'
-    for field, axes in (
-      ('prefix', (PROMPTS, rows, None)),
-      ('kv', (None, None, PROMPTS, keys, None, None)),
-      ('lengths', (PROMPTS,)),
-      ('kv_lengths', (PROMPTS,)),
-    ):
-      if getattr(own, field) is not None:
-        found[field] = axes
-    if own.hidden is not None:
-      by_slot = own.hidden.by_slot and own.prefix is not None
-      free = (None, PROMPTS, rows) if by_slot else (None, PROMPTS)
-      for path, x in jax.tree_util.tree_flatten_with_path(own.hidden.theta)[0]:
-        where = '/'.join(filter(None, ('hidden/theta', _path(path))))
-        found[where] = (*free, *(None,) * (np.ndim(x) - len(free)))
-    for path, x in jax.tree_util.tree_flatten_with_path(own.inside)[0]:
-      found[f'inside/{_path(path)}'] = (None, PROMPTS, *(None,) * (np.ndim(x) - 2))
-    return {f'{name}/{field}': axes for field, axes in found.items()}
-
-  return {path: axes for name in stacked.PARTS for path, axes in part(name).items()}
+  of_prompts = stacked.mapped(lambda axis, x: axis, stack)
+  shapes = {_path(path): np.ndim(x) for path, x in jax.tree_util.tree_flatten_with_path(stack)[0]}
+  found: dict[str, Axes] = {}
+  for path, axis in jax.tree_util.tree_flatten_with_path(of_prompts)[0]:
+    name = _path(path)
+    part, field, *_ = [*name.split('/'), '']
+    if part not in stacked.PARTS:
+      continue
+    free = {axis: PROMPTS}
+    hidden = getattr(stack, part).hidden
+    if field == 'prefix':
+      free[1] = f'{part}_rows'
+    elif field == 'kv':
+      free[3] = f'{part}_keys'
+    elif field == 'hidden' and hidden.by_slot and getattr(stack, part).prefix is not None:
+      free[2] = f'{part}_rows'
+    found[name] = tuple(free.get(i) for i in range(shapes[name]))
+  return found
 
 
 def _code(name: str, tuned: Tuned) -> Group:

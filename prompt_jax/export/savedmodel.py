@@ -5,6 +5,7 @@ too: SentencePiece by tensorflow-text, bytes by TensorFlow itself.
 """
 
 import functools
+import importlib
 import importlib.util
 import os
 import pathlib
@@ -39,6 +40,14 @@ def tensorflow() -> Any:
   import tensorflow as tf
 
   return tf
+
+
+def signatures_of(folder: pathlib.Path) -> Any:
+  """The signatures of a folder by name; what cuts text is loaded where it is installed."""
+  tf = tensorflow()
+  if importlib.util.find_spec('tensorflow_text') is not None:
+    importlib.import_module('tensorflow_text')
+  return tf.saved_model.load(str(folder)).signatures
 
 
 def save(

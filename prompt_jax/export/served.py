@@ -158,6 +158,8 @@ def _compared(
     raise
   except Exception as e:  # other software raises anything
     line = ' '.join(str(e).split())[:300]
+    if to == 'savedmodel':  # which knows fewer operations than JAX
+      line += " The format 'stablehlo' may take it."
     raise UserError(
       f'{" and ".join(running.NEEDS[to])} cannot run what was written for {to!r}, so it was '
       f'removed: {type(e).__name__}: {line}'

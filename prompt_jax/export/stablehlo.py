@@ -121,6 +121,9 @@ def program(
     name: of PROGRAMS.
     weights: arrays of their shapes.
     platforms: that it is for.
+
+  Raises:
+    UserError: the code of a method needs to know a size.
   """
   from jax import export
 
@@ -133,11 +136,19 @@ def program(
   sizes = export.symbolic_shape(', '.join(free), constraints=least)
   known = dict(zip(free, sizes, strict=True))
   spec = functools.partial(_spec, known)
-  return export.export(jax.jit(function), platforms=platforms)(
+  given = (
     {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in weights.items()},
     {path: spec(x.dtype, group.axes[path], x.shape) for path, x in group.arrays.items()},
     *(spec(dtype, axes, axes) for dtype, axes in arguments),
   )
+  try:
+    return export.export(jax.jit(function), platforms=platforms)(*given)
+  except Exception as e:  # code of a method may ask for a size, and raise anything
+    reason = str(e).splitlines()[0].rstrip('.')
+    raise UserError(
+      f'{", ".join(group.names)}: {type(group.model.prompt).__name__} cannot be a program for '
+      f'texts of any length ({reason}). Answer with it by infer.'
+    ) from e
 
 
 def _spec(

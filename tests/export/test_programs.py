@@ -22,6 +22,7 @@ from prompt_jax.inference import score
 from prompt_jax.inference.decode import decode, most_probable
 from prompt_jax.loading import BaseModel, load_all
 from prompt_jax.named_prompts import NamedFile
+from prompt_jax.prompts.methods.input.dept import DePT
 from tests.export import shapes
 from tests.shared import facts
 
@@ -191,6 +192,17 @@ def test_a_program_that_samples_otherwise_is_refused(pair, tmp_path, monkeypatch
   with pytest.raises(UserError, match='sampled'):
     export_prompt(pair.files, tmp_path / 'out', 'stablehlo')
   assert not list(tmp_path.iterdir())
+
+
+def test_a_method_that_asks_for_the_length_of_a_text_is_refused(pair, tmp_path):
+  method = DePT(length=2, rank=2)
+  file = shapes.prompt(
+    tmp_path / 'dept.safetensors', pair.base, 0, method=method,
+    tree=shapes.moved(method, pair.base),
+  )  # fmt: skip
+  with pytest.raises(UserError, match=facts('DePT', 'dept')):
+    export_prompt(file, tmp_path / 'out', 'stablehlo')
+  assert not list(tmp_path.glob('*out*'))
 
 
 def test_what_jax_export_needs_is_named(pair, tmp_path, monkeypatch):

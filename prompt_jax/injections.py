@@ -220,6 +220,9 @@ class Injection:
     inside: edits of the projections, attention and mlp of each layer.
     placement: where `prefix` rows go (static). "before_eos" is what google-research/prompt-tuning
       calls a suffix prompt.
+    first_layer: the first layer, from 0, in which tokens see `prefix` and `kv` (static). Rows pass
+      through the layers below unseen; an edit `hidden` says with what they enter it. Of the encoder
+      alone.
     sees_input: whether `prefix` rows attend to the input tokens (static). If not, their states
       do not depend on the input. A causal stack refuses False.
     kv_bias: the relative-position bias of `kv` keys (static): "zero", or "shifted" to positions
@@ -236,6 +239,7 @@ class Injection:
   hidden: LayerEdit | None = None
   inside: Inside = ()
   placement: Placement = struct.field(pytree_node=False, default='before')
+  first_layer: int = struct.field(pytree_node=False, default=0)
   sees_input: bool = struct.field(pytree_node=False, default=True)
   kv_bias: Literal['zero', 'shifted'] = struct.field(pytree_node=False, default='zero')
   lengths: Array | None = None

@@ -60,6 +60,8 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
   'deep-both-own_stream': ('deep', ('DeepPrompt.decoder = True', 'PROMPT_SEES_INPUT = False')),
 }
 CASES = FILES | VARIANTS
+# Methods that a decoder-only model cannot have.
+OF_AN_ENCODER = ('late',)
 # Methods that begin as the frozen model.
 UNCHANGED = ('adapter', 'bitfit', 'ia3', 'lora', 'parallel_adapter')
 # Sizes for a model of width 32; a file that does not use a macro is not affected.
@@ -329,6 +331,10 @@ def test_a_decoder_only_model_needs_no_method_changed(name):
   sizes = Sizes(core.FrozenDict(decoder=dims), input_stack='decoder')
   table = jax.ShapeDtypeStruct((64, 32), jnp.float32)
   make = lambda key, table: draw(parse(name), key, table, tiny.Vocabulary(), sizes)
+  if name in OF_AN_ENCODER:
+    with pytest.raises(UserError, match='encoder'):
+      jax.eval_shape(make, jax.random.key(0), table)
+    return
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # of a vocabulary this small
     injections, params, _ = jax.eval_shape(make, jax.random.key(0), table)

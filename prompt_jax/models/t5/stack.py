@@ -62,12 +62,21 @@ class View:
     mask: bool[B|1, 1, Q|1, K] which keys they attend to.
     buckets: int32[B|1, Q, K] or int32[Q, K] of relative positions.
     bias: float32[B|1, N, Q, K] of those buckets; None where every layer has a table of its own.
+    late: bool[B|1, 1, 1, K] keys that are seen from `Injection.first_layer` on; None where all are
+      from the first.
   """
 
   layout: Layout
   mask: Array
   buckets: Array
   bias: Array | None = None
+  late: Array | None = None
+
+  def mask_in(self, begun: Array | None) -> Array:
+    """The mask of one layer; `begun` bool[] is whether the keys of `late` are seen in it."""
+    if begun is None or self.late is None:
+      return self.mask
+    return self.mask & (begun | ~self.late)
 
 
 def injected_group(kv: Array | None) -> tuple[layers.KeysValues, ...]:
@@ -88,8 +97,8 @@ class EncoderLayer(nn.Module):
   deterministic: bool
 
   @nn.compact
-  def __call__(self, streams, views, kv, edit, inside):
-    """One layer. Scanned: the last three arguments hold this layer's injections.
+  def __call__(self, streams, views, kv, edit, inside, begun):
+    """One layer. Scanned: the last four arguments hold this layer's injections.
 
     Each of `streams` sees the injected keys, the streams before it, and itself.
     """
@@ -108,7 +117,7 @@ class EncoderLayer(nn.Module):
       x = _edited(edit, x, view.layout)
       y = norm(x)
       own = attention.keys_values(y, inside)
-      x = x + drop(attention(y, (*others, own), view.mask, bias, inside))
+      x = x + drop(attention(y, (*others, own), view.mask_in(begun), bias, inside))
       x = checkpoint_name(x, 'residual')
       return x + drop(mlp(mlp_norm(x), inside)), own
 
@@ -213,9 +222,16 @@ class Encoder(nn.Module):
       views = [dataclasses.replace(view, bias=table(view.buckets)) for view in views]
     dropout = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))
     drop = lambda y: dropout(y, deterministic=deterministic)
-    stack = _scanned(EncoderLayer, cfg, cfg.num_encoder_layers, (nn.broadcast, 0, 0, 0))
+    stack = _scanned(EncoderLayer, cfg, cfg.num_encoder_layers, (nn.broadcast, 0, 0, 0, 0))
+    first = injection.first_layer
+    begun = jnp.arange(cfg.num_encoder_layers) >= first if first else None
     done, _ = stack(cfg, deterministic, name='layers')(
-      tuple(map(drop, streams)), tuple(views), injection.kv, injection.hidden, injection.inside
+      tuple(map(drop, streams)),
+      tuple(views),
+      injection.kv,
+      injection.hidden,
+      injection.inside,
+      begun,
     )
     norm = layers.RMSNorm(name='encoder_norm')
     return tuple(drop(norm(x)) for x in done)
@@ -331,7 +347,11 @@ def _encoder_view(layout: Layout, injection: Injection, cfg: T5Config) -> View:
     prompt = buckets_of(layout.from_prompt, jnp.arange(beside, dtype=jnp.int32)[None], None)
     parts = [buckets[..., :extra], prompt, buckets[..., extra:]]
     buckets = jnp.concatenate(parts, axis=-1)
-  return View(layout, _mask_with_injected(mask, injection, beside), buckets)
+  view = View(layout, _mask_with_injected(mask, injection, beside), buckets)
+  if not injection.first_layer:
+    return view
+  late = layout.mask & False if layout.slot is None else layout.mask & (layout.slot >= 0)
+  return dataclasses.replace(view, late=_with_visible(late[:, None, None], extra + beside))
 
 
 def _with_visible(mask: Array, keys: int) -> Array:

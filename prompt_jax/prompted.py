@@ -22,8 +22,9 @@ from prompt_jax.injections import (
   prefix_length,
 )
 from prompt_jax.models.t5.layers import KeysValues
-from prompt_jax.models.t5.stack import SelfCache, kv_length, visible_rows
+from prompt_jax.models.t5.stack import SelfCache
 from prompt_jax.models.t5.t5 import T5
+from prompt_jax.models.t5.views import kv_length, visible_rows
 from prompt_jax.prompts.base import check_injections, failures_explained, masked_mean
 
 Array = jax.Array

@@ -19,7 +19,7 @@ def shift(theta, x, layout):
 
 def injections(cfg, kv_bias: str, placement: str) -> Injections:
   """Something at every point of the contract that decoding touches."""
-  L, H, N, D, _ = cfg.sizes.stacks['decoder']
+  L, H, N, D, _, _ = cfg.sizes.stacks['decoder']
   return Injections(
     encoder=Injection(
       prefix=normal(1, B, 2, H), kv=normal(2, cfg.num_encoder_layers, 2, 1, 3, N, D)

@@ -86,8 +86,9 @@ def parsed(body: bytes) -> dict[str, Any]:
   """
   try:
     found = json.loads(body.decode('utf-8'), parse_constant=_no_number)
+    json.dumps(found, ensure_ascii=False).encode()  # halves of characters can be said in JSON
   except (ValueError, RecursionError):
-    raise wrong('The body is no JSON object in UTF-8.', None) from None
+    raise wrong('The body is no JSON object in UTF-8, of whole characters.', None) from None
   if not isinstance(found, dict):
     raise wrong('The body is no JSON object.', None)
   return found
@@ -112,8 +113,6 @@ def _texts(given: Any) -> tuple[str, ...]:
   texts = [given] if isinstance(given, str) else given
   if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
     raise wrong('prompt is a text, or a list of at least one text.', 'prompt')
-  if any('\ud800' <= character <= '\udfff' for text in texts for character in text):
-    raise wrong('prompt holds halves of characters, which no text has.', 'prompt')
   return tuple(texts)
 
 

@@ -103,6 +103,22 @@ def test_a_body_that_is_too_large(size, chunked):
     assert answer(complete(address, 'back', 'ab')) == 'ba'
 
 
+@pytest.mark.parametrize(
+  'body',
+  [
+    b'{"model": "back", "prompt": "a\\ud800"}',
+    b'{"model": "back", "prompt": "a", "\\udfff": 1}',
+    b'{"model": "\\ud800", "prompt": "a"}',
+    b'{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}],'
+    b' "id": "\\ud800"}',
+  ],
+)
+def test_halves_of_characters_are_refused_wherever_they_are(body):
+  with running(server_of()) as address:
+    for path in ('/v1/completions', '/v2/models/back/infer'):
+      assert call(address, 'POST', path, body)[0] == 400
+
+
 def test_a_body_that_does_not_come():
   with running(server_of(seconds=0.3)) as address, connected(address) as client:
     client.sendall(b'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"mod')

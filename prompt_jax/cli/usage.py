@@ -85,7 +85,9 @@ EXAMPLES = {
   'serve': """
   prompt-jax serve runs/sst2.safetensors runs/trec.safetensors
   prompt-jax serve a.safetensors b.safetensors --names sst2,trec --port 9000
-  prompt-jax serve a.safetensors --host 0.0.0.0 --token_file token.txt""",
+  prompt-jax serve a.safetensors --host 0.0.0.0 --token_file token.txt
+  prompt-jax serve --watch runs/                     (prompts come and go with their files)
+  prompt-jax serve served/ --engine ctranslate2      (an export, without JAX)""",
   'report': """
   prompt-jax report runs/                                     (a table of all runs below)
   prompt-jax report runs/ --output report/                    (and a page, Markdown, CSV, PNG)

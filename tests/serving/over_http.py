@@ -103,7 +103,7 @@ def running(server):
     server.stop = lambda: setattr(uvi, 'should_exit', True)
     try:
       address = listening.getsockname()[:2]
-      until = time.monotonic() + 30
+      until = time.monotonic() + 300
       while call(address, 'GET', '/health')[0] != 200 and time.monotonic() < until:
         time.sleep(0.02)
       yield address

@@ -77,7 +77,7 @@ def _exports(
   injections: Injections, method: PromptMethod, reads: tuple[str, ...]
 ) -> tuple[str, ...]:
   """The formats whose own check of shapes the method passes."""
-  programs = ('stablehlo',)
+  programs = ('stablehlo', 'savedmodel')
   if reads:
     return programs
   if isinstance(method, LoRA | IA3):
@@ -88,4 +88,4 @@ def _exports(
     return programs
   if injections.encoder.prefix is None:
     return ('peft', *programs)
-  return ('npy', 'peft', 't5x', 'hf', 'ctranslate2', *programs)
+  return ('npy', 'numpy_checkpoints', 't5x', 'peft', 'hf', 'ctranslate2', *programs)

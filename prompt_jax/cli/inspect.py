@@ -1,6 +1,7 @@
 """`prompt-jax inspect`: describes a prompt file, with the tokens nearest to its rows."""
 
 import argparse
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -32,7 +33,19 @@ def run(args: argparse.Namespace) -> None:
     return
   cfg, params = ready.backbone.config, ready.variables['params']['prompt']
   constants = ready.variables['constants'].get('prompt', {})
-  found = blocks(ready.model.prompt, params, constants, cfg.sizes)
+  reads = ready.model.prompt.depends_on
+  if own := sorted(reads - {'task_id'}):
+    console.print(
+      f'{type(ready.model.prompt).__name__} reads {", ".join(own)} of each input. What follows is '
+      'what it adds to an empty one.',
+      soft_wrap=True,
+    )
+  tasks = (ready.metadata.get('tasks') or ()) if 'task_id' in reads else ()
+  found = [
+    dataclasses.replace(block, name=f'{task} {block.name}'.strip())
+    for number, task in enumerate(tasks or ('',))
+    for block in blocks(ready.model.prompt, params, constants, cfg.sizes, number)
+  ]
   usual = float(np.mean(norms(_words(ready.backbone))))
   _blocks(console, found, usual)
   for block in found:

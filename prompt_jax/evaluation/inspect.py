@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_jax.injections import Sizes
+from prompt_jax.injections import Injection, Sizes
 from prompt_jax.prompts.base import injected
 
 
@@ -38,21 +38,29 @@ def blocks(
   params: Mapping[str, Any],
   constants: Mapping[str, Any],
   sizes: Sizes,
+  task_id: int = 0,
 ) -> list[Block]:
-  """Everything that a method adds independently of the input; `delta`s are left out."""
-  injections = jax.device_get(injected(method, params, constants, sizes))
+  """Everything that a method adds to an empty input; `delta`s are left out.
+
+  Args:
+    method: the method.
+    params: its parameters.
+    constants: its other state.
+    sizes: of the model.
+    task_id: whose prompt, of a method that holds several.
+  """
+  injections = jax.device_get(injected(method, params, constants, sizes, task_id))
   found = []
   for stack in ('encoder', 'decoder', 'cross'):
     injection = getattr(injections, stack)
     if injection.prefix is not None:
-      found.append(Block(f'{stack} rows', _rows(injection.prefix[0]), True))
-    if injection.hidden is not None:
-      leaves = [x for x in jax.tree.leaves(injection.hidden.theta) if np.ndim(x) == 3]
-      found += [
-        Block(f'{stack} layer {i} rows', _rows(rows), False)
-        for leaf in leaves
-        for i, rows in enumerate(leaf)
-      ]
+      # Rows that are first seen by a later layer are compared with its states, not with inputs.
+      found.append(Block(f'{stack} rows', _rows(injection.prefix[0]), not injection.first_layer))
+    found += [
+      Block(f'{stack} layer {i} rows', _rows(rows), False)
+      for leaf in _by_layer(injection)
+      for i, rows in enumerate(leaf)
+    ]
     if injection.kv is not None:
       found += [
         Block(f'{stack} layer {i} {what}', _rows(pair[j, 0]), False)
@@ -64,6 +72,15 @@ def blocks(
         part = ''.join(str(getattr(key, 'key', getattr(key, 'idx', key))) for key in path)
         found.append(Block(f'{stack} {edit.point} {part}'.rstrip(), _rows(leaf), False))
   return found
+
+
+def _by_layer(injection: Injection) -> list[Any]:
+  """Rows [L, P, H] that an edit adds in each layer, but for those that only repeat `prefix`."""
+  theta = None if injection.hidden is None else injection.hidden.theta
+  leaves = [x for x in jax.tree.leaves(theta) if np.ndim(x) == 3 and x.dtype.kind != 'b']
+  first = None if injection.prefix is None else injection.prefix[0]
+  same = lambda rows: first is not None and np.array_equal(rows, first)
+  return [leaf for leaf in leaves if not all(map(same, leaf))]
 
 
 def _rows(x: Any) -> np.ndarray:

@@ -1,5 +1,6 @@
 """`prompt-jax edit`: a prompt file made of finished ones, without training."""
 
+import math
 import os
 import pathlib
 import warnings
@@ -21,6 +22,7 @@ from prompt_jax.errors import UserError, unknown
 from prompt_jax.injections import Injections
 from prompt_jax.prompts.base import PromptMethod, Tree, materialise
 from prompt_jax.prompts.from_injections import method_of
+from prompt_jax.prompts.initialise import without_initializers
 from prompt_jax.transfer import arithmetic
 
 AVERAGE, ADD, CONCATENATE, KEEP = 'average', 'add', 'concatenate', 'keep'
@@ -29,7 +31,9 @@ WEIGHTED = (AVERAGE, ADD)
 # What prompts must share to be one: the model and how its texts become ids.
 _SHARED = ('fingerprint', 'vocabulary')
 # Kept where all agree; of the lengths the largest.
-_AGREED = ('base_model', 'model', 'vocabulary_file', 'task', 'labels', 'words', 'width')
+_AGREED = (
+  'base_model', 'model', 'vocabulary_file', 'task', 'tasks', 'labels', 'words', 'width',
+)  # fmt: skip
 _LARGEST = ('input_length', 'target_length')
 
 
@@ -104,6 +108,10 @@ def _check_options(
     raise UserError(
       f'There are {len(weights)} weights for {len(files)} prompts; give one for each.', ['weights']
     )
+  if weights is not None and not all(map(math.isfinite, weights)):
+    raise UserError(
+      f'The weights are {", ".join(map(str, weights))}; expected finite numbers.', ['weights']
+    )
   if operation == AVERAGE and weights is not None and abs(sum(weights)) < 1e-6:
     raise UserError(
       f'The weights {", ".join(map(str, weights))} add up to 0, and an average divides by their '
@@ -143,6 +151,7 @@ def _weighted(
         f'{first!r} and {other!r} have parameters of different forms: {_form(one)} and '
         f'{_form(two)}. Give prompts of one method and length; "concatenate" takes unlike ones.'
       )
+    _check_settings(first, one, other, two)
     if not _equal(one.constants, two.constants):
       raise UserError(
         f'{first!r} and {other!r} have different constants, such as the basis of their rows, so '
@@ -161,6 +170,32 @@ def _weighted(
         'start: the same --seed and --init sampled_vocabulary, or one --warm_start file.'
       )
   return arithmetic.add_task_vectors(one.initial, trees, weights), method, one.initial
+
+
+def _check_settings(first: str, one: Prompt, other: str, two: Prompt) -> None:
+  """Refuses numbers of equal shapes that mean different things: of other layers, scales, tasks."""
+  methods = [without_initializers(_method(file, p)) for file, p in ((first, one), (other, two))]
+  if unlike := _unlike(*map(describe_method, methods)):
+    raise UserError(
+      f'{first!r} and {other!r} are of methods with different settings: {unlike}. Their '
+      'parameters mean different things; give prompts trained with the same settings.'
+    )
+  tasks = [p.metadata.get('tasks') for p in (one, two)]
+  if 'task_id' in methods[0].depends_on and tasks[0] != tasks[1]:
+    raise UserError(
+      f'{first!r} holds prompts of the tasks {tasks[0]}, and {other!r} of {tasks[1]}; expected '
+      'the same tasks in the same order. Take the prompts of single tasks, in the folders '
+      'task_prompts.'
+    )
+
+
+def _unlike(one: Any, two: Any, name: str = '') -> str:
+  """The first difference of two descriptions of methods, '' for none."""
+  if isinstance(one, dict) and isinstance(two, dict) and one.keys() == two.keys():
+    inner = lambda key: name if key == 'fields' else f'{name}.{key}'.strip('.')
+    found = (_unlike(one[key], two[key], inner(key)) for key in one)
+    return next(filter(None, found), '')
+  return '' if one == two else f'{name} {one} and {two}'
 
 
 def _of_rows(

@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from prompt_jax.cli.main import main
+from prompt_jax.cli.own_arguments import FORMATS
 from prompt_jax.configuration.run_files import names
 from prompt_jax.injections import READS
 from tests.shared import mentions
@@ -47,7 +48,13 @@ def test_what_is_read_packed_and_exported(rows):
     assert read <= set(READS), name
     assert packs == ('yes' if read <= {'task_id'} else 'no'), name
     assert about, name
+    assert set(exports.split()) <= set(FORMATS), name
+    assert {'stablehlo', 'savedmodel'} <= set(exports.split()), name
     assert ('hf' in exports.split()) == (adds == 'encoder rows' and packs == 'yes'), name
+
+
+def test_rows_go_into_every_format_of_export(rows):
+  assert rows['input'][-1].split() == list(FORMATS)
 
 
 def test_the_list_and_its_filter(capsys):

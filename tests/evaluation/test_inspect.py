@@ -7,8 +7,10 @@ import pytest
 from prompt_jax.evaluation import inspect
 from prompt_jax.prompts.initialise import initialise
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
+from prompt_jax.prompts.methods.deep.late_prompt import LatePrompt
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.methods.inside.lora import LoRA
+from prompt_jax.prompts.methods.multitask.mpt import MPT
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.testing import tiny
 
@@ -33,6 +35,22 @@ def test_deep_prompts_have_a_block_a_layer():
   assert len(layers) == CFG.num_encoder_layers
   np.testing.assert_array_equal(layers[1].rows, params['encoder']['prompt'][1])
   assert not layers[1].in_vocabulary_space
+
+
+def test_late_rows_are_shown_once_and_not_compared_with_tokens():
+  params, (block,) = blocks_of(LatePrompt(length=3))
+  np.testing.assert_array_equal(block.rows, params['encoder']['prompt'])
+  assert not block.in_vocabulary_space
+
+
+def test_a_method_of_tasks_has_blocks_of_each():
+  method = MPT(tasks=2, length=3)
+  params, constants = initialise(method, jax.random.key(0), EMBEDDING, tiny.Vocabulary(), CFG.sizes)
+  params['rows'] = params['rows'].at[1].set(2.0)
+  one, two = (
+    inspect.blocks(method, params, constants, CFG.sizes, number)[0].rows for number in (0, 1)
+  )
+  np.testing.assert_allclose(two, 2 * one, rtol=1e-6)
 
 
 def test_prefix_tuning_has_keys_and_values_of_every_attention():

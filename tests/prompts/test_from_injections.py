@@ -42,6 +42,7 @@ def test_a_method_made_of_injections_injects_them(method):
     Injections(),
     Injections(encoder=Injection(delta=np.ones((1, 2, 32)))),
     Injections(encoder=ROWS.replace(hidden=LayerEdit(np.ones(2), lambda theta, x, layout: x))),
+    Injections(encoder=ROWS.replace(first_layer=1)),
     Injections(encoder=ROWS, decoder=Injection(kv=np.ones((2, 2, 1, 3, 3, 8)))),
     Injections(encoder=ROWS, decoder=Injection(prefix=np.ones((1, 3, 32)))),
   ],

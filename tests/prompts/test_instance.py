@@ -189,6 +189,7 @@ def test_mpt_without_tasks_says_where_prompts_are():
     (SMoP(prompts=0), facts('SMoP.prompts', '0')),
     (IDPG(kronecker=3), facts('IDPG.kronecker', '3', str(H))),
     (LoPA(rank=0), facts('LoPA.rank', '0')),
+    (IDPG(hidden=0), facts('IDPG.hidden', '0')),
     (IDSPAM(hidden=0), facts('IDSPAM.hidden', '0')),
     (DePT(rank=0), facts('DePT.rank', '0')),
     (DePT(input_length=5), facts('DePT.input_length', '5', '7')),

@@ -14,8 +14,11 @@ from prompt_jax.checkpoints.prompt_file import (
 from prompt_jax.cli import own_arguments
 from prompt_jax.cli.main import main
 from prompt_jax.prompts.base import materialise
+from prompt_jax.prompts.initializers import SampledVocabulary
+from prompt_jax.prompts.methods.deep.late_prompt import LatePrompt
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.methods.inside.lora import LoRA
+from prompt_jax.prompts.methods.multitask.mpt import MPT
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.prompts.tables import LowRank, Plain
 from prompt_jax.transfer.edit import OPERATIONS
@@ -172,8 +175,41 @@ def test_what_cannot_be_combined_is_named(tmp_path, write, two, capsys):
 
 
 @pytest.mark.parametrize(
+  ('one', 'two', 'says'),
+  [
+    (LoRA(rank=1), LoRA(rank=1, alpha=16.0), ('alpha', '8.0', '16.0')),
+    (LatePrompt(4), LatePrompt(4, layer=1), ('layer', 'None', '1')),
+    (InputPrompt(4), InputPrompt(4, placement='after_eos'), ('placement', 'after_eos')),
+  ],
+)
+def test_equal_shapes_with_other_settings_are_not_mixed(tmp_path, write, capsys, one, two, says):
+  files = [write(name, method, {'x': rows(1)}) for name, method in (('l', one), ('r', two))]
+  assert mentions(refused(capsys, tmp_path, 'average', *files), *files, *says)
+
+
+def test_how_a_prompt_began_is_no_setting(tmp_path, write):
+  tables = (Plain(), Plain(SampledVocabulary()))
+  files = [
+    write(f'i{i}', InputPrompt(4, table), {'encoder': {'prompt': rows(i)}})
+    for i, table in enumerate(tables)
+  ]
+  np.testing.assert_allclose(edited(tmp_path, 'average', *files)[1], (rows(0) + rows(1)) / 2)
+
+
+def test_prompts_of_tasks_are_of_the_same_tasks_in_one_order(tmp_path, write, capsys):
+  make = lambda name, tasks: write(name, MPT(2), {'encoder': {'prompt': rows(1)}}, tasks=tasks)
+  same = [make('a', ['x', 'y']), make('b', ['x', 'y'])]
+  assert edited(tmp_path, 'average', *same)[0].metadata['tasks'] == ['x', 'y']
+  (tmp_path / 'new.safetensors').unlink()
+  other = make('c', ['y', 'x'])
+  assert mentions(refused(capsys, tmp_path, 'average', same[0], other), 'order', 'task_prompts')
+
+
+@pytest.mark.parametrize(
   ('command', 'says'),
   [
+    (('average', 'A', 'B', '--weights=1,nan'), ('nan', 'finite', '--weights')),
+    (('add', 'A', 'B', '--weights=1,inf'), ('inf', 'finite', '--weights')),
     (('average', 'A', 'B', '--weights=1'), ('1', '2', '--weights')),
     (('average', 'A', 'B', '--weights=1,-1'), ('1.0, -1.0', 'add')),
     (('keep', 'A'), ('--rows',)),

@@ -45,6 +45,8 @@ class IDPG(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     check_length(self)
+    if self.hidden < 1:
+      raise UserError(f'IDPG.hidden is {self.hidden}; it must be at least 1.')
     width = ctx.input_dims.H
     assert ctx.pooled is not None  # declared
     x = ctx.pooled.astype(jnp.float32)

@@ -139,8 +139,8 @@ def test_import_refuses(mistake, npy, model, imported, tmp_path):
   assert 'broken.npy' in mistake('import', str(broken), new, '--model', model)
   peft = tmp_path / 'peft'
   assert main(['export', imported, str(peft), '--to=peft']) == 0
-  (peft / 'adapter_config.json').write_text('{"peft_type": "LORA"}')
-  assert "'LORA'" in mistake('import', str(peft), new, '--model', model)
+  (peft / 'adapter_config.json').write_text('{"peft_type": "LOHA"}')
+  assert "'LOHA'" in mistake('import', str(peft), new, '--model', model)
   assert not pathlib.Path(new).exists()
 
 

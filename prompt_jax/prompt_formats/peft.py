@@ -23,6 +23,7 @@ import safetensors.numpy
 
 from prompt_jax.checkpoints import on_disk
 from prompt_jax.checkpoints.formats.fields import READ, Only, Rule, check
+from prompt_jax.checkpoints.leaf import safetensors_leaves
 from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError
 from prompt_jax.prompt_formats import peft_layers
@@ -77,6 +78,7 @@ def read_peft(folder: str | os.PathLike) -> Found:
       f'{str(folder / CONFIG)!r} has task_type {config.get("task_type")!r}; a prompt of a T5 has '
       f'{TASK!r}. Prompts of other kinds of models mean nothing to it.'
     )
+  _check_weights(folder)
   if kind in peft_layers.KINDS:
     return Found(
       prompt=peft_layers.read_layers(folder, config),
@@ -220,24 +222,21 @@ def _number(
   return value
 
 
-def _matrix(folder: pathlib.Path) -> np.ndarray:
-  path = folder / WEIGHTS
-  if not path.is_file():
+def _check_weights(folder: pathlib.Path) -> None:
+  if not (folder / WEIGHTS).is_file():
     old = f' {PICKLED} is there, a pickle:' if (folder / PICKLED).is_file() else ''
     raise UserError(
       f'{str(folder)!r} has no {WEIGHTS}.{old} save the adapter again with '
       'PeftModel.save_pretrained(folder, safe_serialization=True).'
     )
-  try:
-    with safetensors.safe_open(path, framework='numpy') as file:
-      names = list(file.keys())
-      if names == [TENSOR]:
-        return file.get_tensor(TENSOR)
-  except (safetensors.SafetensorError, OSError, ValueError, TypeError) as e:
-    raise UserError(
-      f'{str(path)!r} is damaged or no safetensors file ({e}). Copy it again.'
-    ) from None
-  more = [name for name in names if name != TENSOR]
+
+
+def _matrix(folder: pathlib.Path) -> np.ndarray:
+  path = folder / WEIGHTS
+  leaves = safetensors_leaves(path)
+  if [*leaves] == [TENSOR]:
+    return leaves[TENSOR].read()
+  more = [name for name in leaves if name != TENSOR]
   raise UserError(
     f'{str(path)!r} holds {", ".join(more[:5]) or "nothing"}{" ..." * (len(more) > 5)}; expected '
     f'{TENSOR!r} alone. A prompt that was trained with other parts of the model works only with '

@@ -16,8 +16,10 @@ import safetensors.numpy
 
 from prompt_jax.checkpoints import on_disk
 from prompt_jax.checkpoints.formats.fields import READ, Only, Rule, check
+from prompt_jax.checkpoints.leaf import safetensors_leaves
 from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError
+from prompt_jax.injections import POINTS
 from prompt_jax.prompt_formats.foreign import Layers
 from prompt_jax.prompts.methods.inside.ia3 import IA3
 from prompt_jax.prompts.methods.inside.lora import LoRA
@@ -41,11 +43,18 @@ _COMMON: dict[str, Rule] = {
 FIELDS: dict[str, dict[str, Rule]] = {
   LORA: {
     **_COMMON,
-    **dict.fromkeys(('r', 'lora_alpha', 'use_rslora'), READ),
+    **dict.fromkeys(('r', 'lora_alpha'), READ),
     **dict.fromkeys(
-      ('lora_dropout', 'init_lora_weights', 'loftq_config', 'eva_config', 'corda_config',
+      ('lora_dropout', 'loftq_config', 'eva_config', 'corda_config',
        'lora_ga_config', 'megatron_config', 'megatron_core', 'qalora_group_size',
        'monteclora_config', 'ensure_weight_tying'), _IN_TRAINING
+    ),
+    'use_rslora': Only((False, True)),
+    # The others change the model itself, and again whenever PEFT reads the folder.
+    'init_lora_weights': Only(
+      (True, False, 'gaussian', 'orthogonal', 'eva', 'mica'),
+      'Its numbers are beside a changed model: convert the adapter in PEFT by save_pretrained(..., '
+      'path_initial_model_for_weight_conversion=...)'
     ),
     'bias': Only(('none',), 'It trained biases, which a T5 does not have'),
     **dict.fromkeys(('rank_pattern', 'alpha_pattern'), Only(({},), 'Give all matrices one rank')),
@@ -84,7 +93,7 @@ def read_layers(folder: pathlib.Path, config: Mapping[str, Any]) -> Layers:
   check(config, FIELDS[kind], where)
   arrays = _arrays(folder / WEIGHTS, config)
   stacks = {stack: tuple(p for s, p, _ in arrays if s == stack) for stack in _ATTENTIONS}
-  points = tuple(dict.fromkeys(stacks['encoder']))
+  points = tuple(p for p in POINTS if p in stacks['encoder'])
   expected = {'encoder': set(points), 'decoder': set(points)}
   expected['cross'] = set() if kind == LORA and not stacks['cross'] else set(points) & {*_MATRICES}
   for stack, own in stacks.items():
@@ -97,7 +106,7 @@ def read_layers(folder: pathlib.Path, config: Mapping[str, Any]) -> Layers:
   if kind == IA3_KIND:
     params = {f'{s}_{p}': _stacked(found, where)[..., 0] for (s, p, _), found in arrays.items()}
     return Layers(IA3(points=points), params)
-  method = LoRA(_rank(config, where), _alpha(config), points, bool(stacks['cross']))
+  method = LoRA(_rank(config, where), _alpha(config, where), points, bool(stacks['cross']))
   names = {'A': 'down', 'B': 'up'}
   params = {
     f'{s}_{p}_{names[half]}': np.ascontiguousarray(_stacked(found, where).swapaxes(1, 2))
@@ -108,14 +117,15 @@ def read_layers(folder: pathlib.Path, config: Mapping[str, Any]) -> Layers:
 
 def _arrays(path: pathlib.Path, config: Mapping[str, Any]) -> _Arrays:
   """The file's arrays by where they belong; those of (IA)^3 as columns."""
-  try:
-    tensors = safetensors.numpy.load(path.read_bytes())
-  except (safetensors.SafetensorError, OSError, ValueError, KeyError) as e:
-    raise UserError(f'{str(path)!r} is missing, damaged or no safetensors file ({e}).') from None
   inner = config.get('feedforward_modules')
   inner = [inner] if isinstance(inner, str) else inner or ()
+  if not isinstance(inner, list | tuple):
+    raise UserError(
+      f'{str(path.parent / CONFIG)!r} has feedforward_modules {inner!r}; expected '
+      'a list of names, such as ["wo"].'
+    )
   found: _Arrays = {}
-  for name, value in tensors.items():
+  for name, leaf in sorted(safetensors_leaves(path).items()):
     place = _place(name, inner)
     if place is None:
       raise UserError(
@@ -124,8 +134,11 @@ def _arrays(path: pathlib.Path, config: Mapping[str, Any]) -> _Arrays:
         'and o, (IA)^3 also on wo.'
       )
     stack, point, layer, part = place
+    if len(leaf.shape) != 2:
+      raise UserError(f'{leaf.where} has shape {list(leaf.shape)}; expected two axes.')
+    value = leaf.read().astype(np.float32)
     value = value.reshape(-1, 1) if part == 'ia3_l' else value
-    found.setdefault((stack, point, part), {})[layer] = value.astype(np.float32)
+    found.setdefault((stack, point, part), {})[layer] = value
   return found
 
 
@@ -163,10 +176,12 @@ def _rank(config: Mapping[str, Any], where: str) -> int:
   return rank
 
 
-def _alpha(config: Mapping[str, Any]) -> float:
+def _alpha(config: Mapping[str, Any], where: str) -> float:
   """Ours, by which PEFT's scaling is alpha / rank."""
-  alpha = float(config.get('lora_alpha') or 0)
-  return alpha * math.sqrt(config['r']) if config.get('use_rslora') else alpha
+  alpha = config.get('lora_alpha')
+  if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+    raise UserError(f'{where} has lora_alpha {alpha!r}; expected a finite number.')
+  return float(alpha) * math.sqrt(config['r']) if config.get('use_rslora') else float(alpha)
 
 
 def write_layers(folder: pathlib.Path, layers: Layers, base_model: str | None) -> None:

@@ -177,6 +177,8 @@ def _check_layers(path: str, layers: Layers, backbone: Backbone) -> None:
   sizes = backbone.config.sizes
   made = jax.eval_shape(lambda key: first_values(layers.method, key, sizes)[1], jax.random.key(0))
   expected = {name: leaf.shape for name, leaf in made['params'].items()}
+  if missing := expected.keys() - layers.params.keys():
+    raise UserError(f'{path!r} has nothing for {", ".join(sorted(missing))}. Copy it again.')
   for name, value in layers.params.items():
     if value.shape != expected.get(name):
       raise UserError(

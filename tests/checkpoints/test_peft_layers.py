@@ -10,6 +10,7 @@ import numpy as np
 import peft
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 
 from prompt_jax.cli.main import main
@@ -104,6 +105,70 @@ def test_an_adapter_of_another_model_is_refused(folder, tmp_path, capsys):
   command = ['import', str(tmp_path / 'peft'), str(tmp_path / 'p.safetensors'), '--model', model]
   assert main(command) == 2
   assert mentions(capsys.readouterr().err, '[2, ', '[1, ')
+
+
+@pytest.mark.parametrize('how', ['pissa', 'pissa_niter_4', 'olora'])
+def test_numbers_beside_a_changed_model_are_refused(how, tmp_path):
+  # PEFT subtracts the first numbers from the model, and does so again when it reads the folder.
+  config = peft.LoraConfig(**SEQ2SEQ, r=2, init_lora_weights=how)
+  adapt(t5('t5_1_1'), config, tmp_path / 'peft')
+  with pytest.raises(UserError, match=facts('init_lora_weights', how)):
+    read_peft(tmp_path / 'peft')
+
+
+def test_bfloat16_is_read(tmp_path):
+  adapt(t5('t5_1_1'), CONFIGS['LoRA'], tmp_path)
+  path = tmp_path / 'adapter_model.safetensors'
+  found = read_peft(tmp_path).prompt.params
+  tensors = {k: v.bfloat16() for k, v in safetensors.torch.load_file(path).items()}
+  safetensors.torch.save_file(tensors, path)
+  for name, value in read_peft(tmp_path).prompt.params.items():
+    np.testing.assert_allclose(value, found[name], rtol=2**-8)
+
+
+@pytest.mark.parametrize(
+  ('change', 'says'),
+  [
+    ({'lora_alpha': 'x'}, ('lora_alpha', 'x')),
+    ({'lora_alpha': None}, ('lora_alpha', 'None')),
+    ({'use_rslora': 'yes'}, ('use_rslora', 'yes')),
+    ({'r': 0}, ('r 0',)),
+  ],
+)
+def test_wrong_fields_are_named(change, says, tmp_path):
+  adapt(t5('t5_1_1'), CONFIGS['LoRA'], tmp_path)
+  config = json.loads((tmp_path / 'adapter_config.json').read_text())
+  (tmp_path / 'adapter_config.json').write_text(json.dumps({**config, **change}))
+  with pytest.raises(UserError, match=facts(*says)):
+    read_peft(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('change', 'says'),
+  [
+    (lambda x: x.reshape(-1), ('shape', 'two axes')),
+    (lambda x: x.astype(np.int32), ('I32',)),
+    (lambda x: x * np.float32(np.nan), ('NaN', 'lora_A')),
+  ],
+)
+def test_numbers_that_are_no_matrices_are_named(change, says, tmp_path):
+  adapt(t5('t5_1_1'), CONFIGS['LoRA'], tmp_path)
+  path = tmp_path / 'adapter_model.safetensors'
+  safetensors.numpy.save_file(
+    {k: change(v) for k, v in safetensors.numpy.load_file(path).items()}, path
+  )
+  with pytest.raises(UserError, match=facts(*says)):
+    read_peft(tmp_path)
+
+
+def test_half_of_an_adapter_is_refused(folder, tmp_path, capsys):
+  adapt(t5('t5_1_1'), CONFIGS['LoRA'], tmp_path / 'peft')
+  path = tmp_path / 'peft' / 'adapter_model.safetensors'
+  tensors = safetensors.numpy.load_file(path)
+  safetensors.numpy.save_file({k: v for k, v in tensors.items() if 'lora_A' in k}, path)
+  command = ['import', str(tmp_path / 'peft'), str(tmp_path / 'p.safetensors')]
+  assert main([*command, '--model', folder(t5('t5_1_1'))]) == 2
+  assert mentions(capsys.readouterr().err, 'encoder_query_up')
 
 
 def test_damaged_files_are_named(tmp_path):

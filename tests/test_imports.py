@@ -89,7 +89,12 @@ ALLOWED: dict[str, set[str]] = {
     'runtime',
   },
   'prompt_formats': {'checkpoints', 'data.vocabulary', 'injections', 'models'},
-  'prompt_formats.peft_layers': {'checkpoints', 'prompt_formats', 'prompts.methods.inside'},
+  'prompt_formats.peft_layers': {
+    'checkpoints',
+    'injections',
+    'prompt_formats',
+    'prompts.methods.inside',
+  },
   'testing': {'models', 'data', 'prompted', 'prompts', 'batch', 'checkpoints', 'injections'},
   'scale': {
     'batch',

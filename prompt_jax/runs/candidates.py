@@ -80,7 +80,7 @@ def candidates(
     metric = metric_of(setup, settings)
     judged_on = answers_digest(setup.examples.get(JUDGES, ()))
     for seed in seeds:
-      prompt, constants = fresh_prompt(setup, seed)
+      prompt, constants = fresh_prompt(setup, seed, variant.warm_start)
       params = {'backbone': setup.backbone.params, 'prompt': prompt}
       check_positions(setup, params, constants, max_positions)
       member = Member(

@@ -31,6 +31,7 @@ from prompt_jax.sharding.placement import Placement
 from prompt_jax.training import records
 from prompt_jax.training.members import Result
 from prompt_jax.training.records import plot_curve, read_records
+from prompt_jax.training.run_folder import constants_to_begin_with
 from prompt_jax.training.settings import Settings
 
 # The examples that evaluations during training take, among the splits.
@@ -171,13 +172,15 @@ def with_method(setup: Setup, prompt: nn.Module | None) -> Setup:
   return dataclasses.replace(setup, model=PromptedT5(T5(setup.backbone.config), prompt))
 
 
-def fresh_prompt(setup: Setup, seed: int) -> tuple[Any, Any]:
-  """The parameters and constants of a fresh prompt."""
+def fresh_prompt(setup: Setup, seed: int, warm_start: str | None) -> tuple[Any, Any]:
+  """The parameters of a fresh prompt, and its constants or those of the file it will begin with."""
   embedding = setup.backbone.params['token_embedder']['embedding']
   if setup.placement:
     embedding = setup.placement.to_local(embedding)
   vocabulary = setup.backbone.vocabulary
-  return initialise_prompt(setup.model, jax.random.key(seed), wide(embedding), vocabulary)
+  key = jax.random.key(seed)
+  prompt, constants = initialise_prompt(setup.model, key, wide(embedding), vocabulary)
+  return prompt, constants_to_begin_with(constants, warm_start)
 
 
 def metadata_of(setup: Setup, settings: Settings, settings_text: str) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def _tuned(
   begun: Callable[[], None],
 ) -> loop.Result:
   """One run, of the seed in its settings."""
-  prompt, constants = fresh_prompt(setup, settings.seed)
+  prompt, constants = fresh_prompt(setup, settings.seed, settings.warm_start)
   params = {'backbone': setup.backbone.params, **({'prompt': prompt} if prompt else {})}
   check_positions(setup, params, constants, max_positions)
   result = loop.train(

@@ -322,6 +322,30 @@ def _warm_start(member: Member, state: MemberState) -> None:
   state.train = dataclasses.replace(state.train, trainable={'prompt': leaves})
 
 
+def constants_to_begin_with(fresh: Tree, warm_start: str | None) -> Tree:
+  """The constants of the prompt file that a run begins with, which its parameters go with.
+
+  Args:
+    fresh: a method's constants as they would be drawn; {} for none.
+    warm_start: path of the prompt file; None for a fresh prompt.
+
+  Raises:
+    UserError: the file has other constants than the method.
+  """
+  if not fresh or warm_start is None:
+    return fresh
+  saved, own = to_arrays(load_prompt(warm_start).constants), to_arrays(fresh)
+  if {n: x.shape for n, x in saved.items()} != {n: x.shape for n, x in own.items()}:
+    shown = lambda arrays: ', '.join(f'{n} {list(x.shape)}' for n, x in arrays.items()) or 'none'
+    raise UserError(
+      f'The constants of {warm_start!r} do not fit this run: {shown(saved)}; expected '
+      f'{shown(own)}. '
+      'Give the method and length that it was trained with.',
+      ['warm_start'],
+    )
+  return _nested({name: jnp.asarray(x, own[name].dtype) for name, x in saved.items()})
+
+
 def _nested(arrays: dict[str, Any]) -> Tree:
   tree: Tree = {}
   for name, array in arrays.items():

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -111,6 +112,21 @@ def test_a_warm_start_by_another_name_goes_on(copy, sizes, capsys):
   assert mentions(capsys.readouterr().err, 'WARM_START', 'initial.safetensors')
   assert main(command(sizes, output='w', steps=1)) == 2
   assert 'WARM_START' in capsys.readouterr().err
+
+
+def test_a_warm_start_takes_the_constants_that_its_parameters_go_with(copy, sizes, capsys):
+  made = {'prompt': 'subspace', 'gin.PROMPT_SIZE': 3, 'steps': 1}
+  assert main(command(sizes, output='a', seed=1, **made)) == 0
+  warm = {**made, 'warm_start': 'a/prompt.safetensors'}
+  assert main(command(sizes, output='b', seed=2, **warm)) == 0
+  assert main(command(sizes, 'population', output='c', seeds=2, **warm)) == 0
+  first = load_prompt(copy / 'a' / 'prompt.safetensors')
+  files = [copy / 'b' / 'initial.safetensors', copy / 'b' / 'last.safetensors']
+  for file in (*files, *(copy / 'c').rglob('initial.safetensors')):
+    jax.tree.map(np.testing.assert_array_equal, load_prompt(file).constants, first.constants)
+  jax.tree.map(np.testing.assert_array_equal, load_prompt(files[0]).params, first.params)
+  assert main(command(sizes, output='d', **{**warm, 'gin.PROMPT_SIZE': 4})) == 2
+  assert mentions(capsys.readouterr().err, 'directions', '[3, ', '[4, ', '--warm_start')
 
 
 NAMES = (

@@ -253,6 +253,23 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
     ) from None
 
 
+def differing_setting(one: Prompt, two: Prompt) -> str:
+  """The first setting in which the methods of two prompts differ, '' for none.
+
+  How a prompt began is none: it has no meaning for trained numbers.
+  """
+  first, second = (p.metadata.get('method_config') for p in (one, two))
+  return '' if first is None or second is None else _difference(first, second)
+
+
+def _difference(one: JSON, two: JSON, name: str = '') -> str:
+  if isinstance(one, dict) and isinstance(two, dict) and one.keys() == two.keys():
+    inner = lambda key: name if key == 'fields' else f'{name}.{key}'.strip('.')
+    keys = [key for key in one if key != 'initializer']
+    return next(filter(None, (_difference(one[k], two[k], inner(k)) for k in keys)), '')
+  return '' if one == two else f'{name} {one} and {two}'
+
+
 def check_model(
   prompt: Prompt, *, base_model: str, fingerprint: str, width: int, path: str | os.PathLike = ''
 ) -> None:

@@ -25,7 +25,7 @@ from prompt_jax.named_prompts import find_prompts
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Layers, Rows, plain
 from prompt_jax.prompt_formats.npy import numpy_checkpoint_path, read_npy, write_npy
 from prompt_jax.prompt_formats.peft import read_peft, write_peft
-from prompt_jax.prompt_formats.peft_layers import write_layers
+from prompt_jax.prompt_formats.peft_layers import METHODS, write_layers
 
 # What google-research/prompt-tuning calls the placements, in its gin files.
 COMBINE: dict[Placement, str] = {
@@ -247,7 +247,25 @@ def _plain(ready: loading.Tuned, file: str, to: str) -> Foreign:
     raise UserError(
       f'{file!r} holds weights of the model, not a prompt; there is nothing to export.'
     )
+  if method.depends_on == {'task_id'}:
+    raise UserError(
+      f'{file!r} is a {type(method).__name__}, which holds a prompt for each of several tasks. '
+      'Give that of one task: training has put each into the folder task_prompts beside it.'
+    )
+  if method.depends_on:
+    reads = ', '.join(sorted(method.depends_on))
+    raise UserError(
+      f'{file!r} is a {type(method).__name__}, which reads {reads} of each input: the format '
+      f'{to!r} has no form for it. Take "stablehlo" or "savedmodel", which hold the model too.',
+      ['to'],
+    )
   found = ready.injections()
+  if to != 'peft' and isinstance(method, METHODS):
+    raise UserError(
+      f'{file!r} is a {type(method).__name__}, which the format {to!r} does not know; take "peft", '
+      'or "stablehlo" or "savedmodel" with the model.',
+      ['to'],
+    )
   if to == 'peft' and found.decoder.inside and found.decoder.kv is None:
     params = ready.variables['params']['prompt']
     return Layers(method, {name: np.asarray(value) for name, value in params.items()})

@@ -27,6 +27,7 @@ from prompt_jax.prompts.methods.inside.lora import LoRA
 CONFIG, WEIGHTS = 'adapter_config.json', 'adapter_model.safetensors'
 LORA, IA3_KIND = 'LORA', 'IA3'
 KINDS = (LORA, IA3_KIND)
+METHODS = (LoRA, IA3)
 _OTHERWISE = 'Its layers then compute something else than LoRA'
 _IN_TRAINING = 'how the numbers began or were trained; they are in the file'
 _WHO = 'who wrote the file, where, and with what'

@@ -13,7 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from prompt_jax.checkpoints import on_disk
-from prompt_jax.checkpoints.prompt_file import Prompt, check_model, load_prompt, save_prompt
+from prompt_jax.checkpoints.prompt_file import (
+  Prompt,
+  check_model,
+  differing_setting,
+  load_prompt,
+  save_prompt,
+)
 from prompt_jax.checkpoints.run_state import RunStates, from_arrays, to_arrays
 from prompt_jax.errors import UserError
 from prompt_jax.runtime import processes
@@ -317,6 +323,13 @@ def _warm_start(member: Member, state: MemberState) -> None:
     raise UserError(
       f'The prompt {path!r} does not fit this run:\n' + '\n'.join(lines) + '\n'
       'Give the method and length that it was trained with.'
+    )
+  this_run = dataclasses.replace(prompt, metadata=metadata)
+  if unlike := differing_setting(prompt, this_run):
+    warnings.warn(
+      f'The prompt {path!r} was trained with another setting than this run has: {unlike}. Its '
+      'numbers may mean something else here.',
+      stacklevel=2,
     )
   leaves = _nested({name: jnp.array(saved[name], jnp.float32) for name in fresh})
   state.train = dataclasses.replace(state.train, trainable={'prompt': leaves})

@@ -15,6 +15,7 @@ from prompt_jax.checkpoints.prompt_file import (
   Prompt,
   build_method,
   describe_method,
+  differing_setting,
   load_prompt,
   save_prompt,
 )
@@ -22,7 +23,6 @@ from prompt_jax.errors import UserError, unknown
 from prompt_jax.injections import Injections
 from prompt_jax.prompts.base import PromptMethod, Tree, materialise
 from prompt_jax.prompts.from_injections import method_of
-from prompt_jax.prompts.initialise import without_initializers
 from prompt_jax.transfer import arithmetic
 
 AVERAGE, ADD, CONCATENATE, KEEP = 'average', 'add', 'concatenate', 'keep'
@@ -174,28 +174,18 @@ def _weighted(
 
 def _check_settings(first: str, one: Prompt, other: str, two: Prompt) -> None:
   """Refuses numbers of equal shapes that mean different things: of other layers, scales, tasks."""
-  methods = [without_initializers(_method(file, p)) for file, p in ((first, one), (other, two))]
-  if unlike := _unlike(*map(describe_method, methods)):
+  if unlike := differing_setting(one, two):
     raise UserError(
       f'{first!r} and {other!r} are of methods with different settings: {unlike}. Their '
       'parameters mean different things; give prompts trained with the same settings.'
     )
   tasks = [p.metadata.get('tasks') for p in (one, two)]
-  if 'task_id' in methods[0].depends_on and tasks[0] != tasks[1]:
+  if 'task_id' in _method(first, one).depends_on and tasks[0] != tasks[1]:
     raise UserError(
       f'{first!r} holds prompts of the tasks {tasks[0]}, and {other!r} of {tasks[1]}; expected '
       'the same tasks in the same order. Take the prompts of single tasks, in the folders '
       'task_prompts.'
     )
-
-
-def _unlike(one: Any, two: Any, name: str = '') -> str:
-  """The first difference of two descriptions of methods, '' for none."""
-  if isinstance(one, dict) and isinstance(two, dict) and one.keys() == two.keys():
-    inner = lambda key: name if key == 'fields' else f'{name}.{key}'.strip('.')
-    found = (_unlike(one[key], two[key], inner(key)) for key in one)
-    return next(filter(None, found), '')
-  return '' if one == two else f'{name} {one} and {two}'
 
 
 def _of_rows(

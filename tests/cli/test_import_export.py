@@ -1,22 +1,28 @@
 """`import` and `export` from the command line; what PEFT makes of it is tested with checkpoints."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from prompt_jax.checkpoints.backbone import save_backbone
+from prompt_jax.checkpoints.backbone import find, save_backbone
 from prompt_jax.checkpoints.prompt_file import describe_method, load_prompt, save_prompt
 from prompt_jax.cli import own_arguments
 from prompt_jax.cli.main import main
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.injections import PLACEMENTS
 from prompt_jax.models.t5.config import T5Config
+from prompt_jax.prompts.base import first_values
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.inside.ia3 import IA3
+from prompt_jax.prompts.methods.instance.smop import SMoP
+from prompt_jax.prompts.methods.multitask.mpt import MPT
 from prompt_jax.testing.tiny import random_params
 from tests.shared import mentions, shared
 
@@ -162,6 +168,27 @@ def test_keys_and_values_of_another_decoder(mistake, model, tmp_path):
   err = mistake('import', str(tmp_path), str(tmp_path / 'new'), '--model', model)
   assert mentions(err, '3', '2', '8')
   assert mentions(err, '1', '2', '8')
+
+
+@pytest.mark.parametrize(
+  ('method', 'to', 'says'),
+  [
+    (MPT(tasks=2, length=3), 'peft', ('MPT', 'task_prompts')),
+    (SMoP(), 'npy', ('SMoP', 'embeds', 'mask', 'stablehlo')),
+    (IA3(), 'npy', ('IA3', 'peft', 'stablehlo')),
+  ],
+)
+def test_what_a_format_cannot_hold_is_sent_to_one_that_can(
+  mistake, imported, model, tmp_path, method, to, says
+):
+  prompt = load_prompt(imported)
+  sizes = find(model).model()[0].sizes
+  _, variables = first_values(method, jax.random.key(0), sizes)
+  prompt.metadata['method_config'] = describe_method(method)
+  params = jax.tree.map(np.asarray, variables['params'])
+  file = str(tmp_path / 'other.safetensors')
+  save_prompt(file, dataclasses.replace(prompt, params=params))
+  assert mentions(mistake('export', file, str(tmp_path / 'new'), f'--to={to}'), file, *says)
 
 
 def test_export_refuses(mistake, imported, model, tmp_path):

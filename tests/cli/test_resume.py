@@ -129,6 +129,15 @@ def test_a_warm_start_takes_the_constants_that_its_parameters_go_with(copy, size
   assert mentions(capsys.readouterr().err, 'directions', '[3, ', '[4, ', '--warm_start')
 
 
+def test_a_warm_start_of_other_settings_is_told(copy, sizes, capsys):
+  warm = {'output': 'w', 'steps': 1, 'warm_start': 'r/prompt.safetensors'}
+  assert main(command(sizes, init='zeros', **warm)) == 0
+  assert 'another setting' not in capsys.readouterr().err
+  flags = {**warm, 'output': 'v', 'gin.PROMPT_PLACEMENT': "'after_eos'"}
+  assert main(command(sizes, **flags)) == 0
+  assert mentions(capsys.readouterr().err, 'placement', 'before', 'after_eos')
+
+
 NAMES = (
   'initial.safetensors', 'prompt.safetensors', 'metrics.jsonl', 'operative_config.gin', 'state',
 )  # fmt: skip

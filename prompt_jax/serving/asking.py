@@ -144,11 +144,18 @@ class Desk:
       for each in waiting:
         each.cancel()
     there = [one for one in found if one is not None]
-    if len(there) < len(found):
-      raise no_prompt(asked.prompt)
+    if len(there) < len(found) or len({id(one.entry) for one in there}) > 1:
+      raise self.changed(asked.prompt)
     wrote = sum(map(_length, there))
     there = _best(there, asked.best_of, asked.n)
     return Answered(there, [self.words(one) for one in there], read, wrote)
+
+  def changed(self, name: str) -> Refused:
+    """A request whose prompt was taken out, or replaced by another, before all was answered."""
+    if name not in self._engine.names:
+      return no_prompt(name)
+    return Refused(503, 'prompt_replaced', f'The prompt {name!r} was replaced meanwhile; ask again.',
+                   None, {'Retry-After': '1'})  # fmt: skip
 
   def late(self) -> Refused:
     """A request that took too long."""
@@ -193,8 +200,13 @@ class Desk:
     """Lines up rows, see `Queue.put`.
 
     Raises:
-      Refused: there is no room.
+      Refused: there is no room, or never for as many.
     """
+    if len(rows) > self._limits.waiting:
+      raise wrong(
+        f'{len(rows)} answers are asked for; here at most {self._limits.waiting} can wait.',
+        'prompt',
+      )
     groups = [self._engine.group(prompt, row.tokens) for row in rows]
     try:
       return self._queue.put(rows, settings, groups, told)

@@ -78,9 +78,13 @@ class Programs:
     return sum(f._cache_size() for f in (self._rank, self._choose, self._write))  # type: ignore[attr-defined]
 
   def __call__(
-    self, rows: Sequence[Row], settings: Settings, tell: Tell | None = None
+    self,
+    rows: Sequence[Row],
+    settings: Settings,
+    tell: Tell | None = None,
+    takes: Callable[[Entry], bool] = lambda entry: True,
   ) -> list[Found | None]:
-    """The answer to each row; None where its prompt is not there any more.
+    """The answer to each row; None where its prompt is not there any more, or not taken.
 
     Rows of one group are one batch; "rank" and "constrained" need prompts with labels.
 
@@ -88,11 +92,15 @@ class Programs:
       rows: a batch.
       settings: of all of them.
       tell: called for each token, in order, if the settings are streamed; not for what fills up.
+      takes: whether a prompt, which may have been replaced since, is asked with these settings.
     """
     entries, stacks = self._bank.snapshot([row.prompt for row in rows])
     found: list[Found | None] = [None] * len(rows)
+    entries = [e if e is not None and takes(e) else None for e in entries]
     for group, stack in stacks.items():
       numbers = [i for i, e in enumerate(entries) if e is not None and e.group is group]
+      if not numbers:
+        continue
       some: list[Any] = [entries[i] for i in numbers]
       listener = None if tell is None else _in_order(tell, numbers)
       answers = self.of_group(stack, some, [rows[i] for i in numbers], settings, listener)

@@ -72,7 +72,9 @@ class JaxEngine:
   def __call__(
     self, rows: Sequence[Row], settings: Settings, tell: Tell | None = None
   ) -> list[Found | None]:
-    return self._programs(rows, settings, tell)
+    return self._programs(
+      rows, settings, tell, lambda e: bool(e.labels) == (settings.way == 'rank')
+    )
 
   def programs(self) -> Iterator[Callable[[], object]]:
     for entry in self._bank.entries:

@@ -11,7 +11,7 @@ import numpy as np
 
 from prompt_jax.serving.asking import Asked, Desk
 from prompt_jax.serving.completions import choice_of, finish_reason, head, usage
-from prompt_jax.serving.refused import Refused, no_prompt
+from prompt_jax.serving.refused import Refused
 from prompt_jax.serving.rows import STREAMED, Found
 
 LOG = logging.getLogger('prompt_jax')
@@ -109,6 +109,6 @@ class Stream:
   def _last(self, number: int, found: Found | None) -> dict[str, Any]:
     """The rest of an answer."""
     if found is None:
-      raise no_prompt(self._asked.prompt)
+      raise self._desk.changed(self._asked.prompt)
     text = self._desk.words(found)
     return choice_of(number, text.removeprefix(self._sent[number]), finish_reason(found))

@@ -1,6 +1,7 @@
 """What a client sees of the server: time, room, size, who asks, and the end of it."""
 
 import concurrent.futures
+import dataclasses
 import json
 import socket
 import time
@@ -156,3 +157,22 @@ def _refused(address):
   except ConnectionRefusedError:
     return True
   return False
+
+
+def test_a_request_is_answered_by_one_prompt_alone():
+  server = server_of(rows=1)
+  engine, found = server.engine, server.engine.answer
+  # Replaced between two batches.
+  engine.answer = lambda prompt, row: found(dataclasses.replace(prompt), row)
+  with running(server) as address:
+    assert answer(complete(address, 'back', 'one')) == 'eno'
+    status, body, headers = complete(address, 'back', ['one', 'two'])
+    assert (status, body['error']['code']) == (503, 'prompt_replaced')
+    assert headers['retry-after'] == '1'
+
+
+def test_more_texts_than_can_ever_wait_are_no_matter_of_patience():
+  with running(server_of(waiting=2)) as address:
+    status, body, _ = complete(address, 'back', ['a', 'b', 'c'])
+    assert (status, body['error']['param']) == (400, 'prompt')
+    assert complete(address, 'back', ['a', 'b'])[0] == 200

@@ -242,6 +242,18 @@ def test_a_batch_that_fails_fails_alone():
   assert good is None
 
 
+def test_a_prompt_that_is_replaced_by_one_asked_otherwise_fails_alone(tuned):
+  bank = Bank(tuned(InputPrompt(length=2)).backbone)
+  for name, labels in (('same', YES_NO), ('text', None), ('labels', MANY)):
+    bank.add(name, tuned(InputPrompt(length=2), 1, labels))
+  engine = JaxEngine(TunedPrompts(bank), 2)
+  bank.add('labels', tuned(InputPrompt(length=2), 2, None))
+  bank.add('text', tuned(InputPrompt(length=2), 3, YES_NO))
+  same, gone = engine([row('same'), row('labels')], Settings('rank'))
+  assert (same.entry.name, gone) == ('same', None)
+  assert engine([row('text')], Settings('generate')) == [None]
+
+
 def test_buckets_of_a_histogram_add_up():
   found = Histogram((1, 2))
   for value in (0.5, 1, 2, 3):

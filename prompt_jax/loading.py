@@ -163,8 +163,8 @@ class Tuned(NamedTuple):
   def lengths(self, inputs: int | None = None, targets: int | None = None) -> Lengths:
     """Most tokens of an input and of a target: those given, else those trained with."""
     return Lengths(
-      inputs or self.metadata.get('input_length', LENGTHS.inputs),
-      targets or self.metadata.get('target_length', LENGTHS.targets),
+      inputs or self.metadata.get('input_length') or LENGTHS.inputs,
+      targets or self.metadata.get('target_length') or LENGTHS.targets,
     )
 
 

@@ -19,7 +19,7 @@ OF_TASKS = 'task_prompts'
 # Files and folders of a run that hold other steps of the prompt.
 _STEPS = ('initial', 'last')
 STATE = ('state', 'tensorboard')
-_NAME = re.compile(r'[A-Za-z0-9_.-]+')
+_NAME = re.compile(r'(?!\.{1,2}$)[A-Za-z0-9_.-]+')  # . and .. are no names in an address
 
 
 class NamedFile(NamedTuple):
@@ -71,7 +71,7 @@ def find_prompts(sources: Sequence[str], names: Sequence[str] | None = None) -> 
 
 
 def is_name(name: str) -> bool:
-  """Whether a prompt can be called that."""
+  """Whether a prompt can be called that: it is part of addresses and of paths."""
   return _NAME.fullmatch(name) is not None
 
 

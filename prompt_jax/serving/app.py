@@ -168,7 +168,7 @@ class Server:
     return await self.counted(asked, answer())
 
   async def metrics(self, request: Request) -> Response:
-    self.measures.prompts = len(self.engine.names)
+    self.measures.keep(self.engine.names)
     return PlainTextResponse(self.measures.text(), media_type='text/plain; version=0.0.4')
 
   async def change(self, admin: Admin, request: Request) -> Response:
@@ -281,8 +281,9 @@ def check_token(request: Request, token: str | None) -> None:
   Raises:
     Refused: with status 401.
   """
-  given = request.headers.get('authorization', '')
-  if token is not None and not hmac.compare_digest(given.encode(), f'Bearer {token}'.encode()):
+  scheme, _, given = request.headers.get('authorization', '').partition(' ')
+  known = token is None or hmac.compare_digest(given.strip().encode(), token.encode())
+  if token is not None and not (known and scheme.lower() == 'bearer'):
     raise Refused(
       401, 'invalid_api_key', 'Expected a header "Authorization: Bearer TOKEN" with the token.',
       headers={'WWW-Authenticate': 'Bearer'},

@@ -154,8 +154,8 @@ class Desk:
     """A request whose prompt was taken out, or replaced by another, before all was answered."""
     if name not in self._engine.names:
       return no_prompt(name)
-    return Refused(503, 'prompt_replaced', f'The prompt {name!r} was replaced meanwhile; ask again.',
-                   None, {'Retry-After': '1'})  # fmt: skip
+    return Refused(503, 'prompt_replaced', f'The prompt {name!r} was replaced; ask again.', None,
+                   {'Retry-After': '1'})  # fmt: skip
 
   def late(self) -> Refused:
     """A request that took too long."""

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from prompt_jax.checkpoints.backbone import Backbone
-from prompt_jax.data.example import Lengths, encode_labels
+from prompt_jax.data.example import Lengths, check_lengths, encode_labels
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.inference.constrained import Trie, trie
 from prompt_jax.injections import Injections
@@ -150,7 +150,7 @@ class Bank:
 
     Raises:
       UserError: it reads the input or cannot be stacked, or is of another model; labels that
-        cannot be told apart.
+        cannot be told apart; lengths of no text.
     """
     if tuned.backbone.fingerprint != self.backbone.fingerprint:
       raise UserError(
@@ -166,7 +166,8 @@ class Bank:
         f'{name!r} holds weights of a model of its own; answer with it alone, by infer.'
       )
     prompt = stacked.alone(name, tuned)
-    lengths, labels = tuned.lengths(), tuple(tuned.metadata.get('labels') or ())
+    check_lengths(lengths := tuned.lengths())
+    labels = tuple(tuned.metadata.get('labels') or ())
     tokens = _label_tokens(labels, self.backbone.vocabulary, lengths.targets)
     with self._adding:
       group, changed = self._with_room(prompt)

@@ -56,6 +56,8 @@ def read(body: bytes) -> Asked:
     _number(found, 'seed', 0, 2**32 - 1, whole=True),
   )
   temperature, top_p = _number(found, 'temperature', 0, 10), _number(found, 'top_p', 0, 1)
+  if top_p == 0:
+    raise wrong('top_p is above 0; for the most probable token leave out temperature.', 'top_p')
   stream = found.get('stream') or False
   if not isinstance(stream, bool):
     raise wrong('stream is true or false.', 'stream')

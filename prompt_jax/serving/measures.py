@@ -44,7 +44,7 @@ class Measures:
     rows: that were answered, by prompt.
     tokens: by prompt and "read" or "wrote".
     seconds: of each request that was answered, by prompt.
-    requests: by (prompt, status); only prompts that there are, so that they stay few.
+    requests: by (prompt, status).
   """
 
   def __init__(self) -> None:
@@ -55,6 +55,16 @@ class Measures:
     self.tokens: collections.Counter[tuple[str, str]] = collections.Counter()
     self.seconds = collections.defaultdict[str, Histogram](lambda: Histogram(SECONDS))
     self.requests: collections.Counter[tuple[str, int]] = collections.Counter()
+
+  def keep(self, prompts: Sequence[str]) -> None:
+    """Forgets prompts that there are no more: under ever new names they would pile up."""
+    self.prompts, there = len(prompts), set(prompts)
+    for own in (self.rows, self.seconds):
+      for name in own.keys() - there:
+        del own[name]
+    for pairs in (self.tokens, self.requests):
+      for pair in [pair for pair in pairs if pair[0] not in there]:
+        del pairs[pair]
 
   def waited(self, seconds: Iterable[float]) -> None:
     """Counts how long rows waited."""

@@ -62,6 +62,11 @@ def serve(
   listening.check(timeout)
   token = listening.token_of(token_file, 'token_file')
   admin = listening.token_of(admin_token_file, 'admin_token_file')
+  if admin is not None and admin == token:
+    raise UserError(
+      'Who may ask could change prompts too: both files hold the same token. Give two.',
+      ['token_file', 'admin_token_file'],
+    )
   limits = Limits(batch_size, queue, timeout, max_bytes)
   with listening.listen(host, port) as socket:
     if devices.start() is not None:

@@ -3,6 +3,7 @@
 import math
 import os
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 from prompt_jax.checkpoints.prompt_file import load_facts
@@ -13,6 +14,9 @@ from prompt_jax.serving.engine import Changeable
 OWN = 'prompt_jax.prompts.'
 MOST_NUMBERS = 1 << 28  # of an array that the description of a method names by its shape
 DEEPEST = 32
+LONGEST = (
+  4096  # tokens that an input or an answer may have: programs are compiled and tried for them
+)
 
 
 def add(engine: Changeable, name: str, data: bytes) -> None:
@@ -35,9 +39,16 @@ def add(engine: Changeable, name: str, data: bytes) -> None:
       if kind != 'prompt':
         raise UserError(f'It holds {kind}; expected a prompt.')
       _check(metadata.get('method_config'))
+      _check_lengths(metadata)
       engine.add(name, path)
     except UserError as e:
       raise UserError(str(e).replace(path, name)) from None
+
+
+def _check_lengths(metadata: Mapping[str, Any]) -> None:
+  for name in ('input_length', 'target_length'):
+    if (metadata.get(name) or 0) > LONGEST:
+      raise UserError(f'Its {name} is {metadata[name]}; over HTTP at most {LONGEST} is taken.')
 
 
 def _check(description: Any, depth: int = 0) -> None:

@@ -98,6 +98,8 @@ def test_what_is_no_prompt_of_the_model_is_refused(served, write, tmp_path):
     (make(method_config={**method, 'class': 'subprocess.Popen'}), 'subprocess.Popen'),
     (make(method_config={'class': 'prompt_jax.prompts.base.os', 'fields': {}}), 'method'),
     (make(method_config={'shape': [1 << 20, 1 << 20]}), 'large'),
+    (make(input_length=-5), '-5'), (make(input_length=1 << 20), 'input_length'),
+    (make(target_length=1 << 20), 'target_length'),
     (make(method_config=None), 'method_config'), (make(labels=['yes', 'yes']), 'yes'),
   ):  # fmt: skip
     status, body = put(served, 'new', given)
@@ -105,7 +107,7 @@ def test_what_is_no_prompt_of_the_model_is_refused(served, write, tmp_path):
     assert said in body['error']['message']
     assert '/' not in body['error']['message'].replace('params/', '')  # no path of this machine
   assert put(served, 'new', b'x' * 60_000)[0] == 413
-  for name in ('a b', '..%2f..%2fx', 'a%2fb', '%00', 'x' * 201):
+  for name in ('a b', '.', '..', '%2e%2e', '..%2f..%2fx', 'a%2fb', '%00', 'x' * 201):
     assert put(served, name.replace(' ', '%20'), whole)[0] in (400, 404)
   assert names(served) == ['first']
   assert complete(served, 'first', 'a text')[0] == 200

@@ -128,13 +128,15 @@ def test_a_body_that_does_not_come():
 
 def test_only_who_knows_the_token_is_answered():
   with running(server_of(token='secret')) as address:
-    for headers in ({}, {'Authorization': 'Bearer wrong'}, {'Authorization': 'secret'}):
+    for headers in ({}, {'Authorization': 'Bearer wrong'}, {'Authorization': 'secret'},
+                    {'Authorization': 'Basic secret'}):  # fmt: skip
       status, body, got = call(address, 'POST', '/v1/completions', {}, headers)
       assert (status, body['error']['code']) == (401, 'invalid_api_key')
       assert got['www-authenticate'] == 'Bearer'
-    known = {'Authorization': 'Bearer secret'}
     body = {'model': 'back', 'prompt': 'ab'}
-    assert answer(call(address, 'POST', '/v1/completions', body, known)) == 'ba'
+    for scheme in ('Bearer', 'bearer'):  # in any case, says RFC 9110
+      known = {'Authorization': f'{scheme} secret'}
+      assert answer(call(address, 'POST', '/v1/completions', body, known)) == 'ba'
     assert call(address, 'GET', '/health')[0] == 200  # for who watches over it
 
 

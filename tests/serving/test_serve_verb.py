@@ -97,10 +97,16 @@ def test_it_answers_and_ends_with_what_it_has_begun(write, tmp_path):
 def test_mistakes_are_told_in_one_line(write, tmp_path, capsys):
   file = write(tmp_path / 'a.safetensors', InputPrompt(length=2))
   (tmp_path / 'empty.txt').write_text('\n')
+  (tmp_path / 'one.txt').write_text('same\n')
+  (tmp_path / 'two.txt').write_text('same\n')
   (tmp_path / 'none').mkdir()
   for flags, said in (
     ([file, f'--token_file={tmp_path}/none.txt'], ['none.txt', '--token_file']),
     ([file, f'--token_file={tmp_path}/empty.txt'], ['empty.txt']),
+    (
+      [file, f'--token_file={tmp_path}/one.txt', f'--admin_token_file={tmp_path}/two.txt'],
+      ['same', '--token_file', '--admin_token_file'],
+    ),
     ([file, '--host=nowhere.invalid'], ['nowhere.invalid', '--host']),
     ([file, '--timeout=0'], ['0', '--timeout']),
     ([file, f'--admin_token_file={tmp_path}/empty.txt'], ['empty.txt', '--admin_token_file']),

@@ -108,6 +108,7 @@ def test_models_are_the_prompts(client):
     ({'model': 'small', 'prompt': 'a', 'file': '/etc/passwd'}, 400, 'file'),
     ({'model': 'small', 'prompt': 'a', 'temperature': -1}, 400, 'temperature'),
     ({'model': 'small', 'prompt': 'a', 'top_p': True}, 400, 'top_p'),
+    ({'model': 'free', 'prompt': 'a', 'temperature': 1, 'top_p': 0}, 400, 'top_p'),
     ({'model': 'small', 'prompt': 'a', 'max_tokens': 0}, 400, 'max_tokens'),
     ({'model': 'small', 'prompt': ['a'] * 65}, 400, 'prompt'),
     ({'model': 'small', 'prompt': 'a' * 3000}, 413, None),
@@ -252,6 +253,20 @@ def test_a_prompt_that_is_replaced_by_one_asked_otherwise_fails_alone(tuned):
   same, gone = engine([row('same'), row('labels')], Settings('rank'))
   assert (same.entry.name, gone) == ('same', None)
   assert engine([row('text')], Settings('generate')) == [None]
+
+
+def test_measures_of_prompts_that_are_gone_are_forgotten():
+  found = Measures()
+  for name in ('here', 'gone'):
+    found.batch([name], 0.1)
+    found.read_and_wrote(name, 1, 1)
+    found.request(name, 200, 0.1)
+  assert 'prompt="gone"' in found.text()
+  found.keep(['here'])
+  text = found.text()
+  assert 'gone' not in text
+  assert text.count('prompt="here"') > 4
+  assert 'prompt_jax_prompts 1\n' in text
 
 
 def test_buckets_of_a_histogram_add_up():

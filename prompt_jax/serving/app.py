@@ -71,6 +71,7 @@ class Server:
     routes = [
       Route('/', self.page),
       Route('/v1/models', guarded(self.models)),
+      Route('/v1/models/{name}', guarded(self.models)),
       Route('/v1/completions', guarded(self.complete), methods=['POST']),
       Route('/v2', of_v2(self.about)),
       Route('/v2/health/live', self.live),
@@ -122,11 +123,13 @@ class Server:
         LOG.exception('the folder could not be looked at')
 
   async def models(self, request: Request) -> Response:
-    """The prompts."""
+    """The prompts, or one of them."""
     one = lambda prompt: {
       'id': prompt.name, 'object': 'model', 'created': self.started,
       'owned_by': self.engine.base_model, 'labels': list(prompt.labels) or None,
     }  # fmt: skip
+    if 'name' in request.path_params:
+      return JSONResponse(one(self.desk.prompt(request.path_params['name'])))
     return JSONResponse({'object': 'list', 'data': [one(p) for p in self.engine.prompts]})
 
   async def health(self, request: Request) -> Response:

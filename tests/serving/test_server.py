@@ -80,6 +80,8 @@ def test_models_are_the_prompts(client):
   found = client.get('/v1/models').json()
   assert [m['id'] for m in found['data']] == ['small', 'large', 'free']
   assert found['data'][0]['labels'] == list(YES_NO)
+  assert client.get('/v1/models/large').json() == found['data'][1]
+  assert client.get('/v1/models/none').json()['error']['code'] == 'model_not_found'
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ ALLOWED = {
   'loading.py': {'--prompt_file', '--model', '--vocabulary'},
   'pretraining/pretrain.py': {'prompt-jax train', '--model', '--data'},
   'reports/page.py': {'prompt-jax report'},
+  'serving/ctranslate2_engine.py': {'prompt-jax export', '--to'},
   'training/monitor.py': {'--logdir'},
 }
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -119,7 +119,7 @@ def _check_options(
       ['weights'],
     )
   if (rows is not None) != (operation == KEEP):
-    raise UserError('rows are what "keep" keeps, and it needs them: --rows 0,1,2.', ['rows'])
+    raise UserError('rows are what "keep" keeps, and it needs them, such as 0,1,2.', ['rows'])
   if operation == KEEP and len(files) != 1:
     raise UserError(f'"keep" is of one prompt; got {len(files)}.')
   if not files:
@@ -167,7 +167,7 @@ def _weighted(
         what = f'began with another prompt than {first!r}'
       raise UserError(
         f'{file!r} {what}, from which its task vector is measured. Train the prompts from one '
-        'start: the same --seed and --init sampled_vocabulary, or one --warm_start file.'
+        'start: the same seed and an init that reads no labels, or one warm_start file.'
       )
   return arithmetic.add_task_vectors(one.initial, trees, weights), method, one.initial
 

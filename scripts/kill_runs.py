@@ -21,6 +21,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 
+from prompt_jax.runtime import libtpu
+
 MOST = 5  # kills of one run
 TIMES = ('seconds', 'examples_per_second')  # in the records of a run
 # Files and folders that hold times.
@@ -180,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('--kills', type=int, default=100, help='of all verbs together')
   parser.add_argument('--seed', type=int, default=0, help='of the moments')
   args = parser.parse_args(argv)
+  libtpu.quiet_without_tpu()
   server = multiprocessing.get_context('forkserver')
   server.set_forkserver_preload([f'prompt_jax.cli.{v}' for v in ('train', 'population', 'eval')])
   rng = random.Random(args.seed)

@@ -16,7 +16,6 @@ PACKAGE = ROOT / 'prompt_jax'
 ALLOWED: dict[str, set[str]] = {
   'errors': set(),
   'injections': set(),
-  'attach': {'injections'},
   'batch': set(),
   'byte_size': set(),
   'html_table': set(),
@@ -28,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
   'prompts': {'injections', 'data.vocabulary'},
   'prompts.base': {'injections'},
   'method_facts': {'injections', 'prompt_formats', 'prompts'},
-  'prompted': {'attach', 'injections', 'batch', 'models', 'prompts.base'},
+  'prompted': {'injections', 'batch', 'models', 'prompts.base'},
   'loading': {
     'checkpoints',
     'data.example',
@@ -169,7 +168,6 @@ ALLOWED: dict[str, set[str]] = {
     'named_prompts',
     'checkpoints',
     'data',
-    'evaluation.probabilities',
     'html_table',
     'inference',
     'injections',

@@ -5,9 +5,9 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import softmax
 
 from prompt_jax.evaluation.predictions import Prediction
-from prompt_jax.evaluation.probabilities import label_probabilities
 
 
 def vote(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
@@ -49,7 +49,7 @@ def average(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
 
 def _averaged(answers: Sequence[Prediction]) -> Prediction:
   labels = list(answers[0].scores)
-  each = label_probabilities(np.array([[a.scores[label] for label in labels] for a in answers]))
+  each = softmax([[a.scores[label] for label in labels] for a in answers], axis=-1)
   mean = each.mean(axis=0)
   best = int(mean.argmax())
   known = answers[0].correct is not None

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from scipy.special import softmax
 
 from prompt_jax.data.batches import choose_buckets
 from prompt_jax.data.example import UNKNOWN, Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation import bootstrap, calibration, metrics, probabilities, text_metrics
+from prompt_jax.evaluation import bootstrap, calibration, metrics, text_metrics
 from prompt_jax.evaluation.predictions import Advance, Prediction
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.inference.beam_search import LENGTH_PENALTY, beam_search, gnmt_penalty
@@ -237,10 +238,8 @@ class Evaluator:
     if not self.ranks or any(e.label is None for e in examples):
       return {}
     scores = np.array([list(p.scores.values()) for p in predictions])
-    found = calibration.calibrate(
-      probabilities.label_probabilities(scores), [e.label for e in examples if e.label is not None]
-    )
-    return {self._task.name: found}
+    labels = [e.label for e in examples if e.label is not None]
+    return {self._task.name: calibration.calibrate(softmax(scores, axis=-1), labels)}
 
   def _batches(
     self, examples: Sequence[Example]
@@ -276,7 +275,7 @@ class Evaluator:
     if labels is not None and self.method == 'rank':
       best = int(np.argmax(row[0]))
       text, scores = labels[best], dict(zip(labels, map(float, row[0]), strict=True))
-      confidence = float(probabilities.label_probabilities(row[0])[best])
+      confidence = float(softmax(np.asarray(row[0], np.float64))[best])
     elif labels is not None and self.method == 'constrained':
       best, log_prob, allowed = row
       text, scores, confidence = labels[best], {'log_prob': float(log_prob)}, math.exp(allowed)

@@ -4,7 +4,7 @@ A method that breaks its protocol ends in one line that says how.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 import flax.linen as nn
@@ -331,6 +331,32 @@ def materialise(
   if task_id is None and method.depends_on:
     raise UserError(f'{name} holds a prompt for each task; task_id must say which one is wanted.')
   return injected(method, params, constants, sizes, task_id or 0)
+
+
+def check_least(module: nn.Module, **least: float) -> None:
+  """Refuses a setting below its least value, `check_least(self, rank=1)`.
+
+  Raises:
+    UserError: names the setting, its value and the least one.
+  """
+  for name, value in least.items():
+    if getattr(module, name) < value:
+      raise UserError(
+        f'{type(module).__name__}.{name} is {getattr(module, name)}; it must be at least {value}.'
+      )
+
+
+def check_choices(module: nn.Module, **known: Collection[str]) -> None:
+  """Refuses a setting that is none of the known values, `check_choices(self, mode=MODES)`.
+
+  Raises:
+    UserError: names the setting, its value and the known ones.
+  """
+  for name, values in known.items():
+    if getattr(module, name) not in values:
+      raise UserError(
+        f'{type(module).__name__}.{name} is {getattr(module, name)!r}; known: {", ".join(values)}.'
+      )
 
 
 def check_length(method: PromptMethod) -> None:

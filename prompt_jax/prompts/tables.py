@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from prompt_jax.errors import UserError
+from prompt_jax.prompts.base import check_choices
 from prompt_jax.prompts.initializers import Initializer, Normal, Uniform
 
 Array = jax.Array
@@ -120,8 +121,7 @@ class Mlp(nn.Module):
   @nn.compact
   def __call__(self, shape: Sequence[int]) -> Array:
     *lead, p, h = shape
-    if self.activation not in ACTIVATIONS:
-      raise UserError(f'Mlp.activation is {self.activation!r}; known: {", ".join(ACTIVATIONS)}.')
+    check_choices(self, activation=ACTIVATIONS)
     width = self.width or h
     e = free(self, 'prompt', self.initializer, (p, width))
     x = ACTIVATIONS[self.activation](linear(self.hidden, width, 'hidden')(e))

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from prompt_jax.data.vocabulary import EOS_ID
-from prompt_jax.evaluation.probabilities import label_probabilities
 from prompt_jax.serving.asking import Answered, Asked
 from prompt_jax.serving.refused import wrong
 from prompt_jax.serving.rows import Found
@@ -137,9 +136,9 @@ def written(asked: Asked, answered: Answered) -> Any:
   for i, (one, text) in enumerate(zip(answered.found, answered.texts, strict=True)):
     choice = choice_of(i, text, finish_reason(one))
     if one.label is not None:
-      shares = label_probabilities(one.scores)
       choice['label'] = text
-      choice['probabilities'] = dict(zip(one.entry.labels, map(float, shares), strict=True))
+      shares = map(float, one.probabilities)
+      choice['probabilities'] = dict(zip(one.entry.labels, shares, strict=True))
     if asked.logprobs:
       scores = dict(zip(one.entry.labels, map(float, one.scores), strict=True))
       choice['logprobs'] = {'answer': one.log_prob, **({'labels': scores} if scores else {})}

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from prompt_jax.evaluation.probabilities import label_probabilities
 from prompt_jax.serving import completions
 from prompt_jax.serving.asking import Answered, Asked
 from prompt_jax.serving.refused import wrong
@@ -87,7 +86,7 @@ def written(prompt: Served, answered: Answered, wanted: Sequence[str], number: s
     'text': ('BYTES', [count], texts), 'label': ('BYTES', [count], texts)
   }  # fmt: skip
   if prompt.labels:
-    shares = np.concatenate([label_probabilities(one.scores) for one in answered.found])
+    shares = np.concatenate([one.probabilities for one in answered.found])
     values['probabilities'] = ('FP32', [count, len(shares) // count], shares.tolist())
   outputs = [
     dict(zip(('name', 'datatype', 'shape', 'data'), (name, *values[name]), strict=True))

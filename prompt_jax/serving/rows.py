@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+from scipy.special import softmax
 
 from prompt_jax.data.example import Lengths
 
@@ -99,3 +100,9 @@ class Found(NamedTuple):
   label: int | None = None
   scores: np.ndarray = np.zeros(0, np.float32)
   allowed: float = 0.0
+
+  @property
+  def probabilities(self) -> np.ndarray:
+    """float64[C] of all labels, where they were ranked."""
+    found: np.ndarray = softmax(np.asarray(self.scores, np.float64))
+    return found

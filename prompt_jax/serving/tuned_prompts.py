@@ -11,7 +11,6 @@ from prompt_jax import html_table, loading
 from prompt_jax.data import splits
 from prompt_jax.data.example import Example, Lengths, check_lengths, checked_texts, encode
 from prompt_jax.errors import UserError
-from prompt_jax.evaluation.probabilities import label_probabilities
 from prompt_jax.inference.beam_search import LENGTH_PENALTY
 from prompt_jax.inference.decode import check_sampling
 from prompt_jax.inference.decoding import Decoding
@@ -191,7 +190,7 @@ class TunedPrompts:
     if found.label is None:
       return Answer(text, self.bank.backbone.vocabulary.decode(found.tokens))
     if len(found.scores):
-      probability = float(label_probabilities(found.scores)[found.label])
+      probability = float(found.probabilities[found.label])
     else:
       probability = math.exp(found.allowed)
     return Answer(text, found.entry.labels[found.label], probability)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-FILES = 72  # lower it where files become fewer
+FILES = 69  # lower it where files become fewer
 TO_THE_GRADIENT = 12
 
 

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_jax.evaluation import calibration
-from prompt_jax.evaluation.probabilities import label_probabilities
 
 SURE = st.one_of(st.floats(0, 1), st.integers(0, 15).map(lambda n: n / 15))
 PAIRS = st.lists(st.tuples(SURE, st.booleans()), min_size=1, max_size=40)
@@ -71,11 +70,3 @@ def test_the_ends_of_the_scales():
   assert calibration.expected_calibration_error(calibration.reliability([1.0] * 4, [True] * 4)) == 0
   wrong = calibration.reliability([1.0] * 4, [False] * 4)
   assert calibration.expected_calibration_error(wrong) == 100
-
-
-def test_probabilities_are_a_softmax_that_does_not_overflow():
-  scores = np.array([[-1000.0, -1001.0], [-3.0, -3.0]])
-  got = label_probabilities(scores)
-  want = [1 / (1 + np.exp(-1)), 0.5]
-  np.testing.assert_allclose(got[:, 0], want, atol=1e-12)
-  np.testing.assert_allclose(got.sum(-1), 1)

@@ -20,7 +20,7 @@ from prompt_jax.serving.jax_engine import JaxEngine
 from prompt_jax.serving.measures import Histogram, Measures
 from prompt_jax.serving.queue import Full, Queue
 from prompt_jax.serving.refused import Refused
-from prompt_jax.serving.rows import Row, Settings
+from prompt_jax.serving.rows import Found, Row, Settings
 from prompt_jax.serving.tuned_prompts import TunedPrompts
 from tests.serving.conftest import MANY, YES_NO
 
@@ -278,3 +278,10 @@ def test_buckets_of_a_histogram_add_up():
   assert found.lines('x') == [
     'x_bucket{le="1"} 2', 'x_bucket{le="2"} 3', 'x_bucket{le="+Inf"} 4', 'x_sum 6.5', 'x_count 4'
   ]  # fmt: skip
+
+
+def test_probabilities_are_a_softmax_that_does_not_overflow():
+  for scores, first in (([-1000.0, -1001.0], 1 / (1 + np.exp(-1))), ([-3.0, -3.0], 0.5)):
+    got = Found(None, np.zeros(0), 0.0, 0, np.array(scores, np.float32)).probabilities
+    np.testing.assert_allclose(got[0], first, atol=1e-12)
+    np.testing.assert_allclose(got.sum(), 1)

@@ -8,6 +8,7 @@ so no other copy of it is ever in memory. Only what is frozen can be stored so: 
 no gradient.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -196,6 +197,35 @@ class RelativeBias(nn.Module):
     table = self.param('rel_embedding', _relpos_init, shape).astype(jnp.float32)
     bias = jnp.take(table, buckets, axis=1, mode='fill', fill_value=0)  # [N, ..., Q, K]
     return bias[None] if buckets.ndim == 2 else jnp.moveaxis(bias, 0, 1)
+
+
+@struct.dataclass
+class SelfCache:
+  """Keys and values of the decoder's self attention, carried through the layers.
+
+  Attributes:
+    keys: [L, B, M, N, D]; the first rows hold the injected keys, if any.
+    values: as `keys`.
+    start: int32[] row where this call's first key goes.
+    layer: int32[] the layer whose turn it is.
+    visible: bool[B, M] false where there is only room (see `Injection.lengths`); None where all
+      rows hold something, or are still to come.
+  """
+
+  keys: Array
+  values: Array
+  start: Array
+  layer: Array
+  visible: Array | None = None
+
+  def append(self, kv: KeysValues) -> tuple['SelfCache', KeysValues]:
+    """Writes this layer's new keys and values; returns all of the layer's."""
+    at = (self.layer, 0, self.start, 0, 0)
+    keys = jax.lax.dynamic_update_slice(self.keys, kv[0][None].astype(self.keys.dtype), at)
+    values = jax.lax.dynamic_update_slice(self.values, kv[1][None].astype(self.values.dtype), at)
+    pick = lambda x: jax.lax.dynamic_index_in_dim(x, self.layer, keepdims=False)
+    cache = dataclasses.replace(self, keys=keys, values=values, layer=self.layer + 1)
+    return cache, (pick(keys), pick(values))
 
 
 class Attention(nn.Module):

@@ -11,7 +11,7 @@ from prompt_jax.injections import Injection, Layout
 from prompt_jax.models.attention.attend import constrained
 from prompt_jax.models.t5 import stack
 from prompt_jax.models.t5.config import T5Config
-from prompt_jax.models.t5.layers import KeysValues, rows, table_parts
+from prompt_jax.models.t5.layers import KeysValues, SelfCache, rows, table_parts
 
 Array = jax.Array
 
@@ -78,9 +78,9 @@ class T5(nn.Module):
     *,
     deterministic: bool = True,
     skip: int = 0,
-    cache: stack.SelfCache | None = None,
+    cache: SelfCache | None = None,
     cached_cross: tuple[KeysValues, ...] | None = None,
-  ) -> tuple[Array, stack.SelfCache | None, tuple[KeysValues, ...] | None]:
+  ) -> tuple[Array, SelfCache | None, tuple[KeysValues, ...] | None]:
     """As `stack.Decoder`, and always to logits: float32[B, Q - skip, V]."""
     x, cache, cross_kv = self.decoder(
       x,

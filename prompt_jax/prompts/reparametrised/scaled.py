@@ -7,7 +7,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from prompt_jax.errors import UserError
+from prompt_jax.prompts.base import check_choices
 from prompt_jax.prompts.tables import Plain
 
 Array = jax.Array
@@ -32,8 +32,7 @@ class Scaled(nn.Module):
   def __call__(self, shape: Sequence[int]) -> Array:
     *lead, p, h = shape
     sizes = {'all': (1, 1), 'row': (p, 1), 'column': (1, h)}
-    if self.axis not in sizes:
-      raise UserError(f'Scaled.axis is {self.axis!r}; known: {", ".join(sizes)}.')
+    check_choices(self, axis=sizes)
     scale = self.param('scale', nn.initializers.ones, (*lead, *sizes[self.axis]))
     rows: Array = self.base(shape)
     return scale * rows

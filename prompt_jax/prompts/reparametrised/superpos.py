@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prompt_jax.errors import UserError
+from prompt_jax.prompts.base import check_least
 from prompt_jax.prompts.initializers import Initializer, Normal, SampledVocabulary
 from prompt_jax.prompts.tables import free
 
@@ -36,8 +36,7 @@ class SuperPos(nn.Module):
 
   @nn.compact
   def __call__(self, shape: Sequence[int]) -> Array:
-    if self.size < 1:
-      raise UserError(f'SuperPos.size is {self.size}; it must be at least 1.')
+    check_least(self, size=1)
     *lead, p, h = shape
     weights = free(self, 'weights', Normal(1 / math.sqrt(self.size)), (*lead, p, self.size))
     basis = self.variable(

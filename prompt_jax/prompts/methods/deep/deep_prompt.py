@@ -18,7 +18,7 @@ from prompt_jax.injections import (
   Layout,
   Placement,
 )
-from prompt_jax.prompts.base import PromptMethod, check_length, own_table
+from prompt_jax.prompts.base import PromptMethod, check_choices, check_length, own_table
 from prompt_jax.prompts.tables import Plain
 
 Array = jax.Array
@@ -77,11 +77,7 @@ class DeepPrompt(PromptMethod):
     if not (self.encoder or self.decoder):
       raise UserError('DeepPrompt is off in both stacks; turn on encoder, decoder or both.')
     check_length(self)
-    for field, known in (('mode', MODES), ('placement', PLACEMENTS)):
-      if getattr(self, field) not in known:
-        raise UserError(
-          f'DeepPrompt.{field} is {getattr(self, field)!r}; known: {", ".join(known)}.'
-        )
+    check_choices(self, mode=MODES, placement=PLACEMENTS)
 
 
 def replace_rows(rows: Array, x: Array, layout: Layout) -> Array:

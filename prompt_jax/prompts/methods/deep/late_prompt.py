@@ -15,7 +15,7 @@ from prompt_jax.injections import (
   Layout,
   Placement,
 )
-from prompt_jax.prompts.base import Array, PromptMethod, check_length, own_table
+from prompt_jax.prompts.base import Array, PromptMethod, check_choices, check_length, own_table
 from prompt_jax.prompts.methods.deep.deep_prompt import replace_rows
 from prompt_jax.prompts.tables import Plain
 
@@ -46,10 +46,7 @@ class LatePrompt(PromptMethod):
     check_length(self)
     if ctx.input_stack != 'encoder':
       raise UserError('LatePrompt needs a model with an encoder; take DeepPrompt for this one.')
-    if self.placement not in PLACEMENTS:
-      raise UserError(
-        f'LatePrompt.placement is {self.placement!r}; known: {", ".join(PLACEMENTS)}.'
-      )
+    check_choices(self, placement=PLACEMENTS)
     layers = ctx.input_dims.L
     layer = layers // 2 if self.layer is None else self.layer
     if not 0 <= layer < layers:

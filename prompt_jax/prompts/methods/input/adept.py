@@ -5,9 +5,8 @@ from typing import ClassVar
 
 import flax.linen as nn
 
-from prompt_jax.errors import UserError
 from prompt_jax.injections import Context, Injection, Injections
-from prompt_jax.prompts.base import PromptMethod, check_length, own_table
+from prompt_jax.prompts.base import PromptMethod, check_least, check_length, own_table
 from prompt_jax.prompts.tables import Plain, symmetric_uniform
 
 
@@ -38,8 +37,7 @@ class ADePT(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     check_length(self)
-    if self.rank < 1:
-      raise UserError(f'ADePT.rank is {self.rank}; it must be at least 1.')
+    check_least(self, rank=1)
     width = ctx.input_dims.H
     rows = own_table(self, self.table, ctx.input_stack)((self.length, width))
     start = symmetric_uniform(self.rank**-0.5)

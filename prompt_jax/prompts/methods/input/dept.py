@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Context, Injection, Injections
-from prompt_jax.prompts.base import PromptMethod, check_length, own_table
+from prompt_jax.prompts.base import PromptMethod, check_least, check_length, own_table
 from prompt_jax.prompts.tables import Plain, symmetric_uniform
 
 
@@ -43,8 +43,7 @@ class DePT(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     check_length(self)
-    if self.rank < 1:
-      raise UserError(f'DePT.rank is {self.rank}; it must be at least 1.')
+    check_least(self, rank=1)
     assert ctx.mask is not None  # declared
     there = ctx.mask.shape[1]
     if there > self.input_length:

@@ -16,7 +16,7 @@ from prompt_jax.injections import (
   Injections,
   Placement,
 )
-from prompt_jax.prompts.base import PromptMethod, check_length, own_table
+from prompt_jax.prompts.base import PromptMethod, check_choices, check_length, own_table
 from prompt_jax.prompts.tables import Plain
 
 Array = jax.Array
@@ -70,8 +70,4 @@ class InputPrompt(PromptMethod):
     if not (self.encoder or self.decoder):
       raise UserError('InputPrompt is off in both stacks; turn on encoder, decoder or both.')
     check_length(self)
-    for field, known in (('placement', PLACEMENTS), ('decoder_placement', CAUSAL_PLACEMENTS)):
-      if getattr(self, field) not in known:
-        raise UserError(
-          f'InputPrompt.{field} is {getattr(self, field)!r}; known: {", ".join(known)}.'
-        )
+    check_choices(self, placement=PLACEMENTS, decoder_placement=CAUSAL_PLACEMENTS)

@@ -7,9 +7,8 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from prompt_jax.errors import UserError
 from prompt_jax.injections import Context, Dims, Injections, Inside, InsideEdit
-from prompt_jax.prompts.base import PromptMethod
+from prompt_jax.prompts.base import PromptMethod, check_choices, check_least
 from prompt_jax.prompts.methods.inside.places import check_points, in_stacks
 from prompt_jax.prompts.tables import ACTIVATIONS, symmetric_uniform
 
@@ -42,11 +41,8 @@ class Adapter(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     check_points(self, KNOWN)
-    check_size(self, self.size)
-    if self.activation not in ACTIVATIONS:
-      raise UserError(
-        f'Adapter.activation is {self.activation!r}; known: {", ".join(ACTIVATIONS)}.'
-      )
+    check_least(self, size=1)
+    check_choices(self, activation=ACTIVATIONS)
     return in_stacks(ctx, self._edits, self.points, cross=True)
 
   def _edits(self, stack: str, dims: Dims, points: Sequence[str]) -> Inside:
@@ -55,12 +51,6 @@ class Adapter(PromptMethod):
       InsideEdit(weights(self, f'{stack}_{point}', dims, self.size), point, network)
       for point in points
     )
-
-
-def check_size(method: nn.Module, size: int) -> None:
-  """Refuses an adapter without width."""
-  if size < 1:
-    raise UserError(f'{type(method).__name__}.size is {size}; it must be at least 1.')
 
 
 def weights(method: nn.Module, name: str, dims: Dims, size: int) -> dict[str, Array]:

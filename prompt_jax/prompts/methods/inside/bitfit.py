@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from prompt_jax.injections import POINTS, Context, Dims, Injections, Inside, InsideEdit
+from prompt_jax.injections import Context, Dims, Injections, Inside
 from prompt_jax.prompts.base import PromptMethod
-from prompt_jax.prompts.methods.inside.places import check_points, in_stacks, widths
+from prompt_jax.prompts.methods.inside.places import check_points, in_stacks, vectors
 
 Array = jax.Array
 
@@ -30,16 +30,11 @@ class BitFit(PromptMethod):
 
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
-    check_points(self, POINTS)
+    check_points(self)
     return in_stacks(ctx, self._edits, self.points, cross=True)
 
   def _edits(self, stack: str, dims: Dims, points: Sequence[str]) -> Inside:
-    zeros = nn.initializers.zeros
-    shape = lambda point: (dims.L, widths(point, dims)[0])
-    return tuple(
-      InsideEdit(self.param(f'{stack}_{point}', zeros, shape(point)), point, add)
-      for point in points
-    )
+    return vectors(self, stack, dims, points, nn.initializers.zeros, add)
 
 
 def add(theta: Array, y: Array, x: Array) -> Array:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from prompt_jax.errors import UserError
 from prompt_jax.injections import Context, Dims, Injections, Inside, InsideEdit
-from prompt_jax.prompts.base import PromptMethod
+from prompt_jax.prompts.base import PromptMethod, check_least
 from prompt_jax.prompts.methods.inside.places import check_points, in_stacks, widths
 from prompt_jax.prompts.tables import symmetric_uniform
 
@@ -41,8 +40,7 @@ class LoRA(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     check_points(self, KNOWN)
-    if self.rank < 1:
-      raise UserError(f'LoRA.rank is {self.rank}; it must be at least 1.')
+    check_least(self, rank=1)
     return in_stacks(ctx, self._edits, self.points, self.cross)
 
   def _edits(self, stack: str, dims: Dims, points: Sequence[str]) -> Inside:

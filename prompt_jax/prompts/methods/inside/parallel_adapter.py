@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 
 from prompt_jax.injections import Context, Dims, Injections, Inside, InsideEdit
-from prompt_jax.prompts.base import PromptMethod
-from prompt_jax.prompts.methods.inside.adapter import Network, check_size, weights
+from prompt_jax.prompts.base import PromptMethod, check_least
+from prompt_jax.prompts.methods.inside.adapter import Network, weights
 from prompt_jax.prompts.methods.inside.places import in_stacks
 
 
@@ -28,7 +28,7 @@ class ParallelAdapter(PromptMethod):
 
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
-    check_size(self, self.size)
+    check_least(self, size=1)
     return in_stacks(ctx, self._edits, ('mlp',), cross=False)
 
   def _edits(self, stack: str, dims: Dims, points: Sequence[str]) -> Inside:

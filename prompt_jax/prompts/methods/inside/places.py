@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from prompt_jax.errors import UserError
-from prompt_jax.injections import POINTS, Context, Dims, Injection, Injections, Inside
+from prompt_jax.injections import POINTS, Context, Dims, Injection, Injections, Inside, InsideEdit
 
 OF_CROSS = POINTS[:5]  # cross attention has no mlp
 
@@ -30,6 +30,25 @@ def in_stacks(
     own = [point for point in points if point in OF_CROSS]
     parts['cross'] = Injection(inside=edits('cross', ctx.stacks['decoder'], own))
   return Injections.of(parts)
+
+
+def vectors(
+  method: Any, stack: str, dims: Dims, points: Sequence[str], start: Any, fn: Any
+) -> Inside:
+  """An edit at each point whose theta is a parameter [L, numbers there], such as `encoder_value`.
+
+  Args:
+    method: that has the parameters.
+    stack: whose edits.
+    dims: sizes of the stack.
+    points: where.
+    start: a Flax initialiser.
+    fn: see `InsideEdit`.
+  """
+  shape = lambda point: (dims.L, widths(point, dims)[0])
+  return tuple(
+    InsideEdit(method.param(f'{stack}_{point}', start, shape(point)), point, fn) for point in points
+  )
 
 
 def check_points(method: Any, known: Sequence[str] = POINTS) -> None:

@@ -5,9 +5,8 @@ from typing import ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from prompt_jax.errors import UserError
 from prompt_jax.injections import Context, Injection, Injections
-from prompt_jax.prompts.base import PromptMethod, check_length, masked_mean
+from prompt_jax.prompts.base import PromptMethod, check_least, check_length, masked_mean
 from prompt_jax.prompts.tables import linear
 
 
@@ -32,8 +31,7 @@ class IDSPAM(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     check_length(self)
-    if self.hidden < 1:
-      raise UserError(f'IDSPAM.hidden is {self.hidden}; it must be at least 1.')
+    check_least(self, hidden=1)
     width = ctx.input_dims.H
     assert ctx.embeds is not None  # declared, and so is the mask
     assert ctx.mask is not None

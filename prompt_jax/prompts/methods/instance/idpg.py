@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Context, Injection, Injections
-from prompt_jax.prompts.base import PromptMethod, check_length, own_table
+from prompt_jax.prompts.base import PromptMethod, check_least, check_length, own_table
 from prompt_jax.prompts.tables import Plain
 
 Array = jax.Array
@@ -45,8 +45,7 @@ class IDPG(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     check_length(self)
-    if self.hidden < 1:
-      raise UserError(f'IDPG.hidden is {self.hidden}; it must be at least 1.')
+    check_least(self, hidden=1)
     width = ctx.input_dims.H
     assert ctx.pooled is not None  # declared
     x = ctx.pooled.astype(jnp.float32)

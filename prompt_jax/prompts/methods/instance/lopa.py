@@ -7,9 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prompt_jax.errors import UserError
 from prompt_jax.injections import Context, Injection, Injections
-from prompt_jax.prompts.base import PromptMethod, check_length, own_table
+from prompt_jax.prompts.base import PromptMethod, check_least, check_length, own_table
 from prompt_jax.prompts.tables import Plain, linear
 
 Array = jax.Array
@@ -41,9 +40,7 @@ class LoPA(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     check_length(self)
-    for name in ('rank', 'hidden'):
-      if getattr(self, name) < 1:
-        raise UserError(f'LoPA.{name} is {getattr(self, name)}; it must be at least 1.')
+    check_least(self, rank=1, hidden=1)
     width = ctx.input_dims.H
     assert ctx.pooled is not None  # declared
     x = ctx.pooled.astype(jnp.float32)

@@ -7,9 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prompt_jax.errors import UserError
 from prompt_jax.injections import Context, Injection, Injections
-from prompt_jax.prompts.base import PromptMethod, check_length, masked_mean, own_table
+from prompt_jax.prompts.base import PromptMethod, check_least, check_length, masked_mean, own_table
 from prompt_jax.prompts.tables import Plain
 
 Array = jax.Array
@@ -44,8 +43,7 @@ class SMoP(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     check_length(self)
-    if self.prompts < 1:
-      raise UserError(f'SMoP.prompts is {self.prompts}; it must be at least 1.')
+    check_least(self, prompts=1)
     width = ctx.input_dims.H
     rows = own_table(self, self.table, ctx.input_stack)((self.prompts, self.length, width))
     assert ctx.embeds is not None  # declared, and so is the mask

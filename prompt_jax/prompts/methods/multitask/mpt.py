@@ -6,9 +6,9 @@ from typing import ClassVar, Self
 import flax.linen as nn
 import jax.numpy as jnp
 
-from prompt_jax.errors import UserError
 from prompt_jax.injections import PLACEMENTS, Context, Injection, Injections, Placement
-from prompt_jax.prompts.base import PromptMethod, check_length, own_table
+from prompt_jax.prompts.base import PromptMethod, check_choices, check_least, own_table
+from prompt_jax.prompts.methods.multitask.task_prompts import task_of_each
 from prompt_jax.prompts.tables import Plain
 
 
@@ -39,29 +39,17 @@ class MPT(PromptMethod):
 
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
-    self._check()
-    if ctx.task_id is None:
-      raise UserError(
-        f'This prompt is of {self.tasks} tasks, and nothing says which an input belongs to. Take '
-        'the prompt of one task by itself: training has put each into the folder task_prompts '
-        'beside this file.'
-      )
+    check_least(self, tasks=1, length=1, rank=1)
+    check_choices(self, placement=PLACEMENTS)
+    asked = task_of_each(ctx, self.tasks)
     width = ctx.input_dims.H
     shared = own_table(self, self.table, ctx.input_stack)((self.length, width))
     start = nn.initializers.constant(1 / self.rank)
     u = self.param('rows', start, (self.tasks, self.length, self.rank))
     v = self.param('columns', nn.initializers.ones, (self.tasks, self.rank, width))
     # [B, P, H]; [B, G, P, H] of packed rows.
-    rows = jnp.einsum('ph,...pr,...rh->...ph', shared, u[ctx.task_id], v[ctx.task_id])
+    rows = jnp.einsum('ph,...pr,...rh->...ph', shared, u[asked], v[asked])
     return Injections.of({ctx.input_stack: Injection(prefix=rows, placement=self.placement)})
 
   def for_tasks(self, count: int) -> Self:
     return self.clone(tasks=count)
-
-  def _check(self) -> None:
-    check_length(self)
-    for name in ('tasks', 'rank'):
-      if getattr(self, name) < 1:
-        raise UserError(f'MPT.{name} is {getattr(self, name)}; it must be at least 1.')
-    if self.placement not in PLACEMENTS:
-      raise UserError(f'MPT.placement is {self.placement!r}; known: {", ".join(PLACEMENTS)}.')

@@ -4,11 +4,12 @@ import dataclasses
 from typing import ClassVar, Self
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from prompt_jax.errors import UserError
 from prompt_jax.injections import PLACEMENTS, Context, Injection, Injections, Placement
-from prompt_jax.prompts.base import PromptMethod, own_table
+from prompt_jax.prompts.base import PromptMethod, check_choices, check_least, own_table
 from prompt_jax.prompts.tables import Plain
 
 
@@ -40,15 +41,10 @@ class TaskPrompts(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     self._check()
-    if ctx.task_id is None:
-      raise UserError(
-        f'This prompt is one for each of {self.tasks} tasks, and nothing says which an input '
-        'belongs to. Take the prompt of one task by itself: training has put each into the folder '
-        'task_prompts beside this file.'
-      )
+    asked = task_of_each(ctx, self.tasks)
     width = ctx.input_dims.H
     own = own_table(self, self.table, 'tasks')((self.tasks, self.length, width))
-    rows = own[ctx.task_id]  # [B, length, H]; [B, G, length, H] of packed rows
+    rows = own[asked]  # [B, length, H]; [B, G, length, H] of packed rows
     if self.shared:
       common = own_table(self, self.table, 'shared')((self.shared, width))
       before = jnp.broadcast_to(common, (*rows.shape[:-2], *common.shape))
@@ -59,12 +55,20 @@ class TaskPrompts(PromptMethod):
     return self.clone(tasks=count)
 
   def _check(self) -> None:
-    for name, least in (('tasks', 1), ('length', 1), ('shared', 0)):
-      if getattr(self, name) < least:
-        raise UserError(
-          f'TaskPrompts.{name} is {getattr(self, name)}; it must be at least {least}.'
-        )
-    if self.placement not in PLACEMENTS:
-      raise UserError(
-        f'TaskPrompts.placement is {self.placement!r}; known: {", ".join(PLACEMENTS)}.'
-      )
+    check_least(self, tasks=1, length=1, shared=0)
+    check_choices(self, placement=PLACEMENTS)
+
+
+def task_of_each(ctx: Context, tasks: int) -> jax.Array:
+  """int32[B] or int32[B, G] which of `tasks` prompts each example uses.
+
+  Raises:
+    UserError: the input does not say.
+  """
+  if ctx.task_id is None:
+    raise UserError(
+      f'This prompt is one for each of {tasks} tasks, and nothing says which an input belongs to. '
+      'Take the prompt of one task by itself: training has put each into the folder task_prompts '
+      'beside this file.'
+    )
+  return ctx.task_id

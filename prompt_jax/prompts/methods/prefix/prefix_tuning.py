@@ -9,7 +9,7 @@ import jax
 
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Context, Dims, Injection, Injections
-from prompt_jax.prompts.base import PromptMethod, check_length, own_table
+from prompt_jax.prompts.base import PromptMethod, check_choices, check_length, own_table
 from prompt_jax.prompts.tables import Mlp
 
 KV_BIASES = ('zero', 'shifted')
@@ -64,5 +64,4 @@ class PrefixTuning(PromptMethod):
     if not (self.encoder or self.decoder or self.cross):
       raise UserError('PrefixTuning is off everywhere; turn on encoder, decoder or cross.')
     check_length(self)
-    if self.kv_bias not in KV_BIASES:
-      raise UserError(f'PrefixTuning.kv_bias is {self.kv_bias!r}; known: {", ".join(KV_BIASES)}.')
+    check_choices(self, kv_bias=KV_BIASES)

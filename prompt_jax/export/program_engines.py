@@ -1,5 +1,6 @@
 """Software that runs exported programs, see `prompt_groups`: JAX alone, and TensorFlow."""
 
+import abc
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from prompt_jax.export.served_prompt import ServedPrompt
 FEW, WIDTH = 8, 32
 
 
-class _Programs:
+class _Programs(abc.ABC):
   """What both do: batches of one shape for each program.
 
   Attributes:
@@ -25,9 +26,9 @@ class _Programs:
   where: dict[str, tuple[int, int]]
   eos_id: int
 
+  @abc.abstractmethod
   def call(self, group: int, name: str, *args: np.ndarray) -> Any:
     """The first result of a program."""
-    raise NotImplementedError
 
   def greedy(self, sources: Sequence[Asked], length: int) -> list[Ids]:
     found = self._write(sources, length, 0.0)

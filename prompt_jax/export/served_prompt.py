@@ -1,5 +1,6 @@
 """A prompt of an export: how a text asks for it, what it reads and what it answers."""
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from prompt_jax.named_prompts import OF_TASKS, NamedFile
 
 
 @dataclasses.dataclass(frozen=True)
-class ServedPrompt:
+class ServedPrompt(abc.ABC):
   """What the prompts of all formats share.
 
   Attributes:
@@ -48,13 +49,13 @@ class ServedPrompt:
     """The ids of a text alone, cut as `infer` cuts it."""
     return [int(i) for i in encode(text, self.words, self.lengths.inputs)]
 
+  @abc.abstractmethod
   def source(self, text: str) -> list[int]:
     """The ids with which software is asked."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def about(self) -> dict[str, Any]:
     """What a program must know to ask with it, as JSON."""
-    raise NotImplementedError
 
   def facts(self) -> dict[str, Any]:
     """What `about` says in every format."""

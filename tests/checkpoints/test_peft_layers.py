@@ -11,7 +11,6 @@ import peft
 import pytest
 import safetensors.numpy
 import safetensors.torch
-import torch
 
 from prompt_jax.cli.main import main
 from prompt_jax.errors import UserError
@@ -20,7 +19,7 @@ from prompt_jax.prompt_formats.peft import read_peft
 from prompt_jax.prompt_formats.peft_layers import write_layers
 from prompt_jax.prompts.methods.inside.bitfit import BitFit
 from prompt_jax.prompts.methods.inside.ia3 import IA3
-from tests.checkpoints.test_peft_parity import assert_same, bare, folder, ours, t5, theirs
+from tests.checkpoints.test_peft_parity import adapt, assert_same, bare, folder, ours, t5, theirs
 from tests.shared import facts, mentions
 
 __all__ = ['folder']  # a fixture
@@ -35,17 +34,6 @@ CONFIGS = {
   'IA3': peft.IA3Config(**SEQ2SEQ),
   'outputs': peft.IA3Config(**SEQ2SEQ, target_modules=['q', 'wo'], feedforward_modules=[]),
 }  # fmt: skip
-
-
-def adapt(ref, config, path: pathlib.Path) -> Any:
-  """A PEFT model with random parameters, saved into a folder."""
-  adapted = peft.get_peft_model(copy.deepcopy(ref.torch_model), copy.deepcopy(config)).eval()
-  rng = torch.Generator().manual_seed(3)
-  for name, p in adapted.named_parameters():
-    if 'lora_' in name or 'ia3_' in name:
-      p.data = ('ia3_' in name) + 0.3 * torch.randn(p.shape, generator=rng)
-  adapted.save_pretrained(path)
-  return adapted
 
 
 def reloaded(ref, path: pathlib.Path) -> Any:

@@ -194,8 +194,11 @@ def adapt(ref: Reference, config: Any, path: pathlib.Path) -> Any:
   """A PEFT model with random parameters, saved into a folder."""
   adapted = peft.get_peft_model(copy.deepcopy(ref.torch_model), copy.deepcopy(config)).eval()
   rng = torch.Generator().manual_seed(3)
-  for p in adapted.prompt_encoder.parameters():
-    p.data = torch.randn(p.shape, generator=rng)
+  for name, p in adapted.named_parameters():
+    if 'prompt_encoder' in name:
+      p.data = torch.randn(p.shape, generator=rng)
+    elif 'lora_' in name or 'ia3_' in name:  # around what leaves the model as it is
+      p.data = ('ia3_' in name) + 0.3 * torch.randn(p.shape, generator=rng)
   adapted.save_pretrained(path)
   return adapted
 

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -19,6 +20,7 @@ from prompt_jax.data.vocabulary import (
   Vocabulary,
   load_vocabulary,
 )
+from prompt_jax.injections import Injection, Injections
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.prompts.base import PromptMethod, first_values
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
@@ -37,6 +39,19 @@ SHAPES = {
   'umt5': {'relpos_per_layer': True},
 }
 WIDTH = 32
+
+
+class LongTexts(PromptMethod):
+  """Rows that are larger for long texts: it compares a length, which a free size has not."""
+
+  depends_on = frozenset({'mask'})
+  length: int = 2
+
+  @nn.compact
+  def __call__(self, ctx):
+    shape = (1, self.length, ctx.input_dims.H)
+    rows = self.param('rows', nn.initializers.normal(), shape)
+    return Injections(encoder=Injection(prefix=rows * (2 if ctx.mask.shape[1] > 8 else 1)))
 
 
 def config(shape: str, rows: int) -> T5Config:

@@ -150,7 +150,7 @@ def test_sampling_draws_by_the_row_s_seed(exported, pair):
   assert abs(float(log_probs[4]) - float(done.log_probs[0])) < 1e-4
 
 
-@pytest.mark.parametrize('shape', ['t5_1_0', 'umt5'])
+@pytest.mark.parametrize('shape', ['t5_1_0', 'mt5', 'byt5', 'umt5'])
 def test_every_shape_answers_like_infer(shape, tmp_path):
   base = shapes.model(shape, tmp_path)
   a = shapes.prompt(tmp_path / 'a.safetensors', base, 4, labels=['yes', 'no'])
@@ -194,13 +194,24 @@ def test_a_program_that_samples_otherwise_is_refused(pair, tmp_path, monkeypatch
   assert not list(tmp_path.iterdir())
 
 
-def test_a_method_that_asks_for_the_length_of_a_text_is_refused(pair, tmp_path):
-  method = DePT(length=2, rank=2)
+def test_a_method_with_numbers_for_each_position_is_exported(pair, tmp_path):
+  method = DePT(length=2, rank=2, input_length=64)
   file = shapes.prompt(
     tmp_path / 'dept.safetensors', pair.base, 0, method=method,
     tree=shapes.moved(method, pair.base),
   )  # fmt: skip
-  with pytest.raises(UserError, match=facts('DePT', 'dept')):
+  about = manifest(export_prompt(file, tmp_path / 'out', 'stablehlo').path)
+  assert about['check']['difference'] < 1e-4
+  assert about['check']['answers'] == 1
+
+
+def test_a_method_that_asks_for_the_length_of_a_text_is_refused(pair, tmp_path):
+  method = shapes.LongTexts(length=2)
+  file = shapes.prompt(
+    tmp_path / 'asks.safetensors', pair.base, 0, method=method,
+    tree=shapes.moved(method, pair.base),
+  )  # fmt: skip
+  with pytest.raises(UserError, match=facts('LongTexts', 'asks')):
     export_prompt(file, tmp_path / 'out', 'stablehlo')
   assert not list(tmp_path.glob('*out*'))
 

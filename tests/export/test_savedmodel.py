@@ -93,7 +93,7 @@ def test_the_python_of_the_page(exported_kinds, tmp_path):
   assert f"[b'{label.prediction}' {written.encode()!r}]" in done.stdout
 
 
-@pytest.mark.parametrize('shape', ['t5_1_0', 'byt5'])
+@pytest.mark.parametrize('shape', ['t5_1_0', 'mt5', 'byt5'])
 def test_every_shape_answers_like_infer(shape, tmp_path):
   pytest.importorskip('tensorflow', reason='TensorFlow is not installed')
   base = shapes.model(shape, tmp_path)

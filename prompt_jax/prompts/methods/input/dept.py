@@ -46,7 +46,8 @@ class DePT(PromptMethod):
     check_least(self, rank=1)
     assert ctx.mask is not None  # declared
     there = ctx.mask.shape[1]
-    if there > self.input_length:
+    # In a program to be exported the length has no number yet; positions behind stay as they are.
+    if isinstance(there, int) and there > self.input_length:
       raise UserError(
         f'An input has {there} positions, and DePT.input_length is {self.input_length}: the prompt '
         f'has numbers for no more. Shorten inputs to {self.input_length} tokens, or train with '
@@ -57,6 +58,7 @@ class DePT(PromptMethod):
     start = symmetric_uniform(self.rank**-0.5)
     a = self.param('positions', start, (self.input_length, self.rank))
     b = self.param('columns', nn.initializers.zeros, (self.rank, width))
-    change = self.alpha / math.sqrt(self.rank) * (a[:there] @ b)
+    a = jnp.take(a, jnp.arange(there), axis=0, mode='fill', fill_value=0)
+    change = self.alpha / math.sqrt(self.rank) * (a @ b)
     delta = jnp.where(ctx.mask[..., None], change[None], 0)
     return Injections.of({ctx.input_stack: Injection(prefix=rows[None], delta=delta)})

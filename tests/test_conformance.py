@@ -63,7 +63,7 @@ CASES = FILES | VARIANTS
 # Methods that a decoder-only model cannot have.
 OF_AN_ENCODER = ('late',)
 # Methods that begin as the frozen model.
-UNCHANGED = ('adapter', 'bitfit', 'ia3', 'lora', 'parallel_adapter')
+UNCHANGED = ('adapter', 'bitfit', 'ia3', 'linear_adapter', 'lora', 'parallel_adapter')
 # Sizes for a model of width 32; a file that does not use a macro is not affected.
 SMALL = {'LENGTH': 4, 'RANK': 2, 'HIDDEN': 16, 'BOTTLENECK': 8, 'TASKS': 3, 'SIZE': 8, 'NOISE': 0.0}
 CONFIG = tiny.config()

@@ -115,7 +115,7 @@ def test_a_warm_start_by_another_name_goes_on(copy, sizes, capsys):
 
 
 def test_a_warm_start_takes_the_constants_that_its_parameters_go_with(copy, sizes, capsys):
-  made = {'prompt': 'subspace', 'gin.PROMPT_SIZE': 3, 'steps': 1}
+  made = {'prompt': 'superpos', 'gin.PROMPT_SIZE': 3, 'steps': 1}
   assert main(command(sizes, output='a', seed=1, **made)) == 0
   warm = {**made, 'warm_start': 'a/prompt.safetensors'}
   assert main(command(sizes, output='b', seed=2, **warm)) == 0
@@ -126,7 +126,7 @@ def test_a_warm_start_takes_the_constants_that_its_parameters_go_with(copy, size
     jax.tree.map(np.testing.assert_array_equal, load_prompt(file).constants, first.constants)
   jax.tree.map(np.testing.assert_array_equal, load_prompt(files[0]).params, first.params)
   assert main(command(sizes, output='d', **{**warm, 'gin.PROMPT_SIZE': 4})) == 2
-  assert mentions(capsys.readouterr().err, 'directions', '[3, ', '[4, ', '--warm_start')
+  assert mentions(capsys.readouterr().err, 'basis', '[3, ', '[4, ', '--warm_start')
 
 
 def test_a_warm_start_of_other_settings_is_told(copy, sizes, capsys):

@@ -17,6 +17,7 @@ from prompt_jax.prompts.base import PromptMethod, placeholder
 from prompt_jax.prompts.methods.inside.adapter import Adapter, Network
 from prompt_jax.prompts.methods.inside.bitfit import BitFit
 from prompt_jax.prompts.methods.inside.ia3 import IA3
+from prompt_jax.prompts.methods.inside.linear_adapter import LinearAdapter
 from prompt_jax.prompts.methods.inside.lora import LoRA
 from prompt_jax.prompts.methods.inside.mam import MAM
 from prompt_jax.prompts.methods.inside.parallel_adapter import ParallelAdapter
@@ -77,6 +78,23 @@ def test_lora_is_a_change_of_the_matrices(points):
       name = 'out' if point == 'attention' else point
       down, up = (params[f'{stack}_{point}_{part}'] for part in ('down', 'up'))
       layers[ATTENTIONS[stack][1]][name]['kernel'] += 2.0 * np.einsum('lir,lro->lio', down, up)
+
+  want = logits(None, {}, folded(change))
+  assert np.abs(want - logits(None, {})).max() > 0.1
+  np.testing.assert_allclose(logits(method, params), want, rtol=1e-4, atol=2e-4)
+
+
+def test_linear_adapters_are_a_change_of_the_matrices_before_them():
+  method = LinearAdapter(size=3)
+  params = moved(method)
+
+  def change(stack, layers):
+    attention = layers[ATTENTIONS[stack][1]]['out']
+    places = [('attention', attention)]
+    places += [('mlp', layers['mlp']['wo'])] if stack != 'cross' else []
+    for point, place in places:
+      down, up = (params[f'{stack}_{point}_{part}'] for part in ('down', 'up'))
+      place['kernel'] += np.einsum('lih,lhr,lro->lio', place['kernel'], down, up)
 
   want = logits(None, {}, folded(change))
   assert np.abs(want - logits(None, {})).max() > 0.1

@@ -21,10 +21,11 @@ from prompt_jax.injections import (
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts import base, tables
-from prompt_jax.prompts.initializers import FromArray
+from prompt_jax.prompts.initializers import FromArray, FromFile
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt, add_rows, replace_rows
 from prompt_jax.prompts.methods.input.adept import ADePT
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.methods.input.progressive import Progressive
 from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.testing import tiny
@@ -101,6 +102,23 @@ def test_a_prompt_of_token_embeddings_is_those_tokens_in_the_input():
     method = InputPrompt(P, plain(np.asarray(table[tokens[0, cut : cut + P]])), placement)
     params = inject(method)[1]['params']
     np.testing.assert_allclose(apply(method, rest, params=params)[0], bare, atol=1e-5)
+
+
+def test_progressive_puts_the_new_rows_before_those_of_earlier_tasks(tmp_path):
+  earlier, value = normal(2 * P, H), normal(P, H)
+  np.save(tmp_path / 'rows.npy', earlier)
+  first_rows = FromFile(str(tmp_path / 'rows.npy'))
+  method = Progressive(P, 2 * P, first_rows, plain(value), 'after_bos')
+  got, variables = inject(method)
+  np.testing.assert_array_equal(got.encoder.prefix, [np.concatenate([value, earlier])])
+  assert got.encoder.placement == 'after_bos'
+  assert jax.tree.map(np.shape, variables['params']) == {'encoder': {'prompt': (P, H)}}
+  (tmp_path / 'rows.npy').unlink()  # the prompt's own file has them
+  again = base.materialise(method, variables['params'], variables['constants'], CONFIG.sizes)
+  np.testing.assert_array_equal(again.encoder.prefix, got.encoder.prefix)
+  first, alone = inject(Progressive(P, table=plain(value)))
+  np.testing.assert_array_equal(first.encoder.prefix, [value])
+  assert 'constants' not in alone
 
 
 def test_adept_moves_every_token_by_the_same_network():
@@ -263,6 +281,7 @@ def test_deep_rows_that_are_a_texts_own_states_are_that_text(placement):
     (InputPrompt(decoder_placement='after_eos'), facts('decoder_placement', "'after_eos'")),
     (DeepPrompt(placement='end'), facts('placement', "'end'")),
     (DeepPrompt(mode='mix'), facts('mode', "'mix'", 'replace', 'add')),
+    (Progressive(earlier=-1), facts('Progressive.earlier', '-1')),
     (PrefixTuning(kv_bias='none'), facts('kv_bias', "'none'", 'zero', 'shifted')),
   ],
   ids=str,

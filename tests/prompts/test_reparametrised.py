@@ -9,7 +9,8 @@ from prompt_jax.errors import UserError
 from prompt_jax.prompts import tables
 from prompt_jax.prompts.initializers import FromArray, Normal
 from prompt_jax.prompts.reparametrised.scaled import Scaled
-from prompt_jax.prompts.reparametrised.subspace import RandomSubspace
+from prompt_jax.prompts.reparametrised.sink import Sink
+from prompt_jax.prompts.reparametrised.subspace import RandomSubspace, signs
 from prompt_jax.prompts.reparametrised.superpos import SuperPos
 from tests.shared import facts
 
@@ -82,19 +83,44 @@ def test_a_subspace_moves_all_rows_along_its_directions(shape):
   first, variables = table.init_with_output(jax.random.key(0), shape)
   np.testing.assert_array_equal(first, origin)
   assert jax.tree.map(jnp.shape, variables['params']) == {'point': (3,)}
-  point, directions = normal(3), variables['constants']['directions']
+  assert variables['constants']['seed'].shape == ()
+  at = lambda point: table.apply({**variables, 'params': {'point': jnp.asarray(point)}}, shape)
+  point = normal(3)
+  directions = np.stack([at(one) - origin for one in np.eye(3, dtype=np.float32)])
+  np.testing.assert_allclose(np.abs(directions), 3**-0.5, rtol=1e-4)
   want = origin + np.einsum('k,k...->...', point, directions)
-  got = table.apply({**variables, 'params': {'point': point}}, shape)
-  np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(at(point), want, rtol=1e-5, atol=1e-5)
 
 
-def test_directions_of_a_subspace_are_random_and_of_unit_length_together():
-  table = RandomSubspace(size=50)
-  table = table.clone(initializer=Normal())
-  variables = table.init(jax.random.key(0), (20, 30))['constants']
-  directions = np.asarray(variables['directions']).reshape(50, -1)
-  np.testing.assert_allclose(np.sum(directions**2, 0).mean(), 1.0, rtol=0.05)
-  assert np.abs(np.corrcoef(directions) - np.eye(50)).max() < 0.2
+def test_directions_of_a_subspace_are_signs_of_a_hash():
+  """The same for ever, on every device: prompt files hold the seed alone."""
+
+  def mixed(x):
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+      x = (x ^ x >> shift) * factor % 2**32
+    return x ^ x >> 16
+
+  found = np.asarray(signs(np.uint32(7), 40, 50))
+  words = [[mixed((2 * row + word) ^ mixed(7)) for word in range(2)] for row in range(40)]
+  bits = [[words[row][k // 32] >> k % 32 & 1 for k in range(50)] for row in range(40)]
+  np.testing.assert_array_equal(found, 2.0 * np.asarray(bits) - 1)
+  other = np.asarray(signs(np.uint32(8), 600, 50))
+  assert np.abs(np.corrcoef(other.T) - np.eye(50)).max() < 0.2
+  assert abs(other.mean()) < 0.02
+  assert abs((other[:40] * found).mean()) < 0.1
+
+
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_a_sink_stands_before_the_rows_that_train(shape):
+  *lead, p, h = shape
+  value, first = normal(*lead, p - 2, h), normal(*lead, 2, h)
+  table = Sink(tables.Plain(FromArray(value)), rows=2, initializer=FromArray(first))
+  found, variables = table.init_with_output(jax.random.key(0), shape)
+  np.testing.assert_array_equal(found, np.concatenate([first, value], -2))
+  assert jax.tree.map(jnp.shape, variables['params']) == {'base': {'prompt': value.shape}}
+  zero = Sink(tables.Plain()).init_with_output(jax.random.key(0), shape)[0]
+  assert not np.any(zero[..., 0, :])
+  assert np.all(zero[..., 1:, :])
 
 
 @pytest.mark.parametrize(
@@ -103,6 +129,8 @@ def test_directions_of_a_subspace_are_random_and_of_unit_length_together():
     (SuperPos(size=0), facts('SuperPos.size', '0')),
     (Scaled(axis='rows'), facts('Scaled.axis', 'rows', 'column')),
     (RandomSubspace(size=41), facts('RandomSubspace.size', '41', '40')),
+    (Sink(rows=5), facts('Sink.rows', '5', '4')),
+    (Sink(rows=0), facts('Sink.rows', '0', '1')),
   ],
 )
 def test_wrong_settings_are_named(table, says):

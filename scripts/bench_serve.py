@@ -2,6 +2,7 @@
 
 python scripts/bench_serve.py [--prompts 64] [--clients 16,64] [--seconds 10]
 python scripts/bench_serve.py --minutes 60          # a soak: memory, and answers lost or crossed
+python scripts/bench_serve.py --minutes 60 --rate 4 # the same with so many requests a second
 
 Random prompts of 20 rows on the model in the package, two labels. Every answer is compared with
 that of its prompt, computed before; the first prompts one by one, as `prompt-jax infer` does.
@@ -10,6 +11,7 @@ that of its prompt, computed before; the first prompts one by one, as `prompt-ja
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import pathlib
@@ -248,7 +250,10 @@ def soak(args: argparse.Namespace, files: list[str], known: Any) -> None:
   with server(['-m', 'prompt_jax', 'serve', *files, '--port=0']) as (pid, port):
     end, sizes, load = time.monotonic() + 60 * args.minutes, [], Load(port, names, known)
     while time.monotonic() < end:
-      asyncio.run(load.closed(args.clients[0], min(10.0, end - time.monotonic())))
+      seconds = min(10.0, end - time.monotonic())
+      asyncio.run(
+        load.open(args.rate, seconds) if args.rate else load.closed(args.clients[0], seconds)
+      )
       sizes.append(memory(pid))
     first = sizes[len(sizes) // 5]
     print(f'{args.minutes:g} minutes: {load.told()}; memory {first:.1f} MiB after a fifth, '
@@ -262,6 +267,7 @@ def main() -> None:
   parser.add_argument('--seconds', type=float, default=10.0)
   parser.add_argument('--turns', type=int, default=2)
   parser.add_argument('--minutes', type=float)
+  parser.add_argument('--rate', type=float, help='of a soak: requests a second')
   parser.add_argument('--nothing', help=argparse.SUPPRESS)
   args = parser.parse_args()
   if args.nothing:
@@ -270,6 +276,8 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     files = write_prompts(pathlib.Path(folder), args.prompts)
     known = expected_of(files)
+    gc.collect()
+    gc.freeze()  # a pause of this process would be taken for one of the server
     if args.minutes:
       soak(args, files, known)
     else:

@@ -32,16 +32,18 @@ class Watched:
     # What the engine has at the beginning, it has read just now.
     self._seen = {path: s for path in self._names if (s := _stamp(pathlib.Path(path)))}
 
-  def look(self, at_once: bool = False) -> None:
-    """Adds, replaces and removes prompts; a file that cannot be read is told in one line.
+  def look(self, at_once: bool = False) -> bool:
+    """Adds, replaces and removes prompts, and returns whether there is a new one.
+
+    A file that cannot be read is told in one line.
 
     Args:
       at_once: takes what is there; else a file is left alone until a second look finds it as the
         first did, as it may be half written.
     """
     if not self._folder.is_dir():
-      return  # not mounted: what was read stays
-    found = {}
+      return False  # not mounted: what was read stays
+    found, new = {}, False
     for path in named_prompts.below(self._folder):
       if (stamp := _stamp(path)) is not None:
         found[os.path.abspath(path)] = stamp
@@ -54,10 +56,11 @@ class Watched:
         continue
       if at_once or self._stamps.get(file) == stamp:
         self._seen[file] = stamp
-        self._take(file)
+        new |= self._take(file)
       self._stamps[file] = stamp
+    return new
 
-  def _take(self, file: str) -> None:
+  def _take(self, file: str) -> bool:
     folder = pathlib.Path(os.path.abspath(self._folder))
     name = self._names.get(file) or named_prompts.name_in(folder, pathlib.Path(file))
     try:
@@ -66,9 +69,10 @@ class Watched:
       self._engine.add(name, file)
     except UserError as e:
       LOG.warning('%s is not taken: %s', file, ' '.join(str(e).split()))
-      return
+      return False
     self._names[file] = name
     LOG.info('the prompt %s is that of %s', name, file)
+    return True
 
   def _forget(self, file: str) -> None:
     name = self._names.pop(file, None)

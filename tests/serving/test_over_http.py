@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import gc
 import json
 import socket
 import time
@@ -178,3 +179,11 @@ def test_more_texts_than_can_ever_wait_are_no_matter_of_patience():
     status, body, _ = complete(address, 'back', ['a', 'b', 'c'])
     assert (status, body['error']['param']) == (400, 'prompt')
     assert complete(address, 'back', ['a', 'b'])[0] == 200
+
+
+def test_garbage_collections_leave_out_what_a_server_that_is_ready_holds():
+  """A full one would keep all requests waiting."""
+  with running(server_of()) as address:
+    assert gc.get_freeze_count() > 1000
+    assert answer(complete(address, 'back', 'ab')) == 'ba'
+  assert gc.get_freeze_count() == 0

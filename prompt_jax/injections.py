@@ -5,14 +5,14 @@ method. Letters: B batch, T input tokens, P prompt rows, S = P + T, H model widt
 N heads, D head width, G examples packed in a row.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import core, struct
 
-from prompt_jax.errors import UserError, unknown
+from prompt_jax.errors import UserError
 
 Array = jax.Array
 Placement = Literal['before', 'after_bos', 'before_eos', 'after_eos']
@@ -25,8 +25,10 @@ CAUSAL_PLACEMENTS = tuple(FIRST)
 POINTS = ('query', 'key', 'value', 'heads', 'attention', 'mlp_hidden', 'mlp')
 # Folded into the key of a step for its method; far from the numbers of microbatches.
 _PROMPT_STREAM = 0x70726F6D
-# What a method may read of the input, see `Context`.
-READS = ('tokens', 'embeds', 'mask', 'task_id', 'pooled', 'hidden')
+# What a method may read of the input, see `Context`; every other name is a feature of an example.
+READS = ('tokens', 'embeds', 'mask', 'pooled', 'hidden')
+# The feature that says which task an example belongs to.
+TASK = 'task_id'
 
 
 class Dims(NamedTuple):
@@ -70,10 +72,9 @@ class Context:
     tokens: int32[B, T] input ids, 0 is padding.
     embeds: [B, T, H] their frozen embeddings.
     mask: bool[B, T] true where there is a token.
-    task_id: int32[B] which prompt a row uses, for methods that hold several; int32[B, G] which each
-      example of a packed row uses, see `batch.Batch`; None where the input does not say.
     pooled: [B, H] mean of `hidden` over the tokens of an example.
     hidden: [B, T, H] states of the frozen input stack without a prompt: one more pass through it.
+    features: name -> int32[B], or int32[B, G] of each example of a packed row, see `batch.Batch`.
     stacks: sizes of each stack, see `Sizes` (static).
     input_stack: name of the stack that reads the input; methods place there what reads it (static).
     train: whether the method trains (static); only then may it draw, by `make_rng('prompt')`.
@@ -82,9 +83,9 @@ class Context:
   tokens: Array | None = None
   embeds: Array | None = None
   mask: Array | None = None
-  task_id: Array | None = None
   pooled: Array | None = None
   hidden: Array | None = None
+  features: Mapping[str, Array] = struct.field(default_factory=dict)
   stacks: core.FrozenDict[str, Dims] = struct.field(
     pytree_node=False, default_factory=core.FrozenDict
   )
@@ -96,26 +97,63 @@ class Context:
     """Sizes of the stack that reads the input."""
     return self.stacks[self.input_stack]
 
+  @property
+  def task_id(self) -> Array | None:
+    """The feature "task_id", which task an example belongs to; None where it is not declared."""
+    return self.features.get(TASK)
+
+
+def features_of(method: Method | None) -> frozenset[str]:
+  """The features of an example that a method reads."""
+  return frozenset() if method is None else method.depends_on - set(READS)
+
+
+def first_tokens(method: Method | None, tokens: Array) -> dict[str, Array]:
+  """Stand-ins for the features that a method reads, where only shapes matter."""
+  return dict.fromkeys(sorted(features_of(method)), tokens[:, 0])
+
 
 def context_for(
-  method: Method, sizes: Sizes, inputs: dict[str, Array | None], train: bool = False
+  method: Method,
+  sizes: Sizes,
+  inputs: Mapping[str, Array | None],
+  features: Mapping[str, Array],
+  train: bool = False,
 ) -> Context:
-  """The context with those of `inputs` that the method declares.
+  """The context with those of `inputs` and `features` that the method declares.
 
   Args:
     method: the method.
     sizes: of the model.
     inputs: by the names of `READS`; at least what the method declares.
+    features: see `Context`; at least what the method declares.
     train: see `Context`.
 
   Raises:
-    UserError: the method declares something that no model gives.
+    UserError: the method declares something that neither a model nor these examples have.
   """
-  for name in sorted(method.depends_on):
-    if name not in READS:
-      raise unknown(f'read in {type(method).__name__}.depends_on', name, READS)
-  seen = {name: inputs[name] for name in method.depends_on}
-  return Context(**seen, stacks=sizes.stacks, input_stack=sizes.input_stack, train=train)
+  names = features_of(method)
+  if missing := names - features.keys():
+    raise lacking(type(method).__name__, missing)
+  seen = {name: inputs[name] for name in method.depends_on - names}
+  known = {name: features[name] for name in sorted(names)}
+  parts = {'stacks': sizes.stacks, 'input_stack': sizes.input_stack, 'train': train}
+  return Context(**seen, features=known, **parts)  # type: ignore[arg-type]
+
+
+def lacking(kind: str, missing: Collection[str]) -> UserError:
+  """That a method of a class reads features which the inputs do not have."""
+  if TASK in missing:
+    return UserError(
+      f'A {kind} holds a prompt for each of several tasks, and nothing says which of them an input '
+      'belongs to. Take the prompt of one task by itself: training has put each into the folder '
+      'task_prompts beside this file.'
+    )
+  names = ' and '.join(map(repr, sorted(missing)))
+  return UserError(
+    f'{kind} reads {names} of each example, and these inputs are texts alone. Give a file with a '
+    f'column of each of these names. (A model itself gives {", ".join(READS)}.)'
+  )
 
 
 @struct.dataclass
@@ -282,6 +320,12 @@ def random_streams(key: Array, dropout: bool) -> dict[str, Array]:
 def prefix_length(injection: Injection) -> int:
   """Number of prompt rows that `attach` puts among the tokens."""
   return 0 if injection.prefix is None else injection.prefix.shape[-2]
+
+
+def keys_by_example(injections: Injections) -> bool:
+  """Whether the keys and values of two examples differ; a packed row has but one set of them."""
+  parts = (injections.encoder, injections.decoder, injections.cross)
+  return any(part.kv is not None and part.kv.shape[2] != 1 for part in parts)
 
 
 def visible_keys(injection: Injection) -> Array | None:

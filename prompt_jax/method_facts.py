@@ -5,7 +5,7 @@ import dataclasses
 import jax
 
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Injection, Injections, Sizes
+from prompt_jax.injections import TASK, Injection, Injections, Sizes, features_of
 from prompt_jax.prompt_formats.foreign import check_plain
 from prompt_jax.prompts.base import PromptMethod, first_values
 from prompt_jax.prompts.initialise import without_initializers
@@ -53,13 +53,17 @@ def method_facts(method: PromptMethod, sizes: Sizes) -> MethodFacts:
     lambda key: first_values(plain, key, sizes), jax.random.key(0)
   )
   reads = tuple(sorted(method.depends_on))
-  own = tuple(name for name in reads if name != 'task_id')
+  features = features_of(method)
+  by_example = bool(features) and any(
+    p.kv is not None for p in (injections.encoder, injections.decoder, injections.cross)
+  )
+  own = tuple(name for name in reads if name not in features)
   return MethodFacts(
     parameters=sum(x.size for x in jax.tree.leaves(variables.get('params', {}))),
     adds=_adds(injections),
     reads=reads,
-    packs=not own,
-    exports=_exports(injections, method, own),
+    packs=not own and not by_example,
+    exports=() if features - {TASK} else _exports(injections, method, own),
   )
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from prompt_jax.batch import Batch
+from prompt_jax.batch import Batch, Features
 from prompt_jax.errors import UserError
 from prompt_jax.injections import (
   CAUSAL_PLACEMENTS,
@@ -98,7 +98,7 @@ class PromptedT5(nn.Module):
       float32[B, U, V] logits of the target positions (in packed rows, of all positions),
       float32[] auxiliary loss.
     """
-    injections = self.injections(batch.encoder_input_tokens, batch.task_id, train)
+    injections = self.injections(batch.encoder_input_tokens, batch.features, train)
     encoded = self._encode(batch, injections, deterministic)
     layout = Layout(
       mask=jnp.ones(batch.decoder_input_tokens.shape, bool),
@@ -111,20 +111,20 @@ class PromptedT5(nn.Module):
     return logits, jnp.asarray(injections.aux_loss, jnp.float32)
 
   def injections(
-    self, tokens: Array, task_id: Array | None = None, train: bool = False
+    self, tokens: Array, features: Features | None = None, train: bool = False
   ) -> Injections:
     """What the method adds for these inputs (int32[B, T]); nothing for the bare model."""
     if self.prompt is None:
       return Injections()
     reads, mask = self.prompt.depends_on, tokens > 0
-    inputs = {'tokens': tokens, 'mask': mask, 'task_id': task_id}
+    inputs = {'tokens': tokens, 'mask': mask}
     if reads & {'embeds', 'hidden', 'pooled'}:
       inputs['embeds'] = embeds = self.backbone.embed(tokens)
     if reads & {'hidden', 'pooled'}:
       (states,) = self.backbone.encode(embeds, Layout(mask=mask), Injection())
       inputs['hidden'] = states
       inputs['pooled'] = masked_mean(states, mask)
-    ctx = context_for(self.prompt, self.backbone.cfg.sizes, inputs, train)
+    ctx = context_for(self.prompt, self.backbone.cfg.sizes, inputs, features or {}, train)
     with failures_explained(self.prompt):
       found = self.prompt(ctx)
     check_injections(self.prompt, found, self.backbone.cfg.sizes, tokens.shape[0])
@@ -133,13 +133,13 @@ class PromptedT5(nn.Module):
   def encode(
     self,
     encoder_input_tokens: Array,
-    task_id: Array | None = None,
+    features: Features | None = None,
     deterministic: bool = True,
     injections: Injections | None = None,
   ) -> Encoded:
     """int32[B, T] -> states. `injections` replaces what the method would add."""
     if injections is None:
-      injections = self.injections(encoder_input_tokens, task_id)
+      injections = self.injections(encoder_input_tokens, features)
     empty = jnp.zeros((0, 0), jnp.int32)
     batch = Batch(encoder_input_tokens, empty, empty, empty)
     return self._encode(batch, injections, deterministic)

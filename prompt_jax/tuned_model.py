@@ -1,11 +1,12 @@
 """A frozen model and its prompt, for use from Python: answers, text, scores."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompt_jax import html_table
 from prompt_jax.data.example import Lengths, checked_texts
+from prompt_jax.errors import UserError
 from prompt_jax.evaluation.evaluator import Method
 from prompt_jax.inference.beam_search import LENGTH_PENALTY
 from prompt_jax.inference.decoding import Decoding
@@ -54,6 +55,7 @@ class TunedModel:
     normalize: Normalize = 'none',
     batch_size: int = 32,
     input_length: int | None = None,
+    features: Mapping[str, Sequence[Any]] | None = None,
   ) -> Answers:
     """The answer to each text, in order: a label with its probability, or text.
 
@@ -65,13 +67,16 @@ class TunedModel:
       normalize: with "rank", "tokens" divides a label's log-probability by its length.
       batch_size: texts at a time.
       input_length: most tokens of a text; None as in training.
+      features: name -> value for each text, of the features that the prompt reads; None for none.
 
     Raises:
-      UserError: no texts, or a method that needs labels where there are none.
+      UserError: no texts, a method that needs labels where there are none, or a feature that is
+        missing or has a value that the prompt was not tuned on.
     """
     lengths = self.ready.lengths(input_length, None)
     predictor = self._predictor(lengths, method, normalize, None, batch_size)
-    return Answers(tuple(predictor(checked_texts(texts))))
+    texts = checked_texts(texts)
+    return Answers(tuple(predictor(texts, _by_text(texts, features))))
 
   def generate(
     self,
@@ -86,6 +91,7 @@ class TunedModel:
     max_new_tokens: int | None = None,
     batch_size: int = 32,
     input_length: int | None = None,
+    features: Mapping[str, Sequence[Any]] | None = None,
   ) -> list[str]:
     """The text that the model writes for each text.
 
@@ -101,14 +107,16 @@ class TunedModel:
       max_new_tokens: most tokens of an answer; None as in training.
       batch_size: texts at a time.
       input_length: most tokens of a text; None as in training.
+      features: see `predict`.
 
     Raises:
-      UserError: no texts, or settings that exclude each other.
+      UserError: no texts, settings that exclude each other, or see `predict`.
     """
     decoding = Decoding(temperature, top_k, top_p, beams, length_penalty, seed=seed)
     lengths = self.ready.lengths(input_length, max_new_tokens)
     predictor = self._predictor(lengths, 'generate', 'none', decoding, batch_size)
-    return [answer.prediction for answer in predictor(checked_texts(texts))]
+    texts = checked_texts(texts)
+    return [answer.prediction for answer in predictor(texts, _by_text(texts, features))]
 
   def _predictor(
     self,
@@ -143,3 +151,18 @@ class TunedModel:
     if not self.metadata:
       return {'base_model': self.ready.backbone.name, 'method': 'none'}
     return {name: self.metadata[name] for name in SHOWN if self.metadata.get(name) is not None}
+
+
+def _by_text(
+  texts: Sequence[str], features: Mapping[str, Sequence[Any]] | None
+) -> list[dict[str, Any]] | None:
+  """The features of each text, from the values of each feature."""
+  for name, values in (features or {}).items():
+    if isinstance(values, str) or len(values) != len(texts):
+      raise UserError(
+        f'features[{name!r}] is {values!r}; expected a list of {len(texts)} values.',
+        ['features'],
+      )
+  if not features:
+    return None
+  return [dict(zip(features, of, strict=True)) for of in zip(*features.values(), strict=True)]

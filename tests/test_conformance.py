@@ -31,7 +31,7 @@ from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Example
 from prompt_jax.data.packing import Packed, PackedStream
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Dims, Injection, Injections, Sizes
+from prompt_jax.injections import Dims, Injection, Injections, Sizes, features_of
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.base import PromptMethod, materialise
@@ -64,12 +64,15 @@ CASES = FILES | VARIANTS
 OF_AN_ENCODER = ('late',)
 # Methods that begin as the frozen model.
 UNCHANGED = ('adapter', 'bitfit', 'ia3', 'linear_adapter', 'lora', 'parallel_adapter')
+# Methods whose keys and values follow a feature, which rows of several examples cannot have.
+KEYS_BY_EXAMPLE = {'control_prefixes': {'task_id'}}
 # Sizes for a model of width 32; a file that does not use a macro is not affected.
 SMALL = {'LENGTH': 4, 'RANK': 2, 'HIDDEN': 16, 'BOTTLENECK': 8, 'TASKS': 3, 'SIZE': 8, 'NOISE': 0.0}
 CONFIG = tiny.config()
 # One row of each task, for methods that ask which it is.
 TASK_IDS = jnp.arange(3, dtype=jnp.int32)
-BATCH = tiny.batch().replace(task_id=TASK_IDS)
+FEATURES = {'task_id': TASK_IDS, 'language': TASK_IDS[::-1]}
+BATCH = tiny.batch().replace(features=FEATURES)
 STEPS = 4
 
 # Compiling is nearly all of the suite's time, and running nearly none.
@@ -126,7 +129,7 @@ def parse(name: str) -> PromptMethod:
   with gin.config_scope('PROMPT'):
     method = gin.get_configurable('gin.macro')()
   gin.clear_config()
-  return method
+  return method.for_features(dict.fromkeys(features_of(method), 3))
 
 
 @functools.lru_cache(None)
@@ -158,7 +161,7 @@ def decoded(name: str) -> Decoded:
 
   @compiled
   def infer(batch):
-    encoded = run(batch.encoder_input_tokens, batch.task_id, method='encode')
+    encoded = run(batch.encoder_input_tokens, batch.features, method='encode')
     forced = run(encoded, batch.decoder_input_tokens, method='decode')
     targets = batch.decoder_target_tokens.T
     first, cache = run(encoded, len(targets), method='start_cache')
@@ -217,7 +220,7 @@ def test_the_tree_is_that_of_the_bare_model_and_a_prompt(name):
 
 @every_case
 def test_inference_and_padded_training_rows_give_the_same_finite_logits(name):
-  c, padded = case(name), tiny.batch(pad=3).replace(task_id=TASK_IDS)
+  c, padded = case(name), tiny.batch(pad=3).replace(features=FEATURES)
   logits, aux = compiled(c.model.apply)(c.variables, padded)
   assert logits.shape == (3, 4, CONFIG.vocab_size)
   assert logits.dtype == np.float32
@@ -274,7 +277,7 @@ def test_prompts_trained_at_once_are_those_trained_alone(name):
   # Linear in the gradient: Adam makes whole steps of what is 0 but for rounding.
   updates = [Update(optax.sgd(rate, momentum=0.9)) for rate in (0.01, 0.03, 0.1)]
   begun = [create_state(move(k), update, seed=k) for k, update in enumerate(updates)]
-  drawn = lambda seed: tiny.batch(seed=seed).replace(task_id=TASK_IDS)
+  drawn = lambda seed: tiny.batch(seed=seed).replace(features=FEATURES)
   batches = [[drawn(10 * n + k) for k in range(3)] for n in range(2)]
   alone = []
   for k, state in enumerate(begun):
@@ -306,13 +309,14 @@ def test_materialised_is_the_method_or_is_refused(name):
     with pytest.raises(UserError, match=facts(min(reads))):
       make()
     return
-  live = c.model.apply(c.variables, BATCH.encoder_input_tokens, TASK_IDS, method='injections')
+  live = c.model.apply(c.variables, BATCH.encoder_input_tokens, FEATURES, method='injections')
   if 'task_id' in method.depends_on:  # a prompt for each task
     with pytest.raises(UserError, match='task_id'):
       make()
     for row, task in enumerate(TASK_IDS):
       fixed = make(task_id=int(task))
-      np.testing.assert_array_equal(fixed.encoder.prefix, live.encoder.prefix[row : row + 1])
+      if live.encoder.prefix is not None:
+        np.testing.assert_array_equal(fixed.encoder.prefix, live.encoder.prefix[row : row + 1])
       logits = forced_with(fixed)
       np.testing.assert_allclose(logits[row], decoded(name).forced[row], atol=2e-5)
     return
@@ -343,7 +347,9 @@ def test_a_decoder_only_model_needs_no_method_changed(name):
   added = injections.decoder
   assert added.prefix is not None or added.kv is not None or added.inside
   assert added.prefix is None or added.prefix.shape == (1, 4, 32)
-  assert added.kv is None or added.kv.shape == (3, 2, 1, 4, 2, 8)
+  kv = added.kv  # of its 4 rows, and of those for attributes
+  assert kv is None or (kv.shape[:3], kv.shape[4:]) == ((3, 2, 1), (2, 8))
+  assert kv is None or kv.shape[3] == (6 if name in KEYS_BY_EXAMPLE else 4)
 
 
 @every_file
@@ -392,7 +398,8 @@ def some_examples() -> tuple[Example, ...]:
   sizes = ((9, 2), (3, 4), (7, 1), (2, 3), (5, 2), (4, 1), (6, 2))
   made = [Example(ids(t), ids(u), '', '', None, {}, '') for t, u in sizes]
   # Neighbours in a row are of different tasks, for methods that ask.
-  return tuple(dataclasses.replace(e, task=f'task {i % 3}') for i, e in enumerate(made))
+  of = lambda i: {'task': f'task {i % 3}', 'fields': {'language': f'task {i % 3}'}}
+  return tuple(dataclasses.replace(e, **of(i)) for i, e in enumerate(made))
 
 
 def owners(packed: Packed, batch: Batch) -> np.ndarray:
@@ -430,21 +437,21 @@ def losses_and_gradient(c: Case, batch: Batch, owner: np.ndarray):
 @pytest.mark.parametrize('name', PACKED)
 def test_packed_rows_are_rows_of_their_own_or_are_refused(name):
   c, examples = case(name), some_examples()
-  refused = c.model.prompt.depends_on - {'task_id'}
+  asked = features_of(c.model.prompt)
+  refused = (c.model.prompt.depends_on - asked) or (asked & KEYS_BY_EXAMPLE.get(name, set()))
   if refused:
     with pytest.raises(UserError, match=facts(min(refused))):
       slots(c.model, c.variables)
     return
-  asks = 'task_id' in c.model.prompt.depends_on
-  tasks = {f'task {k}': (k + 1) % 3 for k in range(3)} if asks else None
+  tasks = {name: {f'task {k}': (k + 1) % 3 for k in range(3)} for name in asked}
   encoder, decoder = slots(c.model, c.variables)
   stream = PackedStream(
-    examples, len(examples), row_length=24, encoder=encoder, decoder=decoder, task_ids=tasks
+    examples, len(examples), row_length=24, encoder=encoder, decoder=decoder, features=tasks
   )
   packed, batch = stream.packed(0), stream.batch(0)
   assert 1 < packed.rows < len(examples)
   got = losses_and_gradient(c, batch, owners(packed, batch))
-  alone = BatchStream(examples, len(examples), buckets=1, task_ids=tasks)
+  alone = BatchStream(examples, len(examples), buckets=1, features=tasks)
   owner = np.repeat(alone.rows(0).examples[:, None], alone.shapes.targets[0], axis=1)
   want = losses_and_gradient(c, alone.batch(0), owner)
   assert (want['of examples'] > 0).all()

@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
   'errors': set(),
   'injections': set(),
   'batch': set(),
+  'features': {'injections'},
   'byte_size': set(),
   'html_table': set(),
   'named_prompts': {'checkpoints.prompt_file'},
@@ -65,9 +66,10 @@ ALLOWED: dict[str, set[str]] = {
     'sharding',
     'training',
   },
-  'data': {'batch', 'data', 'runtime'},
+  'data': {'batch', 'data', 'features', 'runtime'},
   'inference': {'prompted', 'batch', 'data.vocabulary', 'injections'},
   'evaluation': {
+    'features',
     'inference',
     'data',
     'batch',
@@ -145,6 +147,8 @@ ALLOWED: dict[str, set[str]] = {
     'serving.stacked',
   },
   'runs': {
+    'batch',
+    'features',
     'named_prompts',
     'checkpoints',
     'configuration.description',
@@ -196,6 +200,7 @@ ALLOWED: dict[str, set[str]] = {
   'configuration.run_files': set(),
   'configuration': {'checkpoints', 'data', 'runs', 'training'},
   'cli': {
+    'injections',
     'checkpoints',
     'configuration',
     'data',

@@ -14,6 +14,7 @@ from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import Backbone
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.inspect import Block, blocks, effective_rank, nearest, norms, plot
+from prompt_jax.injections import TASK
 from prompt_jax.reports import listing
 
 # Long or shown elsewhere on the card.
@@ -34,13 +35,13 @@ def run(args: argparse.Namespace) -> None:
   cfg, params = ready.backbone.config, ready.variables['params']['prompt']
   constants = ready.variables['constants'].get('prompt', {})
   reads = ready.model.prompt.depends_on
-  if own := sorted(reads - {'task_id'}):
+  if own := sorted(reads - {TASK}):
     console.print(
-      f'{type(ready.model.prompt).__name__} reads {", ".join(own)} of each input. What follows is '
-      'what it adds to an empty one.',
+      f'{type(ready.model.prompt).__name__} reads {", ".join(own)} of each example. What follows '
+      'is what it adds to an empty one.',
       soft_wrap=True,
     )
-  tasks = (ready.metadata.get('tasks') or ()) if 'task_id' in reads else ()
+  tasks = (ready.metadata.get('tasks') or ()) if TASK in reads else ()
   found = [
     dataclasses.replace(block, name=f'{task} {block.name}'.strip())
     for number, task in enumerate(tasks or ('',))

@@ -17,8 +17,9 @@ from prompt_jax.cli.arguments import request_of
 from prompt_jax.configuration import config
 from prompt_jax.configuration import population as population_configuration
 from prompt_jax.configuration.run_files import Request
+from prompt_jax.data.example import Task
 from prompt_jax.errors import UserError
-from prompt_jax.runs import task_choice
+from prompt_jax.injections import TASK, features_of
 from prompt_jax.runs.train import train
 from prompt_jax.scale.here import HERE
 from prompt_jax.sweeps.cell_step import compiled, step_of
@@ -40,11 +41,17 @@ def _arguments(job: Job) -> dict[str, Any]:
   request = _request(job.verb, job.flags)
   if job.verb == 'train':
     given = config.load('train', train, request).arguments
-    return {**given, 'prompt': task_choice.prompts_for_tasks(given['prompt'], given['task'])}
+    return {**given, 'prompt': _for_tasks(given['prompt'], given['task'])}
   given = population_configuration.load(request).arguments
   longest = max(given['variants'], key=lambda v: v.setting.get('PROMPT_LENGTH', 0))
-  prompt = task_choice.prompts_for_tasks(longest.prompt, longest.task)
+  prompt = _for_tasks(longest.prompt, longest.task)
   return {**given, 'prompt': prompt, 'optimizer': longest.optimizer}
+
+
+def _for_tasks(prompt: Any, task: Task) -> Any:
+  """A method with the number of tasks; of other features only the examples say more."""
+  count = {TASK: max(1, len(task.parts))}
+  return prompt.for_features(count) if TASK in features_of(prompt) else prompt
 
 
 def _varying(job: Job, names: Collection[str]) -> set[str]:

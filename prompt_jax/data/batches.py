@@ -9,7 +9,7 @@ width is one compiled program, so their number is bounded, and one that saves li
 
 import abc
 import dataclasses
-import hashlib
+import types
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -21,6 +21,7 @@ from prompt_jax.data import mixture
 from prompt_jax.data.example import Example
 from prompt_jax.data.vocabulary import EOS_ID
 from prompt_jax.errors import UserError
+from prompt_jax.features import Numbers, checksum, ids_of
 
 
 class NumberedStream(abc.ABC):
@@ -83,17 +84,20 @@ class ExampleOrder:
 
   Attributes:
     size: examples of an epoch.
-    digest: a checksum of the token ids and the quota.
+    digest: a checksum of the token ids, features and the quota.
   """
 
-  def __init__(self, examples: Sequence[Example], quota: Mapping[str, int] | None = None):
-    """Takes the examples and, for a mixture, task name -> examples of it in an epoch.
-
-    Without a quota an epoch holds every example once.
-    """
+  def __init__(
+    self,
+    examples: Sequence[Example],
+    quota: Mapping[str, int] | None,
+    ids: Mapping[str, np.ndarray],
+  ):
+    """Takes the examples, the `ids` of their features and, for a mixture, task name -> examples of
+    it in an epoch; without a quota an epoch holds every example once."""
     self._count, self._quota = len(examples), quota
     self.size = sum(quota.values()) if quota else len(examples)
-    self.digest = digest(examples)
+    self.digest = checksum(ids, digest(examples))
     if quota:
       self._tasks = np.asarray([e.task for e in examples])
       self.digest = zlib.crc32(repr(sorted(quota.items())).encode(), self.digest)
@@ -141,7 +145,7 @@ class BatchStream(NumberedStream):
     last: an epoch's last batch, if the examples do not fill it: 'pad' fills it with rows of no
       weight, so that an epoch holds every example once; 'drop' leaves its examples out (others in
       each epoch).
-    task_ids: task name -> `Batch.task_id`; None leaves it out.
+    features: values of the features that `Batch.features` is to have, see `features`.
     quota: task name -> examples of it in an epoch (`mixture.quotas`); None for every example once.
     number: the next batch, counted from 0 over all epochs.
   """
@@ -152,7 +156,7 @@ class BatchStream(NumberedStream):
   buckets: int = 4
   multiple: int = 8
   last: Literal['pad', 'drop'] = 'pad'
-  task_ids: Mapping[str, int] | None = None
+  features: Numbers = dataclasses.field(default_factory=dict)
   quota: Mapping[str, int] | None = None
   number: int = 0
 
@@ -160,7 +164,8 @@ class BatchStream(NumberedStream):
     check_batch(self.examples, self.batch_size, self.seed)
     if self.last not in ('pad', 'drop'):
       raise UserError(f"last is {self.last!r}; expected 'pad' or 'drop'.")
-    self._order = ExampleOrder(self.examples, self.quota)
+    self._ids = ids_of(self.examples, self.features)
+    self._order = ExampleOrder(self.examples, self.quota, self._ids)
     if self.last == 'drop' and self._order.size < self.batch_size:
       raise UserError(
         f'{self._order.size} examples do not fill one batch of {self.batch_size}; take a smaller '
@@ -176,7 +181,7 @@ class BatchStream(NumberedStream):
 
   def batch(self, number: int) -> Batch:
     rows = self.rows(number)
-    return make_batch(self.examples, rows, self.shapes, self.batch_size, self.task_ids)
+    return make_batch(self.examples, rows, self.shapes, self.batch_size, self._ids)
 
   def upcoming_shapes(self, count: int) -> list[Batch]:
     """A batch of each shape among the next `count`, in the order in which they come."""
@@ -184,7 +189,7 @@ class BatchStream(NumberedStream):
     buckets = dict.fromkeys(self.rows(number).bucket for number in numbers)
     nothing = np.zeros(0, np.int64)
     return [
-      make_batch(self.examples, BatchRows(b, nothing), self.shapes, self.batch_size, self.task_ids)
+      make_batch(self.examples, BatchRows(b, nothing), self.shapes, self.batch_size, self._ids)
       for b in buckets
     ]
 
@@ -256,7 +261,7 @@ def make_batch(
   rows: BatchRows,
   shapes: Buckets,
   batch_size: int,
-  task_ids: Mapping[str, int] | None = None,
+  ids: Mapping[str, np.ndarray] = types.MappingProxyType({}),
 ) -> Batch:
   """The padded arrays of a batch.
 
@@ -266,20 +271,20 @@ def make_batch(
   inputs = np.zeros((batch_size, shapes.inputs[rows.bucket]), np.int32)
   targets = np.zeros((batch_size, shapes.targets[rows.bucket]), np.int32)
   inputs[len(rows.examples) :, 0] = EOS_ID
-  tasks = None if task_ids is None else np.zeros(batch_size, np.int32)
   for row, i in enumerate(rows.examples):
     example = examples[i]
     inputs[row, : len(example.inputs)] = example.inputs
     targets[row, : len(example.targets)] = example.targets
-    if tasks is not None and task_ids is not None:
-      tasks[row] = task_ids[example.task]
   # NumPy arrays where the type says jax.Array: they go to the device when the step is called.
   arrays: dict[str, Any] = {
     'encoder_input_tokens': inputs,
     'decoder_input_tokens': np.pad(targets[:, :-1], ((0, 0), (1, 0))),
     'decoder_target_tokens': targets,
     'decoder_loss_weights': (targets > 0).astype(np.float32),
-    'task_id': tasks,
+    'features': {
+      name: np.pad(of[rows.examples], (0, batch_size - len(rows.examples)))
+      for name, of in ids.items()
+    },
   }
   return Batch(**arrays)
 
@@ -364,12 +369,3 @@ def digest(examples: Sequence[Example]) -> int:
     value = zlib.crc32(example.inputs.tobytes(), value)
     value = zlib.crc32(example.targets.tobytes(), value)
   return value
-
-
-def answers_digest(examples: Sequence[Example]) -> str:
-  """A digest of what predictions are judged on: inputs, and all that is known of the answers."""
-  found = hashlib.sha256()
-  for e in examples:
-    known = (e.label, e.targets_text, sorted(e.fields.items()))
-    found.update(e.inputs.tobytes() + e.targets.tobytes() + repr(known).encode())
-  return found.hexdigest()[:16]

@@ -22,6 +22,7 @@ from prompt_jax.data.table import (
   read_table,
 )
 from prompt_jax.errors import UserError, unknown
+from prompt_jax.features import COLUMNS
 
 # Rows of a held-out part, about: a score on so many is known to two points.
 MOST_HELD_OUT = 3000
@@ -257,7 +258,7 @@ def _examples(
 ) -> list[TextExample]:
   """The rows as examples; `spoken` is label -> word in the order of the label indices."""
   index = {label: i for i, label in enumerate(spoken or {})}
-  done = []
+  read, done = {*columns.inputs, columns.targets}, []
   for row in table.rows:
     answers = [_value(table, row, columns.targets)] if spoken is not None else _answers(
       table, row, columns.targets
@@ -267,6 +268,8 @@ def _examples(
       error = unknown('label', target, spoken, 'Correct it, or add training rows with it.')
       fail(table.path, row.line, str(error))
     fields: dict[str, Any] = {'group': _value(table, row, 'group')} if groups else {}
+    if more := {k: v for k, v in row.values.items() if k not in read}:
+      fields[COLUMNS] = more
     if isinstance(row.values[columns.targets], list):
       fields['answers'] = answers
     done.append(
@@ -291,12 +294,8 @@ def _draw(
 ) -> dict[str, list[TextExample]]:
   if not 0 < fraction * len(parts) < 1:
     raise UserError(f'held_out_fraction is {fraction}; it must leave examples to train on.')
-  where = held_out(
-    [e.inputs for e in examples],
-    [e.label for e in examples],
-    {part: fraction for part in parts},
-    seed,
-  )
+  inputs, labels = [e.inputs for e in examples], [e.label for e in examples]
+  where = held_out(inputs, labels, dict.fromkeys(parts, fraction), seed)
   splits = {
     s: [e for e, w in zip(examples, where, strict=True) if w == s] for s in ('train', *parts)
   }

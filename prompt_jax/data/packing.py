@@ -6,6 +6,7 @@ example once, and a batch holds as many examples as an unpacked one.
 
 import dataclasses
 import itertools
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from prompt_jax.batch import Batch
 from prompt_jax.data.batches import ExampleOrder, NumberedStream, check_batch
 from prompt_jax.data.example import Example
 from prompt_jax.errors import UserError
+from prompt_jax.features import Numbers, ids_of
 
 # Number of batches that candidate shapes are tried on.
 TRIED = 64
@@ -69,7 +71,7 @@ class PackedStream(NumberedStream):
     decoder: the same in its decoder row.
     multiple: lengths of rows are multiples of it.
     row_multiple: the number of rows is one of it (microbatches and devices need equal parts).
-    task_ids: task name -> `Batch.task_id`; None leaves it out.
+    features: values of the features that `Batch.features` is to have, see `features`.
     quota: task name -> examples of it in an epoch (`mixture.quotas`); None for every example once.
     number: the next batch, counted from 0 over all epochs.
   """
@@ -83,7 +85,7 @@ class PackedStream(NumberedStream):
   decoder: Slots = NO_SLOTS
   multiple: int = 8
   row_multiple: int = 1
-  task_ids: Mapping[str, int] | None = None
+  features: Numbers = dataclasses.field(default_factory=dict)
   quota: Mapping[str, int] | None = None
   number: int = 0
 
@@ -103,7 +105,8 @@ class PackedStream(NumberedStream):
         'set a lower input_length, or do not pack.',
         ['row_length', 'input_length', 'pack'],
       )
-    self._order = ExampleOrder(self.examples, self.quota)
+    self._ids = ids_of(self.examples, self.features)
+    self._order = ExampleOrder(self.examples, self.quota, self._ids)
     self.shape = self._choose_shape()
     self._epoch: tuple[int, list[Packed]] | None = None
 
@@ -128,7 +131,7 @@ class PackedStream(NumberedStream):
       self.shape,
       encoder=self.encoder,
       decoder=self.decoder,
-      task_ids=self.task_ids,
+      ids=self._ids,
     )
 
   def packed(self, number: int) -> Packed:
@@ -244,7 +247,7 @@ def make_packed(
   *,
   encoder: Slots = NO_SLOTS,
   decoder: Slots = NO_SLOTS,
-  task_ids: Mapping[str, int] | None = None,
+  ids: Mapping[str, np.ndarray] = types.MappingProxyType({}),
 ) -> Batch:
   """The arrays of a batch of packed rows.
 
@@ -255,12 +258,12 @@ def make_packed(
   targets = _StackRows(packed.rows, shape.targets)
   wanted, weights = np.zeros_like(targets.tokens), np.zeros(targets.tokens.shape, np.float32)
   most = shape.inputs // (encoder.rows + 1)  # examples of a row: each has a token at least
-  tasks = None if task_ids is None else np.zeros((packed.rows, most), np.int32)
+  features = {name: np.zeros((packed.rows, most), np.int32) for name in ids}
   for i, row in zip(packed.examples.tolist(), packed.row.tolist(), strict=True):
     example = examples[i]
     last = inputs.add(row, example.inputs, encoder) - 1
-    if tasks is not None and task_ids is not None:
-      tasks[row, inputs.segments[row, last] - 1] = task_ids[example.task]
+    for name, of in features.items():
+      of[row, inputs.segments[row, last] - 1] = ids[name][i]
     end = targets.add(row, np.concatenate([[0], example.targets[:-1]]), decoder)
     wanted[row, end - len(example.targets) : end] = example.targets
     weights[row, end - len(example.targets) : end] = 1
@@ -270,7 +273,7 @@ def make_packed(
     'decoder_input_tokens': targets.tokens,
     'decoder_target_tokens': wanted,
     'decoder_loss_weights': weights,
-    'task_id': tasks,
+    'features': features,
     'encoder_segment_ids': inputs.segments,
     'encoder_positions': inputs.positions,
     'decoder_segment_ids': targets.segments,

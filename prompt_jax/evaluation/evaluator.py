@@ -3,6 +3,7 @@
 import functools
 import math
 import time
+import types
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -11,12 +12,14 @@ import jax
 import numpy as np
 from scipy.special import softmax
 
+from prompt_jax.batch import Features
 from prompt_jax.data.batches import choose_buckets
 from prompt_jax.data.example import UNKNOWN, Example, Task
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import bootstrap, calibration, metrics, text_metrics
 from prompt_jax.evaluation.predictions import Advance, Prediction
+from prompt_jax.features import Numbers, ids_of
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.inference.beam_search import LENGTH_PENALTY, beam_search, gnmt_penalty
 from prompt_jax.prompted import PromptedT5
@@ -47,7 +50,7 @@ class Evaluator:
     normalize: score.Normalize = 'none',
     beams: int = 1,
     length_penalty: float = LENGTH_PENALTY,
-    task_ids: Mapping[str, int] | None = None,
+    features: Numbers = types.MappingProxyType({}),
     at_once: int | None = None,
     placement: Placement | None = None,
   ):
@@ -65,7 +68,7 @@ class Evaluator:
       normalize: for "rank": "tokens" divides a label's score by its number of tokens.
       beams: for "generate": width of a beam search; 1 decodes greedily.
       length_penalty: of the beam search, see `beam_search.gnmt_penalty`.
-      task_ids: task name -> number of its prompt, for methods that hold several.
+      features: values of the features that the prompt method reads, see `features`.
       at_once: most prompts that `each` runs together on a batch; None for
         `stacking.prompts_at_once`; on a mesh None means all, whose rows the mesh divides.
       placement: the mesh over which the model lies; None for one device. Batches are then of the
@@ -77,7 +80,7 @@ class Evaluator:
     method = method or ('generate' if task.labels is None or beams > 1 else 'rank')
     _check(task, method, normalize, beams, batch_size)
     self.method, self._vocabulary, self._task = method, vocabulary, task
-    self._batch_size, self._task_ids, self._placement = batch_size, task_ids, placement
+    self._batch_size, self._features, self._placement = batch_size, features, placement
     call: Callable[..., Any]
     if method == 'rank':
       labels = task.label_tokens(vocabulary, max_target_length)
@@ -107,7 +110,7 @@ class Evaluator:
       def run(prompt):
         variables = _join_backbone(backbone, prompt)
         parts = 1 if placement or method != 'rank' else _parts(model, variables, tokens, ids)
-        return map_in_parts(lambda x: call(variables, x[0], task_id=x[1]), (tokens, ids), parts)
+        return map_in_parts(lambda x: call(variables, x[0], features=x[1]), (tokens, ids), parts)
 
       most = len(own) if placement else prompts_at_once(len(own), *tokens.shape)
       return map_stacked(run, own, at_once or most)
@@ -243,8 +246,9 @@ class Evaluator:
 
   def _batches(
     self, examples: Sequence[Example]
-  ) -> Iterator[tuple[list[int], jax.Array, jax.Array | None]]:
-    """Indices (at most B), tokens int32[B, T] and prompt numbers int32[B] (or None), by length."""
+  ) -> Iterator[tuple[list[int], jax.Array, Features]]:
+    """Indices (at most B), tokens int32[B, T] and features, by length."""
+    known = ids_of(examples, self._features)
     shapes, size = choose_buckets(examples), min(self._batch_size, len(examples))
     put: Callable[[Any], Any] = jax.device_put
     if self._placement:
@@ -260,13 +264,8 @@ class Evaluator:
       tokens = np.zeros((size, width), np.int32)
       for row, i in zip(tokens, filled, strict=True):
         row[: len(examples[i].inputs)] = examples[i].inputs
-      ids = self._prompts([examples[i].task for i in filled])
+      ids = {name: of[filled] for name, of in known.items()}
       yield indices, *put((tokens, ids))
-
-  def _prompts(self, names: Sequence[str]) -> np.ndarray | None:
-    if self._task_ids is None:
-      return None
-    return np.array([self._task_ids[name] for name in names], np.int32)
 
   def _read(self, example: Example, row: tuple[Any, ...]) -> Prediction:
     """The prediction from one row of results."""
@@ -385,10 +384,10 @@ def _join_backbone(backbone: Any, own: dict[str, Any]) -> dict[str, Any]:
   return {**own, 'params': {'backbone': backbone, **own['params']}}
 
 
-def _parts(model: PromptedT5, variables: Any, tokens: jax.Array, ids: jax.Array | None) -> int:
+def _parts(model: PromptedT5, variables: Any, tokens: jax.Array, ids: Features) -> int:
   """The number of parts in which to rank a batch; 1 if the prompt is computed once for all rows."""
   encoded = jax.eval_shape(
-    lambda v, t, i: model.apply(v, t, task_id=i, method='encode'), variables, tokens, ids
+    lambda v, t, i: model.apply(v, t, i, method='encode'), variables, tokens, ids
   )
   return parts_for_caches(*tokens.shape) if len(encoded.all_states) == 1 else 1
 

@@ -21,6 +21,7 @@ from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.data.example import Example
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.metrics import Scores
+from prompt_jax.features import COLUMNS
 from prompt_jax.runtime.processes import draws_bars, ends
 
 # Fields of a prediction that only some tasks have; left out of the file where they are None.
@@ -135,6 +136,16 @@ def examples_digest(examples: Sequence[Example]) -> str:
     total.update(e.inputs.tobytes())
     total.update(e.targets.tobytes())
   return total.hexdigest()
+
+
+def answers_digest(examples: Sequence[Example]) -> str:
+  """A digest of what predictions are judged on: inputs, and all that is known of the answers."""
+  found = hashlib.sha256()
+  for e in examples:
+    fields = sorted((k, v) for k, v in e.fields.items() if k != COLUMNS)
+    known = (e.label, e.targets_text, fields)
+    found.update(e.inputs.tobytes() + e.targets.tobytes() + repr(known).encode())
+  return found.hexdigest()[:16]
 
 
 def read_answers(

@@ -20,7 +20,7 @@ from prompt_jax.export.merged_t5x import merged, write_merged
 from prompt_jax.export.model import appearing, check_place
 from prompt_jax.export.served import FORMATS as SERVED
 from prompt_jax.export.served import LEAST_AGREEMENT, export_served
-from prompt_jax.injections import Placement
+from prompt_jax.injections import TASK, Placement, features_of
 from prompt_jax.named_prompts import find_prompts
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Layers, Rows, plain
 from prompt_jax.prompt_formats.npy import numpy_checkpoint_path, read_npy, write_npy
@@ -247,10 +247,17 @@ def _plain(ready: loading.Tuned, file: str, to: str) -> Foreign:
     raise UserError(
       f'{file!r} holds weights of the model, not a prompt; there is nothing to export.'
     )
-  if method.depends_on == {'task_id'}:
+  if method.depends_on == {TASK}:
     raise UserError(
       f'{file!r} is a {type(method).__name__}, which holds a prompt for each of several tasks. '
       'Give that of one task: training has put each into the folder task_prompts beside it.'
+    )
+  if features := sorted(features_of(method)):
+    raise UserError(
+      f'{file!r} is a {type(method).__name__}, which reads {", ".join(features)} of each example: '
+      'no format has a form for it. Answer with the prompt file, by infer, on a file with these '
+      'columns.',
+      ['to'],
     )
   if method.depends_on:
     reads = ', '.join(sorted(method.depends_on))

@@ -16,7 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from prompt_jax.inference import decode, score
-from prompt_jax.injections import Injections
+from prompt_jax.injections import TASK, Injections
 from prompt_jax.loading import Tuned
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.named_prompts import NamedFile
@@ -107,7 +107,7 @@ class Group:
 
     variables = self._variables(weights, prompts)
     found = decode.decode(
-      self.model, variables, tokens, self.longest, choose, self.eos_id, prompt, limit
+      self.model, variables, tokens, self.longest, choose, self.eos_id, {TASK: prompt}, limit
     )
     return found.tokens, found.log_probs
 
@@ -117,7 +117,12 @@ class Group:
     """float32[B, C, U] log-probabilities of the tokens of targets, int32[B, C, U] of each row."""
     # One at a time, so that their number may be free.
     return score.token_log_probs(
-      self.model, self._variables(weights, prompts), tokens, targets, prompt, labels_at_once=1
+      self.model,
+      self._variables(weights, prompts),
+      tokens,
+      targets,
+      {TASK: prompt},
+      labels_at_once=1,
     )
 
   def _variables(self, weights: Named, prompts: Named) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from prompt_jax.checkpoints.prompt_file import build_method, load_facts
 from prompt_jax.data.example import Lengths, encode, encode_labels
 from prompt_jax.data.vocabulary import Vocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.injections import READS, TASK
 from prompt_jax.loading import Tuned
 from prompt_jax.named_prompts import OF_TASKS, NamedFile
 
@@ -93,10 +94,16 @@ def check_methods(found: Sequence[NamedFile], instead: str | None) -> None:
     reads: frozenset[str] = getattr(
       build_method(metadata.get('method_config')), 'depends_on', frozenset()
     )
-    if 'task_id' in reads:
+    if TASK in reads:
       raise UserError(
         f'{file!r} holds a prompt for each of several tasks ({metadata["method"]}); give the '
         f'folder {OF_TASKS} that training left beside it.'
+      )
+    if features := sorted(reads - set(READS)):
+      raise UserError(
+        f'{file!r}: {metadata["method"]} reads {", ".join(features)} of each example, and what is '
+        'exported is asked with a text alone. Answer with the prompt file, by infer, on a file '
+        'with these columns.'
       )
     if reads and instead:
       raise UserError(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from prompt_jax.batch import Features
 from prompt_jax.errors import UserError
 from prompt_jax.inference.decode import Decoded, Variables
 from prompt_jax.prompted import Cache, PromptedT5
@@ -43,7 +44,7 @@ def beam_search(
   *,
   divisor: Divisor | None = None,
   eos_id: int = 1,
-  task_id: Array | None = None,
+  features: Features | None = None,
   limits: Array | None = None,
 ) -> Decoded:
   """The best sequence that a beam of width `beams` finds, by log-probability over `divisor`.
@@ -60,7 +61,7 @@ def beam_search(
     beams: K, the width.
     divisor: penalizes short sequences; None: `gnmt_penalty(LENGTH_PENALTY)`.
     eos_id: ends a sequence.
-    task_id: int32[B] for methods that hold several prompts.
+    features: int32[B] by name, for methods that read features of an example.
     limits: int32[B] most tokens of each row, at most U; None for U.
 
   Returns:
@@ -73,7 +74,7 @@ def beam_search(
     raise UserError(f'beams is {beams}; expected 1 (greedy) or more.')
   divisor = divisor or gnmt_penalty(LENGTH_PENALTY)
   apply: Any = functools.partial(model.apply, variables)
-  encoded = apply(encoder_input_tokens, task_id=task_id, method='encode')
+  encoded = apply(encoder_input_tokens, features=features, method='encode')
   logits, cache = apply(encoded, max_len, method='start_cache')
   # Keys and values of the inputs are the same for all beams, and are kept once.
   own = dataclasses.replace(cache.own, keys=0, values=0, start=None, layer=None, visible=None)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_jax.batch import Features
 from prompt_jax.inference.decode import Variables
 from prompt_jax.prompted import PromptedT5
 
@@ -85,7 +86,7 @@ def choose_label(
   variables: Variables,
   encoder_input_tokens: Array,
   label_tokens: np.ndarray,
-  task_id: Array | None = None,
+  features: Features | None = None,
 ) -> Chosen:
   """The label that greedy decoding restricted to the labels generates.
 
@@ -99,10 +100,10 @@ def choose_label(
     variables: its 'params' and, for methods that have them, 'constants'.
     encoder_input_tokens: int32[B, T].
     label_tokens: int32[C, U] as in `trie`; a constant when the function is traced.
-    task_id: int32[B] for methods that hold several prompts.
+    features: int32[B] by name, for methods that read features of an example.
   """
   tree = Trie(*(x[None] for x in trie(label_tokens)))
-  return follow(model, variables, encoder_input_tokens, tree, label_tokens.shape[1], task_id)
+  return follow(model, variables, encoder_input_tokens, tree, label_tokens.shape[1], features)
 
 
 def follow(
@@ -111,7 +112,7 @@ def follow(
   encoder_input_tokens: Array,
   tree: Trie,
   length: int,
-  task_id: Array | None = None,
+  features: Features | None = None,
 ) -> Chosen:
   """`choose_label` along a trie for each row.
 
@@ -121,12 +122,12 @@ def follow(
     encoder_input_tokens: int32[B, T].
     tree: with a leading axis of B, or of 1 for the same labels in every row.
     length: most tokens of a label.
-    task_id: see `choose_label`.
+    features: see `choose_label`.
   """
   tree = jax.tree.map(jnp.asarray, tree)
   rows = jnp.arange(tree.label.shape[0], dtype=jnp.int32)
   leaf = tree.label >= 0
-  encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
+  encoded = model.apply(variables, encoder_input_tokens, features=features, method='encode')
   logits, cache = model.apply(variables, encoded, length, method='start_cache')
 
   def advance(state: _State, logits: Array) -> _State:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from prompt_jax.batch import Features
 from prompt_jax.errors import UserError
 from prompt_jax.prompted import PromptedT5
 
@@ -45,7 +46,7 @@ def greedy(
   encoder_input_tokens: Array,
   max_len: int,
   eos_id: int = 1,
-  task_id: Array | None = None,
+  features: Features | None = None,
 ) -> Array:
   """The most probable token at each position.
 
@@ -55,13 +56,13 @@ def greedy(
     encoder_input_tokens: int32[B, T].
     max_len: U, the most tokens to decode, end-of-sequence included.
     eos_id: ends a row.
-    task_id: int32[B] for methods that hold several prompts.
+    features: int32[B] by name, for methods that read features of an example.
 
   Returns:
     int32[B, U] ids, end-of-sequence included and 0 after it.
   """
   return decode(
-    model, variables, encoder_input_tokens, max_len, most_probable, eos_id, task_id
+    model, variables, encoder_input_tokens, max_len, most_probable, eos_id, features
   ).tokens
 
 
@@ -82,7 +83,7 @@ def sample(
   top_k: int = 0,
   top_p: float = 0.0,
   eos_id: int = 1,
-  task_id: Array | None = None,
+  features: Features | None = None,
 ) -> Decoded:
   """Samples one sequence a row; other arguments as in `greedy`.
 
@@ -99,7 +100,7 @@ def sample(
     top_p: only the fewest tokens whose probability is at least this (Holtzman et al. 2020); 0 for
       all. Not together with `top_k`.
     eos_id: as in `greedy`.
-    task_id: as in `greedy`.
+    features: as in `greedy`.
 
   Raises:
     UserError: `top_k` or `top_p` out of range, or both given.
@@ -116,7 +117,7 @@ def sample(
       logits = keep_top_p(logits, top_p)
     return jax.random.categorical(jax.random.fold_in(key, position), logits)
 
-  return decode(model, variables, encoder_input_tokens, max_len, choose, eos_id, task_id)
+  return decode(model, variables, encoder_input_tokens, max_len, choose, eos_id, features)
 
 
 def check_sampling(top_k: int, top_p: float) -> None:
@@ -193,7 +194,7 @@ def decode(
   max_len: int,
   choose: Choose,
   eos_id: int = 1,
-  task_id: Array | None = None,
+  features: Features | None = None,
   limits: Array | None = None,
   tell: Callable[[Array, Array], None] | None = None,
 ) -> Decoded:
@@ -204,7 +205,7 @@ def decode(
   tokens, int32[] and int32[B], for what it does with them on the host; other arguments as in
   `greedy`.
   """
-  encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
+  encoded = model.apply(variables, encoder_input_tokens, features=features, method='encode')
   logits, cache = model.apply(variables, encoded, max_len, method='start_cache')
   tokens = jnp.zeros((encoder_input_tokens.shape[0], max_len), jnp.int32)
 

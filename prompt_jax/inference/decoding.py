@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 
+from prompt_jax.batch import Features
 from prompt_jax.errors import UserError
 from prompt_jax.inference.beam_search import LENGTH_PENALTY, beam_search, gnmt_penalty
 from prompt_jax.inference.decode import Variables, sample
@@ -61,12 +62,20 @@ class Decoding:
     max_len: int,
     batch: int | jax.Array,
     eos_id: int,
+    features: Features | None = None,
   ) -> jax.Array:
-    """int32[B, T] tokens of batch number `batch` -> int32[B, U] tokens."""
+    """int32[B, T] tokens of batch number `batch`, and `features` -> int32[B, U] tokens."""
     if self.beams > 1:
       divisor = gnmt_penalty(self.length_penalty)
       return beam_search(
-        model, variables, tokens, max_len, self.beams, divisor=divisor, eos_id=eos_id
+        model,
+        variables,
+        tokens,
+        max_len,
+        self.beams,
+        divisor=divisor,
+        eos_id=eos_id,
+        features=features,
       ).tokens
     return sample(
       model,
@@ -78,4 +87,5 @@ class Decoding:
       top_k=self.top_k or 0,
       top_p=self.top_p or 0.0,
       eos_id=eos_id,
+      features=features,
     ).tokens

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_jax.batch import Features
 from prompt_jax.inference.decode import Variables
 from prompt_jax.prompted import PromptedT5
 
@@ -20,7 +21,7 @@ def rank(
   encoder_input_tokens: Array,
   label_tokens: Array | np.ndarray,
   normalize: Normalize = 'none',
-  task_id: Array | None = None,
+  features: Features | None = None,
   labels_at_once: int = 4,
 ) -> Array:
   """Log-probability of each label as the target of each input (rank classification).
@@ -32,14 +33,14 @@ def rank(
     label_tokens: int32[C, U] ids of the labels, end-of-sequence included, 0 after it; or
       int32[B, C, U], labels of each input's own.
     normalize: "tokens" divides by the label's number of tokens, for labels of different lengths.
-    task_id: int32[B] for methods that hold several prompts.
+    features: int32[B] by name, for methods that read features of an example.
     labels_at_once: labels decoded at a time; memory for that many [B, V] logits.
 
   Returns:
     float32[B, C] in nats; the argmax over C is the predicted label.
   """
   found = token_log_probs(
-    model, variables, encoder_input_tokens, label_tokens, task_id, labels_at_once
+    model, variables, encoder_input_tokens, label_tokens, features, labels_at_once
   )
   total = found[..., 0] + jnp.sum(found[..., 1:], axis=-1)
   if normalize == 'none':
@@ -52,7 +53,7 @@ def token_log_probs(
   variables: Variables,
   encoder_input_tokens: Array,
   label_tokens: Array | np.ndarray,
-  task_id: Array | None = None,
+  features: Features | None = None,
   labels_at_once: int = 4,
 ) -> Array:
   """Log-probability of each token of each label; arguments as in `rank`.
@@ -67,7 +68,7 @@ def token_log_probs(
     float32[B, C, U] in nats, the tokens before it given; 0 behind the end of a label.
   """
   b, (count, length) = encoder_input_tokens.shape[0], label_tokens.shape[-2:]
-  encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
+  encoded = model.apply(variables, encoder_input_tokens, features=features, method='encode')
   first_logits, start = model.apply(variables, encoded, length, method='start_cache')
   first = jax.nn.log_softmax(first_logits)
 
@@ -98,7 +99,7 @@ def score(
   encoder_input_tokens: Array,
   target_tokens: Array,
   normalize: Normalize = 'none',
-  task_id: Array | None = None,
+  features: Features | None = None,
 ) -> Array:
   """Log-probability of each input's own target, by teacher forcing (T5X's `score_batch`).
 
@@ -108,12 +109,12 @@ def score(
     encoder_input_tokens: int32[B, T].
     target_tokens: int32[B, U] ids, end-of-sequence included, 0 after it.
     normalize: "tokens" divides by the target's number of tokens.
-    task_id: int32[B] for methods that hold several prompts.
+    features: int32[B] by name, for methods that read features of an example.
 
   Returns:
     float32[B] in nats.
   """
-  encoded = model.apply(variables, encoder_input_tokens, task_id=task_id, method='encode')
+  encoded = model.apply(variables, encoder_input_tokens, features=features, method='encode')
   shifted = jnp.pad(target_tokens, ((0, 0), (1, 0)))[:, :-1]
   logits: Any = model.apply(variables, encoded, shifted, method='decode')
   total = jnp.sum(_of_token(logits, target_tokens), axis=-1, where=target_tokens > 0)

@@ -17,6 +17,7 @@ from prompt_jax.injections import (
   PLACEMENTS,
   POINTS,
   READS,
+  TASK,
   Context,
   Dims,
   Injection,
@@ -25,6 +26,7 @@ from prompt_jax.injections import (
   Method,
   Sizes,
   context_for,
+  features_of,
 )
 
 # A file that does not hold the parameters of its method: whoever reads it says so.
@@ -52,7 +54,7 @@ def failures_explained(method: Method, passing: tuple[type[Exception], ...] = ()
     if 'None' not in str(error):
       raise _failed(method, error) from error
     declared = ', '.join(sorted(method.depends_on)) or 'nothing'
-    missing = ', '.join(f'ctx.{name}' for name in READS if name not in method.depends_on)
+    missing = ', '.join(f'ctx.{name}' for name in (*READS, TASK) if name not in method.depends_on)
     raise UserError(
       f'{type(method).__name__} failed on a value that is None: {error}. Its depends_on declares '
       f'{declared}, so that {missing} are None. Name there what the method reads.'
@@ -180,9 +182,10 @@ class PromptMethod(nn.Module):
   `self.make_rng('prompt')`, which is there while `ctx.train` is true.
 
   Attributes:
-    depends_on: what the method reads of the input, of `injections.READS`; everything else is None
-      in its context. Empty if it injects the same for every input: such a prompt can be turned into
-      plain arrays, and one that reads "task_id" alone into plain arrays for each task.
+    depends_on: what the method reads: of the input, those of `injections.READS`, all others being
+      None in its context; any other name is a feature of an example: "task_id", or a column of the
+      data. Empty if it injects the same for every input: such a prompt can be turned into plain
+      arrays, and one that reads "task_id" alone into plain arrays for each task.
   """
 
   depends_on: ClassVar[frozenset[str]] = frozenset()
@@ -190,9 +193,9 @@ class PromptMethod(nn.Module):
   def __call__(self, ctx: Context) -> Injections:
     raise NotImplementedError(f'{type(self).__name__} does not say what it injects')
 
-  def for_tasks(self, count: int) -> Self:
-    """The method for a run on a mixture of `count` tasks; most are the same for any number."""
-    del count
+  def for_features(self, counts: Mapping[str, int]) -> Self:
+    """The method for data in which each feature that it reads has so many values."""
+    del counts
     return self
 
   def rows_parameter(self) -> tuple[str, ...] | None:
@@ -266,15 +269,15 @@ def placeholder(method: PromptMethod, sizes: Sizes, task_id: int = 0) -> Context
   """
   width = sizes.stacks[sizes.input_stack].H
   tokens = jnp.zeros((1, 1), jnp.int32)
-  inputs: dict[str, Array | None] = {
+  inputs = {
     'tokens': tokens,
     'embeds': jnp.zeros((1, 1, width), jnp.float32),
     'mask': tokens > 0,
-    'task_id': jnp.full((1,), task_id, jnp.int32),
     'pooled': jnp.zeros((1, width), jnp.float32),
     'hidden': jnp.zeros((1, 1, width), jnp.float32),
   }
-  return context_for(method, sizes, inputs)
+  features = dict.fromkeys(features_of(method), jnp.zeros(1, jnp.int32))
+  return context_for(method, sizes, inputs, {**features, TASK: jnp.full((1,), task_id, jnp.int32)})
 
 
 def first_values(method: PromptMethod, key: Array, sizes: Sizes) -> tuple[Injections, Tree]:
@@ -323,7 +326,7 @@ def materialise(
       they depend on the task and none is given.
   """
   name = type(method).__name__
-  if reads := method.depends_on - {'task_id'}:
+  if reads := method.depends_on - {TASK}:
     raise UserError(
       f'{name} reads {", ".join(sorted(reads))} of each input, so it is no fixed set of arrays; '
       'keep the method itself.'

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_jax.data.batches import BatchStream, answers_digest, digest
+from prompt_jax.data.batches import BatchStream, digest
+from prompt_jax.evaluation.predictions import answers_digest
 from prompt_jax.prompts.initialise import without_initializers
-from prompt_jax.runs import task_choice
 from prompt_jax.runs.setup import (
   JUDGES,
   Setup,
@@ -93,7 +93,7 @@ def candidates(
           setup.examples['train'],
           batch_size,
           seed=seed,
-          task_ids=task_choice.task_ids(setup.model.prompt, setup.task),
+          features=setup.features,
         ),
         metadata=metadata,
         seed=seed,

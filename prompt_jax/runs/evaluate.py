@@ -18,6 +18,7 @@ from prompt_jax.evaluation.bootstrap import LEVEL
 from prompt_jax.evaluation.evaluator import Method
 from prompt_jax.evaluation.predictions import progress_bar, write_predictions
 from prompt_jax.evaluation.suite import f1_label, task_facts
+from prompt_jax.features import in_file
 from prompt_jax.inference.score import Normalize
 from prompt_jax.loading import BaseModel, Devices
 from prompt_jax.runs import joint_evaluation, score_table
@@ -84,8 +85,8 @@ def evaluate(
   for side in cut(examples, loaded[0].backbone.vocabulary, lengths):
     if side.cut:
       console.print(f'Cut: {side}', highlight=False, soft_wrap=True)
-  task_ids = [_task_ids(ready, task) for ready in loaded]
-  groups = joint_evaluation.groups(loaded, task_ids)
+  features = [in_file(r.model.prompt, r.metadata, task) for r in loaded]
+  groups = joint_evaluation.groups(loaded, features)
   options = {
     'max_target_length': lengths.targets, 'method': method, 'batch_size': batch_size,
     'normalize': normalize, 'beams': beams, 'length_penalty': length_penalty,
@@ -93,7 +94,7 @@ def evaluate(
   }  # fmt: skip
   with progress_bar(len(examples) * len(groups), f'{task.name} {split}', console) as advance:
     evaluator, scored = joint_evaluation.evaluate(
-      loaded, groups, task, task_ids, examples, advance, **options
+      loaded, groups, task, features, examples, advance, **options
     )
 
   names = joint_evaluation.names(files) or [f'{loaded[0].backbone.name}, untuned']
@@ -197,21 +198,6 @@ def _write(
   for name in joint:
     (predictions,) = measured.predictions[name]
     write_predictions(folder / f'{joint_evaluation.FILES[name]}.jsonl', predictions)
-
-
-def _task_ids(ready: loading.Tuned, task: Task) -> dict[str, int] | None:
-  """Which prompt each task has; None where all have the same.
-
-  Raises:
-    UserError: a task that a prompt of several tasks was not trained on.
-  """
-  if ready.model.prompt is None or 'task_id' not in ready.model.prompt.depends_on:
-    return None
-  known = {name: i for i, name in enumerate(ready.metadata['tasks'])}
-  for part in task.parts or (task,):
-    if part.name not in known:
-      raise unknown('task of this prompt', part.name, known, 'It has a prompt for those alone.')
-  return known
 
 
 def _split(

@@ -13,6 +13,7 @@ from prompt_jax.evaluation.ensemble import average, vote
 from prompt_jax.evaluation.evaluator import Advance, Evaluator
 from prompt_jax.evaluation.metrics import Scores
 from prompt_jax.evaluation.predictions import Prediction
+from prompt_jax.features import Numbers
 from prompt_jax.runs.results import SystemScores
 from prompt_jax.stacking import group_by_structure
 
@@ -76,12 +77,10 @@ def longest(given: Sequence[Lengths]) -> Lengths:
   return Lengths(max(n.inputs for n in given), max(n.targets for n in given))
 
 
-def groups(
-  loaded: Sequence[loading.Tuned], task_ids: Sequence[dict[str, int] | None]
-) -> list[list[int]]:
+def groups(loaded: Sequence[loading.Tuned], features: Sequence[Numbers]) -> list[list[int]]:
   """Which prompts are of one method and shape, and so can share every batch."""
   own = [{**r.variables, 'params': r.variables['params'].get('prompt')} for r in loaded]
-  ids = [None if found is None else tuple(found.items()) for found in task_ids]
+  ids = [repr(found) for found in features]
   return group_by_structure(own, [(r.model, i) for r, i in zip(loaded, ids, strict=True)])
 
 
@@ -89,7 +88,7 @@ def evaluate(
   loaded: Sequence[loading.Tuned],
   groups: Sequence[Sequence[int]],
   task: Task,
-  task_ids: Sequence[dict[str, int] | None],
+  features: Sequence[Numbers],
   examples: Sequence[Example],
   advance: Advance,
   **options: Any,
@@ -100,7 +99,7 @@ def evaluate(
     loaded: at least one, on the same backbone.
     groups: of them, by number.
     task: what is measured.
-    task_ids: of each prompt, see `Evaluator`.
+    features: of each prompt, see `Evaluator`.
     examples: of the task.
     advance: called with the size of each batch, once for a group.
     options: further ones of `Evaluator`.
@@ -115,7 +114,7 @@ def evaluate(
       loaded[group[0]].model,
       loaded[0].backbone.vocabulary,
       task,
-      task_ids=task_ids[group[0]],
+      features=features[group[0]],
       **options,
     )
     found = evaluator.each([loaded[k].variables for k in group], examples, advance)

@@ -1,6 +1,7 @@
 """Training batches of packed rows: what the prompt of a run needs of them, or why it cannot be."""
 
 import dataclasses
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,15 @@ import jax.numpy as jnp
 from prompt_jax.data.example import Example
 from prompt_jax.data.packing import NO_SLOTS, PackedStream, Slots
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Injection, is_input_independent, prefix_length
+from prompt_jax.features import Numbers
+from prompt_jax.injections import (
+  Injection,
+  features_of,
+  first_tokens,
+  is_input_independent,
+  keys_by_example,
+  prefix_length,
+)
 from prompt_jax.prompted import PromptedT5
 
 
@@ -38,7 +47,7 @@ def packed_stream(
   batch_size: int,
   seed: int,
   row_multiple: int = 1,
-  task_ids: Mapping[str, int] | None = None,
+  features: Numbers = types.MappingProxyType({}),
   quota: Mapping[str, int] | None = None,
 ) -> PackedStream:
   """The stream with the places that the prompt needs.
@@ -59,7 +68,7 @@ def packed_stream(
     encoder=encoder,
     decoder=decoder,
     row_multiple=row_multiple,
-    task_ids=task_ids,
+    features=features,
     quota=quota,
   )
 
@@ -70,16 +79,24 @@ def slots(model: PromptedT5, variables: dict[str, Any]) -> tuple[Slots, Slots]:
   Raises:
     UserError: the method reads its input.
   """
-  reads = sorted(model.prompt.depends_on - {'task_id'}) if model.prompt is not None else []
+  features = features_of(model.prompt)
+  reads = sorted(model.prompt.depends_on - features) if model.prompt is not None else []
   if reads:
     raise UserError(
       f'{type(model.prompt).__name__} reads {", ".join(reads)} of each input, and a packed row has '
       'several inputs. Train without packing, or take a prompt that is the same for every input.',
       parameters=['pack', 'prompt'],
     )
-  tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-  call = lambda v, t: model.apply(v, t, t[:, 0], method='injections')
+  tokens = jax.ShapeDtypeStruct((2, 1), jnp.int32)
+  call = lambda v, t: model.apply(v, t, first_tokens(model.prompt, t), method='injections')
   injections = jax.eval_shape(call, variables, tokens)
+  if keys_by_example(injections):
+    raise UserError(
+      f'{type(model.prompt).__name__} gives each example keys and values by its '
+      f'{", ".join(sorted(features))}, and the examples of a packed row share theirs. Train '
+      'without packing, or take a method whose rows stand among the tokens.',
+      parameters=['pack', 'prompt'],
+    )
   if injections.encoder.delta is not None or injections.decoder.delta is not None:
     raise UserError(
       f'{type(model.prompt).__name__} adds to the tokens by their position in an input, and a '

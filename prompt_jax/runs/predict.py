@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from prompt_jax import loading
+from prompt_jax.batch import Features
 from prompt_jax.checkpoints.prompt_file import load_facts
 from prompt_jax.data import splits
 from prompt_jax.data.batches import evaluation_batches
@@ -21,9 +22,11 @@ from prompt_jax.data.local_file import local_inputs
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation import answer_file
 from prompt_jax.evaluation.evaluator import Evaluator, Method
+from prompt_jax.features import ids_of, in_file
 from prompt_jax.inference.decode import Variables
 from prompt_jax.inference.decoding import Decoding
 from prompt_jax.inference.score import Normalize
+from prompt_jax.injections import lacking
 from prompt_jax.loading import BaseModel, Devices
 from prompt_jax.runs.results import Answer
 from prompt_jax.runs.task_choice import columns_of
@@ -92,7 +95,8 @@ def infer(
     placement=placement,
   )
   if output is None:
-    there = iter(answer([e.inputs for e in asked if e.inputs]))
+    full = [e for e in asked if e.inputs]
+    there = iter(answer([e.inputs for e in full], [e.fields for e in full]))
     return [next(there) if e.inputs else Answer('', '') for e in asked]
   about = {
     'texts': hashlib.sha256(repr([(e.inputs, e.fields) for e in asked]).encode()).hexdigest(),
@@ -111,7 +115,7 @@ def _into_file(
   texts = [asked[i].inputs for i in numbers]
   begun = processes.broadcast(lambda: answer_file.start(path, about))
   found = {j: Answer(texts[j], *row) for j, row in begun.items()}
-  for batch in answer.by_batch(texts, found):
+  for batch in answer.by_batch(texts, [asked[i].fields for i in numbers], found):
     new = {j: a for j, a in batch.items() if j not in found}
     rows = {j: [a.prediction, a.probability] for j, a in new.items()}
     processes.broadcast(functools.partial(answer_file.add, path, rows))
@@ -155,7 +159,7 @@ class Predictor:
         none.
     """
     self._ready, self._lengths, self._batch_size = ready, lengths, batch_size
-    self._placement = placement
+    self._placement, self._features = placement, in_file(ready.model.prompt, ready.metadata, None)
     labels = ready.metadata.get('labels')
     decoding = decoding or Decoding()
     if method is None:
@@ -182,26 +186,40 @@ class Predictor:
       method=method,
       batch_size=batch_size,
       normalize=normalize,
+      features=self._features,
       placement=placement,
     )
 
-  def __call__(self, texts: Sequence[str]) -> list[Answer]:
+  def __call__(
+    self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]] | None = None
+  ) -> list[Answer]:
     """The answer to each text, in order.
 
     Args:
       texts: at least one.
+      fields: of each text, the features that the prompt method reads; None for none.
+
+    Raises:
+      UserError: a feature is missing, or has a value that the prompt was not tuned on.
     """
-    found = {i: answer for part in self.by_batch(texts) for i, answer in part.items()}
+    found = {i: answer for part in self.by_batch(texts, fields) for i, answer in part.items()}
     return [found[i] for i in range(len(texts))]
 
   def by_batch(
-    self, texts: Sequence[str], done: Collection[int] = frozenset()
+    self,
+    texts: Sequence[str],
+    fields: Sequence[Mapping[str, Any]] | None = None,
+    done: Collection[int] = frozenset(),
   ) -> Iterator[dict[int, Answer]]:
     """{number of a text: its answer}, batch by batch, without batches that are all `done`."""
     words = self._ready.backbone.vocabulary
     none = np.asarray([words.eos_id], np.int32)
+    fields = fields or [{}] * len(texts)
+    if self._features and not any(fields):
+      raise lacking(type(self._ready.model.prompt).__name__, self._features.keys())
     examples = [
-      Example(encode(t, words, self._lengths.inputs), none, t, '', None, {}, 'infer') for t in texts
+      Example(encode(t, words, self._lengths.inputs), none, t, '', None, own, 'infer')
+      for t, own in zip(texts, fields, strict=True)
     ]
     inputs, _ = splits.cut(examples, words, self._lengths)
     if inputs.cut:
@@ -213,12 +231,12 @@ class Predictor:
       yield {i: Answer(p.input, p.prediction, p.confidence) for i, p in found.items()}
 
   def _generator(self, decoding: Decoding) -> Callable[..., jax.Array]:
-    """(variables, int32[B, T], number of the batch) -> int32[B, U]."""
+    """(variables, int32[B, T], features, number of the batch) -> int32[B, U]."""
 
-    def generate(variables: Variables, tokens: jax.Array, number: int) -> jax.Array:
+    def generate(variables: Variables, tokens: jax.Array, ids: Features, number: int) -> jax.Array:
       ready, longest = self._ready, self._lengths.targets
       eos_id = ready.backbone.vocabulary.eos_id
-      return decoding.generate(ready.model, variables, tokens, longest, number, eos_id)
+      return decoding.generate(ready.model, variables, tokens, longest, number, eos_id, ids)
 
     return jax.jit(self._placement.with_mesh(generate) if self._placement else generate)
 
@@ -227,16 +245,18 @@ class Predictor:
   ) -> Iterator[dict[int, Answer]]:
     """What the model generates for each text, batch by batch, the same on any mesh."""
     placement, vocabulary = self._placement, self._ready.backbone.vocabulary
-    size = min(self._batch_size, len(examples))
+    size, known = min(self._batch_size, len(examples)), ids_of(examples, self._features)
     for number, (batch, indices) in enumerate(evaluation_batches(examples, size)):
       if all(i in done for i in indices.tolist()):
         continue
       tokens: Any = batch.encoder_input_tokens
+      ids: Any = {name: np.resize(of[indices], size) for name, of in known.items()}
       if placement:  # more rows, and not more texts: what is drawn for one depends on its batch
-        tokens = placement.put_rows(
-          np.resize(tokens, (placement.pad_to_multiple(size), tokens.shape[1]))
-        )
-      found = self._generate(self._ready.variables, tokens, number)
+        rows = placement.pad_to_multiple(size)
+        tokens = np.resize(tokens, (rows, tokens.shape[1]))
+        ids = {name: np.resize(of, rows) for name, of in ids.items()}
+        tokens, ids = placement.put_rows((tokens, ids))
+      found = self._generate(self._ready.variables, tokens, ids, number)
       found = jax.device_get(placement.to_local(found) if placement else found)
       yield {
         i: Answer(examples[i].inputs_text, vocabulary.decode(row))

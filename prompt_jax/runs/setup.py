@@ -17,7 +17,8 @@ from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import findings, suite
 from prompt_jax.evaluation.evaluator import Evaluator
-from prompt_jax.injections import prefix_length
+from prompt_jax.features import Numbers, ids_of
+from prompt_jax.injections import TASK, first_tokens, prefix_length
 from prompt_jax.loading import BaseModel
 from prompt_jax.models.t5.layers import Int8, wide
 from prompt_jax.models.t5.t5 import T5
@@ -54,6 +55,7 @@ class Setup:
     console: where to print.
     placement: the mesh; None for one device.
     cut: share of the training inputs that are cut, 0 to 1.
+    features: the values of those that the method reads.
   """
 
   backbone: Backbone
@@ -67,6 +69,7 @@ class Setup:
   console: Console
   placement: Placement | None = None
   cut: float = 0.0
+  features: Numbers = dataclasses.field(default_factory=dict)
 
 
 def set_up(
@@ -166,10 +169,13 @@ def with_method(setup: Setup, prompt: nn.Module | None) -> Setup:
   if prompt is not None:
     check_method(prompt)
     build_method(describe_method(prompt))  # or the file of what is trained could not be used
-  prompt = task_choice.prompts_for_tasks(prompt, setup.task)
+  prompt, features = task_choice.for_features(prompt, setup.task, setup.examples['train'])
+  for examples in setup.examples.values():
+    ids_of(examples, features)  # refuses values that do not train, before anything is computed
   if prompt is not None and setup.task.labels:
     prompt = with_labels(prompt, setup.task.labels)
-  return dataclasses.replace(setup, model=PromptedT5(T5(setup.backbone.config), prompt))
+  model = PromptedT5(T5(setup.backbone.config), prompt)
+  return dataclasses.replace(setup, model=model, features=features)
 
 
 def fresh_prompt(setup: Setup, seed: int, warm_start: str | None) -> tuple[Any, Any]:
@@ -207,6 +213,7 @@ def metadata_of(setup: Setup, settings: Settings, settings_text: str) -> dict[st
     'patterns': list(settings.patterns),
     'task': setup.task.name,
     'tasks': [part.name for part in setup.task.parts or (setup.task,)],
+    'features': {name: list(of) for name, of in setup.features.items() if name != TASK},
     'labels': setup.task.labels and list(setup.task.labels),
     'words': setup.task.words,
     'columns': setup.task.columns,
@@ -223,12 +230,9 @@ def parameters_of(backbone: Any) -> int:
 
 def check_positions(setup: Setup, params: dict[str, Any], constants: Any, most: int) -> None:
   """Refuses a prompt whose rows do not fit among the encoder's tokens."""
-  tokens = jax.ShapeDtypeStruct((1, setup.lengths.inputs), 'int32')
-  variables = variables_of(params, constants)
-  injections = jax.eval_shape(
-    lambda v, t: setup.model.apply(v, t, t[:, 0], method='injections'), variables, tokens
-  )
-  rows = prefix_length(injections.encoder)
+  model, tokens = setup.model, jax.ShapeDtypeStruct((1, setup.lengths.inputs), 'int32')
+  call = lambda v, t: model.apply(v, t, first_tokens(model.prompt, t), method='injections')
+  rows = prefix_length(jax.eval_shape(call, variables_of(params, constants), tokens).encoder)
   if rows + setup.lengths.inputs > most:
     raise UserError(
       f'The prompt has {rows} rows and inputs may have {setup.lengths.inputs} tokens: together '
@@ -248,7 +252,7 @@ def evaluator_of(
     setup.task,
     max_target_length=setup.lengths.targets,
     batch_size=batch_size,
-    task_ids=task_choice.task_ids(model.prompt, setup.task),
+    features=setup.features if model.prompt else {},
     at_once=at_once,
     placement=setup.placement,
   )

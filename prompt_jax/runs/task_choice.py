@@ -16,7 +16,7 @@ from prompt_jax.checkpoints.prompt_file import (
   save_prompt,
 )
 from prompt_jax.data.columns import ColumnChoice
-from prompt_jax.data.example import Task
+from prompt_jax.data.example import Example, Task
 from prompt_jax.data.in_memory import is_in_memory
 from prompt_jax.data.local_file import local_task
 from prompt_jax.data.mixture import Mixing, mixture
@@ -24,7 +24,8 @@ from prompt_jax.data.recorded import replay
 from prompt_jax.data.subset import few_shot, noisy_labels
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.metrics import needing
-from prompt_jax.injections import Sizes
+from prompt_jax.features import Numbers, numbered
+from prompt_jax.injections import TASK, Sizes, features_of
 from prompt_jax.named_prompts import OF_TASKS
 from prompt_jax.prompts.base import PromptMethod, Tree, materialise
 from prompt_jax.prompts.from_injections import method_of
@@ -32,27 +33,21 @@ from prompt_jax.tasks.data_set import BadRows
 from prompt_jax.tasks.find import find
 
 
-def prompts_for_tasks(prompt: Any, task: Task) -> Any:
-  """A prompt method, or None, with as many prompts as there are tasks; most as they are.
+def for_features(prompt: Any, task: Task, examples: Sequence[Example]) -> tuple[Any, Numbers]:
+  """A prompt method, or None, made for the features of examples; and their values.
 
   Raises:
-    UserError: some of the tasks are measured and never trained on.
+    UserError: an example lacks a feature, or some of the tasks are measured and never trained on.
   """
-  if prompt is None or 'task_id' not in prompt.depends_on:
-    return prompt
-  if task.source is not None:
+  names = features_of(prompt)
+  if TASK in names and task.source is not None:
     raise UserError(
       f'{task.name!r} trains on {task.source} alone, and {type(prompt).__name__} has a prompt for '
       'each task: those of the others would never train. Give another prompt method.'
     )
-  return prompt.for_tasks(max(1, len(task.parts)))
-
-
-def task_ids(prompt: Any, task: Task) -> dict[str, int] | None:
-  """Task name -> `Batch.task_id`; None for a prompt method, or none, that does not read it."""
-  if prompt is None or 'task_id' not in prompt.depends_on:
-    return None
-  return {part.name: i for i, part in enumerate(task.parts or (task,))}
+  found = numbered(names, [part.name for part in task.parts or (task,)], examples)
+  counts = {name: len(values) for name, values in found.items()}
+  return prompt.for_features(counts) if counts else prompt, found
 
 
 def prompt_of_task(saved: Prompt, number: int, sizes: Sizes) -> Prompt | None:
@@ -99,7 +94,7 @@ def write_task_prompts(
   # Where other parameters train as well, there is no prompt by itself.
   if saved.kind != 'prompt':
     return None
-  if build_method(saved.metadata['method_config']).depends_on != {'task_id'}:
+  if build_method(saved.metadata['method_config']).depends_on != {TASK}:
     return None
   folder = None
   for number, part in enumerate(parts):

@@ -13,14 +13,14 @@ from rich.console import Console
 
 from prompt_jax.checkpoints import on_disk
 from prompt_jax.configuration import description
-from prompt_jax.data.batches import BatchStream, answers_digest
+from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Task
 from prompt_jax.data.mixture import quotas
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.comparison import Verdict, to_try
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.findings import UNTUNED, baselines
-from prompt_jax.evaluation.predictions import progress_bar, write_predictions
+from prompt_jax.evaluation.predictions import answers_digest, progress_bar, write_predictions
 from prompt_jax.evaluation.suite import Suite, f1_label, task_facts
 from prompt_jax.loading import BaseModel, Devices, adds_only_rows, attach, command
 from prompt_jax.prompted import variables_of
@@ -212,9 +212,8 @@ def _stream(
   """The training batches, and a word on the shape of packed ones."""
   examples = setup.examples['train']
   quota = _quota(setup)
-  numbers = task_choice.task_ids(setup.model.prompt, setup.task)
   if not packing.on:
-    return BatchStream(examples, batch_size, settings.seed, task_ids=numbers, quota=quota)
+    return BatchStream(examples, batch_size, settings.seed, features=setup.features, quota=quota)
   microbatches = settings.microbatches or 1
   stream = packed_stream(
     setup.model,
@@ -224,7 +223,7 @@ def _stream(
     batch_size=batch_size,
     seed=settings.seed,
     row_multiple=microbatches * (setup.placement.row_parts if setup.placement else 1),
-    task_ids=numbers,
+    features=setup.features,
     quota=quota,
   )
   rows, inputs, targets = stream.shape

@@ -20,7 +20,7 @@ from prompt_jax.checkpoints.leaf import expected_shapes
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.inference.decode import greedy
 from prompt_jax.inference.score import rank
-from prompt_jax.injections import prefix_length
+from prompt_jax.injections import features_of, first_tokens, prefix_length
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.layers import Int8, scaled_axis
 from prompt_jax.models.t5.t5 import T5
@@ -113,18 +113,25 @@ def lowered(work: Work, place: Placement) -> Any:
     return _lowered_train_step(work, place, model, params, constants, tokens)
   if work.step == 'eval':
     labels = jax.ShapeDtypeStruct((work.labels, work.targets), jnp.int32)
-    call: Callable[..., Any] = functools.partial(rank, model)
-    arguments: tuple[Any, ...] = (variables_of(params, constants), tokens, labels)
+    call: Callable[..., Any] = lambda v, t, f, labels: rank(model, v, t, labels, features=f)
+    arguments: tuple[Any, ...] = (variables_of(params, constants), tokens, _features(work), labels)
     shardings: tuple[Any, ...] = (
       _of_variables(place, arguments[0]),
+      place.row_sharding,
       place.row_sharding,
       place.replicated,
     )
   else:
-    call = functools.partial(greedy, model, max_len=work.targets)
-    arguments = (variables_of(params, constants), tokens)
-    shardings = (_of_variables(place, arguments[0]), place.row_sharding)
+    call = lambda v, t, f: greedy(model, v, t, work.targets, features=f)
+    arguments = (variables_of(params, constants), tokens, _features(work))
+    shardings = (_of_variables(place, arguments[0]), place.row_sharding, place.row_sharding)
   return jax.jit(place.with_mesh(call)).lower(*_placed(arguments, shardings))
+
+
+def _features(work: Work) -> dict[str, Any]:
+  """Those that the method reads, of each row."""
+  of_rows = jax.ShapeDtypeStruct((work.batch,), jnp.int32)
+  return dict.fromkeys(sorted(features_of(work.method)), of_rows)
 
 
 def _lowered_train_step(
@@ -136,9 +143,7 @@ def _lowered_train_step(
   trainable, frozen = split(params, work.patterns)
   state = jax.eval_shape(lambda trainable: create_state(trainable, update, 0), trainable)
   targets: Any = jax.ShapeDtypeStruct((work.batch, work.targets), jnp.int32)
-  of_task = work.method is not None and 'task_id' in work.method.depends_on
-  number: Any = jax.ShapeDtypeStruct((work.batch,), jnp.int32) if of_task else None
-  batch = Batch(tokens, targets, targets, targets.update(dtype=jnp.float32), number)
+  batch = Batch(tokens, targets, targets, targets.update(dtype=jnp.float32), _features(work))
   collection = {'prompt': constants} if constants else {}
   objective = CrossEntropy(model, dropout=work.config.dropout_rate > 0)
   step = jit_train_step(microbatches=work.microbatches, at_once=work.at_once, placement=place)
@@ -160,7 +165,7 @@ def prompt_rows(work: Work) -> int:
   model = PromptedT5(T5(work.config), work.method)
   variables = variables_of(*abstract_variables(work))
   tokens = jax.ShapeDtypeStruct((1, work.inputs), jnp.int32)
-  call = lambda v, t: model.apply(v, t, t[:, 0], method='injections')
+  call = lambda v, t: model.apply(v, t, first_tokens(work.method, t), method='injections')
   return prefix_length(jax.eval_shape(call, variables, tokens).encoder)
 
 

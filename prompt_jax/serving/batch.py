@@ -17,6 +17,7 @@ import numpy as np
 
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.inference.beam_search import beam_search, gnmt_penalty
+from prompt_jax.injections import TASK
 from prompt_jax.serving.bank import Bank, Entry, Group
 from prompt_jax.serving.rows import Found, Row, Settings, Tell
 from prompt_jax.serving.stacked import Injections
@@ -206,7 +207,7 @@ class Programs:
     self, backbone: Any, stack: Any, places: Array, tokens: Array, labels: Array, normalize: Any
   ) -> Array:
     call = functools.partial(score.rank, self._bank.model, _variables(backbone, stack))
-    one = lambda x: call(x[0], x[1], normalize, task_id=x[2])
+    one = lambda x: call(x[0], x[1], normalize, {TASK: x[2]})
     parts = parts_for_caches(*tokens.shape)
     return map_in_parts(one, (tokens, labels, places), parts)
 
@@ -214,7 +215,7 @@ class Programs:
     self, backbone: Any, stack: Any, places: Array, tokens: Array, tree: Any, length: int
   ) -> Any:
     variables = _variables(backbone, stack)
-    return constrained.follow(self._bank.model, variables, tokens, tree, length, places)
+    return constrained.follow(self._bank.model, variables, tokens, tree, length, {TASK: places})
 
   def _written(
     self,
@@ -230,7 +231,7 @@ class Programs:
   ) -> decode.Decoded:
     model, variables = self._bank.model, _variables(backbone, stack)
     options: dict[str, Any] = {
-      'eos_id': self._bank.backbone.vocabulary.eos_id, 'task_id': places, 'limits': limits
+      'eos_id': self._bank.backbone.vocabulary.eos_id, 'features': {TASK: places}, 'limits': limits
     }  # fmt: skip
     if settings.beams > 1:
       given = settings.length_penalty

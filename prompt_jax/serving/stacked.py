@@ -15,7 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Context, Injection, Injections, InsideEdit, LayerEdit, Layout
+from prompt_jax.injections import (
+  TASK,
+  Context,
+  Injection,
+  Injections,
+  InsideEdit,
+  LayerEdit,
+  Layout,
+  features_of,
+)
 from prompt_jax.loading import Tuned
 from prompt_jax.prompts.base import PromptMethod
 
@@ -31,7 +40,7 @@ class Stacked(PromptMethod):
   Its constant `stacked` holds `Injections` of K prompts.
   """
 
-  depends_on: ClassVar[frozenset[str]] = frozenset({'task_id'})
+  depends_on: ClassVar[frozenset[str]] = frozenset({TASK})
 
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
@@ -105,10 +114,15 @@ def alone(name: str, tuned: Tuned) -> Injections:
   if method is None:
     raise UserError(f'{name!r} is the model without a prompt, which has no place among prompts.')
   kind, reads = type(method).__name__, sorted(method.depends_on)
-  if reads == ['task_id']:
+  if reads == [TASK]:
     raise UserError(
       f'{name!r} is a {kind}, which holds a prompt for each of several tasks. Give the prompt of '
       'each task by itself: training has put them into the folder task_prompts beside it.'
+    )
+  if features := sorted(features_of(method)):
+    raise UserError(
+      f'{name!r} is a {kind}, which reads {", ".join(features)} of each example, and a request is '
+      'a text alone. Answer with it by infer, on a file with these columns.'
     )
   if reads:
     raise UserError(

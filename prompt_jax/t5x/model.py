@@ -170,7 +170,7 @@ class PromptedModel(models.BaseTransformerModel):
         'The rows are packed, but a prompt needs a place in every example: set '
         'utils.DatasetConfig.pack = False.'
       )
-    fields = {name: batch[name] for name in BATCH_FIELDS if name in batch}
+    fields: dict[str, Any] = {name: batch[name] for name in BATCH_FIELDS if name in batch}
     # T5X leaves the weights out where every target counts.
     fields.setdefault(
       'decoder_loss_weights', (batch['decoder_target_tokens'] > 0).astype(jnp.float32)

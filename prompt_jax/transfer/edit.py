@@ -20,7 +20,7 @@ from prompt_jax.checkpoints.prompt_file import (
   save_prompt,
 )
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.injections import Injections
+from prompt_jax.injections import TASK, Injections
 from prompt_jax.prompts.base import PromptMethod, Tree, materialise
 from prompt_jax.prompts.from_injections import method_of
 from prompt_jax.transfer import arithmetic
@@ -180,7 +180,7 @@ def _check_settings(first: str, one: Prompt, other: str, two: Prompt) -> None:
       'parameters mean different things; give prompts trained with the same settings.'
     )
   tasks = [p.metadata.get('tasks') for p in (one, two)]
-  if 'task_id' in _method(first, one).depends_on and tasks[0] != tasks[1]:
+  if TASK in _method(first, one).depends_on and tasks[0] != tasks[1]:
     raise UserError(
       f'{first!r} holds prompts of the tasks {tasks[0]}, and {other!r} of {tasks[1]}; expected '
       'the same tasks in the same order. Take the prompts of single tasks, in the folders '

@@ -7,7 +7,7 @@ import pytest
 from prompt_jax.cli.main import main
 from prompt_jax.cli.own_arguments import FORMATS
 from prompt_jax.configuration.run_files import names
-from prompt_jax.injections import READS
+from prompt_jax.injections import READS, TASK
 from tests.shared import mentions
 
 PAGE = pathlib.Path(__file__).parent.parent.parent / 'docs' / 'methods.md'
@@ -45,12 +45,14 @@ def test_every_method_is_there_with_what_papers_count(rows):
 def test_what_is_read_packed_and_exported(rows):
   for name, (about, _, adds, reads, packs, exports) in rows.items():
     read = set() if reads == '-' else set(reads.split())
-    assert read <= set(READS), name
-    assert packs == ('yes' if read <= {'task_id'} else 'no'), name
+    assert packs == ('no' if read & set(READS) or (read and 'keys' in adds) else 'yes'), name
     assert about, name
     assert set(exports.split()) <= set(FORMATS), name
-    assert {'stablehlo', 'savedmodel'} <= set(exports.split()), name
-    assert ('hf' in exports.split()) == (adds == 'encoder rows' and packs == 'yes'), name
+    # A column of the data has no place in the question that an export is asked.
+    columns = read - {*READS, TASK}
+    assert ({'stablehlo', 'savedmodel'} <= set(exports.split())) == (not columns), name
+    rows = adds == 'encoder rows' and packs == 'yes' and not columns
+    assert ('hf' in exports.split()) == rows, name
 
 
 def test_rows_go_into_every_format_of_export(rows):

@@ -181,11 +181,11 @@ def test_other_data_or_settings_cannot_be_resumed():
 def test_task_ids():
   texts = [TextExample('a', 'b')]
   first, second = (tokenize(texts * 3, ByteVocabulary(), Lengths(4, 4), t) for t in ('one', 'two'))
-  stream = BatchStream([*first, *second], 4, task_ids={'one': 5, 'two': 7})
-  ids = np.concatenate([stream.batch(i).task_id for i in (0, 1)])
+  stream = BatchStream([*first, *second], 4, features={'task_id': {'one': 5, 'two': 7}})
+  ids = np.concatenate([stream.batch(i).features['task_id'] for i in (0, 1)])
   assert ids.dtype == np.int32
   assert sorted(ids.tolist()) == [0, 0, 5, 5, 5, 7, 7, 7]
-  assert BatchStream(first, 2).batch(0).task_id is None
+  assert BatchStream(first, 2).batch(0).features == {}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from prompt_jax.data.table import read_table
 from prompt_jax.data.vocabulary import ByteVocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.suite import f1_label
+from prompt_jax.features import COLUMNS
 from tests.shared import facts
 
 BYTES = ByteVocabulary()
@@ -192,14 +193,16 @@ def multiple_choice(folder):
 
 def test_a_column_of_options_is_no_right_answer(tmp_path):
   found = local_task(test=multiple_choice(tmp_path)).load('test', BYTES, LENGTHS)
-  assert [(e.targets_text, e.fields) for e in found] == [(x, {}) for x in 'abcabc']
+  assert [e.targets_text for e in found] == list('abcabc')
+  assert all(e.fields.keys() == {COLUMNS} for e in found)  # neither answers nor groups
 
 
 def test_right_answers_and_groups_are_those_asked_for(tmp_path):
   task = local_task(test=multiple_choice(tmp_path), targets='answers', groups=True)
   (first, *_) = task.load('test', BYTES, LENGTHS)
   assert first.targets_text == 'a'
-  assert first.fields == {'answers': ['a', 'b', 'c'], 'group': '0'}
+  own = {name: value for name, value in first.fields.items() if name != COLUMNS}
+  assert own == {'answers': ['a', 'b', 'c'], 'group': '0'}
   for answers, said in (([], 'no answers'), (['a', ''], 'empty'), (['a', {}], 'dict')):
     row = json.dumps({'inputs': 'a', 'targets': answers})
     with pytest.raises(UserError, match=facts('a.jsonl:1', "'targets'", said)):

@@ -129,7 +129,9 @@ def test_a_stream_of_a_mixture_restarts_anywhere_and_tells_tasks_apart():
   ids = {'rte': 0, 'cb': 1}
 
   def stream(**changes):
-    return BatchStream(examples, 8, **{'seed': 3, 'quota': quota, 'task_ids': ids, **changes})
+    return BatchStream(
+      examples, 8, **{'seed': 3, 'quota': quota, 'features': {'task_id': ids}, **changes}
+    )
 
   batches = list(itertools.islice(iter(stream()), 15))
   assert stream().batches_per_epoch == 6
@@ -137,12 +139,14 @@ def test_a_stream_of_a_mixture_restarts_anywhere_and_tells_tasks_apart():
     np.testing.assert_array_equal(
       stream().batch(number).encoder_input_tokens, batches[number].encoder_input_tokens
     )
-  epoch = np.concatenate([b.task_id[b.decoder_loss_weights[:, 0] > 0] for b in batches[:6]])
+  epoch = np.concatenate(
+    [b.features['task_id'][b.decoder_loss_weights[:, 0] > 0] for b in batches[:6]]
+  )
   assert collections.Counter(epoch.tolist()) == {0: 22, 1: 22}
   for batch in batches:
     first = batch.encoder_input_tokens[:, 0] - 3
     real = batch.decoder_loss_weights[:, 0] > 0
-    assert [chr(c) for c in first[real]] == ['rc'[t] for t in batch.task_id[real]]
+    assert [chr(c) for c in first[real]] == ['rc'[t] for t in batch.features['task_id'][real]]
   resumed = stream()
   resumed.restore(stream(number=7).position)
   np.testing.assert_array_equal(

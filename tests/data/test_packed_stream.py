@@ -190,7 +190,7 @@ def test_a_mixture_has_so_many_of_each_task_and_tells_whose_each_example_is():
     dataclasses.replace(e, task=tasks[i % 3]) for i, e in enumerate(made_up([2, 5, 1, 9] * 6))
   ]
   whose = {tuple(e.inputs.tolist()): e.task for e in examples}
-  settings = {'row_length': 48, 'encoder': Slots(2), 'task_ids': numbers}
+  settings = {'row_length': 48, 'encoder': Slots(2), 'features': {'task_id': numbers}}
   stream = PackedStream(examples, 6, quota=quota, **settings)
   assert stream.batches_per_epoch == 7
   found, used = [], 0
@@ -201,9 +201,9 @@ def test_a_mixture_has_so_many_of_each_task_and_tells_whose_each_example_is():
       for g in range(1, row.max() + 1):
         own = (row == g) & (batch.prompt_slot[r] < 0)
         task = whose[tuple(batch.encoder_input_tokens[r][own].tolist())]
-        assert batch.task_id[r, g - 1] == numbers[task]
+        assert batch.features['task_id'][r, g - 1] == numbers[task]
         found.append(task)
-    assert batch.task_id.shape[1] * 2 < batch.encoder_input_tokens.shape[1]
+    assert batch.features['task_id'].shape[1] * 2 < batch.encoder_input_tokens.shape[1]
   assert collections.Counter(found) == quota
   assert stream.filled == pytest.approx(
     used / (7 * stream.shape.rows * stream.shape.inputs), rel=0.05

@@ -118,7 +118,7 @@ def test_the_paths_of_a_trie_are_its_labels(sequences):
 class Table:
   """Stands for a model: the logits of a position and the token before it are read off a table."""
 
-  def apply(self, variables, *args, method, task_id=None):
+  def apply(self, variables, *args, method, features=None):
     if method == 'encode':
       return args[0]
     if method == 'start_cache':

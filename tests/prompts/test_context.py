@@ -10,6 +10,8 @@ from prompt_jax.injections import READS, Injection, Injections
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts.base import PromptMethod, first_values, materialise
+from prompt_jax.prompts.methods.multitask.mpt import MPT
+from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
 from prompt_jax.runs.packing import slots
 from prompt_jax.testing import tiny
 from tests.shared import facts
@@ -39,11 +41,14 @@ class Spy(PromptMethod):
 seen: list = []
 
 
+ALL = (*READS, 'task_id')
+
+
 def model_with(method):
   return PromptedT5(T5(CONFIG), method), {'params': {'backbone': tiny.random_params(CONFIG)}}
 
 
-@pytest.mark.parametrize('field', READS)
+@pytest.mark.parametrize('field', ALL)
 def test_a_read_that_is_not_declared_fails_everywhere_and_is_named(field):
   method = Cheat(field)
   model, variables = model_with(method)
@@ -59,24 +64,24 @@ def test_a_read_that_is_not_declared_fails_everywhere_and_is_named(field):
       call()
 
 
-@pytest.mark.parametrize('declared', [(), ('embeds', 'mask'), ('pooled',), READS])
+@pytest.mark.parametrize('declared', [(), ('embeds', 'mask'), ('pooled',), ('task_id',), ALL])
 def test_a_method_sees_what_it_declares(declared):
   kind = type('Reads', (Spy,), {'depends_on': frozenset(declared)})
   model, variables = model_with(kind())
   seen.clear()
   task = jnp.arange(3)
-  model.apply(variables, TOKENS, task, method='injections')
+  model.apply(variables, TOKENS, {'task_id': task}, method='injections')
   first_values(kind(), jax.random.key(0), CONFIG.sizes)
   for ctx in seen:
-    assert {name for name in READS if getattr(ctx, name) is not None} == set(declared)
+    assert {name for name in ALL if getattr(ctx, name) is not None} == set(declared)
     assert ctx.input_dims == ctx.stacks['encoder'] == CONFIG.sizes.stacks['encoder']
     assert not ctx.train
-  if declared == READS:
-    (states,) = model.apply(variables, TOKENS, method='encode').all_states
+  if declared == ALL:
+    (states,) = model.apply(variables, TOKENS, {'task_id': task}, method='encode').all_states
     got = seen[0]
     np.testing.assert_array_equal(got.tokens, TOKENS)
     np.testing.assert_array_equal(got.mask, TOKENS > 0)
-    np.testing.assert_array_equal(got.task_id, task)
+    np.testing.assert_array_equal(got.features['task_id'], task)
     np.testing.assert_allclose(got.hidden, states, atol=1e-5)
     for row, n in enumerate(np.sum(TOKENS > 0, axis=1)):
       np.testing.assert_allclose(got.pooled[row], states[row, :n].mean(0), atol=1e-5)
@@ -94,7 +99,15 @@ def test_an_error_of_the_method_itself_keeps_its_words_and_its_place():
   assert isinstance(e.value.__cause__, TypeError)
 
 
-def test_a_read_that_no_model_gives_is_refused():
+@pytest.mark.parametrize('method', [MPT(tasks=2, length=4), TaskPrompts(tasks=2, length=4)])
+def test_inputs_that_do_not_say_their_task_are_told_where_prompts_are(method):
+  model, variables = model_with(method)
+  with pytest.raises(UserError, match=facts(type(method).__name__, 'task_prompts')):
+    model.apply(variables, TOKENS, method='injections')
+
+
+def test_a_read_that_neither_a_model_nor_the_examples_give_is_refused():
   kind = type('Reads', (Spy,), {'depends_on': frozenset({'embed'})})
-  with pytest.raises(UserError, match='embeds'):
-    first_values(kind(), jax.random.key(0), CONFIG.sizes)
+  model, variables = model_with(kind())
+  with pytest.raises(UserError, match=facts('embed', 'embeds', 'column')):
+    model.apply(variables, TOKENS, method='injections')

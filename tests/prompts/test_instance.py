@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Context
+from prompt_jax.injections import Context, features_of
 from prompt_jax.prompts import base, tables
 from prompt_jax.prompts.initializers import FromArray
 from prompt_jax.prompts.methods.input.dept import DePT
@@ -33,8 +33,9 @@ EMBEDS, POOLED = normal(B, T, H), normal(B, H)
 
 
 def context(method, **more):
-  known = {'embeds': EMBEDS, 'mask': MASK, 'pooled': POOLED, 'task_id': np.asarray([1, 0, 1])}
-  read = {name: jnp.asarray(known[name]) for name in method.depends_on}
+  known = {'embeds': EMBEDS, 'mask': MASK, 'pooled': POOLED}
+  read = {name: jnp.asarray(known[name]) for name in method.depends_on if name in known}
+  read['features'] = dict.fromkeys(features_of(method), jnp.asarray([1, 0, 1]))
   return Context(**{**read, **more}, stacks=CONFIG.sizes.stacks)
 
 
@@ -175,12 +176,6 @@ def test_mpt_multiplies_the_shared_rows_by_each_tasks_factor():
     np.testing.assert_allclose(
       own, params['encoder']['prompt'] * factor[task], rtol=1e-4, atol=1e-5
     )
-
-
-def test_mpt_without_tasks_says_where_prompts_are():
-  method = MPT(tasks=2, length=P)
-  with pytest.raises(UserError, match=facts('task_prompts', '2')):
-    apply(method, moved(method), task_id=None)
 
 
 @pytest.mark.parametrize(

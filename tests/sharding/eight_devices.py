@@ -104,7 +104,7 @@ def packed(model: PromptedT5) -> Batch:
     batch_size=10,
     seed=0,
     row_multiple=16,
-    task_ids={'one': 0, 'two': 1} if 'task_id' in model.prompt.depends_on else None,
+    features={'task_id': {'one': 0, 'two': 1}} if 'task_id' in model.prompt.depends_on else {},
   )
   batch = stream.batch(0)
   filled = (batch.encoder_segment_ids.max(1) - 1).tolist()

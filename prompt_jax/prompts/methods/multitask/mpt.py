@@ -1,14 +1,14 @@
 """Multitask prompt tuning: one prompt for all tasks, and a low-rank factor for each."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from prompt_jax.injections import PLACEMENTS, Context, Injection, Injections, Placement
+from prompt_jax.injections import PLACEMENTS, TASK, Context, Injection, Injections, Placement
 from prompt_jax.prompts.base import PromptMethod, check_choices, check_least, own_table
-from prompt_jax.prompts.methods.multitask.task_prompts import task_of_each
 from prompt_jax.prompts.tables import Plain
 
 
@@ -29,7 +29,7 @@ class MPT(PromptMethod):
     placement: where the rows go in the encoder's input.
   """
 
-  depends_on: ClassVar[frozenset[str]] = frozenset({'task_id'})
+  depends_on: ClassVar[frozenset[str]] = frozenset({TASK})
 
   tasks: int = 1
   length: int = 100
@@ -41,7 +41,7 @@ class MPT(PromptMethod):
   def __call__(self, ctx: Context) -> Injections:
     check_least(self, tasks=1, length=1, rank=1)
     check_choices(self, placement=PLACEMENTS)
-    asked = task_of_each(ctx, self.tasks)
+    asked = ctx.features[TASK]
     width = ctx.input_dims.H
     shared = own_table(self, self.table, ctx.input_stack)((self.length, width))
     start = nn.initializers.constant(1 / self.rank)
@@ -51,5 +51,5 @@ class MPT(PromptMethod):
     rows = jnp.einsum('ph,...pr,...rh->...ph', shared, u[asked], v[asked])
     return Injections.of({ctx.input_stack: Injection(prefix=rows, placement=self.placement)})
 
-  def for_tasks(self, count: int) -> Self:
-    return self.clone(tasks=count)
+  def for_features(self, counts: Mapping[str, int]) -> Self:
+    return self.clone(tasks=counts[TASK])

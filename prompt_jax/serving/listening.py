@@ -5,12 +5,12 @@ import logging
 import os
 import signal
 import socket
+from typing import TYPE_CHECKING
 
 from prompt_jax.errors import UserError, install
-from prompt_jax.serving.admin import Admin
-from prompt_jax.serving.asking import Limits
-from prompt_jax.serving.engine import Engine
-from prompt_jax.serving.watch import Watched
+
+if TYPE_CHECKING:
+  from prompt_jax.serving.app import Server
 
 BACKLOG = 2048  # connections that may wait
 
@@ -30,25 +30,14 @@ def check(timeout: float, packages: tuple[str, ...] = ()) -> None:
     raise UserError(f'timeout is {timeout}; expected seconds above 0.', ['timeout'])
 
 
-def answer(
-  listening: socket.socket,
-  engine: Engine,
-  limits: Limits,
-  *,
-  token: str | None,
-  admin: Admin | None = None,
-  watched: Watched | None = None,
-) -> None:
-  """Answers until a signal; see `app.Server`."""
+def answer(listening: socket.socket, server: 'Server') -> None:
+  """Answers until a signal."""
   import uvicorn
 
-  from prompt_jax.serving.app import Server
-
-  server = Server(engine, limits, token, admin, watched)
   listening.listen(BACKLOG)  # who reads the address may connect at once
   host, port = listening.getsockname()[:2]
   host = f'[{host}]' if ':' in host else host
-  print(f'prompt-jax: {len(engine.names)} prompts at http://{host}:{port}', flush=True)
+  print(f'prompt-jax: {len(server.engine.names)} prompts at http://{host}:{port}', flush=True)
   config = uvicorn.Config(server.app, log_level='warning', access_log=False, backlog=BACKLOG)
   # uvicorn raises the signal again once it has ended, which is no failure.
   signal.signal(signal.SIGTERM, lambda *_: None)
@@ -72,13 +61,18 @@ def token_of(path: str | None, parameter: str) -> str | None:
   return token
 
 
+def log() -> None:
+  """Makes messages of the server lines of standard error."""
+  logging.basicConfig(level=logging.INFO, format='prompt-jax: %(message)s')
+
+
 def listen(host: str, port: int) -> socket.socket:
   """A socket at the address, before a model is loaded.
 
   Raises:
     UserError: it cannot be had.
   """
-  logging.basicConfig(level=logging.INFO, format='prompt-jax: %(message)s')
+  log()
   family = socket.AF_INET6 if ':' in host else socket.AF_INET
   listening = socket.socket(family)
   listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

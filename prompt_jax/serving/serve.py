@@ -1,21 +1,26 @@
 """`prompt-jax serve`: prompts from files, and the server on them."""
 
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from prompt_jax.checkpoints.prompt_file import load_facts
 from prompt_jax.errors import UserError
 from prompt_jax.loading import BaseModel, Devices
 from prompt_jax.named_prompts import below, find_prompts
-from prompt_jax.serving import listening, tuned_prompts
+from prompt_jax.serving import listening, on_ray, tuned_prompts
 from prompt_jax.serving.admin import Admin
 from prompt_jax.serving.asking import Limits
 from prompt_jax.serving.bank import Bank
 from prompt_jax.serving.jax_engine import JaxEngine
 from prompt_jax.serving.tuned_prompts import TunedPrompts
 from prompt_jax.serving.watch import Watched
+
+if TYPE_CHECKING:
+  from prompt_jax.serving.app import Server
 
 
 def serve(
@@ -35,6 +40,8 @@ def serve(
   timeout: float,
   max_bytes: int,
   max_prompt_bytes: int,
+  ray: bool,
+  cluster: on_ray.Cluster,
 ) -> None:
   """Answers requests until it is told to stop (SIGTERM or SIGINT); those begun are answered.
 
@@ -54,12 +61,14 @@ def serve(
     timeout: seconds that a request may take.
     max_bytes: of a request.
     max_prompt_bytes: of a prompt file that is added over HTTP.
+    ray: whether replicas on a cluster of Ray answer.
+    cluster: how many.
 
   Raises:
     UserError: software that is missing; a file that is missing, empty or of another model; a method
       that cannot be stacked; no prompt; an address that cannot be had.
   """
-  listening.check(timeout)
+  listening.check(timeout, ('ray',) if ray else ())
   token = listening.token_of(token_file, 'token_file')
   admin = listening.token_of(admin_token_file, 'admin_token_file')
   if admin is not None and admin == token:
@@ -68,18 +77,44 @@ def serve(
       ['token_file', 'admin_token_file'],
     )
   limits = Limits(batch_size, queue, timeout, max_bytes)
+  make = functools.partial(
+    _server, prompt_files, base, devices, names, watch, (batch_size, beams), limits, token
+  )
+  if ray:
+    if admin is not None:
+      raise UserError(
+        'A request reaches one replica alone, so none can change the prompts. Put them into a '
+        'folder that all replicas watch.',
+        ['admin_token_file', 'watch'],
+      )
+    for named in find_prompts(prompt_files, names) if prompt_files or not watch else ():
+      load_facts(named.file)  # what is wrong with it is told before anything begins
+    on_ray.deploy(make, host, port, cluster.options(limits))
+    return
+  if cluster.given:
+    raise UserError('They are of replicas on Ray, and have no effect without.', cluster.given)
   with listening.listen(host, port) as socket:
-    if devices.start() is not None:
-      raise UserError('The server computes on one device of one process.', ['device'])
-    engine, watched = _engine(prompt_files, base, names, watch, (batch_size, beams))
-    listening.answer(
-      socket,
-      engine,
-      limits,
-      token=token,
-      admin=None if admin is None else Admin(engine, admin, max_prompt_bytes),
-      watched=watched,
-    )
+    listening.answer(socket, make(None if admin is None else (admin, max_prompt_bytes)))
+
+
+def _server(
+  prompt_files: Sequence[str],
+  base: BaseModel,
+  devices: Devices,
+  names: Sequence[str] | None,
+  watch: str | None,
+  sizes: tuple[int, int],
+  limits: Limits,
+  token: str | None,
+  admin: tuple[str, int] | None = None,
+) -> 'Server':
+  """See `serve`; `admin` is a token, and the most bytes of a prompt."""
+  from prompt_jax.serving.app import Server
+
+  if devices.start() is not None:
+    raise UserError('The server computes on one device of one process.', ['device'])
+  engine, watched = _engine(prompt_files, base, names, watch, sizes)
+  return Server(engine, limits, token, None if admin is None else Admin(engine, *admin), watched)
 
 
 def _engine(

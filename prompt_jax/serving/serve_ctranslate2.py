@@ -42,8 +42,10 @@ def serve(
   listening.check(timeout, ('ctranslate2',))
   if len(folders) != 1:
     raise UserError(f'There are {len(folders)} folders; CTranslate2 serves one, with all prompts.')
+  from prompt_jax.serving.app import Server
+
   token = listening.token_of(token_file, 'token_file')
   with listening.listen(host, port) as socket:
     engine = CTranslate2Engine(folders[0], beams)
     limits = Limits(batch_size, queue, timeout, max_bytes)
-    listening.answer(socket, engine, limits, token=token)
+    listening.answer(socket, Server(engine, limits, token))

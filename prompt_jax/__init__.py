@@ -18,7 +18,9 @@ __all__ = [
   'LayerEdit',
   'Loss',
   'PromptMethod',
+  'Seen',
   'Task',
+  'Term',
   'TextExample',
   'TunedModel',
   'TunedPrompts',
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     Injections,
     InsideEdit,
     LayerEdit,
+    Seen,
+    Term,
   )
   from prompt_jax.prompts.base import PromptMethod
   from prompt_jax.runs.compare import compare
@@ -72,7 +76,9 @@ _DEFINED_IN = {
   'LayerEdit': 'injections',
   'Loss': 'training.losses',
   'PromptMethod': 'prompts.base',
+  'Seen': 'injections',
   'Task': 'data.example',
+  'Term': 'injections',
   'TextExample': 'data.example',
   'TunedModel': 'tuned_model',
   'TunedPrompts': 'serving.tuned_prompts',

@@ -284,6 +284,36 @@ class Injection:
   kv_lengths: Array | None = None
 
 
+class Seen(NamedTuple):
+  """What a loss term sees of a pass through the model.
+
+  Attributes:
+    logits: float32[B, U, V] of the target positions; in packed rows of all.
+    states: [B, U, H] the states of the decoder that the logits are made of.
+  """
+
+  logits: Array
+  states: Array
+
+
+@struct.dataclass
+class Term:
+  """A part of the training loss: `fn(seen, others) -> float32[B, U]`, of each target token.
+
+  The tokens are weighted as their cross entropy is, so that microbatches, packed rows and a mesh
+  change nothing. A method gives terms only where `ctx.train`; elsewhere nothing of them is
+  computed.
+
+  Attributes:
+    fn: of the `Seen` of the pass that trains, and of the other passes by their names (static).
+    passes: what is added to the model in further passes of the same batch, such as those of a
+      teacher. No dropout, and no gradient.
+  """
+
+  fn: Callable[[Seen, Mapping[str, Seen]], Array] = struct.field(pytree_node=False)
+  passes: Mapping[str, 'Injections'] = struct.field(default_factory=dict)
+
+
 @struct.dataclass
 class Injections:
   """What a prompt method adds to the stacks of a model; those that a model lacks stay empty.
@@ -293,12 +323,14 @@ class Injections:
     decoder: added to the decoder and its self attention.
     cross: extra keys and values (`kv`) of the decoder's cross attention, and edits `inside` it.
     aux_loss: float32[] added to the training loss.
+    terms: more of the training loss, of what the model makes of the batch.
   """
 
   encoder: Injection = struct.field(default_factory=Injection)
   decoder: Injection = struct.field(default_factory=Injection)
   cross: Injection = struct.field(default_factory=Injection)
   aux_loss: Array | float = 0.0
+  terms: tuple[Term, ...] = ()
 
   @classmethod
   def of(cls, parts: Mapping[str, Injection]) -> 'Injections':

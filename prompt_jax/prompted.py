@@ -22,6 +22,7 @@ from prompt_jax.injections import (
   Injections,
   Layout,
   Placement,
+  Seen,
   context_for,
   is_input_independent,
   prefix_length,
@@ -96,19 +97,32 @@ class PromptedT5(nn.Module):
 
     Returns:
       float32[B, U, V] logits of the target positions (in packed rows, of all positions),
-      float32[] auxiliary loss.
+      float32[] auxiliary loss; with loss terms float32[B, U], of each target token.
     """
     injections = self.injections(batch.encoder_input_tokens, batch.features, train)
+    seen = self._pass(batch, injections, deterministic)
+    loss = jnp.asarray(injections.aux_loss, jnp.float32)
+    for term in injections.terms:
+      passes = {name: self._pass(batch, other, True) for name, other in term.passes.items()}
+      found = term.fn(seen, jax.lax.stop_gradient(passes))
+      if found.shape != batch.decoder_target_tokens.shape:
+        raise UserError(
+          f'A loss term of {type(self.prompt).__name__} has shape {list(found.shape)}; expected '
+          f'{list(batch.decoder_target_tokens.shape)}, a number for each target token.'
+        )
+      loss = loss + found.astype(jnp.float32)
+    return seen.logits, loss
+
+  def _pass(self, batch: Batch, injections: Injections, deterministic: bool) -> Seen:
     encoded = self._encode(batch, injections, deterministic)
     layout = Layout(
       mask=jnp.ones(batch.decoder_input_tokens.shape, bool),
       segments=batch.decoder_segment_ids,
       positions=batch.decoder_positions,
     )
-    logits = self._decode(
+    return self._decode(
       encoded, batch.decoder_input_tokens, layout, deterministic, batch.decoder_prompt_slot
     )
-    return logits, jnp.asarray(injections.aux_loss, jnp.float32)
 
   def injections(
     self, tokens: Array, features: Features | None = None, train: bool = False
@@ -161,7 +175,7 @@ class PromptedT5(nn.Module):
   ) -> Array:
     """Teacher forcing: int32[B, U] -> float32[B, U, V]."""
     layout = Layout(mask=jnp.ones(decoder_input_tokens.shape, bool))
-    return self._decode(encoded, decoder_input_tokens, layout, deterministic)
+    return self._decode(encoded, decoder_input_tokens, layout, deterministic).logits
 
   def _decode(
     self,
@@ -170,12 +184,12 @@ class PromptedT5(nn.Module):
     layout: Layout,
     deterministic: bool,
     slot: Array | None = None,
-  ) -> Array:
+  ) -> Seen:
     injection = encoded.injections.decoder
     x, layout = attach(injection, self.backbone.embed(tokens), layout, slot, causal=True)
     # Both placements of a decoder put P rows before the first predicted token.
     skip = prefix_length(injection) if slot is None else 0
-    logits, _, _ = self.backbone.decode(
+    logits, states, _, _ = self.backbone.decode(
       x,
       layout,
       encoded.all_states,
@@ -185,7 +199,7 @@ class PromptedT5(nn.Module):
       deterministic=deterministic,
       skip=skip,
     )
-    return logits
+    return Seen(logits, states)
 
   def start_cache(self, encoded: Encoded, max_len: int) -> tuple[Array, Cache]:
     """Prefills the decoder's prompt and the start token.
@@ -235,7 +249,7 @@ class PromptedT5(nn.Module):
   ) -> tuple[Array, Cache]:
     count = x.shape[1]
     # Injected cross keys are already part of cached ones, but still widen the mask.
-    logits, filled, cross = self.backbone.decode(
+    logits, _, filled, cross = self.backbone.decode(
       x,
       layout,
       encoded.all_states,

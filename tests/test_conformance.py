@@ -57,6 +57,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
   'prefix_zero-shifted': ('prefix_zero', ("PROMPT_KV_BIAS = 'shifted'",)),
   'deep-add-before_eos': ('deep', ("PROMPT_MODE = 'add'", "PROMPT_PLACEMENT = 'before_eos'")),
   'task_prompts-shared': ('task_prompts', ('PROMPT_SHARED = 2', "PROMPT_PLACEMENT = 'after_bos'")),
+  'mpt-both': ('mpt', ('MPT.decoder = True',)),
   'deep-both-own_stream': ('deep', ('DeepPrompt.decoder = True', 'PROMPT_SEES_INPUT = False')),
 }
 CASES = FILES | VARIANTS

@@ -6,7 +6,9 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
+import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from rich.console import Console
 
 from prompt_jax import loading
@@ -22,10 +24,11 @@ from prompt_jax.export.served import FORMATS as SERVED
 from prompt_jax.export.served import LEAST_AGREEMENT, export_served
 from prompt_jax.injections import TASK, Placement, features_of
 from prompt_jax.named_prompts import find_prompts
-from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Layers, Rows, plain
+from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, Trained, plain
 from prompt_jax.prompt_formats.npy import numpy_checkpoint_path, read_npy, write_npy
 from prompt_jax.prompt_formats.peft import read_peft, write_peft
-from prompt_jax.prompt_formats.peft_layers import METHODS, write_layers
+from prompt_jax.prompt_formats.peft_layers import METHODS
+from prompt_jax.prompts.methods.multitask.mpt import MPT
 
 # What google-research/prompt-tuning calls the placements, in its gin files.
 COMBINE: dict[Placement, str] = {
@@ -37,7 +40,7 @@ COMBINE: dict[Placement, str] = {
 
 
 README = 'README.md'
-Foreign = Rows | DecoderKeysValues | Layers
+Foreign = Rows | DecoderKeysValues | Trained
 FORMATS = ('npy', 'numpy_checkpoints', 't5x', 'peft', *SERVED)
 
 
@@ -182,12 +185,9 @@ def _write(
     _refuse_existing(place)
     config = ready.backbone.config
     name, base = (base_model, None) if base_model else _peft_base(model, ready)
-    if isinstance(prompt, Layers):
-      write_layers(place, prompt, name)
-    else:
-      write_peft(
-        place, prompt, base_model=name, layers=config.num_decoder_layers, heads=config.num_heads
-      )
+    write_peft(
+      place, prompt, base_model=name, layers=config.num_decoder_layers, heads=config.num_heads
+    )
     _check_written(place, read_peft(place), prompt)
     if base:
       write_atomically(place / README, f'{base}\n'.encode())
@@ -236,7 +236,7 @@ def _peft_base(model: str | None, ready: loading.Tuned) -> tuple[str, str | None
 
 
 def _bits(prompt: Foreign) -> dict[str, bytes]:
-  arrays = prompt.params if isinstance(prompt, Layers) else {'values': prompt.values}
+  arrays = prompt.params if isinstance(prompt, Trained) else {'values': prompt.values}
   return {name: np.asarray(value, np.float32).tobytes() for name, value in arrays.items()}
 
 
@@ -247,6 +247,10 @@ def _plain(ready: loading.Tuned, file: str, to: str) -> Foreign:
     raise UserError(
       f'{file!r} holds weights of the model, not a prompt; there is nothing to export.'
     )
+  params = ready.variables['params'].get('prompt', {})
+  own = lambda: Trained(method, jax.tree.map(np.asarray, flatten_dict(params, sep='/')))
+  if to == 'peft' and isinstance(method, MPT):
+    return own()
   if method.depends_on == {TASK}:
     raise UserError(
       f'{file!r} is a {type(method).__name__}, which holds a prompt for each of several tasks. '
@@ -274,8 +278,7 @@ def _plain(ready: loading.Tuned, file: str, to: str) -> Foreign:
       ['to'],
     )
   if to == 'peft' and found.decoder.inside and found.decoder.kv is None:
-    params = ready.variables['params']['prompt']
-    return Layers(method, {name: np.asarray(value) for name, value in params.items()})
+    return own()
   return plain(found, type(method).__name__)
 
 

@@ -9,10 +9,13 @@ import dataclasses
 import os
 from typing import Any
 
+import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Injection, Injections, Placement
+from prompt_jax.injections import Injection, Injections, Placement, Sizes
+from prompt_jax.prompts.base import first_values
 
 # Where google-research/prompt-tuning has the rows, in T5X's tree of parameters.
 PARAMETER = ('encoder', 'prompt', 'prompt', 'prompt')
@@ -51,12 +54,12 @@ class DecoderKeysValues:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layers:
-  """LoRA or (IA)^3, which PEFT knows: a method inside the layers, with its parameters.
+class Trained:
+  """A method that PEFT knows as one, with its parameters: LoRA, (IA)^3, multitask prompts.
 
   Attributes:
     method: a `PromptMethod`.
-    params: its parameters by name, float32[L, ...].
+    params: its parameters by path, such as "encoder/prompt", float32.
   """
 
   method: Any
@@ -75,7 +78,7 @@ class Found:
     base_model: what its metadata call the model; None where nothing says.
   """
 
-  prompt: Rows | DecoderKeysValues | Layers
+  prompt: Rows | DecoderKeysValues | Trained
   form: str
   path: str
   step: int | None = None
@@ -179,3 +182,27 @@ def checked(values: Any, path: str | os.PathLike, shape: tuple[int | None, ...])
       'training that wrote it diverged; give the prompt of an earlier step.'
     )
   return numbers
+
+
+def check_parameters(path: str, prompt: Trained, sizes: Sizes, model: str) -> None:
+  """Refuses parameters of a method that are not of a model's sizes.
+
+  Args:
+    path: where they were read, for messages.
+    prompt: the method with its parameters.
+    sizes: of the model.
+    model: its name, for messages.
+
+  Raises:
+    UserError: some are missing, or of another shape.
+  """
+  made = jax.eval_shape(lambda key: first_values(prompt.method, key, sizes)[1], jax.random.key(0))
+  expected = {n: leaf.shape for n, leaf in flatten_dict(made['params'], sep='/').items()}
+  if missing := expected.keys() - prompt.params.keys():
+    raise UserError(f'{path!r} has nothing for {", ".join(sorted(missing))}. Copy it again.')
+  for name, value in prompt.params.items():
+    if value.shape != expected.get(name):
+      raise UserError(
+        f'{path!r} gives {list(value.shape)} for {name}; the model {model!r} takes '
+        f'{list(expected.get(name, ()))}. Give the model that the adapter was trained on.'
+      )

@@ -6,6 +6,7 @@ PEFT nor torch. What PEFT makes of the matrix on a T5 was read in its code (0.21
 
 - Prompt tuning and P-tuning: [P * submodules, H]. The first P rows go before the encoder's input;
   the others, which PEFT's default of 2 submodules gives a T5, are read by nothing.
+- Multitask prompt tuning: see `peft_multitask`.
 - Prefix tuning: [P, layers * 2 * N * D], keys and then values of each layer, for the decoder's self
   attention only. With 2 submodules PEFT doubles the 2 * layers blocks and then deals out four a
   layer, of which two are used: layer l gets the keys and values of layer 2 l mod layers. With an
@@ -15,6 +16,7 @@ PEFT nor torch. What PEFT makes of the matrix on a T5 was read in its code (0.21
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,9 @@ from prompt_jax.checkpoints.formats.fields import READ, Only, Rule, check
 from prompt_jax.checkpoints.leaf import safetensors_leaves
 from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError
-from prompt_jax.prompt_formats import peft_layers
-from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, checked
+from prompt_jax.prompt_formats import peft_layers, peft_multitask
+from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, Trained, checked
+from prompt_jax.prompts.methods.multitask.mpt import MPT
 
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
@@ -36,9 +39,10 @@ TENSOR = 'prompt_embeddings'
 TASK = 'SEQ_2_SEQ_LM'
 ROWS = ('PROMPT_TUNING', 'P_TUNING')
 PREFIX = 'PREFIX_TUNING'
+KINDS = (*ROWS, PREFIX, peft_multitask.KIND, *peft_layers.KINDS)
 _WHERE = 'which base model the writer had; the prompt file has the fingerprint of the model'
 _BEFORE = 'how the prompt was made before and in training; its rows or keys are in the file'
-# Every field of the three kinds, see `formats.fields`.
+# Every field of the kinds that have rows or keys, see `formats.fields`.
 FIELDS: dict[str, Rule] = {
   **dict.fromkeys(
     ('peft_type', 'task_type', 'num_virtual_tokens', 'num_transformer_submodules', 'token_dim',
@@ -53,7 +57,8 @@ FIELDS: dict[str, Rule] = {
   **dict.fromkeys(
     ('prompt_tuning_init', 'prompt_tuning_init_text', 'tokenizer_name_or_path', 'tokenizer_kwargs',
      'encoder_reparameterization_type', 'encoder_hidden_size', 'encoder_num_layers',
-     'encoder_dropout', 'prefix_projection', 'init_weights'), _BEFORE
+     'encoder_dropout', 'prefix_projection', 'init_weights', 'prompt_tuning_init_state_dict_path',
+     'prompt_tuning_init_task', 'num_tasks', 'num_ranks'), _BEFORE
   ),
 }  # fmt: skip
 
@@ -68,10 +73,9 @@ def read_peft(folder: str | os.PathLike) -> Found:
   folder = pathlib.Path(folder)
   config = on_disk.read_json(folder / CONFIG)
   kind = config.get('peft_type')
-  if kind not in (*ROWS, PREFIX, *peft_layers.KINDS):
-    known = ', '.join((*ROWS, PREFIX, *peft_layers.KINDS))
+  if kind not in KINDS:
     raise UserError(
-      f'{str(folder / CONFIG)!r} is of peft_type {kind!r}; only {known} can be imported.'
+      f'{str(folder / CONFIG)!r} is of peft_type {kind!r}; only {", ".join(KINDS)} can be imported.'
     )
   if config.get('task_type') != TASK:
     raise UserError(
@@ -90,10 +94,14 @@ def read_peft(folder: str | os.PathLike) -> Found:
   length = _number(folder, config, 'num_virtual_tokens')
   # PEFT itself takes 2 for sequence to sequence models where nothing is said.
   copies = _number(folder, config, 'num_transformer_submodules', default=2)
-  matrix = _matrix(folder)
-  prompt: Rows | DecoderKeysValues
+  tensors = peft_multitask.TENSORS if kind == peft_multitask.KIND else (TENSOR,)
+  arrays = _arrays(folder, tensors)
+  matrix = arrays[TENSOR]
+  prompt: Rows | DecoderKeysValues | Trained
   if kind == PREFIX:
     prompt = _prefix(folder, config, matrix, length, copies)
+  elif kind == peft_multitask.KIND:
+    prompt = peft_multitask.read_multitask(arrays, folder / WEIGHTS, length, copies)
   else:
     width = config.get('token_dim')
     values = checked(matrix, folder / WEIGHTS, (length * copies, width))
@@ -108,7 +116,7 @@ def read_peft(folder: str | os.PathLike) -> Found:
 
 def write_peft(
   folder: str | os.PathLike,
-  prompt: Rows | DecoderKeysValues,
+  prompt: Rows | DecoderKeysValues | Trained,
   *,
   base_model: str | None,
   layers: int,
@@ -118,7 +126,7 @@ def write_peft(
 
   Args:
     folder: is made.
-    prompt: rows before the input, or keys and values of the decoder.
+    prompt: rows before the input, keys and values of the decoder, or a method that PEFT has.
     base_model: what the configuration calls the model; `AutoPeftModel` loads it by that name.
     layers: of the decoder.
     heads: N.
@@ -127,28 +135,32 @@ def write_peft(
     UserError: PEFT cannot say what the prompt says, or the folder cannot be written.
   """
   folder = pathlib.Path(folder)
+  if isinstance(prompt, Trained) and not isinstance(prompt.method, MPT):
+    return peft_layers.write_layers(folder, prompt, base_model)
   kind: dict[str, Any]
-  if isinstance(prompt, Rows):
+  if isinstance(prompt, Trained):
+    kind, tensors = peft_multitask.multitask_tensors(prompt)
+  elif isinstance(prompt, Rows):
     if prompt.placement != 'before':
       raise UserError(
         f'The prompt has its rows at {prompt.placement!r}; PEFT puts rows before the input only. '
         'Export it to npy, or tune it with placement "before".',
         parameters=['to'],
       )
-    matrix = prompt.values
-    length, width = matrix.shape
+    tensors = {TENSOR: prompt.values}
     kind = {
       'peft_type': ROWS[0],
-      'token_dim': width,
+      'num_virtual_tokens': len(prompt.values),
+      'token_dim': prompt.values.shape[1],
       'num_transformer_submodules': 1,
       'prompt_tuning_init': 'RANDOM',
     }
   else:
-    matrix = _prefix_matrix(prompt.values)
-    _, _, length, _, head_width = prompt.values.shape
+    tensors = {TENSOR: _prefix_matrix(prompt.values)}
     kind = {
       'peft_type': PREFIX,
-      'token_dim': heads * head_width,
+      'num_virtual_tokens': prompt.values.shape[2],
+      'token_dim': heads * prompt.values.shape[4],
       'num_transformer_submodules': 2,
       'prefix_projection': False,
     }
@@ -157,11 +169,10 @@ def write_peft(
     'task_type': TASK,
     'inference_mode': True,
     'base_model_name_or_path': base_model,
-    'num_virtual_tokens': length,
     'num_layers': layers,
     'num_attention_heads': heads,
   }
-  tensors = {TENSOR: np.ascontiguousarray(matrix, np.float32)}
+  tensors = {name: np.ascontiguousarray(x, np.float32) for name, x in tensors.items()}
   # The configuration last: a folder without it is none.
   write_atomically(folder / WEIGHTS, safetensors.numpy.save(tensors, {'format': 'pt'}))
   on_disk.write_json(folder / CONFIG, config)
@@ -231,14 +242,14 @@ def _check_weights(folder: pathlib.Path) -> None:
     )
 
 
-def _matrix(folder: pathlib.Path) -> np.ndarray:
+def _arrays(folder: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
   path = folder / WEIGHTS
   leaves = safetensors_leaves(path)
-  if [*leaves] == [TENSOR]:
-    return leaves[TENSOR].read()
-  more = [name for name in leaves if name != TENSOR]
+  if {*leaves} == {*names}:
+    return {name: leaf.read() for name, leaf in leaves.items()}
+  more = [name for name in leaves if name not in names]
   raise UserError(
-    f'{str(path)!r} holds {", ".join(more[:5]) or "nothing"}{" ..." * (len(more) > 5)}; expected '
-    f'{TENSOR!r} alone. A prompt that was trained with other parts of the model works only with '
-    'them, and cannot be imported.'
+    f'{str(path)!r} holds {", ".join(more[:5]) or "not all"}{" ..." * (len(more) > 5)}; expected '
+    f'{" and ".join(map(repr, names))} alone. A prompt that was trained with other parts of the '
+    'model works only with them, and cannot be imported.'
   )

@@ -20,7 +20,7 @@ from prompt_jax.checkpoints.leaf import safetensors_leaves
 from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError
 from prompt_jax.injections import POINTS
-from prompt_jax.prompt_formats.foreign import Layers
+from prompt_jax.prompt_formats.foreign import Trained
 from prompt_jax.prompts.methods.inside.ia3 import IA3
 from prompt_jax.prompts.methods.inside.lora import LoRA
 
@@ -84,7 +84,7 @@ _KEY = re.compile(
 _Arrays = dict[tuple[str, str, str], dict[int, np.ndarray]]
 
 
-def read_layers(folder: pathlib.Path, config: Mapping[str, Any]) -> Layers:
+def read_layers(folder: pathlib.Path, config: Mapping[str, Any]) -> Trained:
   """LoRA or (IA)^3 of a PEFT folder.
 
   Raises:
@@ -106,14 +106,14 @@ def read_layers(folder: pathlib.Path, config: Mapping[str, Any]) -> Layers:
       )
   if kind == IA3_KIND:
     params = {f'{s}_{p}': _stacked(found, where)[..., 0] for (s, p, _), found in arrays.items()}
-    return Layers(IA3(points=points), params)
+    return Trained(IA3(points=points), params)
   method = LoRA(_rank(config, where), _alpha(config, where), points, bool(stacks['cross']))
   names = {'A': 'down', 'B': 'up'}
   params = {
     f'{s}_{p}_{names[half]}': np.ascontiguousarray(_stacked(found, where).swapaxes(1, 2))
     for (s, p, half), found in arrays.items()
   }
-  return Layers(method, params)
+  return Trained(method, params)
 
 
 def _arrays(path: pathlib.Path, config: Mapping[str, Any]) -> _Arrays:
@@ -185,7 +185,7 @@ def _alpha(config: Mapping[str, Any], where: str) -> float:
   return float(alpha) * math.sqrt(config['r']) if config.get('use_rslora') else float(alpha)
 
 
-def write_layers(folder: pathlib.Path, layers: Layers, base_model: str | None) -> None:
+def write_layers(folder: pathlib.Path, layers: Trained, base_model: str | None) -> None:
   """Writes a folder for `peft.PeftModel.from_pretrained`.
 
   Args:

@@ -25,6 +25,7 @@ from prompt_jax.injections import (
   InsideEdit,
   Method,
   Sizes,
+  Term,
   context_for,
   features_of,
 )
@@ -122,6 +123,11 @@ def check_injections(method: Method, found: Any, sizes: Sizes, batch: int) -> No
       _check_inside(name, stack, edit, dims)
   if jnp.shape(found.aux_loss) != ():
     raise UserError(f'The aux_loss of {name} is {_shown(found.aux_loss)}; expected one number.')
+  for term in found.terms:
+    if not isinstance(term, Term):
+      raise UserError(f'{name} gives {_shown(term)} as a loss term; expected prompt_jax.Term.')
+    for other in term.passes.values():
+      check_injections(method, other, sizes, batch)
 
 
 def _check_inside(name: str, stack: str, edit: Any, dims: Dims) -> None:

@@ -259,6 +259,23 @@ class FromFile(Initializer):
     return _given(value, shape, self.path)
 
 
+@dataclasses.dataclass(frozen=True)
+class FromFiles(Initializer):
+  """A saved .npy array for each number of the first axis."""
+
+  paths: Sequence[str] = ()
+
+  def __post_init__(self):
+    object.__setattr__(self, 'paths', tuple(self.paths))  # gin gives lists, which do not hash
+
+  def __call__(self, key, shape, embedding=None, vocabulary=None):
+    if len(self.paths) != shape[0]:
+      raise UserError(
+        f'FromFiles.paths names {len(self.paths)} files; expected {shape[0]}, one for each task.'
+      )
+    return jnp.stack([FromFile(path)(key, tuple(shape[1:])) for path in self.paths])
+
+
 def _given(value: Any, shape: Shape, source: str) -> Array:
   """`value` as float32, if it is numbers of that shape."""
   value = np.asarray(value)

@@ -6,20 +6,28 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
+from flax.traverse_util import unflatten_dict
 
 from prompt_jax import loading
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone, whole_path
 from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint
 from prompt_jax.checkpoints.prompt_file import Prompt, describe_method, save_prompt
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Placement
-from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Layers, Rows
+from prompt_jax.injections import TASK, Placement
+from prompt_jax.named_prompts import OF_TASKS
+from prompt_jax.prompt_formats.foreign import (
+  DecoderKeysValues,
+  Found,
+  Rows,
+  Trained,
+  check_parameters,
+)
 from prompt_jax.prompt_formats.npy import find_numpy_checkpoint, is_npy, read_npy
 from prompt_jax.prompt_formats.peft import CONFIG, read_peft
 from prompt_jax.prompt_formats.t5x_prompt import base_fingerprint, read_t5x
-from prompt_jax.prompts.base import PromptMethod, Tree, first_values
+from prompt_jax.prompts.base import PromptMethod, Tree
 from prompt_jax.prompts.from_injections import method_of
+from prompt_jax.runs.task_choice import prompt_of_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +40,7 @@ class Imported:
     what: how many rows, or keys and values, in words.
     base_model: name of the model.
     fingerprint: of the model's weights.
-    command: the command that applies the prompt.
+    command: the command that applies the prompt, that of the first task where there are several.
   """
 
   path: pathlib.Path
@@ -63,16 +71,18 @@ def import_prompt(
     placement: where its rows go; None for what the source says.
 
   Returns:
-    What was written.
+    What was written; of multitask prompts, the folder task_prompts beside it has each by itself.
 
   Raises:
     UserError: no prompt is there, it does not fit the model, or the destination exists.
   """
   place = pathlib.Path(destination)
-  if os.path.exists(place):
-    raise UserError(f'{destination!r} exists already. Give another name, or remove it first.')
   found = find(source)
   method, params = _method(found, placement)
+  of_tasks = place.parent / OF_TASKS if TASK in method.depends_on else None
+  for path in filter(None, (place, of_tasks)):
+    if os.path.exists(path):
+      raise UserError(f'{str(path)!r} exists already. Give another name, or remove it first.')
   backbone = load_backbone(model, vocabulary=vocabulary)
   _check_fits(found, backbone)
   if found.form.startswith('T5X'):
@@ -80,19 +90,20 @@ def import_prompt(
   metadata = _metadata(found, method, backbone, list(labels) if labels else None)
   metadata['model'] = whole_path(model)
   metadata['vocabulary_file'] = vocabulary and whole_path(vocabulary)
-  save_prompt(place, Prompt(params, {}, metadata))
+  prompt, to_use = Prompt(params, {}, metadata), place
+  save_prompt(place, prompt)
+  if of_tasks:
+    to_use = of_tasks / f'{metadata["tasks"][0]}.safetensors'
+    for number, task in enumerate(metadata['tasks']):
+      own = prompt_of_task(prompt, number, backbone.config.sizes)
+      assert own is not None  # rows
+      save_prompt(of_tasks / f'{task}.safetensors', own)
   rows = metadata['length']
   what = f'{rows} keys and values a layer'
   if not isinstance(found.prompt, DecoderKeysValues):
     what = f'{rows} rows' if isinstance(found.prompt, Rows) else type(method).__name__
-  return Imported(
-    place,
-    found.form,
-    what,
-    backbone.name,
-    backbone.fingerprint,
-    loading.command(place, model, vocabulary),
-  )
+  used = loading.command(to_use, model, vocabulary)
+  return Imported(place, found.form, what, backbone.name, backbone.fingerprint, used)
 
 
 def find(source: str) -> Found:
@@ -140,8 +151,8 @@ def _method(found: Found, placement: Placement | None) -> tuple[PromptMethod, Tr
       'placement, which is for rows of a .npy file or of T5X.',
       ['placement'],
     )
-  if isinstance(prompt, Layers):
-    return prompt.method, dict(prompt.params)
+  if isinstance(prompt, Trained):
+    return prompt.method, unflatten_dict(prompt.params, sep='/')
   if placement and isinstance(prompt, Rows):
     prompt = dataclasses.replace(prompt, placement=placement)
   made = method_of(prompt.injections())
@@ -160,8 +171,8 @@ def _check_fits(found: Found, backbone: Backbone) -> None:
         'wide. Give the model that the prompt was trained on.'
       )
     return
-  if isinstance(prompt, Layers):
-    _check_layers(found.path, prompt, backbone)
+  if isinstance(prompt, Trained):
+    check_parameters(found.path, prompt, cfg.sizes, backbone.name)
     return
   layers, _, _, heads, width = prompt.values.shape
   got, expected = (layers, heads, width), (cfg.num_decoder_layers, cfg.num_heads, cfg.head_dim)
@@ -171,20 +182,6 @@ def _check_fits(found: Found, backbone: Backbone) -> None:
       f'the decoder of {backbone.name!r} has {expected[0]}, {expected[1]} and {expected[2]}. Give '
       'the model that the prompt was trained on.'
     )
-
-
-def _check_layers(path: str, layers: Layers, backbone: Backbone) -> None:
-  sizes = backbone.config.sizes
-  made = jax.eval_shape(lambda key: first_values(layers.method, key, sizes)[1], jax.random.key(0))
-  expected = {name: leaf.shape for name, leaf in made['params'].items()}
-  if missing := expected.keys() - layers.params.keys():
-    raise UserError(f'{path!r} has nothing for {", ".join(sorted(missing))}. Copy it again.')
-  for name, value in layers.params.items():
-    if value.shape != expected.get(name):
-      raise UserError(
-        f'{path!r} gives {list(value.shape)} for {name}; the model {backbone.name!r} takes '
-        f'{list(expected.get(name, ()))}. Give the model that the adapter was trained on.'
-      )
 
 
 def _check_base(source: str, found: Found, backbone: Backbone) -> None:
@@ -214,6 +211,8 @@ def _metadata(
     'method_config': describe_method(method),
     'length': getattr(method, 'length', 0),
     'labels': labels,
+    'task': None,
+    'tasks': [f'task_{k}' for k in range(getattr(method, 'tasks', 0))] or None,
     'step': found.step,
     'imported': {'form': found.form, 'path': found.path, 'base_model': found.base_model},
   }

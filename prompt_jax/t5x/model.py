@@ -146,6 +146,8 @@ class PromptedModel(models.BaseTransformerModel):
       z_loss=self._z_loss,
       loss_normalizing_factor=factor,
     )
+    if aux_loss.ndim:  # of each target token
+      aux_loss = jnp.sum(weights * aux_loss) / (1.0 if factor is None else factor)
     loss = loss + aux_loss
     filled = {name: batch[name] != 0 for name in ('encoder_input_tokens', 'decoder_target_tokens')}
     metrics = self._compute_metrics(
@@ -164,7 +166,7 @@ class PromptedModel(models.BaseTransformerModel):
   def _forward(
     self, params: Mapping[str, Any], batch: Mapping[str, Array], dropout_rng: Array | None
   ) -> tuple[Array, Array]:
-    """float32[B, U, V] logits by teacher forcing, float32[] auxiliary loss."""
+    """float32[B, U, V] logits by teacher forcing, auxiliary loss, see `PromptedT5`."""
     if 'encoder_segment_ids' in batch:
       raise UserError(
         'The rows are packed, but a prompt needs a place in every example: set '

@@ -149,13 +149,13 @@ class Objective(Protocol):
 class CrossEntropy:
   """Cross entropy of the targets, with z-loss, label smoothing and the model's auxiliary loss.
 
-  The loss and gradient of microbatches add up to those of the batch, whatever the normalisation;
-  the auxiliary loss is averaged over them.
+  The loss and gradient of microbatches add up to those of the batch, whatever the normalisation,
+  and so do auxiliary losses of tokens; one of a batch is averaged over them.
 
   Attributes:
     model: called as `model.apply(variables, batch, deterministic=..., train=True)` with the random
       stream "prompt", and "dropout" if there is dropout; it returns (logits float32[B, U, V],
-      aux_loss float32[]).
+      aux_loss float32[], or float32[B, U] of each target token).
     loss: see `losses.Loss`.
     dropout: whether the backbone drops out; the prompt method draws from a stream of its own.
   """
@@ -185,7 +185,8 @@ class CrossEntropy:
       value, sums = loss_and_sums(
         logits, batch.decoder_target_tokens, batch.decoder_loss_weights, rows.weights, self.loss
       )
-    aux = jnp.asarray(aux, jnp.float32) / rows.microbatches
+    aux = jnp.asarray(aux, jnp.float32)
+    aux = jnp.sum(rows.weights * aux) if aux.ndim else aux / rows.microbatches
     return value + aux, {**sums, 'aux_loss': aux}
 
   def metrics(self, sums: Metrics) -> Metrics:

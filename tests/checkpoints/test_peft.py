@@ -13,8 +13,10 @@ import pytest
 import safetensors.numpy
 
 from prompt_jax.errors import UserError
-from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Rows
+from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Rows, Trained
 from prompt_jax.prompt_formats.peft import FIELDS, read_peft, write_peft
+from prompt_jax.prompts.methods.multitask.mpt import MPT
+from prompt_jax.prompts.tables import LowRank
 from tests.shared import facts
 
 RNG = np.random.default_rng(0)
@@ -64,6 +66,43 @@ def test_an_even_decoder_only_where_layers_share_their_keys(tmp_path):
   assert not (tmp_path / 'own').exists()
 
 
+def multitask(decoder):
+  shapes = {'encoder/prompt': (3, 8), 'rows': (2, 6 if decoder else 3, 2), 'columns': (2, 2, 8)}
+  shapes |= {'decoder/prompt': (3, 8)} if decoder else {}
+  params = {name: RNG.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+  return Trained(MPT(2, 3, rank=2, decoder=decoder), params)
+
+
+@pytest.mark.parametrize('decoder', [False, True])
+def test_multitask_prompts_there_and_back_bit_for_bit(tmp_path, decoder):
+  given = multitask(decoder)
+  write_peft(tmp_path, given, **SIZES)
+  found = read_peft(tmp_path).prompt
+  assert {k: x.tobytes() for k, x in found.params.items()} == {
+    k: x.tobytes() for k, x in given.params.items()
+  }
+  sizes = lambda m: (m.tasks, m.length, m.rank, m.decoder, m.placement)
+  assert sizes(found.method) == sizes(given.method)
+
+
+def test_multitask_prompts_that_peft_cannot_hold(tmp_path):
+  given = multitask(False)
+  other = [
+    Trained(given.method.clone(placement='after_bos'), given.params),
+    Trained(given.method.clone(table=LowRank()), {'encoder/left': 0, 'encoder/right': 0}),
+  ]
+  for prompt, says in zip(other, ("'after_bos'", 'LowRank'), strict=True):
+    with pytest.raises(UserError, match=facts(says, 'task_prompts')):
+      write_peft(tmp_path / 'new', prompt, **SIZES)
+  write_peft(tmp_path, given, **SIZES)
+  weights = tmp_path / 'adapter_model.safetensors'
+  arrays = safetensors.numpy.load_file(weights)
+  arrays['prefix_task_rows'] = arrays['prefix_task_rows'][:1]
+  safetensors.numpy.save_file(arrays, weights)
+  with pytest.raises(UserError, match=facts('[1, 2, 8]', '[2, 2, 8]')):
+    read_peft(tmp_path)
+
+
 def test_rows_that_peft_cannot_place(tmp_path):
   with pytest.raises(UserError, match=facts("'before_eos'", 'PEFT')):
     write_peft(tmp_path / 'new', Rows(ROWS, 'before_eos'), **SIZES)
@@ -88,7 +127,8 @@ def test_half_precision_becomes_float32_exactly(tmp_path):
   ('changes', 'match'),
   [
     ({'peft_type': 'LOHA'}, facts("peft_type 'LOHA'", 'PROMPT_TUNING')),
-    ({'peft_type': 'MULTITASK_PROMPT_TUNING'}, 'MULTITASK_PROMPT_TUNING'),
+    ({'peft_type': 'MULTITASK_PROMPT_TUNING'}, facts('not all', 'prefix_task_cols')),
+    ({'peft_type': 'CPT'}, facts("'CPT'", 'MULTITASK_PROMPT_TUNING')),
     ({'task_type': 'CAUSAL_LM'}, "task_type 'CAUSAL_LM'"),
     ({'num_virtual_tokens': None}, 'num_virtual_tokens None'),
     ({'num_virtual_tokens': 0}, 'num_virtual_tokens 0'),
@@ -123,7 +163,8 @@ def test_what_else_was_trained_is_refused_by_name(tmp_path):
 
 
 def test_every_field_of_peft_has_a_rule(tmp_path):
-  for kind in (peft.PromptTuningConfig, peft.PromptEncoderConfig, peft.PrefixTuningConfig):
+  kinds = (peft.PromptTuningConfig, peft.PromptEncoderConfig, peft.PrefixTuningConfig)
+  for kind in (*kinds, peft.MultitaskPromptTuningConfig):
     assert {f.name for f in dataclasses.fields(kind)} - FIELDS.keys() == set()
   with pytest.warns(UserWarning, match=facts('adapter_config.json', '1 fields', 'new_scale')):
     read_peft(folder(tmp_path, np.concatenate([ROWS, ROWS]), new_scale=2))

@@ -14,7 +14,7 @@ import safetensors.torch
 
 from prompt_jax.cli.main import main
 from prompt_jax.errors import UserError
-from prompt_jax.prompt_formats.foreign import Layers
+from prompt_jax.prompt_formats.foreign import Trained
 from prompt_jax.prompt_formats.peft import read_peft
 from prompt_jax.prompt_formats.peft_layers import write_layers
 from prompt_jax.prompts.methods.inside.bitfit import BitFit
@@ -183,4 +183,4 @@ def test_damaged_files_are_named(tmp_path):
 def test_what_peft_cannot_say_is_refused(method, says, tmp_path):
   empty: dict[str, np.ndarray] = {}
   with pytest.raises(UserError, match=facts(*says)):
-    write_layers(tmp_path / 'peft', Layers(method, empty), None)
+    write_layers(tmp_path / 'peft', Trained(method, empty), None)

@@ -246,6 +246,40 @@ def test_prefix_import(variant, layers, projection, folder, tmp_path):
   assert_same(theirs(reloaded), theirs(adapted), bare(ref))
 
 
+@pytest.mark.parametrize(('variant', 'copies'), [('t5_1_1', 2), ('umt5', 1)])
+def test_multitask_prompts_there_and_back(variant, copies, folder, tmp_path):
+  """Each task by itself; with 2 submodules PEFT puts rows before the decoder's input as well."""
+  ref = t5(variant)
+  model = folder(ref)
+  config = peft.MultitaskPromptTuningConfig(
+    **SEQ2SEQ, num_tasks=3, num_ranks=2, num_transformer_submodules=copies
+  )
+  adapted = adapt(ref, config, tmp_path / 'peft')
+  destination = tmp_path / 'imported.safetensors'
+  assert main(['import', str(tmp_path / 'peft'), str(destination), '--model', model]) == 0
+  assert main(['export', str(destination), str(tmp_path / 'again'), '--to=peft']) == 0
+  loaded = peft.PeftModel.from_pretrained(copy.deepcopy(ref.torch_model), tmp_path / 'again')
+  encoder, decoder = inputs()
+  given = {'input_ids': long(encoder), 'attention_mask': long(encoder > 0)}
+  all_ours = []
+  for task in range(3):
+    number = torch.full((len(encoder),), task)
+
+    def theirs(m, number=number):
+      # Of such prompts PEFT reads no decoder_input_ids, and makes them of labels.
+      labels = long(np.pad(decoder[:, 1:], ((0, 0), (0, 1)), constant_values=1))
+      logits = m(**given, labels=labels, task_ids=number).logits
+      return logits[:, -decoder.shape[1] :].detach().numpy()
+
+    want, again = map(theirs, (adapted, loaded.eval()))
+    got, _ = ours(model, tmp_path / 'task_prompts' / f'task_{task}.safetensors')
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    np.testing.assert_allclose(again, want, atol=1e-5)
+    all_ours.append(got)
+  assert np.abs(all_ours[0] - all_ours[1]).max() > 0.1
+  assert main(['import', str(tmp_path / 'peft'), str(tmp_path / 'b'), '--model', model]) == 2
+
+
 @pytest.mark.skipif(not GENERATE_DROPS_A_PREFIX, reason='of transformers 5.24')
 def test_generate_drops_a_prefix_as_documented(folder, tmp_path):
   """When this fails PEFT has been mended: take the sentence out of docs/import_export.md."""

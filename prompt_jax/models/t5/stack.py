@@ -224,7 +224,7 @@ class Decoder(nn.Module):
     skip: int = 0,
     cache: layers.SelfCache | None = None,
     cached_cross: tuple[layers.KeysValues, ...] | None = None,
-  ) -> tuple[Array, layers.SelfCache | None, tuple[layers.KeysValues, ...] | None]:
+  ) -> tuple[Array, Array, layers.SelfCache | None, tuple[layers.KeysValues, ...] | None]:
     """Runs the stack on x.
 
     Args:
@@ -241,8 +241,8 @@ class Decoder(nn.Module):
         for `cross` and one for each of `states`.
 
     Returns:
-      float32[B, Q - skip, V] logits ([B, Q - skip, H] final states where logits are tied), the
-      cache, and with `cache` the cross-attention keys and values.
+      float32[B, Q - skip, V] logits (where they are tied, the next), [B, Q - skip, H] final states,
+      the cache, and with `cache` the cross-attention keys and values.
     """
     cfg, extra = self.cfg, kv_length(injection)
     if cache is None:
@@ -278,10 +278,10 @@ class Decoder(nn.Module):
       cached_cross,
     )
     x = layers.RMSNorm(name='decoder_norm')(x[:, skip:])
-    x = dropout(x, deterministic=deterministic)
+    x = final = dropout(x, deterministic=deterministic)
     if not cfg.tied_logits:
       x = layers.LogitsDense(cfg.vocab_size, name='logits_dense')(x)
-    return x, cache, made if cached_cross is None else cached_cross
+    return x, final, cache, made if cached_cross is None else cached_cross
 
 
 def positions(layout: Layout, length: int) -> Array:

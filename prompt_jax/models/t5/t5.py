@@ -80,9 +80,9 @@ class T5(nn.Module):
     skip: int = 0,
     cache: SelfCache | None = None,
     cached_cross: tuple[KeysValues, ...] | None = None,
-  ) -> tuple[Array, SelfCache | None, tuple[KeysValues, ...] | None]:
+  ) -> tuple[Array, Array, SelfCache | None, tuple[KeysValues, ...] | None]:
     """As `stack.Decoder`, and always to logits: float32[B, Q - skip, V]."""
-    x, cache, cross_kv = self.decoder(
+    x, final, cache, cross_kv = self.decoder(
       x,
       layout,
       states,
@@ -96,4 +96,4 @@ class T5(nn.Module):
     )
     if self.cfg.tied_logits:
       x = self.token_embedder.attend(x)
-    return x, cache, cross_kv
+    return x, final, cache, cross_kv

@@ -96,6 +96,11 @@ ALLOWED: dict[str, set[str]] = {
     'prompt_formats',
     'prompts.methods.inside',
   },
+  'prompt_formats.peft_multitask': {
+    'prompt_formats',
+    'prompts.methods.multitask',
+    'prompts.tables',
+  },
   'testing': {'models', 'data', 'prompted', 'prompts', 'batch', 'checkpoints', 'injections'},
   'scale': {
     'batch',

@@ -28,7 +28,7 @@ from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, Tr
 from prompt_jax.prompt_formats.npy import numpy_checkpoint_path, read_npy, write_npy
 from prompt_jax.prompt_formats.peft import read_peft, write_peft
 from prompt_jax.prompt_formats.peft_layers import METHODS
-from prompt_jax.prompts.methods.multitask.mpt import MPT
+from prompt_jax.prompt_formats.peft_multitask import METHOD as MULTITASK
 
 # What google-research/prompt-tuning calls the placements, in its gin files.
 COMBINE: dict[Placement, str] = {
@@ -249,7 +249,7 @@ def _plain(ready: loading.Tuned, file: str, to: str) -> Foreign:
     )
   params = ready.variables['params'].get('prompt', {})
   own = lambda: Trained(method, jax.tree.map(np.asarray, flatten_dict(params, sep='/')))
-  if to == 'peft' and isinstance(method, MPT):
+  if to == 'peft' and isinstance(method, MULTITASK):
     return own()
   if method.depends_on == {TASK}:
     raise UserError(

@@ -9,13 +9,10 @@ import dataclasses
 import os
 from typing import Any
 
-import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Injection, Injections, Placement, Sizes
-from prompt_jax.prompts.base import first_values
+from prompt_jax.injections import Injection, Injections, Placement
 
 # Where google-research/prompt-tuning has the rows, in T5X's tree of parameters.
 PARAMETER = ('encoder', 'prompt', 'prompt', 'prompt')
@@ -182,27 +179,3 @@ def checked(values: Any, path: str | os.PathLike, shape: tuple[int | None, ...])
       'training that wrote it diverged; give the prompt of an earlier step.'
     )
   return numbers
-
-
-def check_parameters(path: str, prompt: Trained, sizes: Sizes, model: str) -> None:
-  """Refuses parameters of a method that are not of a model's sizes.
-
-  Args:
-    path: where they were read, for messages.
-    prompt: the method with its parameters.
-    sizes: of the model.
-    model: its name, for messages.
-
-  Raises:
-    UserError: some are missing, or of another shape.
-  """
-  made = jax.eval_shape(lambda key: first_values(prompt.method, key, sizes)[1], jax.random.key(0))
-  expected = {n: leaf.shape for n, leaf in flatten_dict(made['params'], sep='/').items()}
-  if missing := expected.keys() - prompt.params.keys():
-    raise UserError(f'{path!r} has nothing for {", ".join(sorted(missing))}. Copy it again.')
-  for name, value in prompt.params.items():
-    if value.shape != expected.get(name):
-      raise UserError(
-        f'{path!r} gives {list(value.shape)} for {name}; the model {model!r} takes '
-        f'{list(expected.get(name, ()))}. Give the model that the adapter was trained on.'
-      )

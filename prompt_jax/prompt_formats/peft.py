@@ -30,7 +30,6 @@ from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError
 from prompt_jax.prompt_formats import peft_layers, peft_multitask
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, Trained, checked
-from prompt_jax.prompts.methods.multitask.mpt import MPT
 
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
@@ -135,7 +134,7 @@ def write_peft(
     UserError: PEFT cannot say what the prompt says, or the folder cannot be written.
   """
   folder = pathlib.Path(folder)
-  if isinstance(prompt, Trained) and not isinstance(prompt.method, MPT):
+  if isinstance(prompt, Trained) and not isinstance(prompt.method, peft_multitask.METHOD):
     return peft_layers.write_layers(folder, prompt, base_model)
   kind: dict[str, Any]
   if isinstance(prompt, Trained):

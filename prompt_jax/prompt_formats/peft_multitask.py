@@ -17,6 +17,7 @@ from prompt_jax.prompt_formats.foreign import Trained, checked
 from prompt_jax.prompts.methods.multitask.mpt import MPT
 from prompt_jax.prompts.tables import Plain
 
+METHOD = MPT
 KIND = 'MULTITASK_PROMPT_TUNING'
 EMBEDDINGS, COLUMNS, ROWS = 'prompt_embeddings', 'prefix_task_cols', 'prefix_task_rows'
 TENSORS = (EMBEDDINGS, COLUMNS, ROWS)

@@ -3,13 +3,15 @@
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
+from prompt_jax.errors import UserError
 from prompt_jax.injections import Injections, Sizes
 from prompt_jax.prompts.base import PromptMethod, Tree, first_values
 from prompt_jax.prompts.initializers import Initializer, Uniform, Vocabulary
@@ -86,6 +88,33 @@ def draw(
 
   injections, variables = first_values(map_fields(method, with_table), key, sizes)
   return injections, variables.get('params', {}), variables.get('constants', {})
+
+
+def check_parameters(
+  method: PromptMethod, params: Mapping[str, Any], sizes: Sizes, path: str, model: str
+) -> None:
+  """Refuses parameters of a method that are not of a model's sizes.
+
+  Args:
+    method: the method.
+    params: its parameters by path, such as "encoder/prompt".
+    sizes: of the model.
+    path: where they were read, for messages.
+    model: its name, for messages.
+
+  Raises:
+    UserError: some are missing, or of another shape.
+  """
+  made = jax.eval_shape(lambda key: first_values(method, key, sizes)[1], jax.random.key(0))
+  expected = {n: leaf.shape for n, leaf in flatten_dict(made['params'], sep='/').items()}
+  if missing := expected.keys() - params.keys():
+    raise UserError(f'{path!r} has nothing for {", ".join(sorted(missing))}. Copy it again.')
+  for name, value in params.items():
+    if value.shape != expected.get(name):
+      raise UserError(
+        f'{path!r} gives {list(value.shape)} for {name}; the model {model!r} takes '
+        f'{list(expected.get(name, ()))}. Give the model that the adapter was trained on.'
+      )
 
 
 def map_fields(module: M, change: Callable[[Any], Any]) -> M:

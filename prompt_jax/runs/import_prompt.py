@@ -15,18 +15,13 @@ from prompt_jax.checkpoints.prompt_file import Prompt, describe_method, save_pro
 from prompt_jax.errors import UserError
 from prompt_jax.injections import TASK, Placement
 from prompt_jax.named_prompts import OF_TASKS
-from prompt_jax.prompt_formats.foreign import (
-  DecoderKeysValues,
-  Found,
-  Rows,
-  Trained,
-  check_parameters,
-)
+from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, Trained
 from prompt_jax.prompt_formats.npy import find_numpy_checkpoint, is_npy, read_npy
 from prompt_jax.prompt_formats.peft import CONFIG, read_peft
 from prompt_jax.prompt_formats.t5x_prompt import base_fingerprint, read_t5x
 from prompt_jax.prompts.base import PromptMethod, Tree
 from prompt_jax.prompts.from_injections import method_of
+from prompt_jax.prompts.initialise import check_parameters
 from prompt_jax.runs.task_choice import prompt_of_task
 
 
@@ -172,7 +167,7 @@ def _check_fits(found: Found, backbone: Backbone) -> None:
       )
     return
   if isinstance(prompt, Trained):
-    check_parameters(found.path, prompt, cfg.sizes, backbone.name)
+    check_parameters(prompt.method, prompt.params, cfg.sizes, found.path, backbone.name)
     return
   layers, _, _, heads, width = prompt.values.shape
   got, expected = (layers, heads, width), (cfg.num_decoder_layers, cfg.num_heads, cfg.head_dim)

@@ -56,6 +56,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
   'input_both-after_bos': ('input_both', ("PROMPT_DECODER_PLACEMENT = 'after_bos'",)),
   'prefix_zero-shifted': ('prefix_zero', ("PROMPT_KV_BIAS = 'shifted'",)),
   'deep-add-before_eos': ('deep', ("PROMPT_MODE = 'add'", "PROMPT_PLACEMENT = 'before_eos'")),
+  'attempt-shared': ('attempt', ('PROMPT_SHARED = True',)),
   'task_prompts-shared': ('task_prompts', ('PROMPT_SHARED = 2', "PROMPT_PLACEMENT = 'after_bos'")),
   'mpt-both': ('mpt', ('MPT.decoder = True',)),
   'deep-both-own_stream': ('deep', ('DeepPrompt.decoder = True', 'PROMPT_SEES_INPUT = False')),
@@ -68,7 +69,16 @@ UNCHANGED = ('adapter', 'bitfit', 'ia3', 'linear_adapter', 'lora', 'parallel_ada
 # Methods whose keys and values follow a feature, which rows of several examples cannot have.
 KEYS_BY_EXAMPLE = {'control_prefixes': {'task_id'}}
 # Sizes for a model of width 32; a file that does not use a macro is not affected.
-SMALL = {'LENGTH': 4, 'RANK': 2, 'HIDDEN': 16, 'BOTTLENECK': 8, 'TASKS': 3, 'SIZE': 8, 'NOISE': 0.0}
+SMALL = {
+  'SOURCES': 2,
+  'LENGTH': 4,
+  'RANK': 2,
+  'HIDDEN': 16,
+  'BOTTLENECK': 8,
+  'TASKS': 3,
+  'SIZE': 8,
+  'NOISE': 0.0,
+}
 CONFIG = tiny.config()
 # One row of each task, for methods that ask which it is.
 TASK_IDS = jnp.arange(3, dtype=jnp.int32)

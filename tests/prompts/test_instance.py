@@ -1,5 +1,7 @@
 """Equations of the methods that read the input, and of those that share among tasks."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +12,12 @@ from prompt_jax.injections import Context, features_of
 from prompt_jax.prompts import base, tables
 from prompt_jax.prompts.initializers import FromArray
 from prompt_jax.prompts.methods.input.dept import DePT
+from prompt_jax.prompts.methods.input.ept import EPT
 from prompt_jax.prompts.methods.instance.id_spam import IDSPAM
 from prompt_jax.prompts.methods.instance.idpg import IDPG
 from prompt_jax.prompts.methods.instance.lopa import LoPA
 from prompt_jax.prompts.methods.instance.smop import SMoP
+from prompt_jax.prompts.methods.multitask.attempt import Attempt
 from prompt_jax.prompts.methods.multitask.mpt import MPT
 from prompt_jax.testing import tiny
 from tests.shared import facts
@@ -159,6 +163,75 @@ def test_dept_counts_the_parameters_of_the_paper():
   assert 60 * 768 + 30 * (256 + 768) == 76_800  # as many as 100 plain rows of T5 base
   method = DePT(6, rank=3, input_length=26)
   assert sum(x.size for x in jax.tree.leaves(moved(method))) == 6 * H + 3 * (26 + H)
+
+
+@pytest.mark.parametrize('projected', [False, True])
+def test_ept_reads_the_change_and_adds_up_spaces(projected):
+  method = EPT(P, rank=2, input_length=9, spaces=3, projected=projected, temperature=2.0)
+  params = moved(method)
+  got = apply(method, params).encoder
+  rows, change = params['encoder']['prompt'], params['positions'] @ params['columns'] * 8 / 2**0.5
+  np.testing.assert_allclose(got.delta, change[:T] * MASK[..., None], rtol=1e-4, atol=1e-4)
+  names = ('query', 'key', 'value')
+  query, key, value = (params[n] if projected else np.eye(H) for n in names)
+  fused = rows + softmax(rows @ query @ (change @ key).T / np.sqrt(H)) @ (change @ value)
+  shares = softmax(fused.mean(0) @ params['gate'] / 2)
+  want = sum(g * fused @ w for g, w in zip(shares, params['spaces'], strict=True))
+  np.testing.assert_allclose(got.prefix[0], want, rtol=1e-3, atol=1e-3)
+
+
+def test_ept_begins_as_prompt_tuning_and_equal_spaces_are_one():
+  method = EPT(P, rank=2, input_length=9, spaces=3)
+  first, variables = method.init_with_output(jax.random.key(0), context(method))
+  params = variables['params']
+  np.testing.assert_allclose(first.encoder.prefix[0], params['encoder']['prompt'], atol=1e-6)
+  assert not np.any(first.encoder.delta)
+  params = moved(method) | {'spaces': np.stack([np.eye(H, dtype=np.float32)] * 3)}
+  of_gate = [apply(method, params | {'gate': normal(H, 3)}).encoder.prefix for _ in range(2)]
+  np.testing.assert_allclose(*of_gate, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('shared', [False, True])
+def test_attempt_weighs_the_sources_and_adds_the_target(shared):
+  sources = normal(2 * P, H)
+  method = Attempt(P, 2, hidden=3, temperature=5.0, shared=shared, tasks=2 if shared else 1,
+                   initializer=FromArray(sources))  # fmt: skip
+  variables = method.init(jax.random.key(0), context(method))
+  first = np.asarray(variables['params']['target'])
+  np.testing.assert_array_equal(first, np.stack([sources[:P]] * len(first)))
+  params, constants = moved(method), {'sources': sources.reshape(2, P, H)}
+  want = []
+  for x, mask, task in zip(EMBEDS, MASK, [1, 0, 1], strict=True):
+    target = params['target'][task if shared else 0]
+    x = x[mask].max(0) @ params['down']['kernel']
+    h = layer_norm(x / (1 + np.exp(-x)) @ params['up']['kernel'], params['norm'])
+    every = np.stack([*constants['sources'], target])
+    shares = softmax(every.max(1) @ h / 5)
+    want.append(np.einsum('j,jph->ph', shares, every) + target)
+  call = {'params': params, 'constants': constants}
+  got = method.apply(call, context(method)).encoder.prefix
+  np.testing.assert_allclose(got, np.stack(want), rtol=1e-4, atol=1e-4)
+
+
+def test_attempt_takes_its_sources_from_a_file_and_has_the_authors_temperature(tmp_path):
+  rows = normal(2 * P, H)
+  np.save(tmp_path / 'rows.npy', rows)
+  method = Attempt(P, 2, file=str(tmp_path / 'rows.npy'))
+  constants = method.init(jax.random.key(0), context(method))['constants']
+  np.testing.assert_array_equal(constants['sources'], rows.reshape(2, P, H))
+  call = {'params': moved(method), 'constants': constants}
+  given = method.clone(temperature=math.e * H)
+  np.testing.assert_array_equal(
+    *(m.apply(call, context(m)).encoder.prefix for m in (method, given))
+  )
+  assert round(math.e * 768) == 2088  # of T5 base; 2087 there
+  with pytest.raises(UserError, match=facts('rows.npy', str(2 * P), str(3 * P))):
+    moved(method.clone(sources=3))
+
+
+def layer_norm(x, params):
+  x = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+  return x * params['scale'] + params['bias']
 
 
 def test_mpt_multiplies_the_shared_rows_by_each_tasks_factor():

@@ -8,6 +8,7 @@ import pytest
 from prompt_jax.errors import UserError
 from prompt_jax.prompts import tables
 from prompt_jax.prompts.initializers import FromArray, Normal
+from prompt_jax.prompts.reparametrised.lopt2 import LoPT2
 from prompt_jax.prompts.reparametrised.scaled import Scaled
 from prompt_jax.prompts.reparametrised.sink import Sink
 from prompt_jax.prompts.reparametrised.subspace import RandomSubspace, signs
@@ -51,6 +52,33 @@ def test_superpos_starts_about_as_long_as_embeddings():
   assert not np.any(variables['params']['change'])
   length = np.linalg.norm(value, axis=-1).mean()
   np.testing.assert_allclose(length, 3.0 * np.sqrt(64), rtol=0.1)
+
+
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+@pytest.mark.parametrize(
+  ('name', 'act'),
+  [('sigmoid', lambda x: 1 / (1 + np.exp(-x))), ('relu', lambda x: np.maximum(x, 0))],
+)
+def test_lopt2_is_a_low_rank_function_of_rows_that_stay(name, act, shape):
+  origin = normal(*shape)
+  table = LoPT2(3, name, FromArray(origin))
+  first, variables = table.init_with_output(jax.random.key(0), shape)
+  params = variables['params']
+  np.testing.assert_array_equal(variables['constants']['origin'], origin)
+  hidden = act(origin @ params['left'])
+  np.testing.assert_allclose(first, hidden @ params['right'], rtol=1e-3, atol=1e-4)
+  # The best start there is: what it lacks is at right angles to what it can change.
+  left_over = np.swapaxes(hidden, -1, -2) @ (origin - np.asarray(first))
+  np.testing.assert_allclose(left_over, np.zeros_like(left_over), atol=1e-3)
+  random = moved(table, shape)
+  want = act(origin @ random['params']['left']) @ random['params']['right']
+  np.testing.assert_allclose(table.apply(random, shape), want, rtol=1e-4, atol=1e-4)
+
+
+def test_lopt2_has_as_many_numbers_for_any_length():
+  for rows in (2, 50):
+    params = moved(LoPT2(3, initializer=Normal()), (rows, H))['params']
+    assert sum(x.size for x in jax.tree.leaves(params)) == 2 * 3 * H
 
 
 @pytest.mark.parametrize('axis', ['all', 'row', 'column'])

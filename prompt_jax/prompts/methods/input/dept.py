@@ -5,6 +5,7 @@ import math
 from typing import ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from prompt_jax.errors import UserError
@@ -44,21 +45,34 @@ class DePT(PromptMethod):
   def __call__(self, ctx: Context) -> Injections:
     check_length(self)
     check_least(self, rank=1)
+    width = ctx.input_dims.H
+    rows = own_table(self, self.table, ctx.input_stack)((self.length, width))
+    change = self._change(width)
+    rows, delta = self._rows(rows, change), self._delta(ctx, change)
+    return Injections.of({ctx.input_stack: Injection(prefix=rows[None], delta=delta)})
+
+  def _rows(self, rows: jax.Array, change: jax.Array) -> jax.Array:
+    """The prompt, made of the table's rows [P, H]."""
+    del change
+    return rows
+
+  def _change(self, width: int) -> jax.Array:
+    """s A B, [input_length, H]."""
+    start = symmetric_uniform(self.rank**-0.5)
+    a = self.param('positions', start, (self.input_length, self.rank))
+    b = self.param('columns', nn.initializers.zeros, (self.rank, width))
+    return self.alpha / math.sqrt(self.rank) * (a @ b)
+
+  def _delta(self, ctx: Context, change: jax.Array) -> jax.Array:
+    """[B, T, H] the change at the tokens of each input."""
     assert ctx.mask is not None  # declared
     there = ctx.mask.shape[1]
     # In a program to be exported the length has no number yet; positions behind stay as they are.
     if isinstance(there, int) and there > self.input_length:
+      name, most = f'{type(self).__name__}.input_length', self.input_length
       raise UserError(
-        f'An input has {there} positions, and DePT.input_length is {self.input_length}: the prompt '
-        f'has numbers for no more. Shorten inputs to {self.input_length} tokens, or train with '
-        'DePT.input_length as large as the longest input.'
+        f'An input has {there} positions, and {name} is {most}: there are numbers for no more. '
+        f'Shorten inputs to {most} tokens, or train with {name} as large as the longest input.'
       )
-    width = ctx.input_dims.H
-    rows = own_table(self, self.table, ctx.input_stack)((self.length, width))
-    start = symmetric_uniform(self.rank**-0.5)
-    a = self.param('positions', start, (self.input_length, self.rank))
-    b = self.param('columns', nn.initializers.zeros, (self.rank, width))
-    a = jnp.take(a, jnp.arange(there), axis=0, mode='fill', fill_value=0)
-    change = self.alpha / math.sqrt(self.rank) * (a @ b)
-    delta = jnp.where(ctx.mask[..., None], change[None], 0)
-    return Injections.of({ctx.input_stack: Injection(prefix=rows[None], delta=delta)})
+    change = jnp.take(change, jnp.arange(there), axis=0, mode='fill', fill_value=0)
+    return jnp.where(ctx.mask[..., None], change[None], 0)

@@ -15,6 +15,7 @@ from prompt_jax.models.t5.t5 import T5
 from prompt_jax.prompted import PromptedT5
 from prompt_jax.prompts import base, tables
 from prompt_jax.prompts.initializers import Normal
+from prompt_jax.prompts.methods.multitask.factored import Factored
 from prompt_jax.prompts.methods.prefix.control_prefixes import ControlPrefixes
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.testing import tiny
@@ -89,6 +90,30 @@ def test_examples_that_differ_in_an_attribute_differ_in_its_rows():
 def test_settings_of_control_prefixes_that_make_no_sense_are_refused(settings, says):
   with pytest.raises(UserError, match=facts('ControlPrefixes', *says)):
     base.first_values(ControlPrefixes(length=4, **settings), jax.random.key(0), SIZES)
+
+
+def test_factored_prompts_are_the_rows_of_each_feature():
+  method = Factored(features=('language', 'task_id'), values=(3, 2), length=4)
+  ctx = context(language=[2, 0, 2], task_id=[0, 0, 1])
+  params = moved(method, ctx)
+  found = method.apply({'params': params}, ctx).encoder.prefix
+  of_language, of_task = params['language']['prompt'], params['task_id']['prompt']
+  pairs = zip((2, 0, 2), (0, 0, 1), strict=True)
+  want = np.stack([np.concatenate([of_language[i], of_task[k]]) for i, k in pairs])
+  np.testing.assert_array_equal(found, want)
+  packed = context(language=[[2, 0], [2, 2]], task_id=[[0, 0], [1, 1]])
+  found = method.apply({'params': params}, packed).encoder.prefix
+  np.testing.assert_array_equal(found[:, 0], want[[0, 2]])
+  np.testing.assert_array_equal(found[0, 1], want[1])
+  with pytest.raises(UserError, match=facts('Factored.features', "('a', 'a')")):
+    base.first_values(Factored(features=('a', 'a')), jax.random.key(0), SIZES)
+
+
+def test_factored_prompts_learn_what_two_features_say_together():
+  language, task = np.asarray([0, 0, 1, 1]), np.asarray([0, 1, 0, 1])
+  words = 10 + 20 * language + task
+  method = Factored(features=('language', 'task_id'), values=(2, 2), length=2)
+  assert learned(method, {'language': language, 'task_id': task}, words) == 1
 
 
 @jax.numpy_dtype_promotion('standard')  # optax's Adam needs it

@@ -15,8 +15,10 @@ from prompt_jax.prompts.methods.input.dept import DePT
 from prompt_jax.prompts.methods.input.ept import EPT
 from prompt_jax.prompts.methods.instance.id_spam import IDSPAM
 from prompt_jax.prompts.methods.instance.idpg import IDPG
+from prompt_jax.prompts.methods.instance.l2p import L2P
 from prompt_jax.prompts.methods.instance.lopa import LoPA
 from prompt_jax.prompts.methods.instance.smop import SMoP
+from prompt_jax.prompts.methods.instance.spt import SPT
 from prompt_jax.prompts.methods.multitask.attempt import Attempt
 from prompt_jax.prompts.methods.multitask.mpt import MPT
 from prompt_jax.testing import tiny
@@ -180,11 +182,13 @@ def test_ept_reads_the_change_and_adds_up_spaces(projected):
   np.testing.assert_allclose(got.prefix[0], want, rtol=1e-3, atol=1e-3)
 
 
-def test_ept_begins_as_prompt_tuning_and_equal_spaces_are_one():
+def test_ept_begins_near_prompt_tuning_and_equal_spaces_are_one():
   method = EPT(P, rank=2, input_length=9, spaces=3)
   first, variables = method.init_with_output(jax.random.key(0), context(method))
   params = variables['params']
-  np.testing.assert_allclose(first.encoder.prefix[0], params['encoder']['prompt'], atol=1e-6)
+  rows = params['encoder']['prompt']
+  away = np.linalg.norm(first.encoder.prefix[0] - rows) / np.linalg.norm(rows)
+  assert 0 < away < 0.1
   assert not np.any(first.encoder.delta)
   params = moved(method) | {'spaces': np.stack([np.eye(H, dtype=np.float32)] * 3)}
   of_gate = [apply(method, params | {'gate': normal(H, 3)}).encoder.prefix for _ in range(2)]
@@ -229,6 +233,46 @@ def test_attempt_takes_its_sources_from_a_file_and_has_the_authors_temperature(t
     moved(method.clone(sources=3))
 
 
+def test_l2p_joins_the_prompts_of_the_nearest_keys_and_pulls_these():
+  method = L2P(P, prompts=4, chosen=2, pull=0.5)
+  params = moved(method)
+  got = apply(method, params)
+  unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
+  near = unit(POOLED) @ unit(params['keys']).T
+  which = np.argsort(-near, axis=1)[:, :2]
+  want = params['encoder']['prompt'][which].reshape(B, 2 * P, H)
+  np.testing.assert_array_equal(got.encoder.prefix, want)
+  pull = -0.5 * np.take_along_axis(near, which, axis=1).mean()
+  np.testing.assert_allclose(got.aux_loss, pull, rtol=1e-5)
+  # Keys and prompts that no input takes get no gradient.
+  value = lambda p: (found := apply(method, p)).aux_loss + jnp.sum(found.encoder.prefix**2)
+  slopes, taken = jax.grad(value)(params), np.isin(np.arange(4), which)
+  assert not taken.all() or len(np.unique(which)) == 4
+  for leaf in (slopes['keys'], slopes['encoder']['prompt']):
+    np.testing.assert_array_equal(np.any(leaf != 0, axis=tuple(range(1, leaf.ndim))), taken)
+
+
+def test_spt_puts_the_retrieved_rows_before_those_of_the_task():
+  method = SPT(P, prompts=3, memory=2)
+  params = moved(method)
+  bank, own = params['bank']['prompt'], params['encoder']['prompt']
+  want = []
+  for x, mask in zip(EMBEDS, MASK, strict=True):
+    shares = softmax(bank.mean(1) @ x[mask].mean(0) / np.sqrt(H))
+    best = shares.argmax()
+    want.append(np.concatenate([shares[best] * bank[best], own]))
+  np.testing.assert_allclose(apply(method, params).encoder.prefix, want, rtol=1e-4, atol=1e-5)
+  slopes = jax.grad(lambda p: jnp.sum(apply(method, p).encoder.prefix ** 2))(params)
+  assert np.any(slopes['bank']['prompt'])
+
+
+def test_spt_with_a_bank_of_one_is_prompt_tuning():
+  method = SPT(P, prompts=1, memory=2)
+  params = moved(method)
+  rows = np.concatenate([params['bank']['prompt'][0], params['encoder']['prompt']])
+  np.testing.assert_allclose(apply(method, params).encoder.prefix, np.stack([rows] * B), rtol=1e-6)
+
+
 def layer_norm(x, params):
   x = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
   return x * params['scale'] + params['bias']
@@ -254,6 +298,8 @@ def test_mpt_multiplies_the_shared_rows_by_each_tasks_factor():
 @pytest.mark.parametrize(
   ('method', 'says'),
   [
+    (L2P(prompts=3, chosen=4), facts('L2P.chosen', '4', '3')),
+    (SPT(memory=0), facts('SPT.memory', '0')),
     (SMoP(prompts=0), facts('SMoP.prompts', '0')),
     (IDPG(kronecker=3), facts('IDPG.kronecker', '3', str(H))),
     (LoPA(rank=0), facts('LoPA.rank', '0')),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from prompt_jax.errors import UserError
 from prompt_jax.prompts.base import check_least
 from prompt_jax.prompts.methods.input.dept import DePT
+from prompt_jax.prompts.tables import symmetric_uniform
 
 
 class EPT(DePT):
@@ -14,8 +15,8 @@ class EPT(DePT):
   (EPT, AAAI 2025, arXiv:2405.11464).
 
   C = s A B is the change of DePT, for all positions. No code is public and the sizes of the
-  matrices are ours: W_j are H by H and start as the identity, W_g starts at 0, so that with the B
-  of DePT, also 0, the method begins as prompt tuning.
+  matrices are ours: W_j are H by H and start near the identity, W_g starts at 0, so that with the B
+  of DePT, also 0, the method begins near prompt tuning. Spaces that were equal would stay so.
 
   Parameters: those of DePT; `spaces` W [spaces, H, H], `gate` W_g [H, spaces]; `query`, `key`,
   `value` [H, H], from the identity, where `projected`.
@@ -44,6 +45,8 @@ class EPT(DePT):
     fused = rows + nn.softmax(queries @ keys.T * width**-0.5) @ values
     gate = self.param('gate', nn.initializers.zeros, (width, self.spaces))
     shares = nn.softmax(jnp.mean(fused, 0) @ gate / self.temperature)
-    matrices = self.param('spaces', eye, (self.spaces, width, width))
+    apart = symmetric_uniform(0.1 * width**-0.5)
+    near = lambda key, shape: eye(key, shape) + apart(key, shape)
+    matrices = self.param('spaces', near, (self.spaces, width, width))
     found: jax.Array = jnp.einsum('j,ph,jhk->pk', shares, fused, matrices)
     return found

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from prompt_jax.cli.main import main
+from prompt_jax.configuration.run_files import names
 from prompt_jax.sweeps import planning
 from tests.shared import mentions
 
@@ -73,6 +74,13 @@ def test_each_program_is_compiled_once_and_what_is_done_is_not(planned, compiler
   assert main(['sweep', file, '--dry-run']) == 0
   assert [name for name, *_ in compiler] == [cell('input', 0.3, 0)]
   assert '64.0 h' in capsys.readouterr().out
+
+
+def test_every_method_may_be_swept(planned, compiler, capsys):
+  methods = names('prompts')
+  assert main(['sweep', planned(f'METHODS = {methods!r}'), '--dry-run']) == 0
+  assert [name.partition('method_')[2].removesuffix('-seed_0') for name, *_ in compiler] == methods
+  assert len(commands(capsys.readouterr().out)) == len(methods)
 
 
 @pytest.mark.parametrize(

@@ -62,5 +62,5 @@ def test_rows_go_into_every_format_of_export(rows):
 def test_the_list_and_its_filter(capsys):
   out = said(capsys, '--filter', 'TASK_ID')
   listed = [line.split()[0] for line in out.splitlines() if line[:1].islower()]
-  assert listed == ['control_prefixes', 'mpt', 'task_prompts']
+  assert listed == ['control_prefixes', 'factored', 'mpt', 'task_prompts']
   assert mentions(said(capsys, '--filter', 'zzz', code=2), 'zzz')

@@ -197,13 +197,13 @@ def test_ept_begins_near_prompt_tuning_and_equal_spaces_are_one():
 
 @pytest.mark.parametrize('shared', [False, True])
 def test_attempt_weighs_the_sources_and_adds_the_target(shared):
-  sources = normal(2 * P, H)
+  sources = normal(2, P, H)
   method = Attempt(P, 2, hidden=3, temperature=5.0, shared=shared, tasks=2 if shared else 1,
                    initializer=FromArray(sources))  # fmt: skip
   variables = method.init(jax.random.key(0), context(method))
   first = np.asarray(variables['params']['target'])
-  np.testing.assert_array_equal(first, np.stack([sources[:P]] * len(first)))
-  params, constants = moved(method), {'sources': sources.reshape(2, P, H)}
+  np.testing.assert_array_equal(first, np.stack([sources[0]] * len(first)))
+  params, constants = moved(method), {'sources': sources}
   want = []
   for x, mask, task in zip(EMBEDS, MASK, [1, 0, 1], strict=True):
     target = params['target'][task if shared else 0]
@@ -218,18 +218,19 @@ def test_attempt_weighs_the_sources_and_adds_the_target(shared):
 
 
 def test_attempt_takes_its_sources_from_a_file_and_has_the_authors_temperature(tmp_path):
-  rows = normal(2 * P, H)
-  np.save(tmp_path / 'rows.npy', rows)
-  method = Attempt(P, 2, file=str(tmp_path / 'rows.npy'))
+  rows, files = normal(2, P, H), tuple(str(tmp_path / f'{k}.npy') for k in range(2))
+  for file, of in zip(files, rows, strict=True):
+    np.save(file, of)
+  method = Attempt(P, 2, files=files)
   constants = method.init(jax.random.key(0), context(method))['constants']
-  np.testing.assert_array_equal(constants['sources'], rows.reshape(2, P, H))
+  np.testing.assert_array_equal(constants['sources'], rows)
   call = {'params': moved(method), 'constants': constants}
   given = method.clone(temperature=math.e * H)
   np.testing.assert_array_equal(
     *(m.apply(call, context(m)).encoder.prefix for m in (method, given))
   )
   assert round(math.e * 768) == 2088  # of T5 base; 2087 there
-  with pytest.raises(UserError, match=facts('rows.npy', str(2 * P), str(3 * P))):
+  with pytest.raises(UserError, match=facts('2 files', '3')):
     moved(method.clone(sources=3))
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from prompt_jax.injections import PLACEMENTS, TASK, Context, Injection, Injections, Placement
 from prompt_jax.prompts.base import PromptMethod, check_choices, check_least
-from prompt_jax.prompts.initializers import FromFile, Initializer, SampledVocabulary
+from prompt_jax.prompts.initializers import FromFiles, Initializer, SampledVocabulary
 from prompt_jax.prompts.tables import symmetric_uniform
 
 
@@ -29,9 +29,8 @@ class Attempt(PromptMethod):
   Attributes:
     length: P.
     sources: how many; the authors have 6.
-    file: a .npy file with their rows one behind the other, [sources P, H]; without one they are
-      drawn by
-    initializer: which reads no task, so that the attention has little to choose from.
+    files: their rows, a .npy file of each; without files they are drawn by
+    initializer: which knows no task, so that the attention has little to choose from.
     hidden: width of W_down; the authors' 100.
     temperature: T; 0 for e H, which is the authors' 2087 for T5 base.
     shared: whether a mixture of tasks has a target for each.
@@ -41,7 +40,7 @@ class Attempt(PromptMethod):
 
   length: int = 100
   sources: int = 6
-  file: str = ''
+  files: tuple[str, ...] = ()
   initializer: Initializer = dataclasses.field(default_factory=SampledVocabulary)
   hidden: int = 100
   temperature: float = 0.0
@@ -63,9 +62,9 @@ class Attempt(PromptMethod):
     assert ctx.embeds is not None  # declared, and so is the mask
     assert ctx.mask is not None
     count, length, width = self.sources, self.length, ctx.input_dims.H
-    init = FromFile(self.file) if self.file else self.initializer
-    made = lambda: init(self.make_rng('params'), (count * length, width))
-    sources = self.variable('constants', 'sources', lambda: made().reshape(count, length, width))
+    init = FromFiles(self.files) if self.files else self.initializer
+    made = lambda: init(self.make_rng('params'), (count, length, width))
+    sources = self.variable('constants', 'sources', made)
     first = lambda key: jnp.tile(sources.value[:1], (self.tasks, 1, 1))
     target = self.param('target', first)
     own = target[ctx.features[TASK]] if self.shared else target[:1]

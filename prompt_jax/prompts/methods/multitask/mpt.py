@@ -88,8 +88,8 @@ class MPT(PromptMethod):
     terms = (Term(Distillation(self.distil), {'teacher': teacher}),) if ctx.train else ()
     return dataclasses.replace(found, terms=terms)
 
-  def for_tasks(self, count: int) -> Self:
-    return self.clone(tasks=count)
+  def for_features(self, counts: Mapping[str, int]) -> Self:
+    return self.clone(tasks=counts[TASK])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -97,7 +97,8 @@ class ExampleOrder:
     it in an epoch; without a quota an epoch holds every example once."""
     self._count, self._quota = len(examples), quota
     self.size = sum(quota.values()) if quota else len(examples)
-    self.digest = checksum(ids, digest(examples))
+    self.digest = digest(examples)
+    self.digest = checksum(ids, self.digest) if ids else self.digest
     if quota:
       self._tasks = np.asarray([e.task for e in examples])
       self.digest = zlib.crc32(repr(sorted(quota.items())).encode(), self.digest)
@@ -164,7 +165,7 @@ class BatchStream(NumberedStream):
     check_batch(self.examples, self.batch_size, self.seed)
     if self.last not in ('pad', 'drop'):
       raise UserError(f"last is {self.last!r}; expected 'pad' or 'drop'.")
-    self._ids = ids_of(self.examples, self.features)
+    self._ids = ids_of(self.examples, self.features) if self.features else {}
     self._order = ExampleOrder(self.examples, self.quota, self._ids)
     if self.last == 'drop' and self._order.size < self.batch_size:
       raise UserError(

@@ -248,7 +248,7 @@ class Evaluator:
     self, examples: Sequence[Example]
   ) -> Iterator[tuple[list[int], jax.Array, Features]]:
     """Indices (at most B), tokens int32[B, T] and features, by length."""
-    known = ids_of(examples, self._features)
+    known = ids_of(examples, self._features) if self._features else {}
     shapes, size = choose_buckets(examples), min(self._batch_size, len(examples))
     put: Callable[[Any], Any] = jax.device_put
     if self._placement:

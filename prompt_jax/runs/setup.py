@@ -17,7 +17,7 @@ from prompt_jax.data.example import Example, Lengths, Task
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import findings, suite
 from prompt_jax.evaluation.evaluator import Evaluator
-from prompt_jax.features import Numbers, ids_of
+from prompt_jax.features import Numbers
 from prompt_jax.injections import TASK, first_tokens, prefix_length
 from prompt_jax.loading import BaseModel
 from prompt_jax.models.t5.layers import Int8, wide
@@ -169,9 +169,7 @@ def with_method(setup: Setup, prompt: nn.Module | None) -> Setup:
   if prompt is not None:
     check_method(prompt)
     build_method(describe_method(prompt))  # or the file of what is trained could not be used
-  prompt, features = task_choice.for_features(prompt, setup.task, setup.examples['train'])
-  for examples in setup.examples.values():
-    ids_of(examples, features)  # refuses values that do not train, before anything is computed
+  prompt, features = task_choice.for_features(prompt, setup.task, setup.examples)
   if prompt is not None and setup.task.labels:
     prompt = with_labels(prompt, setup.task.labels)
   model = PromptedT5(T5(setup.backbone.config), prompt)

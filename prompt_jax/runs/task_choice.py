@@ -24,7 +24,7 @@ from prompt_jax.data.recorded import replay
 from prompt_jax.data.subset import few_shot, noisy_labels
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.metrics import needing
-from prompt_jax.features import Numbers, numbered
+from prompt_jax.features import Numbers, ids_of, numbered
 from prompt_jax.injections import TASK, Sizes, features_of
 from prompt_jax.named_prompts import OF_TASKS
 from prompt_jax.prompts.base import PromptMethod, Tree, materialise
@@ -33,21 +33,27 @@ from prompt_jax.tasks.data_set import BadRows
 from prompt_jax.tasks.find import find
 
 
-def for_features(prompt: Any, task: Task, examples: Sequence[Example]) -> tuple[Any, Numbers]:
-  """A prompt method, or None, made for the features of examples; and their values.
+def for_features(
+  prompt: Any, task: Task, splits: Mapping[str, Sequence[Example]]
+) -> tuple[Any, Numbers]:
+  """A prompt method, or None, made for the features of the training examples; and their values.
 
   Raises:
-    UserError: an example lacks a feature, or some of the tasks are measured and never trained on.
+    UserError: an example of any split lacks a feature or has a value that does not train, or some
+      of the tasks are measured and never trained on.
   """
   names = features_of(prompt)
+  if not names:
+    return prompt, {}
   if TASK in names and task.source is not None:
     raise UserError(
       f'{task.name!r} trains on {task.source} alone, and {type(prompt).__name__} has a prompt for '
       'each task: those of the others would never train. Give another prompt method.'
     )
-  found = numbered(names, [part.name for part in task.parts or (task,)], examples)
-  counts = {name: len(values) for name, values in found.items()}
-  return prompt.for_features(counts) if counts else prompt, found
+  found = numbered(names, [part.name for part in task.parts or (task,)], splits['train'])
+  for examples in splits.values():
+    ids_of(examples, found)
+  return prompt.for_features({name: len(values) for name, values in found.items()}), found
 
 
 def prompt_of_task(saved: Prompt, number: int, sizes: Sizes) -> Prompt | None:

@@ -21,6 +21,8 @@ PLACEMENTS: tuple[Placement, ...] = ('before', 'after_bos', 'before_eos', 'after
 # other placement: where a text ends is not known while it is written.
 FIRST = {'before': 0, 'after_bos': 1}
 CAUSAL_PLACEMENTS = tuple(FIRST)
+SeenBy = Literal['all', 'prompt', 'none']
+SEEN_BY: tuple[SeenBy, ...] = ('all', 'prompt', 'none')
 # Where a layer can be edited, see `InsideEdit`.
 POINTS = ('query', 'key', 'value', 'heads', 'attention', 'mlp_hidden', 'mlp')
 # Folded into the key of a step for its method; far from the numbers of microbatches.
@@ -226,25 +228,6 @@ class InsideEdit:
 Inside = tuple[InsideEdit, ...]
 
 
-def edited_inside(edits: Inside, point: str, y: Array, x: Array) -> Array:
-  """y after the edits of one layer at a point, one after the other; in the dtype of y.
-
-  Raises:
-    UserError: an edit changes the shape.
-  """
-  for edit in edits:
-    if edit.point != point:
-      continue
-    found = edit.fn(edit.theta, y, x)
-    if found.shape != y.shape:
-      raise UserError(
-        f'An edit inside the layers at {point!r} makes {list(found.shape)} of {list(y.shape)}; '
-        'expected the same shape.'
-      )
-    y = found.astype(y.dtype)
-  return y
-
-
 @struct.dataclass
 class Injection:
   """What is added to one stack; every field is optional.
@@ -263,6 +246,9 @@ class Injection:
       alone.
     sees_input: whether `prefix` rows attend to the input tokens (static). If not, their states
       do not depend on the input. A causal stack refuses False.
+    seen_by: who in the encoder attends to `prefix` rows (static): "all"; "prompt", these rows
+      alone; "none", not even a row itself. The decoder reads them in any case. The states of the
+      tokens are then those of the model without a prompt, as far as no placement parts them.
     kv_bias: the relative-position bias of `kv` keys (static): "zero", or "shifted" to positions
       -P..-1. Weights trained with one are useless with the other.
     lengths: int32[B] how many of the P rows of `prefix` an example has; those behind are room that
@@ -279,6 +265,7 @@ class Injection:
   placement: Placement = struct.field(pytree_node=False, default='before')
   first_layer: int = struct.field(pytree_node=False, default=0)
   sees_input: bool = struct.field(pytree_node=False, default=True)
+  seen_by: SeenBy = struct.field(pytree_node=False, default='all')
   kv_bias: Literal['zero', 'shifted'] = struct.field(pytree_node=False, default='zero')
   lengths: Array | None = None
   kv_lengths: Array | None = None
@@ -378,6 +365,8 @@ def is_input_independent(injection: Injection) -> bool:
   if prefix is None or injection.sees_input or prefix.ndim == 4 or prefix.shape[0] != 1:
     return False
   if injection.lengths is not None or injection.kv_lengths is not None:
+    return False
+  if injection.seen_by != 'all':
     return False
   if injection.kv is None:
     return True

@@ -74,6 +74,8 @@ def _adds(injections: Injections) -> tuple[str, ...]:
 
 def _of_stack(part: Injection) -> list[str]:
   found = [what for field, what in _FIELDS.items() if getattr(part, field) is not None]
+  if part.seen_by != 'all':
+    found = [what.replace('rows', 'read-only rows') for what in found]
   return found + (['layers'] if part.inside else [])
 
 

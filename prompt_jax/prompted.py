@@ -325,9 +325,10 @@ def _check_causal(injection: Injection) -> None:
       f"The placement of a decoder's prompt is {injection.placement!r}; a decoder cannot put rows "
       f'at the end of what it has not written yet. Known: {", ".join(CAUSAL_PLACEMENTS)}.'
     )
-  if not injection.sees_input:
+  if not injection.sees_input or injection.seen_by != 'all':
     raise UserError(
-      "A decoder's prompt has sees_input=False; its rows see what is before them. Give True."
+      f"A decoder's prompt has sees_input={injection.sees_input}, seen_by={injection.seen_by!r}; "
+      "its rows see what is before them, and what follows sees them. Give True and 'all'."
     )
 
 

@@ -136,6 +136,8 @@ def check_plain(injections: Injections, method: str, remedy: str = _KEEP) -> Non
   if encoder.prefix is not None:
     if not encoder.sees_input:
       raise other('has sees_input=False, elsewhere prompt rows attend to the input')
+    if encoder.seen_by != 'all':
+      raise other(f'has seen_by={encoder.seen_by!r}, elsewhere all tokens attend to prompt rows')
     return
   if decoder.kv is None:
     raise other('adds nothing')

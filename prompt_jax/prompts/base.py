@@ -17,6 +17,7 @@ from prompt_jax.injections import (
   PLACEMENTS,
   POINTS,
   READS,
+  SEEN_BY,
   TASK,
   Context,
   Dims,
@@ -105,6 +106,13 @@ def check_injections(method: Method, found: Any, sizes: Sizes, batch: int) -> No
       raise UserError(
         f'The placement of {name} in the {stack} is {part.placement!r}; known: '
         f'{", ".join(PLACEMENTS)}.'
+      )
+    known = SEEN_BY if stack == 'encoder' else SEEN_BY[:1]
+    if part.seen_by not in known or (part.seen_by == 'none' and not part.sees_input):
+      raise UserError(
+        f'The rows of {name} in the {stack} have seen_by={part.seen_by!r} and '
+        f'sees_input={part.sees_input}; known there: {", ".join(known)} (in an encoder: '
+        f'{", ".join(SEEN_BY)}), and a row must see something.'
       )
     dims = sizes.stacks.get('decoder' if stack == 'cross' else stack)
     for field, expected in _expected(dims, batch).items() if dims else ():

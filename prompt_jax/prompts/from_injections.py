@@ -44,6 +44,7 @@ def _rows(parts: dict[str, Injection]) -> tuple[PromptMethod, Tree] | None:
     table=Plain(),
     placement=encoder.placement,
     sees_input=encoder.sees_input,
+    seen_by=encoder.seen_by,
     encoder='encoder' in parts,
     decoder='decoder' in parts,
     decoder_placement=decoder.placement,  # type: ignore[arg-type]

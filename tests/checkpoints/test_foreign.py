@@ -32,6 +32,7 @@ def test_keys_and_values_of_the_decoder():
   [
     (Injections(), 'nothing'),
     (Injections(encoder=Injection(prefix=PREFIX, sees_input=False)), 'sees_input=False'),
+    (Injections(encoder=Injection(prefix=PREFIX, seen_by='none')), "seen_by='none'"),
     (Injections(encoder=Injection(prefix=PREFIX, delta=PREFIX)), 'embeddings'),
     (Injections(encoder=Injection(prefix=PREFIX, hidden=EDIT)), facts('every layer', 'encoder')),
     (Injections(decoder=Injection(hidden=EDIT)), facts('every layer', 'decoder')),

@@ -9,6 +9,7 @@ import numpy_t5
 import pytest
 from reference_models import normal, reference, tokens
 
+from prompt_jax.batch import Batch
 from prompt_jax.injections import PLACEMENTS, Injection, Injections, Layout
 from prompt_jax.prompted import attach
 
@@ -148,6 +149,56 @@ def test_encoder_with_a_placed_prompt(placement, sees_input):
     np.testing.assert_allclose(in_order(states, layout, i, n), want, atol=1e-5)
     among = n + P if sees_input else n
     np.testing.assert_array_equal(layout.mask[i], np.arange(states[-1].shape[1]) < among)
+
+
+@pytest.mark.parametrize('placement', ['before', 'before_eos'])
+@pytest.mark.parametrize(
+  ('seen_by', 'sees_input'), [('none', True), ('prompt', True), ('prompt', False)]
+)
+def test_encoder_with_rows_that_no_token_sees(placement, seen_by, sees_input):
+  ref, run = encoder_only()
+  cfg = ref.cfg
+  rows = normal(5, 1, P, cfg.emb_dim)
+  added = Injection(prefix=rows, placement=placement, seen_by=seen_by, sees_input=sees_input)
+  inputs, _ = inputs_and_targets(cfg)
+  states, _ = run(Injections(encoder=added), inputs)
+  bare, _ = run(Injections(), inputs)
+  table = np.asarray(ref.params['token_embedder']['embedding'])
+  none = np.zeros((cfg.num_encoder_layers, 2, 0, cfg.num_heads, cfg.head_dim))
+  for i, n in enumerate(LENGTHS):
+    x, slots = place(np.asarray(rows[0]), table[inputs[i, :n]], placement)
+    visible = np.ones((n + P, n + P), bool)
+    visible[np.ix_(slots < 0, slots >= 0)] = False
+    if seen_by == 'none':
+      visible[:, slots >= 0] = False
+    if not sees_input:
+      visible[np.ix_(slots >= 0, slots < 0)] = False
+    want = numpy_t5.encode(ref.params['encoder'], x, none, visible=visible)
+    np.testing.assert_allclose(states[-1][i, : n + P], want, atol=1e-5)
+    if placement == 'before':  # the tokens have the states of the model without a prompt
+      np.testing.assert_allclose(states[-1][i, P : n + P], bare[-1][i, :n], atol=1e-5)
+
+
+def test_rows_that_no_token_sees_in_packed_rows():
+  """Of two examples in a row, each has its own rows."""
+  ref, run = encoder_only()
+  added = Injection(prefix=normal(5, 1, P, ref.cfg.emb_dim), seen_by='none')
+  inputs, _ = inputs_and_targets(ref.cfg)
+  alone = run(Injections(encoder=added), inputs)[0][-1]
+  n, m = LENGTHS[:2]
+  joined = [*[0] * P, *inputs[0, :n], *[0] * P, *inputs[1, :m]]
+  slot = [*range(P), *[-1] * n, *range(P), *[-1] * m]
+  segments = np.repeat([1, 2], [P + n, P + m])
+  positions = [*range(P + n), *range(P + m)]
+  packed = Batch(*(jnp.asarray([joined]),) * 4).replace(
+    encoder_segment_ids=jnp.asarray([segments]),
+    encoder_positions=jnp.asarray([positions]),
+    prompt_slot=jnp.asarray([slot]),
+  )
+  encode = lambda m: m._encode(packed, Injections(encoder=added), True).states
+  found = ref.model().apply({'params': {'backbone': ref.params}}, method=encode)[0]
+  np.testing.assert_allclose(found[: P + n], alone[0, : P + n], atol=1e-5)
+  np.testing.assert_allclose(found[P + n :], alone[1, : P + m], atol=1e-5)
 
 
 def test_states_of_a_prompt_that_sees_no_input_do_not_depend_on_it():

@@ -75,6 +75,11 @@ def twice(method):
   nn.Dense(3, name='a')(jnp.ones((1, 8)))
 
 
+def seen(stack, seen_by, **more):
+  part = Injection(jnp.zeros((1, 3, 8)), seen_by=seen_by, **more)
+  return lambda _: Injections.of({stack: part})
+
+
 def fails(_):
   raise ValueError('of no use\nat all')
 
@@ -95,6 +100,10 @@ def fails(_):
       Gives(lambda _: Injections(encoder=Injection(jnp.zeros((1, 3, 8)), placement='in'))),
       ['Gives', "'in'", 'after_bos'],
     ),
+    (Gives(seen('encoder', 'tokens')), ['Gives', "'tokens'", 'prompt', 'none']),
+    (Gives(seen('encoder', 'none', sees_input=False)), ['Gives', "'none'", 'sees_input']),
+    (Gives(seen('decoder', 'none')), ['Gives', "'none'", 'decoder', 'encoder']),
+    (Gives(lambda _: Injections(terms=(3,))), ['Gives', 'int', 'Term']),
     (Gives(twice), ['Gives', 'NameInUse', 'test_contract.py']),
     (Gives(fails), ['Gives', 'ValueError: of no use at all', 'test_contract.py']),
     (Gives(lambda m: own_table(m, 7, 'x')((3, 8))), ['Gives', 'table', '7', 'Plain()']),

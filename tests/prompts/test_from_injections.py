@@ -22,6 +22,7 @@ ROWS = Injection(prefix=np.ones((1, 2, 32), np.float32))
   'method',
   [
     InputPrompt(3, TABLE, placement='after_eos', sees_input=False),
+    InputPrompt(3, TABLE, seen_by='none'),
     InputPrompt(3, TABLE, decoder=True, decoder_placement='after_bos'),
     InputPrompt(3, TABLE, encoder=False, decoder=True),
     PrefixTuning(3, TABLE),

@@ -281,6 +281,7 @@ def test_deep_rows_that_are_a_texts_own_states_are_that_text(placement):
     (InputPrompt(decoder_placement='after_eos'), facts('decoder_placement', "'after_eos'")),
     (DeepPrompt(placement='end'), facts('placement', "'end'")),
     (DeepPrompt(mode='mix'), facts('mode', "'mix'", 'replace', 'add')),
+    (InputPrompt(seen_by='tokens'), facts('seen_by', "'tokens'", 'prompt', 'none')),
     (Progressive(earlier=-1), facts('Progressive.earlier', '-1')),
     (PrefixTuning(kv_bias='none'), facts('kv_bias', "'none'", 'zero', 'shifted')),
   ],

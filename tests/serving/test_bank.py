@@ -33,6 +33,7 @@ KINDS = {
   'after_eos': lambda n: InputPrompt(length=n, placement='after_eos'),
   'unseen': lambda n: InputPrompt(length=n, sees_input=False),
   'unseen_after_bos': lambda n: InputPrompt(length=n, sees_input=False, placement='after_bos'),
+  'read_only': lambda n: InputPrompt(length=n, seen_by='none'),
   'both': lambda n: InputPrompt(length=n, decoder=True),
   'decoder_after_bos': lambda n: InputPrompt(
     length=n, encoder=False, decoder=True, decoder_placement='after_bos'

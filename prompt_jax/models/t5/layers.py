@@ -18,7 +18,8 @@ import numpy as np
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
-from prompt_jax.injections import Inside, edited_inside
+from prompt_jax.errors import UserError
+from prompt_jax.injections import Inside
 from prompt_jax.models.attention.attend import KeysValues, attend, constrained
 from prompt_jax.models.t5.config import T5Config
 
@@ -226,6 +227,25 @@ class SelfCache:
     pick = lambda x: jax.lax.dynamic_index_in_dim(x, self.layer, keepdims=False)
     cache = dataclasses.replace(self, keys=keys, values=values, layer=self.layer + 1)
     return cache, (pick(keys), pick(values))
+
+
+def edited_inside(edits: Inside, point: str, y: Array, x: Array) -> Array:
+  """y after the edits of one layer at a point, one after the other; in the dtype of y.
+
+  Raises:
+    UserError: an edit changes the shape.
+  """
+  for edit in edits:
+    if edit.point != point:
+      continue
+    found = edit.fn(edit.theta, y, x)
+    if found.shape != y.shape:
+      raise UserError(
+        f'An edit inside the layers at {point!r} makes {list(found.shape)} of {list(y.shape)}; '
+        'expected the same shape.'
+      )
+    y = found.astype(y.dtype)
+  return y
 
 
 class Attention(nn.Module):

@@ -310,6 +310,10 @@ def encoder_view(layout: Layout, injection: Injection, cfg: T5Config) -> View:
   if layout.slot is not None and not injection.sees_input:
     is_prompt = layout.slot >= 0
     mask = mask & (is_prompt[:, None, None, :] | ~is_prompt[:, None, :, None])
+  if layout.slot is not None and injection.seen_by != 'all':
+    is_prompt = layout.slot >= 0
+    seen = is_prompt[:, None, :, None] & (injection.seen_by == 'prompt')
+    mask = mask & (~is_prompt[:, None, None, :] | seen)
   buckets_of = functools.partial(layers.relative_buckets, bidirectional=True, cfg=cfg)
   buckets = buckets_of(own, *with_injected(own, injection))
   beside = 0

@@ -10,11 +10,13 @@ from prompt_jax.errors import UserError
 from prompt_jax.injections import (
   CAUSAL_PLACEMENTS,
   PLACEMENTS,
+  SEEN_BY,
   Context,
   Dims,
   Injection,
   Injections,
   Placement,
+  SeenBy,
 )
 from prompt_jax.prompts.base import PromptMethod, check_choices, check_length, own_table
 from prompt_jax.prompts.tables import Plain
@@ -33,6 +35,9 @@ class InputPrompt(PromptMethod):
     placement: where the rows go in the encoder's input.
     sees_input: whether the encoder's prompt rows attend to the input. If not, their states are the
       same for every input.
+    seen_by: who in the encoder attends to these rows, "all", "prompt" or "none"; the decoder does
+      in any case. With "none" they only read (read-only prompts, Lee et al. 2023,
+      arXiv:2308.14960).
     encoder: whether the stack that reads the input gets a prompt: in a T5 the encoder.
     decoder: whether the decoder gets one, where it is another stack.
     decoder_placement: where the rows go in the decoder's input: before or after its start token.
@@ -42,6 +47,7 @@ class InputPrompt(PromptMethod):
   table: nn.Module = dataclasses.field(default_factory=Plain)
   placement: Placement = 'before'
   sees_input: bool = True
+  seen_by: SeenBy = 'all'
   encoder: bool = True
   decoder: bool = False
   decoder_placement: Literal['before', 'after_bos'] = 'before'
@@ -53,7 +59,10 @@ class InputPrompt(PromptMethod):
     if self.encoder:
       rows = self._rows(ctx.input_stack, ctx.input_dims)
       parts[ctx.input_stack] = Injection(
-        prefix=rows, placement=self.placement, sees_input=self.sees_input
+        prefix=rows,
+        placement=self.placement,
+        sees_input=self.sees_input,
+        seen_by=self.seen_by,
       )
     if self.decoder and 'decoder' not in parts:
       rows = self._rows('decoder', ctx.stacks['decoder'])
@@ -70,4 +79,4 @@ class InputPrompt(PromptMethod):
     if not (self.encoder or self.decoder):
       raise UserError('InputPrompt is off in both stacks; turn on encoder, decoder or both.')
     check_length(self)
-    check_choices(self, placement=PLACEMENTS, decoder_placement=CAUSAL_PLACEMENTS)
+    check_choices(self, placement=PLACEMENTS, decoder_placement=CAUSAL_PLACEMENTS, seen_by=SEEN_BY)

@@ -185,7 +185,9 @@ class LayerEdit:
   """`x = fn(theta[l], x, layout)` before layer l. Leaves of `theta` are [L, ...]; `fn` is pure.
 
   `fn` changes each position by itself: an input-independent prefix and the tokens come in two
-  calls.
+  calls, and a decoder that writes step by step has one token. In an encoder, beside a prefix that
+  sees the input, all positions come in one call and `fn` may make rows of all tokens of an example,
+  which `layout.mask` and `layout.segments` tell.
 
   Attributes:
     theta: see above.

@@ -63,7 +63,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 CASES = FILES | VARIANTS
 # Methods that a decoder-only model cannot have.
-OF_AN_ENCODER = ('late', 'read_only')
+OF_AN_ENCODER = ('iapt', 'late', 'read_only')
 # Methods that begin as the frozen model.
 UNCHANGED = ('adapter', 'bitfit', 'ia3', 'linear_adapter', 'lora', 'parallel_adapter')
 # Methods whose keys and values follow a feature, which rows of several examples cannot have.

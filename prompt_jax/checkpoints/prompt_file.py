@@ -254,12 +254,15 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
 
 
 def differing_setting(one: Prompt, two: Prompt) -> str:
-  """The first setting in which the methods of two prompts differ, '' for none.
+  """The first setting, or feature with other values, in which two prompts differ; '' for none.
 
   How a prompt began is none: it has no meaning for trained numbers.
   """
-  first, second = (p.metadata.get('method_config') for p in (one, two))
-  return '' if first is None or second is None else _difference(first, second)
+  for name, said in (('method_config', ''), ('features', 'values')):
+    first, second = (p.metadata.get(name) for p in (one, two))
+    if first is not None and second is not None and (found := _difference(first, second, said)):
+      return found
+  return ''
 
 
 def _difference(one: JSON, two: JSON, name: str = '') -> str:

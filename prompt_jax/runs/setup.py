@@ -18,7 +18,7 @@ from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation import findings, suite
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.features import Numbers
-from prompt_jax.injections import TASK, first_tokens, prefix_length
+from prompt_jax.injections import first_tokens, prefix_length
 from prompt_jax.loading import BaseModel
 from prompt_jax.models.t5.layers import Int8, wide
 from prompt_jax.models.t5.t5 import T5
@@ -211,7 +211,7 @@ def metadata_of(setup: Setup, settings: Settings, settings_text: str) -> dict[st
     'patterns': list(settings.patterns),
     'task': setup.task.name,
     'tasks': [part.name for part in setup.task.parts or (setup.task,)],
-    'features': {name: list(of) for name, of in setup.features.items() if name != TASK},
+    'features': {name: list(of) for name, of in setup.features.items()},
     'labels': setup.task.labels and list(setup.task.labels),
     'words': setup.task.words,
     'columns': setup.task.columns,

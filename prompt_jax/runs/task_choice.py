@@ -78,7 +78,7 @@ def prompt_of_task(saved: Prompt, number: int, sizes: Sizes) -> Prompt | None:
   own, params = found
   initial = alone(saved.initial) if saved.initial else None
   metadata = {
-    **{k: v for k, v in saved.metadata.items() if k not in ('tasks', 'gin')},
+    **{k: v for k, v in saved.metadata.items() if k not in ('tasks', 'features', 'gin')},
     'method': type(own).__name__,
     'method_config': describe_method(own),
     'length': getattr(own, 'length', 0),

@@ -174,17 +174,17 @@ def _weighted(
 
 def _check_settings(first: str, one: Prompt, other: str, two: Prompt) -> None:
   """Refuses numbers of equal shapes that mean different things: of other layers, scales, tasks."""
-  if unlike := differing_setting(one, two):
-    raise UserError(
-      f'{first!r} and {other!r} are of methods with different settings: {unlike}. Their '
-      'parameters mean different things; give prompts trained with the same settings.'
-    )
   tasks = [p.metadata.get('tasks') for p in (one, two)]
   if TASK in _method(first, one).depends_on and tasks[0] != tasks[1]:
     raise UserError(
       f'{first!r} holds prompts of the tasks {tasks[0]}, and {other!r} of {tasks[1]}; expected '
       'the same tasks in the same order. Take the prompts of single tasks, in the folders '
       'task_prompts.'
+    )
+  if unlike := differing_setting(one, two):
+    raise UserError(
+      f'{first!r} and {other!r} are of methods with different settings: {unlike}. Their '
+      'parameters mean different things; give prompts trained with the same settings.'
     )
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from prompt_jax.checkpoints.prompt_file import Prompt, differing_setting
 from prompt_jax.data.batches import BatchStream
 from prompt_jax.data.example import Example, Lengths
 from prompt_jax.data.local_file import local_task
@@ -16,7 +17,7 @@ from prompt_jax.features import COLUMNS, ids_of, in_file, numbered, value_of
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.methods.prefix.control_prefixes import ControlPrefixes
 from prompt_jax.testing import tiny
-from tests.shared import facts
+from tests.shared import facts, mentions
 
 
 def example(task='one', length=4, **fields):
@@ -62,6 +63,13 @@ def test_a_file_says_what_a_prompt_was_tuned_on():
   assert in_file(InputPrompt(), metadata, None) == {} == in_file(None, {}, None)
   with pytest.raises(UserError, match=facts('ControlPrefixes', 'task_prompts')):
     in_file(ControlPrefixes(), {'tasks': ['one']}, None)
+
+
+def test_prompts_of_other_values_differ():
+  of = lambda values: Prompt({}, {}, {'features': {'style': values}})
+  assert mentions(differing_setting(of(['a', 'b']), of(['b', 'c'])), 'style', "['b', 'c']")
+  assert differing_setting(of(['a']), of(['a'])) == ''
+  assert differing_setting(of(['a']), Prompt({}, {}, {})) == ''  # of an earlier version
 
 
 def test_batches_have_the_features_of_their_rows():

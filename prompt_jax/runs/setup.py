@@ -211,7 +211,7 @@ def metadata_of(setup: Setup, settings: Settings, settings_text: str) -> dict[st
     'patterns': list(settings.patterns),
     'task': setup.task.name,
     'tasks': [part.name for part in setup.task.parts or (setup.task,)],
-    'features': {name: list(of) for name, of in setup.features.items()},
+    'features': {name: list(of) for name, of in setup.features.items()} or None,
     'labels': setup.task.labels and list(setup.task.labels),
     'words': setup.task.words,
     'columns': setup.task.columns,

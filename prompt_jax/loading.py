@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from flax import linen as nn
 from flax import traverse_util
 from flax.errors import FlaxError
 
@@ -19,9 +20,11 @@ from prompt_jax.data.splits import LONGEST
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Injections, Sizes
 from prompt_jax.models.attention.attend import check_device
-from prompt_jax.models.t5.config import T5Config, with_dropout
-from prompt_jax.models.t5.t5 import T5
-from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.models.causal.config import CausalConfig
+from prompt_jax.models.module import Config, module
+from prompt_jax.models.t5.config import with_dropout
+from prompt_jax.prompted import Prompted, PromptedT5, variables_of
+from prompt_jax.prompted_causal import PromptedCausal
 from prompt_jax.prompts.base import injected, materialise
 from prompt_jax.runtime import processes
 from prompt_jax.runtime.devices import choose_device, default_device, enable_compilation_cache
@@ -125,7 +128,7 @@ class BaseModel:
     )
     return dataclasses.replace(backbone, config=self.configured(backbone.config, dropout))
 
-  def configured(self, config: T5Config, dropout: float) -> T5Config:
+  def configured(self, config: Config, dropout: float) -> Config:
     """An architecture that computes as the settings say."""
     return dataclasses.replace(
       with_dropout(config, dropout),
@@ -133,6 +136,12 @@ class BaseModel:
       scores_dtype=self.scores_dtype,
       attention=self.attention,
     )
+
+
+def prompted(config: Config, method: nn.Module | None = None) -> Prompted:
+  """The model of an architecture and the method that prompts it; None for the bare model."""
+  kind: type[Prompted] = PromptedCausal if isinstance(config, CausalConfig) else PromptedT5
+  return kind(module(config), method)
 
 
 class Tuned(NamedTuple):
@@ -145,7 +154,7 @@ class Tuned(NamedTuple):
     metadata: of the prompt file; {} without one.
   """
 
-  model: PromptedT5
+  model: Prompted
   variables: dict[str, Tree]
   backbone: Backbone
   metadata: dict[str, Any]
@@ -304,8 +313,8 @@ def _ready(
   params: Tree,
   constants: Tree,
   placement: Placement | None,
-) -> tuple[PromptedT5, dict[str, Tree]]:
-  model = PromptedT5(T5(backbone.config), method)
+) -> tuple[Prompted, dict[str, Tree]]:
+  model = prompted(backbone.config, method)
   if placement is None:
     return model, jax.device_put(variables_of(params, constants))
   params, constants = placement.put_params(params), placement.replicate(constants)

@@ -18,6 +18,9 @@ import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
+from prompt_jax.causal_formats import gguf
+from prompt_jax.causal_formats import huggingface as causal
+from prompt_jax.causal_formats.tokenizer import frame
 from prompt_jax.checkpoints import hub, on_disk
 from prompt_jax.checkpoints.formats import huggingface_folder, huggingface_tokens, native
 from prompt_jax.checkpoints.formats.huggingface import leaves_from_huggingface
@@ -27,6 +30,7 @@ from prompt_jax.checkpoints.leaf import Leaves, check_params
 from prompt_jax.checkpoints.prompt_file import FOREIGN
 from prompt_jax.data.vocabulary import FILE_NAME, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.models.module import Config
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.layers import quantise
 from prompt_jax.runtime.devices import default_device, default_dtype
@@ -53,7 +57,7 @@ class Source:
   where: str
   name: str
   vocabulary: Callable[[], Vocabulary]
-  model: Callable[[], tuple[T5Config, Leaves]]
+  model: Callable[[], tuple[Config, Leaves]]
 
 
 def embedded_folder() -> pathlib.Path:
@@ -104,14 +108,15 @@ def advised_tuning(name: str) -> dict[str, Any]:
   return native.advice(folder, on_disk.read_json(folder / native.CONFIG))
 
 
-def check_vocabulary(source: Source, words: Vocabulary, config: T5Config) -> None:
+def check_vocabulary(source: Source, words: Vocabulary, config: Config) -> None:
   """Refuses a vocabulary that is not the model's.
 
   Raises:
     UserError: it has ids that the embedding table has not, or umT5's number of sentinels, which is
       not T5's, is not said.
   """
-  if config.relpos_per_layer and getattr(words, 'assumed', False):
+  per_layer = isinstance(config, T5Config) and config.relpos_per_layer
+  if per_layer and getattr(words, 'assumed', False):
     raise UserError(
       f'{source.where}: the vocabulary of a umT5 does not say its number of sentinels (umT5 has '
       f'300, other T5s {words.extra_ids}). Give it behind the vocabulary: spiece.model:300',
@@ -129,6 +134,8 @@ def _find(name: str, architecture: T5Config | None) -> Source:
     return _t5x(name, architecture)
   folder = embedded_folder() if name == EMBEDDED else pathlib.Path(name)
   if os.path.isfile(folder):  # pathlib raises where a name is too long
+    if name.endswith(gguf.SUFFIXES):
+      return _gguf(name)
     if folder.suffix in ('.safetensors', '.bin', '.json', '.model'):
       raise UserError(f'{name} is one file of a model; give its folder, {folder.parent}.')
     return _t5x(name, architecture)
@@ -144,6 +151,8 @@ def _find(name: str, architecture: T5Config | None) -> Source:
     )
   if (folder / native.CONFIG).is_file():
     about = on_disk.read_json(folder / native.CONFIG)
+    if about.get('model_type') in causal.MODELS:
+      return _causal(folder, name, about)
     if 'model_type' in about:
       return _huggingface(folder, name, about)
     return _native(folder, about)
@@ -158,11 +167,27 @@ def _find(name: str, architecture: T5Config | None) -> Source:
 def _native(folder: pathlib.Path, about: Mapping[str, Any]) -> Source:
   config = native.architecture(folder, about)  # told before its files are looked at
 
-  def model() -> tuple[T5Config, Leaves]:
+  def model() -> tuple[Config, Leaves]:
     return config, native.leaves(folder, config, about)
 
   words = functools.partial(native.vocabulary, folder, about)
   return Source('prompt_jax', str(folder), about.get('name') or folder.name, words, model)
+
+
+def _causal(folder: pathlib.Path, name: str, about: Mapping[str, Any]) -> Source:
+  words = functools.cache(lambda: causal.vocabulary(folder, about))
+  model = lambda: causal.model(folder, about, words(), frame(words()))
+  return Source('Hugging Face', str(folder), _short(folder, name), words, model)
+
+
+def _gguf(name: str) -> Source:
+  file = gguf.GgufModel(name)
+  words = functools.cache(file.vocabulary)
+  return Source('GGUF', name, file.title(), words, lambda: file.model(words(), frame(words())))
+
+
+def _short(folder: pathlib.Path, name: str) -> str:
+  return name if hub.is_name(name) and not pathlib.Path(name).exists() else folder.resolve().name
 
 
 def _huggingface(folder: pathlib.Path, name: str, about: Mapping[str, Any]) -> Source:
@@ -174,8 +199,7 @@ def _huggingface(folder: pathlib.Path, name: str, about: Mapping[str, Any]) -> S
     return leaves_from_huggingface(huggingface_folder.weights(folder), about, str(folder))
 
   words = functools.partial(huggingface_tokens.vocabulary, folder, about)
-  short = name if hub.is_name(name) and not pathlib.Path(name).exists() else folder.resolve().name
-  return Source('Hugging Face', str(folder), short, words, model)
+  return Source('Hugging Face', str(folder), _short(folder, name), words, model)
 
 
 def _t5x(place: str, architecture: T5Config | None) -> Source:
@@ -214,7 +238,7 @@ class Backbone:
   """
 
   name: str
-  config: T5Config
+  config: Config
   params: dict[str, Any]
   vocabulary: Vocabulary
   fingerprint: str
@@ -274,7 +298,7 @@ def save_backbone(
   folder: str | os.PathLike,
   *,
   name: str,
-  config: T5Config,
+  config: Config,
   params: dict[str, Any],
   vocabulary: Vocabulary,
   dtype: str = 'float32',

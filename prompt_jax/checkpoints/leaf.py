@@ -24,8 +24,7 @@ import safetensors
 from flax import traverse_util
 
 from prompt_jax.errors import UserError
-from prompt_jax.models.t5.config import T5Config
-from prompt_jax.models.t5.t5 import T5
+from prompt_jax.models.module import Config, module
 
 # Bytes that are read or checked at a time.
 BLOCK = 2**26
@@ -304,15 +303,15 @@ MANY = 50
 
 
 @functools.cache
-def expected_shapes(cfg: T5Config) -> Shapes:
+def expected_shapes(cfg: Config) -> Shapes:
   """Shape of each parameter by path "encoder/layers/mlp/wo/kernel", as the model makes them."""
   ids = jnp.zeros((1, 1), jnp.int32)
-  tree = jax.eval_shape(T5(cfg).init, jax.random.key(0), ids, ids)
+  tree = jax.eval_shape(module(cfg).init, jax.random.key(0), ids, ids)
   flat = traverse_util.flatten_dict(tree['params'], sep='/')
   return types.MappingProxyType({path: leaf.shape for path, leaf in flat.items()})
 
 
-def check_params(cfg: T5Config, params: Mapping[str, Any]) -> None:
+def check_params(cfg: Config, params: Mapping[str, Any]) -> None:
   """Compares a backbone's tree with its configuration.
 
   Raises:

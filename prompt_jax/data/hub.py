@@ -40,11 +40,6 @@ class Name(NamedTuple):
     return '_'.join([pathlib.PurePath(self.repo).name, *([self.config] if self.config else [])])
 
 
-def is_hub(name: object) -> bool:
-  """Whether a data name refers to the hub."""
-  return isinstance(name, str | os.PathLike) and str(name).startswith(PREFIX)
-
-
 def parse(name: str) -> Name:
   """The parts of a name.
 

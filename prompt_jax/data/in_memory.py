@@ -3,7 +3,6 @@
 pandas and datasets are not imported here: who passes one of their objects has imported them.
 """
 
-import os
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,19 +14,6 @@ from prompt_jax.data import hub
 from prompt_jax.data.table import Table, TableRow, fail
 
 PAIR = ('text', 'label')  # the columns of rows that have no names
-
-
-def is_in_memory(data: object) -> bool:
-  """Whether `data` are rows, and not the name of a file or of a data set."""
-  return data is not None and not isinstance(data, str | os.PathLike)
-
-
-def splits_in_memory(data: Any) -> dict[str, Any]:
-  """The splits of a `datasets.DatasetDict`, by our names; {} of anything else."""
-  datasets = sys.modules.get('datasets')
-  if datasets is None or not isinstance(data, datasets.DatasetDict):
-    return {}
-  return {name: data[name] for name in hub.SPLITS if name in data}
 
 
 def memory_table(data: Any, split: str) -> Table:

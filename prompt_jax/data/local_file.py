@@ -4,7 +4,9 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import pathlib
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from prompt_jax.data import hub
 from prompt_jax.data.columns import ColumnChoice, choose_columns, choose_inputs, need
 from prompt_jax.data.example import Task, TextExample, text_task
-from prompt_jax.data.in_memory import is_in_memory, memory_table, splits_in_memory
+from prompt_jax.data.in_memory import memory_table
 from prompt_jax.data.splits import held_out
 from prompt_jax.data.table import (
   Table,
@@ -81,8 +83,8 @@ def local_task(
   given = {split: data for split, data in files.items() if is_in_memory(data) or data}
   if not given:
     raise UserError('No data file given; a task needs at least one.')
-  more = hub.splits_of(train) if hub.is_hub(train) and not hub.parse(train).split else {}
-  if parts := splits_in_memory(train):
+  more = hub.splits_of(train) if _on_hub(train) and not hub.parse(train).split else {}
+  if parts := _splits_in_memory(train):
     given = parts | {split: data for split, data in given.items() if split != 'train'}
   tables = {split: _table(file, split) for split, file in (given | more | given).items()}
   columns = choose_columns(next(iter(tables.values())), text, label, inputs, targets, like)
@@ -92,7 +94,7 @@ def local_task(
       del tables[split]
   for split, table in tables.items():
     need(table, [*columns.inputs, columns.targets, *(['group'] if groups else [])])
-    if hub.is_hub(table.path):
+    if _on_hub(table.path):
       tables[split] = _filled(table, [*columns.inputs, columns.targets])
   if columns.kind == 'label' and labels is None and 'f1' in (metrics or ()):
     raise UserError(
@@ -121,10 +123,28 @@ def local_task(
   return dataclasses.replace(task, words=spoken if words else None, columns=columns._asdict())
 
 
+def is_in_memory(data: object) -> bool:
+  """Whether `data` are rows, and not the name of a file or of a data set."""
+  return data is not None and not isinstance(data, str | os.PathLike)
+
+
+def _splits_in_memory(data: Any) -> dict[str, Any]:
+  """The splits of a `datasets.DatasetDict`, by our names; {} of anything else."""
+  datasets = sys.modules.get('datasets')
+  if datasets is None or not isinstance(data, datasets.DatasetDict):
+    return {}
+  return {name: data[name] for name in hub.SPLITS if name in data}
+
+
+def _on_hub(name: object) -> bool:
+  """Whether a data name refers to the hub."""
+  return isinstance(name, str | os.PathLike) and str(name).startswith(hub.PREFIX)
+
+
 def _table(data: Any, split: str | None = None) -> Table:
   if is_in_memory(data):
     return memory_table(data, split or 'input')
-  return hub.hub_table(data, split) if hub.is_hub(data) else read_table(data)
+  return hub.hub_table(data, split) if _on_hub(data) else read_table(data)
 
 
 def _filled(table: Table, columns: Sequence[str]) -> Table:
@@ -143,7 +163,7 @@ def _filled(table: Table, columns: Sequence[str]) -> Table:
 
 
 def _title(path: pathlib.Path) -> str:
-  if hub.is_hub(path):
+  if _on_hub(path):
     return hub.parse(str(path)).title
   return pathlib.Path(path.name.removesuffix('.gz')).stem
 

@@ -22,7 +22,7 @@ from prompt_jax.evaluation.predictions import Advance, Prediction
 from prompt_jax.features import Numbers, ids_of
 from prompt_jax.inference import constrained, decode, score
 from prompt_jax.inference.beam_search import LENGTH_PENALTY, beam_search, gnmt_penalty
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompted import Prompted
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.stacking import map_in_parts, map_stacked, parts_for_caches, prompts_at_once
 
@@ -40,7 +40,7 @@ class Evaluator:
 
   def __init__(
     self,
-    model: PromptedT5,
+    model: Prompted,
     vocabulary: Vocabulary,
     task: Task,
     *,
@@ -384,12 +384,12 @@ def _join_backbone(backbone: Any, own: dict[str, Any]) -> dict[str, Any]:
   return {**own, 'params': {'backbone': backbone, **own['params']}}
 
 
-def _parts(model: PromptedT5, variables: Any, tokens: jax.Array, ids: Features) -> int:
+def _parts(model: Prompted, variables: Any, tokens: jax.Array, ids: Features) -> int:
   """The number of parts in which to rank a batch; 1 if the prompt is computed once for all rows."""
   encoded = jax.eval_shape(
     lambda v, t, i: model.apply(v, t, i, method='encode'), variables, tokens, ids
   )
-  return parts_for_caches(*tokens.shape) if len(encoded.all_states) == 1 else 1
+  return 1 if encoded.prefix_apart else parts_for_caches(*tokens.shape)
 
 
 def label_of(text: str, labels: Sequence[str]) -> int:

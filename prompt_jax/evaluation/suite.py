@@ -15,7 +15,7 @@ from prompt_jax.evaluation.calibration import Calibration
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.evaluation.predictions import Advance, Prediction
 from prompt_jax.inference import decode
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompted import Prompted
 
 # The scores of a suite that belong to no single task.
 MEAN = 'mean'
@@ -44,7 +44,7 @@ class Suite:
   as one.
   """
 
-  def __init__(self, model: PromptedT5, vocabulary: Vocabulary, task: Task, **options: Any):
+  def __init__(self, model: Prompted, vocabulary: Vocabulary, task: Task, **options: Any):
     """Sets what every evaluation shares.
 
     Args:
@@ -177,7 +177,7 @@ def summarise(scores: Mapping[str, Mapping[str, Any]], source: str | None = None
 
 
 def evaluator(
-  model: PromptedT5, vocabulary: Vocabulary, task: Task, **options: Any
+  model: Prompted, vocabulary: Vocabulary, task: Task, **options: Any
 ) -> Evaluator | Suite:
   """The evaluator of a task: a `Suite` if it has parts."""
   kind = Suite if task.parts else Evaluator

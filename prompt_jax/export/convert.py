@@ -11,6 +11,7 @@ from prompt_jax.checkpoints.formats.huggingface import config_to_huggingface
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.evaluation.predictions import progress_bar
 from prompt_jax.export import model as forms
+from prompt_jax.models.module import only_t5
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.runtime.devices import choose_device
 
@@ -54,8 +55,10 @@ def convert(
   console, folder = console or Console(quiet=True), pathlib.Path(dest)
   found = find(source, vocabulary, architecture)
   model = forms.listed(found, dtype)
+  if to != 'native':
+    only_t5(model.config, f'The format of {forms.FORMS[to]}')
   if to == 'hf':
-    config_to_huggingface(model.config)  # refuses what Hugging Face does not have
+    config_to_huggingface(only_t5(model.config, ''))  # refuses what Hugging Face does not have
   forms.check_place(folder, model.size)
   with forms.appearing(folder) as partial:
     title = f'{found.form} to {forms.FORMS[to]}'

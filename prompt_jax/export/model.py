@@ -22,8 +22,7 @@ from prompt_jax.checkpoints.leaf import Leaves, compare
 from prompt_jax.data.vocabulary import SentencePieceVocabulary, Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.export import huggingface, t5x_writer
-from prompt_jax.models.t5.config import T5Config
-from prompt_jax.models.t5.t5 import T5
+from prompt_jax.models.module import Config, module, only_t5
 
 FORMS = {'native': 'prompt_jax', 't5x': 'T5X', 'hf': 'Hugging Face'}
 Advance = Callable[[int], None]
@@ -45,7 +44,7 @@ class Model:
   """
 
   name: str
-  config: T5Config
+  config: Config
   leaves: Leaves
   dtypes: dict[str, np.dtype]
   vocabulary: Vocabulary
@@ -136,7 +135,7 @@ def write(folder: pathlib.Path, to: str, model: Model, advance: Advance) -> dict
   if to == 'native':
     native.save(folder, model.name, config, summed(), model.dtypes, words, model.tuning)
   elif to == 'hf':
-    huggingface.save(folder, config, summed(), model.dtypes, words)
+    huggingface.save(folder, only_t5(config, 'This format'), summed(), model.dtypes, words)
   else:
     t5x_writer.save(folder, summed(), words)
   return sums
@@ -153,7 +152,8 @@ def reopen(folder: pathlib.Path, to: str, model: Model) -> Model:
     UserError: it has another architecture, vocabulary, shape or dtype than what was read.
   """
   # A T5X checkpoint says neither, so both are given where the shapes do not tell.
-  source = find(str(folder), architecture=model.config if to == 't5x' else None)
+  known = only_t5(model.config, 'This format') if to == 't5x' else None
+  source = find(str(folder), architecture=known)
   config, leaves = source.model()
   if to != 't5x' and _what_it_is(config) != _what_it_is(model.config):
     raise UserError(f'{folder} has the architecture {config}; expected {model.config}')
@@ -171,15 +171,15 @@ def _shapes(leaves: Leaves) -> dict[str, tuple[int, ...]]:
   return {path: leaf.shape for path, leaf in leaves.items()}
 
 
-def _what_it_is(config: T5Config) -> T5Config:
-  return dataclasses.replace(config, **_RUNNING)  # type: ignore[arg-type]
+def _what_it_is(config: Any) -> Any:
+  return dataclasses.replace(config, **_RUNNING)
 
 
 def not_in_shapes(model: Model, folder: pathlib.Path) -> list[str]:
   """Fields of the architecture that a T5X checkpoint's shapes do not tell, as "name = value"."""
   guessed = _what_it_is(find(str(folder)).model()[0])
   own = _what_it_is(model.config)
-  names = (field.name for field in dataclasses.fields(T5Config))
+  names = (field.name for field in dataclasses.fields(own))
   return [f'{n} = {getattr(own, n)!r}' for n in names if getattr(own, n) != getattr(guessed, n)]
 
 
@@ -206,5 +206,5 @@ def logits(model: Model) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(config: T5Config, variables, inputs, targets):
-  return T5(config).apply(variables, inputs, targets)
+def _run(config: Config, variables, inputs, targets):
+  return module(config).apply(variables, inputs, targets)

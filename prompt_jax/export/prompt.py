@@ -23,6 +23,7 @@ from prompt_jax.export.model import appearing, check_place
 from prompt_jax.export.served import FORMATS as SERVED
 from prompt_jax.export.served import LEAST_AGREEMENT, export_served
 from prompt_jax.injections import TASK, Placement, features_of
+from prompt_jax.models.module import only_t5
 from prompt_jax.named_prompts import find_prompts
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, Trained, plain
 from prompt_jax.prompt_formats.npy import numpy_checkpoint_path, read_npy, write_npy
@@ -183,7 +184,7 @@ def _write(
   step = ready.metadata.get('step') or 0
   if to == 'peft':
     _refuse_existing(place)
-    config = ready.backbone.config
+    config = only_t5(ready.backbone.config, 'A PEFT folder')
     name, base = (base_model, None) if base_model else _peft_base(model, ready)
     write_peft(
       place, prompt, base_model=name, layers=config.num_decoder_layers, heads=config.num_heads

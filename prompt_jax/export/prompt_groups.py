@@ -17,10 +17,9 @@ from flax import traverse_util
 
 from prompt_jax.inference import decode, score
 from prompt_jax.injections import TASK, Injections
-from prompt_jax.loading import Tuned
-from prompt_jax.models.t5.t5 import T5
+from prompt_jax.loading import Tuned, prompted
 from prompt_jax.named_prompts import NamedFile
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompted import Prompted
 from prompt_jax.serving import stacked
 
 Array = jax.Array
@@ -62,7 +61,7 @@ class Group:
   names: tuple[str, ...]
   arrays: dict[str, np.ndarray]
   axes: dict[str, Axes]
-  model: PromptedT5
+  model: Prompted
   collections: Callable[[Named], dict[str, Any]]
   longest: int
   eos_id: int
@@ -181,7 +180,7 @@ def _stack(members: Sequence[tuple[str, Tuned, Any]]) -> Group:
 
   arrays = {path: np.asarray(x) for path, (_, x) in zip(paths, leaves, strict=True) if path in axes}
   backbone = members[0][1].backbone
-  model = PromptedT5(T5(backbone.config), stacked.Stacked())
+  model = prompted(backbone.config, stacked.Stacked())
   return _group(members, arrays, axes, model, collections)
 
 
@@ -227,7 +226,7 @@ def _group(
   members: Sequence[tuple[str, Tuned, Any]],
   arrays: dict[str, np.ndarray],
   axes: dict[str, Axes],
-  model: PromptedT5,
+  model: Prompted,
   collections: Callable[[Named], dict[str, Any]],
 ) -> Group:
   longest = max(tuned.lengths().targets for _, tuned, _ in members)

@@ -23,6 +23,7 @@ from prompt_jax.export.prompt_groups import grouped, weights_of
 from prompt_jax.export.prompt_ids import instead, numbered
 from prompt_jax.export.served_prompt import ServedPrompt, check_methods
 from prompt_jax.loading import BaseModel, Tuned, load_all
+from prompt_jax.models.module import only_t5
 from prompt_jax.named_prompts import NamedFile
 
 # Those in which a prompt is ids of a vocabulary, and those in which it is arrays of a program.
@@ -66,6 +67,7 @@ def export_served(
   if to == 'savedmodel':
     savedmodel.check_installed()
   ready = load_all(base, [f.file for f in found], None)
+  only_t5(ready[0].backbone.config, f'The format {to}')
   with forms.appearing(folder) as partial:
     write = _write_ids if to in AS_IDS else _write_arrays
     prompts, about = write(found, ready, folder, partial, to, base, quantize)

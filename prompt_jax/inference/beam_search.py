@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from prompt_jax.batch import Features
 from prompt_jax.errors import UserError
 from prompt_jax.inference.decode import Decoded, Variables
-from prompt_jax.prompted import Cache, PromptedT5
+from prompt_jax.prompted import Cache, Prompted
 
 Array = jax.Array
 # Length of a sequence -> what its log-probability is divided by; must not fall with the length.
@@ -36,7 +36,7 @@ def gnmt_penalty(alpha: float) -> Divisor:
 
 
 def beam_search(
-  model: PromptedT5,
+  model: Prompted,
   variables: Variables,
   encoder_input_tokens: Array,
   max_len: int,

@@ -19,7 +19,7 @@ import numpy as np
 
 from prompt_jax.batch import Features
 from prompt_jax.inference.decode import Variables
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompted import Prompted
 
 Array = jax.Array
 
@@ -82,7 +82,7 @@ def trie(label_tokens: np.ndarray) -> Trie:
 
 
 def choose_label(
-  model: PromptedT5,
+  model: Prompted,
   variables: Variables,
   encoder_input_tokens: Array,
   label_tokens: np.ndarray,
@@ -107,7 +107,7 @@ def choose_label(
 
 
 def follow(
-  model: PromptedT5,
+  model: Prompted,
   variables: Variables,
   encoder_input_tokens: Array,
   tree: Trie,

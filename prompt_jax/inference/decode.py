@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from prompt_jax.batch import Features
 from prompt_jax.errors import UserError
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompted import Prompted
 
 Array = jax.Array
 Variables = Mapping[str, Any]
@@ -41,7 +41,7 @@ class Decoded(NamedTuple):
 
 
 def greedy(
-  model: PromptedT5,
+  model: Prompted,
   variables: Variables,
   encoder_input_tokens: Array,
   max_len: int,
@@ -73,7 +73,7 @@ def most_probable(logits: Array, position: Array) -> Array:
 
 
 def sample(
-  model: PromptedT5,
+  model: Prompted,
   variables: Variables,
   encoder_input_tokens: Array,
   max_len: int,
@@ -188,7 +188,7 @@ def keep_top_p(logits: Array, p: float | Array) -> Array:
 
 
 def decode(
-  model: PromptedT5,
+  model: Prompted,
   variables: Variables,
   encoder_input_tokens: Array,
   max_len: int,

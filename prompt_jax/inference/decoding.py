@@ -8,7 +8,7 @@ from prompt_jax.batch import Features
 from prompt_jax.errors import UserError
 from prompt_jax.inference.beam_search import LENGTH_PENALTY, beam_search, gnmt_penalty
 from prompt_jax.inference.decode import Variables, sample
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompted import Prompted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Decoding:
 
   def generate(
     self,
-    model: PromptedT5,
+    model: Prompted,
     variables: Variables,
     tokens: jax.Array,
     max_len: int,

@@ -8,7 +8,7 @@ import numpy as np
 
 from prompt_jax.batch import Features
 from prompt_jax.inference.decode import Variables
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompted import Prompted
 
 Array = jax.Array
 Normalize = Literal['none', 'tokens']
@@ -16,7 +16,7 @@ NORMALIZE: tuple[Normalize, ...] = get_args(Normalize)
 
 
 def rank(
-  model: PromptedT5,
+  model: Prompted,
   variables: Variables,
   encoder_input_tokens: Array,
   label_tokens: Array | np.ndarray,
@@ -49,7 +49,7 @@ def rank(
 
 
 def token_log_probs(
-  model: PromptedT5,
+  model: Prompted,
   variables: Variables,
   encoder_input_tokens: Array,
   label_tokens: Array | np.ndarray,
@@ -94,7 +94,7 @@ def token_log_probs(
 
 
 def score(
-  model: PromptedT5,
+  model: Prompted,
   variables: Variables,
   encoder_input_tokens: Array,
   target_tokens: Array,

@@ -18,6 +18,7 @@ from prompt_jax.checkpoints import on_disk
 from prompt_jax.checkpoints.backbone import Backbone, load_backbone, save_backbone
 from prompt_jax.data.vocabulary import FILE_NAME, T5_EXTRA_IDS, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.models.module import only_t5
 from prompt_jax.models.t5.config import T5Config, with_dropout
 from prompt_jax.models.t5.t5 import T5
 from prompt_jax.pretraining.cooccurrence import token_vectors as vectors_of
@@ -177,7 +178,8 @@ def _first(
     tokens = tokenise(documents, words)
     params = _first_params(architecture, tokens, token_vectors, seed)
   else:
-    architecture, words, params = base.config, base.vocabulary, base.params
+    architecture = only_t5(base.config, 'Pretraining')
+    words, params = base.vocabulary, base.params
     tokens = tokenise(documents, words)
   console.print(f'{len(documents):,} documents, {len(tokens):,} tokens', highlight=False)
   # The initial weights of a new model may differ in their last bits from one process to the next,

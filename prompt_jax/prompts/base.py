@@ -122,10 +122,11 @@ def check_injections(method: Method, found: Any, sizes: Sizes, batch: int) -> No
           f'{name} gives {_shown(value)} as the {field} of the {stack}; expected floats of shape '
           f'{" or ".join(map(_written, expected))}.'
         )
-    if part.first_layer and not (stack == 'encoder' and 0 <= part.first_layer < dims.L):
+    layers = dims.L if dims and stack == sizes.input_stack else 1
+    if not 0 <= part.first_layer < layers:
       raise UserError(
         f'{name} gives {part.first_layer} as the first_layer of the {stack}; expected 0 to '
-        f'{dims.L - 1} of the encoder, and 0 elsewhere.'
+        f'{layers - 1}.'
       )
     for edit in part.inside if dims else ():
       _check_inside(name, stack, edit, dims)

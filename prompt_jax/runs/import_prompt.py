@@ -14,6 +14,7 @@ from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint
 from prompt_jax.checkpoints.prompt_file import Prompt, describe_method, save_prompt
 from prompt_jax.errors import UserError
 from prompt_jax.injections import TASK, Placement
+from prompt_jax.models.module import only_t5
 from prompt_jax.named_prompts import OF_TASKS
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Found, Rows, Trained
 from prompt_jax.prompt_formats.npy import find_numpy_checkpoint, is_npy, read_npy
@@ -170,7 +171,8 @@ def _check_fits(found: Found, backbone: Backbone) -> None:
     check_parameters(prompt.method, prompt.params, cfg.sizes, found.path, backbone.name)
     return
   layers, _, _, heads, width = prompt.values.shape
-  got, expected = (layers, heads, width), (cfg.num_decoder_layers, cfg.num_heads, cfg.head_dim)
+  dims = cfg.sizes.stacks['decoder']
+  got, expected = (layers, heads, width), (dims.L, dims.kv_heads, dims.D)
   if got != expected:
     raise UserError(
       f'{found.path!r} holds keys and values of {got[0]} layers, {got[1]} heads of width {got[2]}; '
@@ -181,7 +183,7 @@ def _check_fits(found: Found, backbone: Backbone) -> None:
 
 def _check_base(source: str, found: Found, backbone: Backbone) -> None:
   """Refuses a checkpoint of T5X whose own model, on which the prompt was tuned, is another."""
-  base = base_fingerprint(source, backbone.config)
+  base = base_fingerprint(source, only_t5(backbone.config, 'A checkpoint of T5X'))
   if base not in (None, backbone.fingerprint):
     raise UserError(
       f'{found.path!r} was tuned on the model beside it, of fingerprint {base}; the model '

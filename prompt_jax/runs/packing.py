@@ -20,7 +20,7 @@ from prompt_jax.injections import (
   keys_by_example,
   prefix_length,
 )
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.prompted import Prompted, PromptedT5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Packing:
 
 
 def packed_stream(
-  model: PromptedT5,
+  model: Prompted,
   variables: dict[str, Any],
   examples: Sequence[Example],
   packing: Packing,
@@ -73,12 +73,16 @@ def packed_stream(
   )
 
 
-def slots(model: PromptedT5, variables: dict[str, Any]) -> tuple[Slots, Slots]:
+def slots(model: Prompted, variables: dict[str, Any]) -> tuple[Slots, Slots]:
   """What each example reserves for prompt rows in the encoder and in the decoder.
 
   Raises:
-    UserError: the method reads its input.
+    UserError: the method reads its input, or the model takes no packed rows.
   """
+  if not isinstance(model, PromptedT5):
+    raise UserError(
+      'A decoder-only model takes no packed rows. Train without packing.', parameters=['pack']
+    )
   features = features_of(model.prompt)
   reads = sorted(model.prompt.depends_on - features) if model.prompt is not None else []
   if reads:

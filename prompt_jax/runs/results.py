@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from prompt_jax import html_table
 from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.evaluation.calibration import Calibration
 from prompt_jax.evaluation.comparison import Difference, Verdict
 from prompt_jax.evaluation.predictions import Prediction
+from prompt_jax.html_table import score_table, table
 from prompt_jax.training.records import curve_png, summarize
 
 
@@ -84,7 +84,7 @@ class Scores:
 
   def _repr_html_(self) -> str:
     title = self.task if self.split is None else f'{self.task}, {self.split} split, in percent'
-    return html_table.score_table(list(self.by_system.items()), title)
+    return score_table(list(self.by_system.items()), title)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,4 +254,4 @@ class Answers(Sequence[Answer]):
   def _repr_html_(self) -> str:
     share = lambda p: '-' if p is None else f'{p:.3f}'
     rows = [[a.text, a.prediction, share(a.probability)] for a in self.answers]
-    return html_table.table(['text', 'answer', 'probability'], rows)
+    return table(['text', 'answer', 'probability'], rows)

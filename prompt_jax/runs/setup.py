@@ -19,10 +19,9 @@ from prompt_jax.evaluation import findings, suite
 from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.features import Numbers
 from prompt_jax.injections import first_tokens, prefix_length
-from prompt_jax.loading import BaseModel
+from prompt_jax.loading import BaseModel, prompted
 from prompt_jax.models.t5.layers import Int8, wide
-from prompt_jax.models.t5.t5 import T5
-from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompted import Prompted, variables_of
 from prompt_jax.prompts.base import check_method
 from prompt_jax.prompts.initialise import initialise_prompt, with_labels
 from prompt_jax.runs import task_choice
@@ -59,7 +58,7 @@ class Setup:
   """
 
   backbone: Backbone
-  model: PromptedT5
+  model: Prompted
   task: Task
   limits: tuple[int | None, int]
   lengths: Lengths
@@ -84,7 +83,7 @@ def set_up(
   """Reads the model and the examples, before anything is computed."""
   backbone = base.load(placement, dropout)
   name, vocabulary = whole_path(base.name), base.vocabulary and whole_path(base.vocabulary)
-  bare = PromptedT5(T5(backbone.config))
+  bare = prompted(backbone.config)
   lengths = Lengths(limits[0] or splits.LONGEST, limits[1])
   setup = Setup(backbone, bare, task, limits, lengths, {}, name, vocabulary, console, placement)
   return with_method(with_task(setup, task), prompt)
@@ -172,7 +171,7 @@ def with_method(setup: Setup, prompt: nn.Module | None) -> Setup:
   prompt, features = task_choice.for_features(prompt, setup.task, setup.examples)
   if prompt is not None and setup.task.labels:
     prompt = with_labels(prompt, setup.task.labels)
-  model = PromptedT5(T5(setup.backbone.config), prompt)
+  model = prompted(setup.backbone.config, prompt)
   return dataclasses.replace(setup, model=model, features=features)
 
 
@@ -227,10 +226,11 @@ def parameters_of(backbone: Any) -> int:
 
 
 def check_positions(setup: Setup, params: dict[str, Any], constants: Any, most: int) -> None:
-  """Refuses a prompt whose rows do not fit among the encoder's tokens."""
+  """Refuses a prompt whose rows do not fit among the tokens of the input."""
   model, tokens = setup.model, jax.ShapeDtypeStruct((1, setup.lengths.inputs), 'int32')
   call = lambda v, t: model.apply(v, t, first_tokens(model.prompt, t), method='injections')
-  rows = prefix_length(jax.eval_shape(call, variables_of(params, constants), tokens).encoder)
+  injections = jax.eval_shape(call, variables_of(params, constants), tokens)
+  rows = prefix_length(getattr(injections, setup.backbone.config.sizes.input_stack))
   if rows + setup.lengths.inputs > most:
     raise UserError(
       f'The prompt has {rows} rows and inputs may have {setup.lengths.inputs} tokens: together '
@@ -241,7 +241,7 @@ def check_positions(setup: Setup, params: dict[str, Any], constants: Any, most: 
 
 
 def evaluator_of(
-  setup: Setup, model: PromptedT5, batch_size: int, at_once: int | None = None
+  setup: Setup, model: Prompted, batch_size: int, at_once: int | None = None
 ) -> Evaluator | suite.Suite:
   """What measures a model on the task; `at_once` prompts together, see `Evaluator.each`."""
   return suite.evaluator(

@@ -17,8 +17,7 @@ from prompt_jax.checkpoints.prompt_file import (
 )
 from prompt_jax.data.columns import ColumnChoice
 from prompt_jax.data.example import Example, Task
-from prompt_jax.data.in_memory import is_in_memory
-from prompt_jax.data.local_file import local_task
+from prompt_jax.data.local_file import is_in_memory, local_task
 from prompt_jax.data.mixture import Mixing, mixture
 from prompt_jax.data.recorded import replay
 from prompt_jax.data.subset import few_shot, noisy_labels

@@ -22,8 +22,7 @@ from prompt_jax.evaluation.predictions import (
   read_answers,
 )
 from prompt_jax.evaluation.suite import Suite, task_facts
-from prompt_jax.models.t5.t5 import T5
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.loading import prompted
 from prompt_jax.runs.setup import JUDGES, Setup, evaluator_of
 from prompt_jax.runtime import processes
 from prompt_jax.runtime.devices import kept_folder
@@ -40,7 +39,7 @@ class Untuned:
   @functools.cached_property
   def evaluator(self) -> Evaluator | Suite:
     """What asks it; one, so that its programs are compiled once."""
-    return evaluator_of(self._setup, PromptedT5(T5(self._setup.backbone.config)), self._batch_size)
+    return evaluator_of(self._setup, prompted(self._setup.backbone.config), self._batch_size)
 
   def __call__(self, examples: Sequence[Example]) -> tuple[Scores, list[Prediction]]:
     """Scores and answers, in the order of the examples."""
@@ -109,11 +108,5 @@ def _name(setup: Setup, examples: Sequence[Example]) -> str:
   place = [str(leaves[0].sharding), jax.devices()[0].device_kind, jax.__version__]
   model = (backbone.fingerprint, backbone.config, backbone.vocabulary.sha256, stored)
   return answers_key(
-    __version__,
-    model,
-    place,
-    setup.lengths,
-    of_task,
-    setup.task.source,
-    examples_digest(examples),
+    __version__, model, place, setup.lengths, of_task, setup.task.source, examples_digest(examples)
   )

@@ -15,6 +15,7 @@ from rich.table import Table
 from prompt_jax.checkpoints.backbone import find
 from prompt_jax.checkpoints.on_disk import write_atomically
 from prompt_jax.errors import UserError, unknown
+from prompt_jax.models.module import only_t5
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.runtime.devices import choose_device, default_dtype
@@ -88,7 +89,7 @@ def plan(
   _check(topologies, steps, fit, search, slices, output)
   if architecture is None:
     assert model is not None  # `run` has seen to it
-    architecture, _ = find(model).model()
+    architecture = only_t5(find(model).model()[0], 'A plan')
   platform = _platform(topologies, device, attention)
   dtype = dtype or default_dtype(platform)
   config = dataclasses.replace(

@@ -21,10 +21,10 @@ from prompt_jax.errors import UserError, unknown
 from prompt_jax.inference.decode import greedy
 from prompt_jax.inference.score import rank
 from prompt_jax.injections import features_of, first_tokens, prefix_length
+from prompt_jax.loading import prompted
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.layers import Int8, scaled_axis
-from prompt_jax.models.t5.t5 import T5
-from prompt_jax.prompted import PromptedT5, variables_of
+from prompt_jax.prompted import Prompted, variables_of
 from prompt_jax.prompts.base import PromptMethod
 from prompt_jax.prompts.initialise import draw
 from prompt_jax.sharding.placement import Placement
@@ -106,7 +106,7 @@ def lowered(work: Work, place: Placement) -> Any:
     UserError: the model or the batch does not divide over the mesh; a method that needs words.
   """
   place.check_divides(expected_shapes(work.config), work.rows)
-  model = PromptedT5(T5(work.config), work.method)
+  model = prompted(work.config, work.method)
   params, constants = abstract_variables(work)
   tokens = jax.ShapeDtypeStruct((work.batch, work.inputs), jnp.int32)
   if work.step == 'train':
@@ -135,7 +135,7 @@ def _features(work: Work) -> dict[str, Any]:
 
 
 def _lowered_train_step(
-  work: Work, place: Placement, model: PromptedT5, params: Tree, constants: Tree, tokens: Any
+  work: Work, place: Placement, model: Prompted, params: Tree, constants: Tree, tokens: Any
 ) -> Any:
   if not params.get('prompt') and work.patterns == PROMPT_ONLY:
     raise UserError('A training step needs a prompt method; give one, or plan another step.')
@@ -162,7 +162,7 @@ def all_trains(work: Work) -> bool:
 
 def prompt_rows(work: Work) -> int:
   """Rows that the prompt adds to the encoder's input."""
-  model = PromptedT5(T5(work.config), work.method)
+  model = prompted(work.config, work.method)
   variables = variables_of(*abstract_variables(work))
   tokens = jax.ShapeDtypeStruct((1, work.inputs), jnp.int32)
   call = lambda v, t: model.apply(v, t, first_tokens(work.method, t), method='injections')

@@ -19,9 +19,7 @@ from prompt_jax.data.example import Lengths, check_lengths, encode_labels
 from prompt_jax.errors import UserError, unknown
 from prompt_jax.inference.constrained import Trie, trie
 from prompt_jax.injections import Injections
-from prompt_jax.loading import Tuned
-from prompt_jax.models.t5.t5 import T5
-from prompt_jax.prompted import PromptedT5
+from prompt_jax.loading import Tuned, prompted
 from prompt_jax.serving import stacked
 
 SPARE = 8  # places for prompts to come
@@ -104,7 +102,7 @@ class Bank:
       spare: places that a new group has beyond the first prompt.
     """
     self.backbone, self._spare = backbone, spare
-    self.model = PromptedT5(T5(backbone.config), stacked.Stacked())
+    self.model = prompted(backbone.config, stacked.Stacked())
     self._entries: dict[str, Entry] = {}
     self._groups: dict[Hashable, Group] = {}
     self._lock, self._adding = threading.Lock(), threading.Lock()

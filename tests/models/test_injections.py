@@ -9,9 +9,9 @@ import numpy_t5
 import pytest
 from reference_models import normal, reference, tokens
 
+from prompt_jax.attach import attach
 from prompt_jax.batch import Batch
 from prompt_jax.injections import PLACEMENTS, Injection, Injections, Layout
-from prompt_jax.prompted import attach
 
 P = 3
 LENGTHS = (8, 5, 2)

@@ -1,10 +1,11 @@
 """A model folder of ours: a frozen model's architecture, weights and vocabulary.
 
-config.json          {"format": "prompt_jax", "name": ..., "architecture": {T5Config fields},
+config.json          {"format": "prompt_jax", "name": ..., "family": "t5" or "causal",
+                      "architecture": {fields of its configuration},
                       "crc32": {array: checksum of its bytes},
                       "tuning": the prompt method that suits it (optional), see `advice`}
-model.safetensors    the tree of `models.t5.t5.T5`, names joined with "/"
-sentencepiece.model  the vocabulary (absent for byte models)
+model.safetensors    the tree of `models.module.module`, names joined with "/"
+sentencepiece.model  the vocabulary (absent for byte models), or tokenizer.json
 card.md              where it comes from (optional)
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from prompt_jax.causal_formats import tokenizer
 from prompt_jax.checkpoints import leaf, on_disk
 from prompt_jax.checkpoints.leaf import Leaves, compare, expected_shapes
 from prompt_jax.checkpoints.on_disk import write_atomically
@@ -25,15 +27,15 @@ from prompt_jax.data.vocabulary import (
   Vocabulary,
 )
 from prompt_jax.errors import UserError, unknown
-from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.module import FAMILIES, Config
 
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
 FORMAT = 'prompt_jax'
-KINDS = ('sentencepiece', 'bytes')
+KINDS = ('sentencepiece', 'bytes', 'tokenizer')
 
 
-def architecture(folder: pathlib.Path, about: Mapping[str, Any]) -> T5Config:
+def architecture(folder: pathlib.Path, about: Mapping[str, Any]) -> Config:
   """The architecture that a folder's config.json tells.
 
   Raises:
@@ -43,8 +45,11 @@ def architecture(folder: pathlib.Path, about: Mapping[str, Any]) -> T5Config:
     raise UserError(
       f'{folder / CONFIG} does not say "format": "{FORMAT}": this is another kind of model'
     )
+  family = about.get('family', 't5')
+  if family not in FAMILIES:
+    raise unknown(f'family in {folder / CONFIG}', str(family), FAMILIES)
   try:
-    return T5Config(**about['architecture'])
+    return FAMILIES[family](**about['architecture'])
   except (KeyError, TypeError, ValueError, UserError) as error:
     raise UserError(f'{folder / CONFIG}: no valid architecture: {error}') from None
 
@@ -69,7 +74,7 @@ def advice(folder: pathlib.Path, about: Mapping[str, Any]) -> dict[str, Any]:
   return dict(found)
 
 
-def leaves(folder: pathlib.Path, config: T5Config, about: Mapping[str, Any]) -> Leaves:
+def leaves(folder: pathlib.Path, config: Config, about: Mapping[str, Any]) -> Leaves:
   """The parameters by path, unread; those that config.json has a checksum of are held to it.
 
   Raises:
@@ -93,6 +98,8 @@ def vocabulary(folder: pathlib.Path, about: Mapping[str, Any]) -> Vocabulary:
   settings = about.get('vocabulary')
   settings = settings if isinstance(settings, dict) else {}
   kind, count = settings.get('kind'), settings.get('extra_ids')
+  if kind == 'tokenizer':
+    return _checked(folder, tokenizer.FILE_NAME, settings, _tokenizer(folder, settings))
   if kind not in KINDS or isinstance(count, bool) or not isinstance(count, int) or count < 0:
     raise UserError(
       f'{folder / CONFIG}: vocabulary is {about.get("vocabulary")!r}; expected its kind '
@@ -101,9 +108,24 @@ def vocabulary(folder: pathlib.Path, about: Mapping[str, Any]) -> Vocabulary:
   if kind == 'bytes':
     return ByteVocabulary(count)
   words = SentencePieceVocabulary(folder / FILE_NAME, count)
+  return _checked(folder, FILE_NAME, settings, words)
+
+
+def _tokenizer(folder: pathlib.Path, settings: Mapping[str, Any]) -> tokenizer.TokenizerVocabulary:
+  pad, eos = settings.get('pad'), settings.get('eos')
+  if type(pad) is not int or type(eos) is not int:
+    raise UserError(
+      f'{folder / CONFIG}: pad and eos of its vocabulary are {pad!r} and {eos!r}; expected ids.'
+    )
+  return tokenizer.TokenizerVocabulary(folder / tokenizer.FILE_NAME, pad, eos)
+
+
+def _checked(
+  folder: pathlib.Path, name: str, settings: Mapping[str, Any], words: Vocabulary
+) -> Vocabulary:
   if settings.get('sha256') not in (None, words.sha256):
     raise UserError(
-      f'{folder / FILE_NAME} is not the vocabulary that {CONFIG} tells (sha256): it was changed '
+      f'{folder / name} is not the vocabulary that {CONFIG} tells (sha256): it was changed '
       'since the folder was written. Copy the folder again.'
     )
   return words
@@ -112,7 +134,7 @@ def vocabulary(folder: pathlib.Path, about: Mapping[str, Any]) -> Vocabulary:
 def save(
   folder: pathlib.Path,
   name: str,
-  config: T5Config,
+  config: Config,
   arrays: Iterable[tuple[str, np.ndarray]],
   dtypes: Mapping[str, np.dtype],
   words: Vocabulary,
@@ -130,13 +152,18 @@ def save(
     tuning: what `advice` is to give.
   """
   shapes = expected_shapes(config)
-  about: dict[str, Any] = {'format': FORMAT, 'name': name}
+  family = next(name for name, kind in FAMILIES.items() if isinstance(config, kind))
+  about: dict[str, Any] = {'format': FORMAT, 'name': name, 'family': family}
   about['architecture'] = dataclasses.asdict(config)
   about |= {'tuning': dict(tuning)} if tuning else {}
   about['vocabulary'] = {'extra_ids': words.extra_ids}
   if isinstance(words, SentencePieceVocabulary):
     about['vocabulary'] |= {'kind': 'sentencepiece', 'sha256': words.sha256}
     write_atomically(folder / FILE_NAME, pathlib.Path(words.path).read_bytes())
+  elif isinstance(words, tokenizer.TokenizerVocabulary):
+    ids = {'pad': words.pad, 'eos': words.eos}
+    about['vocabulary'] |= {'kind': 'tokenizer', **ids, 'sha256': words.sha256}
+    write_atomically(folder / tokenizer.FILE_NAME, pathlib.Path(words.path).read_bytes())
   else:
     about['vocabulary']['kind'] = 'bytes'
   layout = {path: (shapes[path], dtype) for path, dtype in dtypes.items()}

@@ -41,6 +41,7 @@ def attend(
   *,
   scores_dtype: str,
   chunk: int | None,
+  softcap: float | None = None,
 ) -> Array:
   """softmax(q k^T + bias) v over all keys of all groups that the mask shows.
 
@@ -54,13 +55,14 @@ def attend(
     scores_dtype: of logits and weights; with "bfloat16" they take half the memory traffic.
     chunk: most queries at a time, so that never more than [B, N, chunk, K] logits exist, in the
       backward pass neither; None for all at once.
+    softcap: c, where the logits without the bias are c tanh(q k^T / c); None for q k^T.
 
   Returns:
     [B, Q, N, D].
   """
   dtype = jnp.dtype(scores_dtype)
   if chunk is None or q.shape[1] <= chunk:
-    weights = _weights(q, groups, mask, bias, dtype)
+    weights = _weights(q, groups, mask, bias, dtype, softcap)
     if q.dtype == jnp.float32:  # the softmax's backward needs them in float32
       weights = checkpoint_name(weights, 'weights')
     return _mixed(weights, groups, keep)
@@ -75,7 +77,7 @@ def attend(
     cut = lambda x, axis: jax.lax.dynamic_slice_in_dim(x, start, size, axis)
     own = mask if mask.shape[2] == 1 else cut(mask, 2)
     own_bias = None if bias is None else cut(bias, 2)
-    return _mixed(_weights(cut(q_all, 1), groups, own, own_bias, dtype), groups, keep)
+    return _mixed(_weights(cut(q_all, 1), groups, own, own_bias, dtype, softcap), groups, keep)
 
   parts = jax.lax.map(one, jnp.arange(count) * size)  # [count, B, size, N, D]
   whole = jnp.moveaxis(parts, 0, 1).reshape(q_all.shape)
@@ -83,11 +85,18 @@ def attend(
 
 
 def _weights(
-  q: Array, groups: Sequence[KeysValues], mask: Array, bias: Array | None, dtype: jnp.dtype
+  q: Array,
+  groups: Sequence[KeysValues],
+  mask: Array,
+  bias: Array | None,
+  dtype: jnp.dtype,
+  softcap: float | None,
 ) -> Array:
   """[B, N, Q, K] in the dtype of q."""
   parts = [_logits(q, k.astype(q.dtype), dtype) for k, _ in groups]
   logits = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
+  if softcap is not None:
+    logits = softcap * jnp.tanh(logits / softcap)
   if bias is not None:
     logits = logits + bias.astype(dtype)
   return jax.nn.softmax(jnp.where(mask, logits, MASKED), axis=-1).astype(q.dtype)

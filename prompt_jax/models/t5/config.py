@@ -1,6 +1,7 @@
 """The architecture of a T5-family model, as data."""
 
 import dataclasses
+from typing import Any
 
 from flax import core
 
@@ -127,7 +128,7 @@ class T5Config:
     return Sizes(core.FrozenDict(encoder=encoder, decoder=decoder), input_stack='encoder')
 
 
-def with_dropout(config: T5Config, rate: float) -> T5Config:
+def with_dropout(config: Any, rate: float) -> Any:
   """The same model, dropping out at `rate` when it is not deterministic.
 
   Raises:

@@ -117,7 +117,7 @@ def _as_last_axis(vector: Array, rank: int) -> Array:
   return jnp.expand_dims(vector, tuple(range(rank - 1)))
 
 
-def _matmul(x: Array, kernel: Matrix, dtype: jax.typing.DTypeLike) -> Array:
+def matmul(x: Array, kernel: Matrix, dtype: jax.typing.DTypeLike) -> Array:
   """[..., S, I] @ [I, O] in a dtype, the kernel cast to that of x; as one matrix where free.
 
   On a CPU the kernel's gradient then needs no transposed copies, a quarter of the time of a step
@@ -139,7 +139,7 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     init = lambda *args: _kernel_init(*args) * self.scale
-    return _matmul(x, self.param('kernel', init, (x.shape[-1], self.features)), x.dtype)
+    return matmul(x, self.param('kernel', init, (x.shape[-1], self.features)), x.dtype)
 
 
 class LogitsDense(nn.Module):
@@ -150,7 +150,7 @@ class LogitsDense(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     kernel = self.param('kernel', _kernel_init, (x.shape[-1], self.features))
-    return constrained(_matmul(x, kernel, jnp.float32), 'batch', 'length', 'vocab')
+    return constrained(matmul(x, kernel, jnp.float32), 'batch', 'length', 'vocab')
 
 
 def relative_buckets(

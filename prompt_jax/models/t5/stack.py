@@ -59,7 +59,7 @@ def injected_group(kv: Array | None) -> tuple[layers.KeysValues, ...]:
   return () if kv is None else ((kv[0], kv[1]),)
 
 
-def _edited(edit: LayerEdit | None, x: Array, layout: Layout) -> Array:
+def edited(edit: LayerEdit | None, x: Array, layout: Layout) -> Array:
   return x if edit is None else edit.fn(edit.theta, x, layout).astype(x.dtype)
 
 
@@ -85,7 +85,7 @@ class EncoderLayer(nn.Module):
     def through(x, view, others):
       """A stream that sees `others` and itself; also its own keys and values."""
       bias = table(view.buckets) if self.cfg.relpos_per_layer else view.bias
-      x = _edited(edit, x, view.layout)
+      x = edited(edit, x, view.layout)
       y = norm(x)
       own = attention.keys_values(y, inside)
       x = x + drop(attention(y, (*others, own), view.mask_in(begun), bias, inside))
@@ -120,7 +120,7 @@ class DecoderLayer(nn.Module):
     self_mask, cross_mask = masks
     if self.cfg.relpos_per_layer:
       bias = layers.RelativeBias(self.cfg, name='relpos_bias')(buckets)
-    x = _edited(edit, x, layout)
+    x = edited(edit, x, layout)
     y = layers.RMSNorm(name='pre_self_attention_layer_norm')(x)
     attention = layers.Attention(self.cfg, self.deterministic, name='self_attention')
     own = attention.keys_values(y, inside)
@@ -145,7 +145,7 @@ class DecoderLayer(nn.Module):
     return (x, cache), made
 
 
-def _scanned(layer: type[nn.Module], cfg: T5Config, length: int, in_axes: Any) -> Any:
+def scanned(layer: type[nn.Module], cfg: Any, length: int, in_axes: Any) -> Any:
   """`layer` applied `length` times; parameters and per-layer arguments have a leading L axis.
 
   For the backward pass a layer keeps only `layers.KEPT`, half of what it would keep otherwise, or
@@ -175,7 +175,7 @@ class Encoder(nn.Module):
     """Runs the stack on x, and before it on an input-independent prefix.
 
     Args:
-      x: [B, S, H] embeddings as `prompted.attach` gives them.
+      x: [B, S, H] embeddings as `attach.attach` gives them.
       layout: of x.
       injection: what is added.
       deterministic: no dropout.
@@ -193,7 +193,7 @@ class Encoder(nn.Module):
       views = [dataclasses.replace(view, bias=table(view.buckets)) for view in views]
     dropout = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))
     drop = lambda y: dropout(y, deterministic=deterministic)
-    stack = _scanned(EncoderLayer, cfg, cfg.num_encoder_layers, (nn.broadcast, 0, 0, 0, 0))
+    stack = scanned(EncoderLayer, cfg, cfg.num_encoder_layers, (nn.broadcast, 0, 0, 0, 0))
     first = injection.first_layer
     begun = jnp.arange(cfg.num_encoder_layers) >= first if first else None
     done, _ = stack(cfg, deterministic, name='layers')(
@@ -265,7 +265,7 @@ class Decoder(nn.Module):
     dropout = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))
     x = dropout(x, deterministic=deterministic)
     axes = (*(nn.broadcast,) * 5, 0, 0, 0)
-    stack = _scanned(DecoderLayer, cfg, cfg.num_decoder_layers, axes)
+    stack = scanned(DecoderLayer, cfg, cfg.num_decoder_layers, axes)
     (x, cache), made = stack(cfg, deterministic, name='layers')(
       (x, cache),
       states,

@@ -44,14 +44,12 @@ class LatePrompt(PromptMethod):
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
     check_length(self)
-    if ctx.input_stack != 'encoder':
-      raise UserError('LatePrompt needs a model with an encoder; take DeepPrompt for this one.')
     check_choices(self, placement=PLACEMENTS)
     layers = ctx.input_dims.L
     layer = layers // 2 if self.layer is None else self.layer
     if not 0 <= layer < layers:
-      raise UserError(f'LatePrompt.layer is {layer}; the encoder has layers 0 to {layers - 1}.')
-    rows = own_table(self, self.table, 'encoder')((self.length, ctx.input_dims.H))
+      raise UserError(f'LatePrompt.layer is {layer}; the model has layers 0 to {layers - 1}.')
+    rows = own_table(self, self.table, ctx.input_stack)((self.length, ctx.input_dims.H))
     begins = jnp.arange(layers) == layer
     theta = {
       'rows': jnp.broadcast_to(rows, (layers, *rows.shape)),
@@ -59,7 +57,7 @@ class LatePrompt(PromptMethod):
     }
     edit = LayerEdit(theta=theta, fn=begin_rows, by_slot=True)
     part = Injection(prefix=rows[None], hidden=edit, placement=self.placement, first_layer=layer)
-    return Injections(encoder=part)
+    return Injections.of({ctx.input_stack: part})
 
 
 def begin_rows(theta: dict[str, Array], x: Array, layout: Layout) -> Array:

@@ -26,6 +26,7 @@ from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt, add_rows, re
 from prompt_jax.prompts.methods.input.adept import ADePT
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.methods.input.progressive import Progressive
+from prompt_jax.prompts.methods.input.q_tuning import QTuning
 from prompt_jax.prompts.methods.multitask.task_prompts import TaskPrompts
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
 from prompt_jax.testing import tiny
@@ -119,6 +120,33 @@ def test_progressive_puts_the_new_rows_before_those_of_earlier_tasks(tmp_path):
   first, alone = inject(Progressive(P, table=plain(value)))
   np.testing.assert_array_equal(first.encoder.prefix, [value])
   assert 'constants' not in alone
+
+
+def test_q_tuning_weighs_the_rows_of_earlier_tasks():
+  earlier, value = normal(2 * P, H), normal(P, H)
+  method = QTuning(P, 2 * P, FromArray(earlier), plain(value))
+  first, variables = inject(method)
+  progressive, _ = inject(Progressive(P, 2 * P, FromArray(earlier), plain(value)))
+  # Of ones the same rows, the new ones last.
+  want = np.roll(progressive.encoder.prefix, -P, axis=1)
+  np.testing.assert_array_equal(first.encoder.prefix, want)
+  u, v = normal(2 * P, 1), normal(1, H)
+  params = {**variables['params'], 'rows': u, 'columns': v}
+  got = base.materialise(method, params, variables['constants'], CONFIG.sizes).encoder.prefix
+  np.testing.assert_allclose(got[0], np.concatenate([u @ v * earlier, value]), rtol=1e-5)
+  assert inject(QTuning(P, table=plain(value)))[1]['params'].keys() == {'encoder'}
+
+
+def test_q_tuning_keeps_a_queue_of_its_length_and_what_so_many_rows_can_span():
+  earlier = (normal(8, P) @ normal(P, H)).astype(np.float32)  # of rank P
+  for most, shape in ((P, (P, H)), (5, (5, H)), (8, (8, H))):
+    method = QTuning(P, 8, FromArray(earlier), plain(normal(P, H)), queue=most)
+    kept = np.asarray(inject(method)[1]['constants']['earlier'])
+    assert kept.shape == shape
+    q, _ = np.linalg.qr(kept[:P].T if most < 8 else kept.T)
+    np.testing.assert_allclose(earlier @ q @ q.T, earlier, atol=1e-4)
+  with pytest.raises(UserError, match=facts('QTuning.queue', '0')):
+    inject(QTuning(P, queue=0))
 
 
 def test_adept_moves_every_token_by_the_same_network():

@@ -42,9 +42,7 @@ class Progressive(PromptMethod):
 
   @nn.compact
   def __call__(self, ctx: Context) -> Injections:
-    check_length(self)
-    check_least(self, earlier=0)
-    check_choices(self, placement=PLACEMENTS)
+    self._check()
     width = ctx.input_dims.H
     rows = own_table(self, self.table, ctx.input_stack)((self.length, width))
     if self.earlier:
@@ -52,3 +50,8 @@ class Progressive(PromptMethod):
       made = lambda: self.first_rows(self.make_rng('params'), shape)
       rows = jnp.concatenate([rows, self.variable('constants', 'earlier', made).value])
     return Injections.of({ctx.input_stack: Injection(rows[None], placement=self.placement)})
+
+  def _check(self) -> None:
+    check_length(self)
+    check_least(self, earlier=0)
+    check_choices(self, placement=PLACEMENTS)

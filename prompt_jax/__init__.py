@@ -12,6 +12,7 @@ __all__ = [
   'Batch',
   'Context',
   'Dims',
+  'Head',
   'Injection',
   'Injections',
   'InsideEdit',
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
   from prompt_jax.injections import (
     Context,
     Dims,
+    Head,
     Injection,
     Injections,
     InsideEdit,
@@ -70,6 +72,7 @@ _DEFINED_IN = {
   'Batch': 'batch',
   'Context': 'injections',
   'Dims': 'injections',
+  'Head': 'injections',
   'Injection': 'injections',
   'Injections': 'injections',
   'InsideEdit': 'injections',

@@ -231,6 +231,17 @@ Inside = tuple[InsideEdit, ...]
 
 
 @struct.dataclass
+class Head:
+  """`logits = fn(theta, states, logits)` behind the decoder, each position by itself.
+
+  States [B, U, H] are those that the logits float32[B, U, V] are made of. `fn` is pure, and static.
+  """
+
+  theta: Any
+  fn: Callable[[Any, Array, Array], Array] = struct.field(pytree_node=False)
+
+
+@struct.dataclass
 class Injection:
   """What is added to one stack; every field is optional.
 
@@ -241,6 +252,7 @@ class Injection:
     kv: [L, 2, B|1, P, kv_heads, D] extra keys and values in front of each layer's own.
     hidden: an edit of the residual stream before each layer.
     inside: edits of the projections, attention and mlp of each layer.
+    head: a change of the logits. Of the decoder alone.
     placement: where `prefix` rows go (static). "before_eos" is what google-research/prompt-tuning
       calls a suffix prompt.
     first_layer: the first layer, from 0, in which tokens see `prefix` and `kv` (static). Rows pass
@@ -264,6 +276,7 @@ class Injection:
   kv: Array | None = None
   hidden: LayerEdit | None = None
   inside: Inside = ()
+  head: Head | None = None
   placement: Placement = struct.field(pytree_node=False, default='before')
   first_layer: int = struct.field(pytree_node=False, default=0)
   sees_input: bool = struct.field(pytree_node=False, default=True)

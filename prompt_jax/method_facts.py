@@ -18,6 +18,7 @@ _FIELDS = {
   'kv': 'keys',
   'delta': 'embeddings',
   'hidden': 'states',
+  'head': 'logits',
 }
 _STACKS = ('encoder', 'decoder', 'cross')
 

@@ -78,6 +78,7 @@ SMALL = {
   'TASKS': 3,
   'SIZE': 8,
   'NOISE': 0.0,
+  'LABELS': ('ab', 'c'),
 }
 CONFIG = tiny.config()
 # One row of each task, for methods that ask which it is.

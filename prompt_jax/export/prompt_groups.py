@@ -157,8 +157,7 @@ def _can_be_stacked(tuned: Tuned) -> bool:
   if method.depends_on:
     return False
   found = tuned.injections()
-  parts = (found.encoder, found.decoder, found.cross)
-  return all(x.delta is None and (x.prefix is None or x.prefix.ndim == 3) for x in parts)
+  return all(map(stacked.is_plain, (found.encoder, found.decoder, found.cross)))
 
 
 def _stack(members: Sequence[tuple[str, Tuned, Any]]) -> Group:

@@ -94,6 +94,7 @@ _OTHERWISE = (
   ('delta', 'moves token embeddings'),
   ('hidden', 'edits every layer'),
   ('inside', 'edits the layers'),
+  ('head', 'changes the logits'),
 )
 
 

@@ -21,6 +21,7 @@ from prompt_jax.injections import (
   TASK,
   Context,
   Dims,
+  Head,
   Injection,
   Injections,
   InsideEdit,
@@ -127,6 +128,11 @@ def check_injections(method: Method, found: Any, sizes: Sizes, batch: int) -> No
       raise UserError(
         f'{name} gives {part.first_layer} as the first_layer of the {stack}; expected 0 to '
         f'{layers - 1}.'
+      )
+    if part.head is not None and (stack != 'decoder' or not isinstance(part.head, Head)):
+      raise UserError(
+        f'{name} gives {_shown(part.head)} as the head of the {stack}; expected prompt_jax.Head, '
+        'of the decoder.'
       )
     for edit in part.inside if dims else ():
       _check_inside(name, stack, edit, dims)

@@ -22,7 +22,7 @@ def method_of(injections: Injections) -> tuple[PromptMethod, Tree] | None:
   parts = {name: getattr(injections, name) for name in ('encoder', 'decoder', 'cross')}
   if any(part.delta is not None or part.hidden is not None for part in parts.values()):
     return None
-  if any(part.inside or part.first_layer for part in parts.values()):
+  if any(part.inside or part.first_layer or part.head for part in parts.values()):
     return None
   rows = {name: part for name, part in parts.items() if part.prefix is not None}
   keys_values = {name: part for name, part in parts.items() if part.kv is not None}

@@ -230,6 +230,38 @@ class Text(Initializer):
     return _then_fallback(rows, self.fallback, key, shape, embedding, vocabulary)
 
 
+@dataclasses.dataclass(frozen=True)
+class LabelPieces(Initializer):
+  """int32[n] the ids of the pieces of the labels, each once; 0 behind the last.
+
+  Attributes:
+    labels: the words a task answers with; None for those of the task.
+  """
+
+  labels: Sequence[str] = ()
+
+  def __post_init__(self):
+    object.__setattr__(self, 'labels', tuple(self.labels or ()))
+
+  def for_labels(self, labels: Sequence[str]) -> 'LabelPieces':
+    return self if self.labels else dataclasses.replace(self, labels=tuple(labels))
+
+  def __call__(self, key, shape, embedding=None, vocabulary=None):
+    if not self.labels:
+      raise UserError(
+        'The method trains rows for the labels of a task, and this one has none: its answers are '
+        'free text. Give another prompt method.'
+      )
+    encode = _needed(self, vocabulary).encode
+    ids = list(dict.fromkeys(int(i) for text in self.labels for i in _pieces(encode, text)))
+    if len(ids) > shape[0]:
+      raise UserError(
+        f'The labels have {len(ids)} different pieces, and the prompt has {shape[0]} rows for '
+        f'them: set answers to {len(ids)}.'
+      )
+    return jnp.asarray(ids + [0] * (shape[0] - len(ids)), jnp.int32)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FromArray(Initializer):
   """A given value. It compares by identity, since arrays do not hash."""

@@ -5,8 +5,6 @@ They are the functions that a run uses: `training.step.jit_train_step`, `inferen
 """
 
 import dataclasses
-import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +24,7 @@ from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.layers import Int8, scaled_axis
 from prompt_jax.prompted import Prompted, variables_of
 from prompt_jax.prompts.base import PromptMethod
-from prompt_jax.prompts.initialise import draw
+from prompt_jax.prompts.initialise import draw, without_initializers
 from prompt_jax.sharding.placement import Placement
 from prompt_jax.training.objective import PROMPT_ONLY, CrossEntropy, split
 from prompt_jax.training.optim import Update, adafactor
@@ -85,18 +83,6 @@ class Work:
   def rows(self) -> int:
     """Rows of a batch that are computed at a time, per prompt."""
     return self.batch // self.microbatches if self.step == 'train' else self.batch
-
-
-@dataclasses.dataclass(frozen=True)
-class _Ids:
-  """A vocabulary without words: initialisers that draw random rows need only its size."""
-
-  size: int
-  extra_ids: int = 0
-  sentinels: tuple[int, ...] = ()
-  pad_id: int = 0
-  eos_id: int = 1
-  unk_id: int = 2
 
 
 def lowered(work: Work, place: Placement) -> Any:
@@ -180,21 +166,10 @@ def abstract_variables(work: Work) -> tuple[Tree, Tree]:
     return params, {}
   cfg = work.config
   table = jax.ShapeDtypeStruct((cfg.vocab_size, cfg.emb_dim), jnp.float32)
-  make = functools.partial(
-    draw,
-    work.method,
-    vocabulary=_Ids(cfg.vocab_size),  # type: ignore[arg-type]
-    sizes=cfg.sizes,
-  )
-  try:
-    with warnings.catch_warnings():  # of first values, of which only the shape is looked at
-      warnings.simplefilter('ignore')
-      _, prompt, constants = jax.eval_shape(lambda key, t: make(key, t), jax.random.key(0), table)
-  except AttributeError as error:  # of _Ids, which has no words
-    raise UserError(
-      f'{type(work.method).__name__} is initialised from text, and a plan has no vocabulary; give '
-      'another initialiser, which changes nothing in the plan.'
-    ) from error
+  # Of first values only the shape is looked at, which does not depend on where they come from.
+  method = without_initializers(work.method)
+  make = lambda key, t: draw(method, key, t, None, cfg.sizes)
+  _, prompt, constants = jax.eval_shape(make, jax.random.key(0), table)
   return {**params, 'prompt': prompt}, constants
 
 

@@ -135,8 +135,10 @@ def alone(name: str, tuned: Tuned) -> Injections:
 
 def _alone(name: str, kind: str, part: Injection) -> Injection:
   rows = part.prefix
-  if part.delta is not None or (rows is not None and rows.ndim != 3):
-    what = 'a delta' if part.delta is not None else 'rows of several examples'
+  if not is_plain(part):
+    what = 'rows of several examples'
+    if part.delta is not None or part.head is not None:
+      what = 'a delta' if part.head is None else 'a head'
     raise UserError(
       f'{name!r} is a {kind}, which injects {what} and so cannot be stacked with other prompts; '
       'answer with it alone, by infer.'
@@ -152,6 +154,12 @@ def _alone(name: str, kind: str, part: Injection) -> Injection:
   if part.kv is not None:
     own |= {'kv': np.asarray(part.kv), 'kv_lengths': count(part.kv.shape[3])}
   return dataclasses.replace(part, **own)
+
+
+def is_plain(part: Injection) -> bool:
+  """Whether what a stack of layers gets has a form that can be stacked."""
+  rows = part.prefix
+  return part.delta is None and part.head is None and (rows is None or rows.ndim == 3)
 
 
 def rooms_of(prompt: Injections) -> Rooms:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Injection, Injections, LayerEdit
+from prompt_jax.injections import Head, Injection, Injections, LayerEdit
 from prompt_jax.prompt_formats.foreign import DecoderKeysValues, Rows, plain
 from tests.shared import facts
 
@@ -37,6 +37,7 @@ def test_keys_and_values_of_the_decoder():
     (Injections(encoder=Injection(prefix=PREFIX, hidden=EDIT)), facts('every layer', 'encoder')),
     (Injections(decoder=Injection(hidden=EDIT)), facts('every layer', 'decoder')),
     (Injections(decoder=Injection(prefix=PREFIX)), facts('rows', 'decoder')),
+    (Injections(decoder=Injection(head=Head({}, print))), facts('logits', 'decoder')),
     (Injections(encoder=Injection(kv=KV)), facts('self attention', 'encoder')),
     (Injections(cross=Injection(kv=KV)), 'cross attention'),
     (Injections(decoder=Injection(kv=KV)), "kv_bias='zero'"),

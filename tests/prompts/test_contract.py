@@ -12,7 +12,7 @@ import prompt_jax as pj
 from prompt_jax.checkpoints.prompt_file import describe_method
 from prompt_jax.cli.main import main
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Dims, Injection, Injections, Sizes
+from prompt_jax.injections import Dims, Head, Injection, Injections, Sizes
 from prompt_jax.prompts.base import PromptMethod, check_method, first_values, own_table
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
@@ -103,6 +103,11 @@ def fails(_):
     (Gives(seen('encoder', 'tokens')), ['Gives', "'tokens'", 'prompt', 'none']),
     (Gives(seen('encoder', 'none', sees_input=False)), ['Gives', "'none'", 'sees_input']),
     (Gives(seen('decoder', 'none')), ['Gives', "'none'", 'decoder', 'encoder']),
+    (
+      Gives(lambda _: Injections(encoder=Injection(head=Head({}, print)))),
+      ['Gives', 'Head', 'encoder', 'decoder'],
+    ),
+    (Gives(lambda _: Injections(decoder=Injection(head=3))), ['Gives', 'int', 'Head']),
     (Gives(lambda _: Injections(terms=(3,))), ['Gives', 'int', 'Term']),
     (Gives(twice), ['Gives', 'NameInUse', 'test_contract.py']),
     (Gives(fails), ['Gives', 'ValueError: of no use at all', 'test_contract.py']),

@@ -8,7 +8,7 @@ import pytest
 
 from prompt_jax.errors import UserError
 from prompt_jax.models.t5.config import T5Config
-from prompt_jax.prompts.initializers import Text
+from prompt_jax.prompts.initializers import FromFile, Text
 from prompt_jax.prompts.methods.deep.deep_prompt import DeepPrompt
 from prompt_jax.prompts.methods.input.adept import ADePT
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
@@ -150,7 +150,7 @@ def test_rows_of_the_prompt_are_counted_and_keys_are_not():
   assert prompt_rows(dataclasses.replace(WORK, method=PrefixTuning(length=5))) == 0
 
 
-def test_an_initialiser_that_needs_words_is_refused():
-  method = InputPrompt(length=4, table=Plain(initializer=Text('a b')))
-  with pytest.raises(UserError, match='text'):
-    prompt_rows(dataclasses.replace(WORK, method=method))
+def test_initialisers_of_texts_and_files_change_nothing_in_a_plan():
+  for initializer in (Text('a b'), FromFile('not there')):
+    method = InputPrompt(length=4, table=Plain(initializer=initializer))
+    assert prompt_rows(dataclasses.replace(WORK, method=method)) == 4

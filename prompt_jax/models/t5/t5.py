@@ -96,4 +96,6 @@ class T5(nn.Module):
     )
     if self.cfg.tied_logits:
       x = self.token_embedder.attend(x)
+    if injection.head is not None:
+      x = injection.head.fn(injection.head.theta, final, x)
     return x, final, cache, cross_kv

@@ -302,9 +302,8 @@ class Seen(NamedTuple):
 class Term:
   """A part of the training loss: `fn(seen, others) -> float32[B, U]`, of each target token.
 
-  The tokens are weighted as their cross entropy is, so that microbatches, packed rows and a mesh
-  change nothing. A method gives terms only where `ctx.train`; elsewhere nothing of them is
-  computed.
+  The tokens are weighted as their cross entropy is, so that microbatches and packed rows change
+  nothing. A method gives terms only where `ctx.train`; elsewhere nothing of them is computed.
 
   Attributes:
     fn: of the `Seen` of the pass that trains, and of the other passes by their names (static).

@@ -136,12 +136,9 @@ def alone(name: str, tuned: Tuned) -> Injections:
 def _alone(name: str, kind: str, part: Injection) -> Injection:
   rows = part.prefix
   if not is_plain(part):
-    what = 'rows of several examples'
-    if part.delta is not None or part.head is not None:
-      what = 'a delta' if part.head is None else 'a head'
     raise UserError(
-      f'{name!r} is a {kind}, which injects {what} and so cannot be stacked with other prompts; '
-      'answer with it alone, by infer.'
+      f'{name!r} is a {kind}, which injects a delta, a head or rows of several examples and so '
+      'cannot be stacked with other prompts; answer with it alone, by infer.'
     )
   count = lambda n: np.array([n], np.int32)
   edit, one = part.hidden, lambda theta: jax.tree.map(lambda x: np.asarray(x)[:, None], theta)

@@ -17,7 +17,9 @@ names, target = read('source_vocabulary.json'), read('target_vocabulary.json')
 cut = sentencepiece.SentencePieceProcessor(model_file=str(folder / 'sentencepiece.model'))
 model = ctranslate2.Translator(str(folder))
 
-asked = [line.rstrip('\n').split('\t', 1) for line in sys.stdin]  # any prompts in one batch
+asked = [line.rstrip('\n').partition('\t')[::2] for line in sys.stdin]  # any prompts in one batch
+if unknown := {name for name, _ in asked} - prompts.keys():
+  sys.exit(f'No prompt is called {", ".join(sorted(unknown))}; known: {", ".join(prompts)}.')
 texts = [cut.encode(text)[: prompts[name]['input_length'] - 1] for name, text in asked]
 sources = [[*prompts[n]['ids'], *text, 1] for (n, _), text in zip(asked, texts, strict=True)]
 batch = [[names[i] for i in ids] for ids in sources]

@@ -64,7 +64,9 @@ about = json.loads((folder / 'prompts.json').read_text())
 prompts = {prompt['name']: prompt for prompt in about['prompts']}
 cut = sentencepiece.SentencePieceProcessor(model_file=str(folder / 'sentencepiece.model'))
 weights = arrays(folder / 'weights.safetensors')
-lines = [line.rstrip('\n').split('\t', 1) for line in sys.stdin]
+lines = [line.rstrip('\n').partition('\t')[::2] for line in sys.stdin]
+if unknown := {name for name, _ in lines} - prompts.keys():
+  sys.exit(f'No prompt is called {", ".join(sorted(unknown))}; known: {", ".join(prompts)}.')
 answers = {}
 for number, group in enumerate(about['groups']):
   asked = [i for i, (name, _) in enumerate(lines) if prompts[name]['group'] == number]

@@ -23,11 +23,13 @@ class Admin:
     engine: whose prompts are changed.
     token: that they must know.
     most_bytes: of a prompt file.
+    seconds: that one who adds a prompt waits for others who do.
   """
 
   engine: Changeable
   token: str
   most_bytes: int
+  seconds: float = 30.0
   _one: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
 
   async def add(self, name: str, data: bytes) -> Done:
@@ -38,17 +40,24 @@ class Admin:
       data: a prompt file.
 
     Raises:
-      Refused: no name, or no prompt file of this model.
+      Refused: no name, no prompt file of this model, or another is being compiled.
     """
     if not named_prompts.is_name(name) or len(name) > MOST_CHARACTERS:
       raise Refused(400, 'invalid_name', 'A name has letters, digits, "_", "." and "-".', 'name')
-    async with self._one:
+    try:
+      await asyncio.wait_for(self._one.acquire(), self.seconds)
+    except TimeoutError:
+      raise Refused(503, 'busy', 'Another prompt is being compiled.', None,
+                    {'Retry-After': '10'}) from None  # fmt: skip
+    try:
       known = name in self.engine.names
-      try:
-        await asyncio.to_thread(uploads.add, self.engine, name, data)
-      except UserError as e:
-        raise Refused(400, 'invalid_prompt', str(e)) from None
-    about = {'id': name, 'object': 'model', 'labels': list(self.engine[name].labels) or None}
+      await asyncio.to_thread(uploads.add, self.engine, name, data)
+    except UserError as e:
+      raise Refused(400, 'invalid_prompt', str(e)) from None
+    finally:
+      self._one.release()
+    labels = next((p.labels for p in self.engine.prompts if p.name == name), ())
+    about = {'id': name, 'object': 'model', 'labels': list(labels) or None}
     return about, 200 if known else 201
 
   async def remove(self, name: str) -> Done:
@@ -57,9 +66,8 @@ class Admin:
     Raises:
       Refused: there is none of that name.
     """
-    async with self._one:
-      try:
-        await asyncio.to_thread(self.engine.remove, name)
-      except UserError:
-        raise no_prompt(name) from None
+    try:
+      await asyncio.to_thread(self.engine.remove, name)
+    except UserError:
+      raise no_prompt(name) from None
     return {'id': name, 'object': 'model', 'deleted': True}, 200

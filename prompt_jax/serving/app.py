@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Send
 
 import prompt_jax
 from prompt_jax.serving import completions, open_inference, watch
@@ -39,6 +40,15 @@ PAGE_HEADERS = {
   "frame-ancestors 'none'",
   **NO_STORE,
 }
+
+
+class Events(StreamingResponse):
+  """Its iterator has ended when it has, also where the client is gone or reads too slowly."""
+
+  async def stream_response(self, send: Send) -> None:
+    iterator: Any = self.body_iterator
+    async with contextlib.aclosing(iterator):
+      await super().stream_response(send)
 
 
 class Server:
@@ -69,18 +79,17 @@ class Server:
     self.desk = Desk(engine, self.queue, limits)
     self._answering: asyncio.Task[None] | None = None
     guarded = functools.partial(_guarded, token)
-    of_v2 = functools.partial(_guarded, token, form=lambda refused: {'error': str(refused)})
     routes = [
       Route('/', self.page),
       Route('/v1/models', guarded(self.models)),
       Route('/v1/models/{name}', guarded(self.models)),
       Route('/v1/completions', guarded(self.complete), methods=['POST']),
-      Route('/v2', of_v2(self.about)),
+      Route('/v2', guarded(self.about)),
       Route('/v2/health/live', self.live),
       Route('/v2/health/ready', self.health),
-      Route('/v2/models/{name}', of_v2(self.model)),
-      Route('/v2/models/{name}/ready', of_v2(self.model)),
-      Route('/v2/models/{name}/infer', of_v2(self.infer), methods=['POST']),
+      Route('/v2/models/{name}', guarded(self.model)),
+      Route('/v2/models/{name}/ready', guarded(self.model)),
+      Route('/v2/models/{name}/infer', guarded(self.infer), methods=['POST']),
       Route('/health', self.health),
       Route('/metrics', self.metrics),
     ]
@@ -221,13 +230,14 @@ class Server:
 
     async def events() -> AsyncIterator[str]:
       try:
-        async for event in stream.events():
-          yield event
+        async with contextlib.aclosing(stream.events()) as own:
+          async for event in own:
+            yield event
       finally:
         self.measures.request(asked.prompt, stream.status, time.monotonic() - began)
         self.measures.read_and_wrote(asked.prompt, stream.read, stream.wrote)
 
-    return StreamingResponse(events(), media_type='text/event-stream', headers=NO_STORE)
+    return Events(events(), media_type='text/event-stream', headers=NO_STORE)
 
   async def counted(self, asked: Asked, answering: Coroutine[Any, Any, Response]) -> Response:
     """The response, once the server is ready; counted under its prompt.
@@ -285,7 +295,7 @@ def settle() -> None:
   gc.freeze()
 
 
-def _guarded(token: str | None, call: Call, form: Callable[[Refused], Any] = Refused.body) -> Call:
+def _guarded(token: str | None, call: Call) -> Call:
   """The route for those who know the token; mistakes as JSON."""
 
   async def route(request: Request) -> Response:
@@ -293,7 +303,7 @@ def _guarded(token: str | None, call: Call, form: Callable[[Refused], Any] = Ref
       check_token(request, token)
       return await call(request)
     except Refused as refused:
-      return JSONResponse(form(refused), refused.status, refused.headers)
+      return _told(request, refused)
     except ClientDisconnect:
       return Response(status_code=CLIENT_GONE)
 
@@ -340,9 +350,17 @@ async def unless_gone(request: Request, answering: Any) -> Any:
 async def _not_found(request: Request, error: Any) -> Response:
   refused = Refused(error.status_code, 'not_found', 'Known: /, /v1/models, /v1/completions (POST), '
                     '/v2/models/NAME/infer (POST), /health, /metrics.')  # fmt: skip
-  return JSONResponse(refused.body(), refused.status, error.headers)
+  refused.headers.update(error.headers or {})
+  return _told(request, refused)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
   LOG.error('a request failed', exc_info=error)
-  return JSONResponse(Refused(500, 'internal', 'The server failed; see its log.').body(), 500)
+  return _told(request, Refused(500, 'internal', 'The server failed; see its log.'))
+
+
+def _told(request: Request, refused: Refused) -> Response:
+  """The mistake as JSON, in the form of the protocol that the path is of."""
+  of_v2 = request.url.path.partition('/')[2].partition('/')[0] == 'v2'
+  body = {'error': str(refused)} if of_v2 else refused.body()
+  return JSONResponse(body, refused.status, refused.headers)

@@ -164,9 +164,7 @@ class Desk:
 
   def words(self, found: Found) -> str:
     """The answer as text."""
-    return (
-      self._engine.words(found.tokens) if found.label is None else found.entry.labels[found.label]
-    )
+    return self.text(found.tokens) if found.label is None else found.entry.labels[found.label]
 
   def text(self, tokens: np.ndarray) -> str:
     """Tokens as text."""
@@ -182,12 +180,8 @@ class Desk:
     for number, text in enumerate(asked.texts):
       tokens = self._engine.tokens(text, prompt)
       read += len(tokens)
-      rows += [
-        Row(
-          asked.prompt, tokens, limit, asked.temperature, 0, top_p, seed, number * asked.best_of + k
-        )
-        for k in range(asked.best_of)
-      ]
+      for k in range(number * asked.best_of, (number + 1) * asked.best_of):
+        rows.append(Row(asked.prompt, tokens, limit, asked.temperature, 0, top_p, seed, k))
     return rows, read
 
   def put(

@@ -68,22 +68,10 @@ class Group:
   free: list[int]
 
 
-@dataclasses.dataclass
-class Changed:
-  """A group as it is to be.
+@dataclasses.dataclass(eq=False)
+class Changed(Group):
+  """A group as it is to be; `known` are the places that were free."""
 
-  Attributes:
-    stack: this and what follows: see `Group`.
-    rooms: see `stack`.
-    size: see `stack`.
-    free: see `stack`.
-    known: the places that were free.
-  """
-
-  stack: Injections
-  rooms: stacked.Rooms
-  size: int
-  free: list[int]
   known: set[int]
 
 

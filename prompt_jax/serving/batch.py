@@ -73,11 +73,6 @@ class Programs:
     found.shapes = shapes
     return found
 
-  @property
-  def compiled(self) -> int:
-    """How many programs there are."""
-    return sum(f._cache_size() for f in (self._rank, self._choose, self._write))  # type: ignore[attr-defined]
-
   def __call__(
     self,
     rows: Sequence[Row],

@@ -50,10 +50,8 @@ def read(body: bytes) -> Asked:
     raise wrong(
       f'{len(texts) * best_of} answers are to be written; at most {MOST_TEXTS}.', 'prompt'
     )
-  most, seed = (
-    _number(found, 'max_tokens', 1, 4096, whole=True),
-    _number(found, 'seed', 0, 2**32 - 1, whole=True),
-  )
+  most = _number(found, 'max_tokens', 1, 4096, whole=True)
+  seed = _number(found, 'seed', 0, 2**32 - 1, whole=True)
   temperature, top_p = _number(found, 'temperature', 0, 10), _number(found, 'top_p', 0, 1)
   if top_p == 0:
     raise wrong('top_p is above 0; for the most probable token leave out temperature.', 'top_p')

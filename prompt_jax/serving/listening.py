@@ -12,6 +12,7 @@ from prompt_jax.errors import UserError, install
 if TYPE_CHECKING:
   from prompt_jax.serving.app import Server
 
+FORMAT = 'prompt-jax: %(message)s'  # of what is logged
 BACKLOG = 2048  # connections that may wait
 
 
@@ -61,18 +62,13 @@ def token_of(path: str | None, parameter: str) -> str | None:
   return token
 
 
-def log() -> None:
-  """Makes messages of the server lines of standard error."""
-  logging.basicConfig(level=logging.INFO, format='prompt-jax: %(message)s')
-
-
 def listen(host: str, port: int) -> socket.socket:
   """A socket at the address, before a model is loaded.
 
   Raises:
     UserError: it cannot be had.
   """
-  log()
+  logging.basicConfig(level=logging.INFO, format=FORMAT)
   family = socket.AF_INET6 if ':' in host else socket.AF_INET
   listening = socket.socket(family)
   listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

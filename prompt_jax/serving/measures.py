@@ -114,9 +114,8 @@ class Measures:
     tokens = lambda name: [
       f'{name}{{{of(p)},kind="{kind}"}} {n}' for (p, kind), n in sorted(self.tokens.items())
     ]
-    tell(
-      'tokens_total', 'counter', 'Tokens of texts (read) and answers (wrote), by prompt.', tokens
-    )
+    what = 'Tokens of texts (read) and answers (wrote), by prompt.'
+    tell('tokens_total', 'counter', what, tokens)
     seconds = lambda name: [
       line for p, times in sorted(self.seconds.items()) for line in times.lines(name, of(p))
     ]

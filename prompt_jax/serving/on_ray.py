@@ -80,7 +80,7 @@ class Replica:
     """Makes it; relative paths are of `folder`, where this machine has it."""
     with contextlib.suppress(FileNotFoundError):
       os.chdir(folder)
-    listening.log()
+    logging.basicConfig(level=logging.INFO, format=listening.FORMAT)
     self._server = make()
     for program in self._server.engine.programs():
       program()
@@ -89,11 +89,7 @@ class Replica:
     return self._server.app
 
   def check_health(self) -> None:
-    """Asked by Ray, again and again.
-
-    Raises:
-      RuntimeError: nothing is answered any more.
-    """
+    """Asked by Ray, again and again; raises if nothing is answered any more."""
     if self._server.failed:
       raise RuntimeError('The replica answers nothing any more; see its log.')
 

@@ -94,7 +94,7 @@ def serve(
   if cluster.given:
     raise UserError('They are of replicas on Ray, and have no effect without.', cluster.given)
   with listening.listen(host, port) as socket:
-    listening.answer(socket, make(None if admin is None else (admin, max_prompt_bytes)))
+    listening.answer(socket, make(None if admin is None else (admin, max_prompt_bytes, timeout)))
 
 
 def _server(
@@ -106,9 +106,9 @@ def _server(
   sizes: tuple[int, int],
   limits: Limits,
   token: str | None,
-  admin: tuple[str, int] | None = None,
+  admin: tuple[str, int, float] | None = None,
 ) -> 'Server':
-  """See `serve`; `admin` is a token, and the most bytes of a prompt."""
+  """See `serve`; `admin` is what `Admin` has beside the engine."""
   from prompt_jax.serving.app import Server
 
   if devices.start() is not None:

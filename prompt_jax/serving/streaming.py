@@ -4,7 +4,7 @@ import asyncio
 import functools
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class Stream:
   def _note(self, number: int) -> Callable[[int], None]:
     return lambda token: self._came.put_nowait((number, token))
 
-  async def events(self) -> AsyncIterator[str]:
+  async def events(self) -> AsyncGenerator[str, None]:
     """Each with what is new of one answer; a mistake on the way is an event too, the last one."""
     try:
       async with asyncio.timeout(self._seconds):

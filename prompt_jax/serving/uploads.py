@@ -14,9 +14,7 @@ from prompt_jax.serving.engine import Changeable
 OWN = 'prompt_jax.prompts.'
 MOST_NUMBERS = 1 << 28  # of an array that the description of a method names by its shape
 DEEPEST = 32
-LONGEST = (
-  4096  # tokens that an input or an answer may have: programs are compiled and tried for them
-)
+LONGEST = 4096  # tokens of an input or an answer: programs are compiled and tried for them
 
 
 def add(engine: Changeable, name: str, data: bytes) -> None:

@@ -1,4 +1,7 @@
-"""A folder whose prompt files are served: what is new, changed or gone there is so here."""
+"""A folder whose prompt files are served: what is new, changed or gone there is so here.
+
+A prompt that took the place of one of the folder stays when the file is gone.
+"""
 
 import logging
 import os
@@ -29,6 +32,8 @@ class Watched:
     self._folder, self._engine = pathlib.Path(folder), engine
     self._names = {os.path.abspath(file): name for name, file in served.items()}
     self._stamps: dict[str, Stamp] = {}
+    # The prompts themselves: others may take their names.
+    self._given = {file: engine[name] for file, name in self._names.items()}
     # What the engine has at the beginning, it has read just now.
     self._seen = {path: s for path in self._names if (s := _stamp(pathlib.Path(path)))}
 
@@ -70,13 +75,13 @@ class Watched:
     except UserError as e:
       LOG.warning('%s is not taken: %s', file, ' '.join(str(e).split()))
       return False
-    self._names[file] = name
+    self._names[file], self._given[file] = name, self._engine[name]
     LOG.info('the prompt %s is that of %s', name, file)
     return True
 
   def _forget(self, file: str) -> None:
-    name = self._names.pop(file, None)
-    if name is None or name not in self._engine.names:
+    name, given = self._names.pop(file, None), self._given.pop(file, None)
+    if name is None or name not in self._engine.names or self._engine[name] is not given:
       return
     self._engine.remove(name)
     LOG.info('the prompt %s is gone with its file', name)

@@ -13,6 +13,7 @@ import prompt_jax as pj
 from prompt_jax.data.vocabulary import load_vocabulary
 from prompt_jax.export.hf_prompts import PATTERNS
 from prompt_jax.export.tokenizer import tokenizer_json, with_prompts
+from tests.shared import mentions
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PAGE = (ROOT / 'docs' / 'serving.md').read_text(encoding='utf-8')
@@ -44,15 +45,23 @@ def test_the_example_answers_two_prompts_in_a_batch(to, pair, exported):
   pytest.importorskip({'ctranslate2': 'ctranslate2', 'stablehlo': 'flatbuffers'}[to])
   script = ROOT / 'examples' / f'serve_{to}.py'
   assert f'python examples/{script.name} served' in PAGE
-  asked = f'sst2\t{TEXT}\ntrec\t{TEXT}\nsst2\tno\n'
-  done = subprocess.run(
-    [sys.executable, str(script), str(exported(to))],
-    input=asked, capture_output=True, text=True, check=True, timeout=300,
-  )  # fmt: skip
+
+  def run(asked):
+    return subprocess.run(
+      [sys.executable, str(script), str(exported(to))],
+      input=asked, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+  done = run(f'sst2\t{TEXT}\ntrec\t{TEXT}\nsst2\tno\n')
+  assert done.returncode == 0, done.stderr
   first, second, third = done.stdout.splitlines()
   labels = [a.prediction for a in pj.load(pair.sst2).predict([TEXT, 'no'])]
   assert [first, third] == labels
   assert second.split() == pj.load(pair.text).generate([TEXT])[0].split()
+  done = run(f'sst2\t{TEXT}\nnone\tno\nno name\n')
+  assert (done.returncode, done.stdout) == (1, '')
+  assert mentions(done.stderr.splitlines()[-1], 'none', 'no name', 'sst2', 'trec')
+  assert 'Traceback' not in done.stderr
 
 
 def test_names_that_contain_each_other_are_kept_apart(tmp_path):

@@ -1,7 +1,9 @@
 """Prompts that are added, replaced and removed over HTTP."""
 
+import asyncio
 import dataclasses
 import pathlib
+import threading
 
 import pytest
 
@@ -18,6 +20,7 @@ from prompt_jax.serving.admin import Admin
 from prompt_jax.serving.app import Server
 from prompt_jax.serving.asking import Limits
 from prompt_jax.serving.jax_engine import JaxEngine
+from prompt_jax.serving.refused import Refused
 from tests.serving.conftest import MANY, YES_NO
 from tests.serving.over_http import call, complete, running, server_of
 from tests.serving.test_bank import counted
@@ -131,3 +134,42 @@ def test_only_who_may_changes_prompts(served):
   with running(server_of(token='root')) as address:  # off by default, for everybody
     assert put(address, 'new', b'')[0] == 404
     assert call(address, 'DELETE', '/admin/prompts/back', headers=ROOT)[0] == 404
+
+
+class Slow:
+  """Takes a prompt when it is let."""
+
+  def __init__(self):
+    self.go, self.adding, self.by_name = threading.Event(), threading.Event(), {'old': ()}
+
+  names = property(lambda self: tuple(self.by_name))
+  prompts = ()
+
+  def add(self, name, file):
+    self.adding.set()
+    assert self.go.wait(20)
+    self.by_name[name] = ()
+
+  def remove(self, name):
+    del self.by_name[name]
+
+
+def test_while_a_prompt_is_compiled_others_go_and_none_comes(monkeypatch):
+  monkeypatch.setattr('prompt_jax.serving.uploads.add', lambda engine, *given: engine.add(*given))
+
+  async def run():
+    engine = Slow()
+    admin = Admin(engine, 'root', 50, seconds=0.1)
+    first = asyncio.create_task(admin.add('new', b''))
+    await asyncio.to_thread(engine.adding.wait, 20)
+    assert (await admin.remove('old'))[1] == 200
+    with pytest.raises(Refused) as refused:
+      await admin.add('other', b'')
+    assert (refused.value.status, refused.value.code) == (503, 'busy')
+    assert int(refused.value.headers['Retry-After']) >= 1
+    engine.go.set()
+    assert (await first)[1] == 201
+    assert (await admin.add('other', b''))[1] == 201
+    assert engine.names == ('new', 'other')
+
+  asyncio.run(run())

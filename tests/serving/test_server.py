@@ -127,6 +127,10 @@ def test_unknown_routes_and_methods(client):
   for call in (client.get('/v3'), client.get('/v1/completions'), client.post('/metrics')):
     assert call.status_code in (404, 405)
     assert call.json()['error']['code'] == 'not_found'
+  for call in (client.get('/v2/none'), client.get('/v2/models/free/infer')):
+    assert call.status_code in (404, 405)
+    assert isinstance(call.json()['error'], str)  # as the protocol has it
+  assert client.get('/v1/completions').headers['allow'] == 'POST'
 
 
 def test_measures_are_text_for_prometheus(client):

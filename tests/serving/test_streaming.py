@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
+import socket
 import time
 
 import jax
@@ -107,6 +108,32 @@ def test_the_stream_of_a_client_that_is_gone_is_dropped():
     server.engine.go.set()
     assert first.result()[0] == 200
   assert [batch[0][1] for batch in server.engine.batches] == ['first']
+
+
+def test_a_client_that_reads_too_slowly_is_left(monkeypatch):
+  bind = socket.socket.bind
+
+  def bind_small(listening, address):  # the machine would take all of it in
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return bind(listening, address)
+
+  monkeypatch.setattr(socket.socket, 'bind', bind_small)
+  server = server_of(seconds=0.5)
+  with running(server) as address, socket.socket() as client:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.connect(address)
+    body = json.dumps({'model': 'back', 'prompt': ['x' * 60] * 64, 'stream': True}).encode()
+    head = f'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n'
+    client.sendall(head.encode() + body)
+    until = time.monotonic() + 20
+    while not server.measures.requests['back', 499]:
+      assert time.monotonic() < until
+      time.sleep(0.01)
+    client.settimeout(20)
+    received = b''
+    while part := client.recv(1 << 16):  # to the end: the connection is closed
+      received += part
+  assert b'[DONE]' not in received
 
 
 @pytest.fixture(scope='module')

@@ -20,6 +20,9 @@ class Engine:
   def names(self):
     return tuple(self.has)
 
+  def __getitem__(self, name):
+    return self.has[name]
+
   def add(self, name, file):
     text = pathlib.Path(file).read_text()
     self.added.append((name, text))
@@ -121,3 +124,16 @@ def test_what_is_there_at_first_is_taken_at_once(looking):
   (folder / 'a.safetensors').write_text('1')
   watched.look(at_once=True)
   assert engine.has == {'a': '1'}
+
+
+def test_a_prompt_that_took_the_place_of_the_folder_s_stays(looking):
+  folder, engine, watched = looking
+  (folder / 'a.safetensors').write_text('of the folder')
+  twice(watched)
+  engine.has['a'] = 'sent'
+  (folder / 'a.safetensors').unlink()
+  twice(watched)
+  assert engine.has == {'a': 'sent'}
+  (folder / 'a.safetensors').write_text('not taken')
+  twice(watched)
+  assert engine.has == {'a': 'sent'}

@@ -23,7 +23,7 @@ def long_description() -> str:
 setuptools.setup(
   name='prompt_jax',
   version=VERSION,
-  description='Soft-prompt tuning of frozen T5-family models in JAX',
+  description='Soft-prompt tuning of frozen T5s and decoder-only models in JAX',
   long_description=long_description(),
   long_description_content_type='text/markdown',
   license='Apache-2.0',

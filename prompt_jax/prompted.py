@@ -90,31 +90,6 @@ class Prompted(nn.Module):
     """[B, T, H] states of the input (int32[B, T] and its embeddings) without a prompt."""
     raise NotImplementedError
 
-  def injections(
-    self, tokens: Array, features: Features | None = None, train: bool = False
-  ) -> Injections:
-    """What the method adds for these inputs (int32[B, T]); nothing for the bare model."""
-    if self.prompt is None:
-      return Injections()
-    reads, mask = self.prompt.depends_on, tokens > 0
-    inputs = {'tokens': tokens, 'mask': mask}
-    if reads & {'embeds', 'hidden', 'pooled'}:
-      inputs['embeds'] = embeds = self.backbone.embed(tokens)
-    if reads & {'hidden', 'pooled'}:
-      inputs['hidden'] = states = self.states(tokens, embeds)
-      inputs['pooled'] = masked_mean(states, mask)
-    ctx = context_for(self.prompt, self.backbone.cfg.sizes, inputs, features or {}, train)
-    with failures_explained(self.prompt):
-      found = self.prompt(ctx)
-    check_injections(self.prompt, found, self.backbone.cfg.sizes, tokens.shape[0])
-    return found
-
-
-class PromptedT5(Prompted):
-  """A T5 and the method that prompts it."""
-
-  backbone: T5
-
   def __call__(
     self, batch: Batch, deterministic: bool = True, train: bool = False
   ) -> tuple[Array, Array]:
@@ -142,6 +117,35 @@ class PromptedT5(Prompted):
         )
       loss = loss + found.astype(jnp.float32)
     return seen.logits, loss
+
+  def injections(
+    self, tokens: Array, features: Features | None = None, train: bool = False
+  ) -> Injections:
+    """What the method adds for these inputs (int32[B, T]); nothing for the bare model."""
+    if self.prompt is None:
+      return Injections()
+    reads, mask = self.prompt.depends_on, tokens > 0
+    inputs = {'tokens': tokens, 'mask': mask}
+    if reads & {'embeds', 'hidden', 'pooled'}:
+      inputs['embeds'] = embeds = self.backbone.embed(tokens)
+    if reads & {'hidden', 'pooled'}:
+      inputs['hidden'] = states = self.states(tokens, embeds)
+      inputs['pooled'] = masked_mean(states, mask)
+    ctx = context_for(self.prompt, self.backbone.cfg.sizes, inputs, features or {}, train)
+    with failures_explained(self.prompt):
+      found = self.prompt(ctx)
+    check_injections(self.prompt, found, self.backbone.cfg.sizes, tokens.shape[0])
+    return found
+
+  def _pass(self, batch: Batch, injections: Injections, deterministic: bool) -> Seen:
+    """One pass by teacher forcing."""
+    raise NotImplementedError
+
+
+class PromptedT5(Prompted):
+  """A T5 and the method that prompts it."""
+
+  backbone: T5
 
   def _pass(self, batch: Batch, injections: Injections, deterministic: bool) -> Seen:
     encoded = self._encode(batch, injections, deterministic)

@@ -15,7 +15,7 @@ from flax import struct
 from prompt_jax.attach import attach
 from prompt_jax.batch import Batch, Features
 from prompt_jax.errors import UserError
-from prompt_jax.injections import Injection, Injections, Layout
+from prompt_jax.injections import Injection, Injections, Layout, Seen
 from prompt_jax.models.causal.causal import CausalLM
 from prompt_jax.models.causal.stack import ReadInput
 from prompt_jax.models.t5.layers import SelfCache
@@ -48,15 +48,8 @@ class PromptedCausal(Prompted):
 
   backbone: CausalLM
 
-  def __call__(
-    self, batch: Batch, deterministic: bool = True, train: bool = False
-  ) -> tuple[Array, Array]:
-    """Teacher forcing: float32[B, U, V] logits of the target positions, float32[] auxiliary loss.
-
-    Args:
-      batch: B rows.
-      deterministic: of no effect: the model has no dropout.
-      train: whether the method trains, which may then draw from the stream "prompt".
+  def _pass(self, batch: Batch, injections: Injections, deterministic: bool) -> Seen:
+    """One pass; `deterministic` has no effect: the model has no dropout.
 
     Raises:
       UserError: packed rows.
@@ -66,10 +59,9 @@ class PromptedCausal(Prompted):
       raise UserError(
         'A decoder-only model takes no packed rows. Train without packing.', parameters=['pack']
       )
-    injections = self.injections(batch.encoder_input_tokens, batch.features, train)
-    read = self._read(batch.encoder_input_tokens, injections)
-    logits = self.decode(read, batch.decoder_input_tokens)
-    return logits, jnp.asarray(injections.aux_loss, jnp.float32)
+    return self._decode(
+      self._read(batch.encoder_input_tokens, injections), batch.decoder_input_tokens
+    )
 
   def encode(
     self,
@@ -87,8 +79,12 @@ class PromptedCausal(Prompted):
   def decode(self, encoded: Read, decoder_input_tokens: Array, deterministic: bool = True) -> Array:
     """Teacher forcing: int32[B, U] -> float32[B, U, V]."""
     del deterministic
-    x, skip = self._behind_input(decoder_input_tokens)
-    return self.backbone.write(x, encoded.input, encoded.injections.decoder, skip=skip)[0]
+    return self._decode(encoded, decoder_input_tokens).logits
+
+  def _decode(self, encoded: Read, tokens: Array) -> Seen:
+    x, skip = self._behind_input(tokens)
+    logits, states, _ = self.backbone.write(x, encoded.input, encoded.injections.decoder, skip=skip)
+    return Seen(logits, states)
 
   def start_cache(self, encoded: Read, max_len: int) -> tuple[Array, Cache]:
     """Prefills what stands between input and target.
@@ -113,7 +109,7 @@ class PromptedCausal(Prompted):
 
   def _cached(self, encoded: Read, x: Array, own: SelfCache) -> tuple[Array, Cache]:
     count = x.shape[1]
-    logits, filled = self.backbone.write(
+    logits, _, filled = self.backbone.write(
       x, encoded.input, encoded.injections.decoder, skip=count - 1, cache=own
     )
     assert filled is not None  # a cache was given

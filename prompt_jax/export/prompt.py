@@ -180,11 +180,11 @@ def _write(
   console: Console,
 ) -> Exported:
   """Writes one prompt without its model, or as T5X's checkpoint."""
+  config = only_t5(ready.backbone.config, f'The format {to}')
   prompt = _plain(ready, file, to)
   step = ready.metadata.get('step') or 0
   if to == 'peft':
     _refuse_existing(place)
-    config = only_t5(ready.backbone.config, 'A PEFT folder')
     name, base = (base_model, None) if base_model else _peft_base(model, ready)
     write_peft(
       place, prompt, base_model=name, layers=config.num_decoder_layers, heads=config.num_heads

@@ -49,10 +49,10 @@ def test_an_answer_is_that_of_transformers_with_the_same_rows(folder, tuned):
   """The rows stand behind the user's turn, as `inputs_embeds` of the model they were tuned on."""
   text = 'it was good no 3'
   prompt = pj.load(tuned / 'run' / 'prompt.safetensors')
-  answer = prompt.predict([text]).rows[0]
+  answer = prompt.predict([text])[0]
   words = transformers.AutoTokenizer.from_pretrained(folder)
   model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-  rows = torch.tensor(load_file(tuned / 'run' / 'prompt.safetensors')['decoder/prompt'])
+  rows = torch.tensor(load_file(tuned / 'run' / 'prompt.safetensors')['params/decoder/prompt'])
   cut = lambda s: words.encode(s, add_special_tokens=False)
   table = model.get_input_embeddings()
   found = {}
@@ -64,7 +64,7 @@ def test_an_answer_is_that_of_transformers_with_the_same_rows(folder, tuned):
       logits = model(inputs_embeds=torch.cat(parts)[None]).logits[0]
     log_probs = torch.log_softmax(logits[-len(target) - 1 : -1], -1)
     found[label] = float(sum(log_probs[i, t] for i, t in enumerate(target)))
-  assert answer.text == max(found, key=found.__getitem__)
+  assert answer.prediction == max(found, key=found.__getitem__)
   weights = np.exp(list(found.values()))
   assert abs(answer.probability - max(weights) / sum(weights)) < 1e-4
 
@@ -81,7 +81,7 @@ def test_it_is_evaluated_and_asked(tuned, reviews):
 def test_several_prompts_train_at_once_and_equal_one(tuned, reviews):
   done = command(
     'population', '--model', tuned / 'model', '--data', reviews, '--output', tuned / 'several',
-    '--prompt', 'prefix_zero', '--length', 4, '--seeds', '[0, 1]', '--steps', 2,
+    '--prompt', 'prefix_zero', '--length', 4, '--seeds', '0,1', '--steps', 2,
     '--eval_every', 2, '--batch_size', 8, '--input_length', 16, '--target_length', 8,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr

@@ -30,7 +30,7 @@ CONFIG = CausalConfig(
 # One for each thing that can be added to a model, and for each thing that can be read of an input.
 METHODS = (
   'input-before_eos', 'deep-add-before_eos', 'prefix_zero-shifted', 'dept', 'late', 'mam', 'lora',
-  'task_prompts', 'id_spam', 'idpg',
+  'task_prompts', 'id_spam', 'idpg', 'label_rows', 'control_prefixes',
 )  # fmt: skip
 BATCH = tiny.batch().replace(features={'task_id': jnp.arange(3, dtype=jnp.int32)})
 

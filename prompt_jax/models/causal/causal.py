@@ -71,7 +71,7 @@ class CausalLM(nn.Module):
     *,
     skip: int = 0,
     cache: SelfCache | None = None,
-  ) -> tuple[Array, SelfCache | None]:
+  ) -> tuple[Array, Array, SelfCache | None]:
     """A target, whole or the next positions of `cache`.
 
     Args:
@@ -82,7 +82,8 @@ class CausalLM(nn.Module):
       cache: keys and values of its earlier positions.
 
     Returns:
-      float32[B, Q - skip, V] logits of what follows each position, and the cache.
+      float32[B, Q - skip, V] logits of what follows each position, the states [B, Q - skip, H] that
+      they are made of, and the cache.
     """
     length = x.shape[1]
     start, room = (0, length) if cache is None else (cache.start, cache.keys.shape[2])
@@ -91,4 +92,7 @@ class CausalLM(nn.Module):
     logits = self.token_embedder.attend(x) if self.cfg.tied_logits else self.decoder.logits(x)
     cap = self.cfg.logit_softcap
     logits = logits if cap is None else cap * jnp.tanh(logits / cap)
-    return constrained(logits, 'batch', 'length', 'vocab'), cache
+    logits = constrained(logits, 'batch', 'length', 'vocab')
+    if injection.head is not None:
+      logits = injection.head.fn(injection.head.theta, x, logits)
+    return logits, x, cache

@@ -359,8 +359,8 @@ def first_position(injection: Injection) -> int:
 
 
 def _behind(mask: Array, keys: int) -> Array:
-  """A mask [B, 1, Q, S] with so many keys in front that it does not name."""
-  return jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (keys, 0)))
+  """A mask [B, 1, Q, S] with so many injected keys in front, which are late as well."""
+  return jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (keys, 0)), constant_values=True)
 
 
 def _with_injected(mask: Array, injection: Injection) -> Array:

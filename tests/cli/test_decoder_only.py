@@ -88,6 +88,24 @@ def test_several_prompts_train_at_once_and_equal_one(tuned, reviews):
   assert len(list((tuned / 'several').glob('*/prompt.safetensors'))) == 2
 
 
+def test_prompts_of_two_kinds_answer_in_one_batch_as_alone(tuned, reviews):
+  """Rows behind the input, and keys and values."""
+  run = pj.train(
+    model=str(tuned / 'model'), data=reviews, output=str(tuned / 'prefix'), prompt='prefix_zero',
+    length=3, steps=2, eval_every=0, batch_size=8, input_length=16, target_length=8,
+    device='cpu',
+  )  # fmt: skip
+  files = [tuned / 'run' / 'prompt.safetensors', run.file]
+  texts = ['it was good no 3', 'bad, and longer than the other']
+  alone = [pj.load(file).predict(texts) for file in files]
+  both = pj.load(files)
+  for first, second in ((0, 1), (1, 0)):
+    mixed = both.predict(texts, prompts=[both.names[first], both.names[second]])
+    for found, expected in zip(mixed, (alone[first][0], alone[second][1]), strict=True):
+      assert found.prediction == expected.prediction
+      assert abs(found.probability - expected.probability) < 1e-5
+
+
 @pytest.mark.parametrize(
   ('argv', 'says'),
   [

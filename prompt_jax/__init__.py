@@ -1,4 +1,4 @@
-"""Soft-prompt tuning of frozen T5-family models in JAX.
+"""Soft-prompt tuning of frozen T5s and decoder-only models in JAX.
 
 The public names below are imported when they are first used, so that `import prompt_jax` is
 immediate; what else the package holds is imported from its modules.

@@ -256,10 +256,10 @@ class Injection:
     placement: where `prefix` rows go (static). "before_eos" is what google-research/prompt-tuning
       calls a suffix prompt.
     first_layer: the first layer, from 0, in which tokens see `prefix` and `kv` (static). Rows pass
-      through the layers below unseen; an edit `hidden` says with what they enter it. Of the encoder
-      alone.
+      through the layers below unseen; an edit `hidden` says with what they enter it. Of the stack
+      that reads the input.
     sees_input: whether `prefix` rows attend to the input tokens (static). If not, their states
-      do not depend on the input. A causal stack refuses False.
+      do not depend on the input. A decoder beside an encoder refuses False.
     seen_by: who in the encoder attends to `prefix` rows (static): "all"; "prompt", these rows
       alone; "none", not even a row itself. The decoder reads them in any case. The states of the
       tokens are then those of the model without a prompt, as far as no placement parts them.

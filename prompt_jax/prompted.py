@@ -1,6 +1,6 @@
-"""A prompt method on a frozen T5: the one place where both meet.
+"""A prompt method on a frozen model, and on a T5: the one place where both meet.
 
-Parameters are {'backbone': the T5's own tree, 'prompt': the method's}. Methods of the class are
+Parameters are {'backbone': the model's own tree, 'prompt': the method's}. Methods of the class are
 called through `apply(variables, ..., method='encode')` and so on.
 """
 
@@ -86,6 +86,10 @@ class Prompted(nn.Module):
   backbone: Any
   prompt: nn.Module | None = None
 
+  def is_read(self, tokens: Array) -> Array:
+    """bool[B, T] which positions of the input (int32[B, T]) the model reads."""
+    return tokens > 0
+
   def states(self, tokens: Array, embeds: Array) -> Array:
     """[B, T, H] states of the input (int32[B, T] and its embeddings) without a prompt."""
     raise NotImplementedError
@@ -124,7 +128,7 @@ class Prompted(nn.Module):
     """What the method adds for these inputs (int32[B, T]); nothing for the bare model."""
     if self.prompt is None:
       return Injections()
-    reads, mask = self.prompt.depends_on, tokens > 0
+    reads, mask = self.prompt.depends_on, self.is_read(tokens)
     inputs = {'tokens': tokens, 'mask': mask}
     if reads & {'embeds', 'hidden', 'pooled'}:
       inputs['embeds'] = embeds = self.backbone.embed(tokens)

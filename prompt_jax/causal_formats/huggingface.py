@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from prompt_jax.causal_formats.tokenizer import FILE_NAME, Frame, TokenizerVocabulary, order
+from prompt_jax.causal_formats.tokenizer import (
+  FILE_NAME,
+  Frame,
+  TokenIds,
+  TokenizerVocabulary,
+  order,
+  read,
+)
 from prompt_jax.checkpoints import on_disk
 from prompt_jax.checkpoints.formats.huggingface_folder import weights
 from prompt_jax.checkpoints.leaf import (
@@ -18,6 +25,7 @@ from prompt_jax.checkpoints.leaf import (
   Leaves,
   compare,
   expected_shapes,
+  same_as,
   stacked,
   transposed,
 )
@@ -29,6 +37,13 @@ _GEMMA = ('gemma2', 'gemma3_text')
 _ACTIVATIONS = {'silu': 'silu', 'swish': 'silu', 'gelu_pytorch_tanh': 'gelu'}
 _TABLE, _HEAD, _NORM = 'model.embed_tokens.weight', 'lm_head.weight', 'model.norm.weight'
 _LAYER = 'model.layers.{}.'
+_FULL, _SLIDING = 'full_attention', 'sliding_attention'
+# What a config.json must say, since the defaults of its family are not those of others.
+_OF_GEMMA = ('hidden_activation', 'sliding_window', 'query_pre_attn_scalar')
+_SAID = {
+  'gemma2': (*_OF_GEMMA, 'attn_logit_softcapping', 'final_logit_softcapping'),
+  'gemma3_text': _OF_GEMMA,
+}
 # Our path in a layer -> Hugging Face's name in it. What a model has not is left out.
 _MATRICES = {
   'self_attention/query/kernel': 'self_attn.q_proj.weight',
@@ -58,35 +73,31 @@ _NORMS_OF_GEMMA = {
 
 
 def vocabulary(folder: pathlib.Path, about: Mapping[str, Any]) -> TokenizerVocabulary:
-  """The vocabulary of a folder.
-
-  Padding is what the model calls so, or the token for unknown text, or what begins a text, where
-  that is not the end of a text as well.
+  """The vocabulary of a folder; for its padding see `tokenizer.choose_pad`.
 
   Raises:
-    UserError: it has none, or does not say which tokens end and pad a text.
+    UserError: it has none, or does not say which token ends a text.
   """
-  path = folder / 'tokenizer_config.json'
+  path, raw = folder / 'tokenizer_config.json', read(folder / FILE_NAME)
   said = on_disk.read_json(path) if path.is_file() else {}
-  raw = on_disk.read_json(folder / FILE_NAME) if (folder / FILE_NAME).is_file() else {}
-  known = {t['content']: t['id'] for t in raw.get('added_tokens', [])}
-  known |= raw.get('model', {}).get('vocab', {}) if isinstance(raw.get('model'), dict) else {}
+  where = str(folder / FILE_NAME)
+  ids = TokenIds(raw, where)
 
   def number(name: str) -> int | None:
     token = said.get(f'{name}_token')
     token = token.get('content') if isinstance(token, dict) else token
-    found = about.get(f'{name}_token_id') if token is None else known.get(token)
-    return found[0] if isinstance(found, list) else found
+    found = about.get(f'{name}_token_id') if token is None else ids.of(token)
+    found = found[0] if isinstance(found, list) and found else found
+    return found if type(found) is int else None
 
   eos = number('eos')
-  others = (number(name) for name in ('pad', 'unk', 'bos'))
-  pad = next((i for i in others if i is not None and i != eos), None)
-  if eos is None or pad is None:
+  if eos is None:
     raise UserError(
-      f'{folder} does not say which token {"ends" if eos is None else "pads"} a text '
-      '(tokenizer_config.json or config.json): add its eos_token and pad_token.'
+      f'{folder} does not say which token ends a text: add eos_token to tokenizer_config.json.'
     )
-  return TokenizerVocabulary(folder / FILE_NAME, pad, eos)
+  rows = _need(about, 'vocab_size', str(folder / 'config.json'))
+  pad = ids.choose_pad([number('pad'), number('unk')], eos, rows)
+  return TokenizerVocabulary(raw, where, pad, eos)
 
 
 def architecture(about: Mapping[str, Any], where: str, around: Frame) -> CausalConfig:
@@ -105,17 +116,22 @@ def architecture(about: Mapping[str, Any], where: str, around: Frame) -> CausalC
     raise UserError(f'{where}: model_type is {kind!r}; expected one of {", ".join(MODELS)}.')
   gemma = kind in _GEMMA
   _refuse(about, where)
+  _check_said(about, kind, where)
   need = lambda name: _need(about, name, where)
   layers, heads, width = need('num_hidden_layers'), need('num_attention_heads'), need('hidden_size')
-  activation = about.get('hidden_activation') if gemma else about.get('hidden_act', 'silu')
-  activation = activation or 'gelu_pytorch_tanh'
+  activation = about.get('hidden_activation' if gemma else 'hidden_act')
   if activation not in _ACTIVATIONS:
     raise UserError(
       f'{where}: the activation is {activation!r}; expected {", ".join(_ACTIVATIONS)}.'
     )
   kinds = _layer_types(about, kind, layers)
   window = about.get('sliding_window') or 0
-  ropes = [_rope(about, each, where) for each in kinds]
+  if not set(kinds) <= {_FULL, _SLIDING} or (_SLIDING in kinds and not window):
+    raise UserError(
+      f'{where}: layer_types is {sorted(set(kinds))} and sliding_window {window}; expected '
+      f'{_FULL}, or {_SLIDING} with a window.'
+    )
+  ropes = [_rope(about, kind, each, where) for each in kinds]
   factors = {factors for _, factors in ropes}
   if len(factors) > 1:
     raise UserError(f'{where}: layers scale their rotary frequencies differently.')
@@ -130,7 +146,7 @@ def architecture(about: Mapping[str, Any], where: str, around: Frame) -> CausalC
     mlp_dim=need('intermediate_size'),
     rope_theta=tuple(theta for theta, _ in ropes),
     rope_factors=factors.pop(),
-    windows=tuple(window if each == 'sliding_attention' else 0 for each in kinds),
+    windows=tuple(window if each == _SLIDING else 0 for each in kinds),
     before=tuple(around.before),
     between=tuple(around.between),
     reads_end=around.reads_end,
@@ -165,6 +181,9 @@ def leaves_from_huggingface(
     if name in state:
       found[path] = reordered(state[name], ids) if name == _TABLE else state[name]
       read.add(name)
+  if config.tied_logits and _HEAD in state and _TABLE in state:
+    tied = same_as(state[_TABLE], [state[_HEAD]])  # transformers would not tie what differs
+    found['token_embedder/embedding'] = reordered(tied, ids)
   if not config.tied_logits and _HEAD in state:
     found['decoder/logits_dense/kernel'] = transposed(reordered(state[_HEAD], ids))
   for table, turn in ((_MATRICES, transposed), (_VECTORS | norms, lambda leaf: leaf)):
@@ -179,7 +198,10 @@ def leaves_from_huggingface(
         found[f'decoder/layers/{path}'] = stacked([turn(state[n]) for n in names], name)
   unread = [n for n in state if n not in read and not n.endswith('rotary_emb.inv_freq')]
   if unread:
-    raise UserError(f'{where} holds {len(unread)} arrays that are not read, such as {unread[0]}.')
+    raise UserError(
+      f'{where} holds {len(unread)} arrays that are not read, such as {unread[0]}; expected those '
+      f'of a model with its output layer, such as {_TABLE}.'
+    )
   shapes = {path: leaf.shape for path, leaf in found.items()}
   compare(expected_shapes(config), shapes, f'{where}: the arrays')
   return found
@@ -187,9 +209,11 @@ def leaves_from_huggingface(
 
 def reordered(leaf: Leaf, ids: np.ndarray) -> Leaf:
   """A table with its rows in our order; `ids` int32[V] are the model's own of each of ours."""
+  moved = np.flatnonzero(ids != np.arange(len(ids)))  # four at most
 
   def fill(out: np.ndarray) -> None:
-    out[...] = leaf.read(out.dtype)[ids]
+    leaf.fill(out)
+    out[moved] = out[ids[moved]]
 
   return dataclasses.replace(leaf, fill=fill)
 
@@ -198,7 +222,11 @@ def model(
   folder: pathlib.Path, about: Mapping[str, Any], words: TokenizerVocabulary, around: Frame
 ) -> tuple[CausalConfig, Leaves]:
   """The architecture and the leaves of a folder, unread."""
-  config = architecture(about, str(folder / 'config.json'), around)
+  where = str(folder / 'config.json')
+  try:
+    config = architecture(about, where, around)
+  except (TypeError, ValueError, AttributeError) as error:
+    raise UserError(f'{where}: a setting is of another type than expected: {error}') from None
   return config, leaves_from_huggingface(weights(folder), config, words, str(folder))
 
 
@@ -211,7 +239,8 @@ def _need(about: Mapping[str, Any], name: str, where: str) -> int:
 
 def _refuse(about: Mapping[str, Any], where: str) -> None:
   """Refuses what would be computed differently."""
-  for name, good in (('mlp_bias', False), ('quantization_config', None)):
+  wrong = ('mlp_bias', False), ('use_bidirectional_attention', False), ('quantization_config', None)
+  for name, good in wrong:
     if about.get(name, good) not in (good, None):
       raise UserError(f'{where}: {name} is {about[name]!r}, which this package does not compute.')
 
@@ -220,7 +249,7 @@ def _layer_types(about: Mapping[str, Any], kind: str, layers: int) -> list[str]:
   """What each layer sees: "sliding_attention" or "full_attention"."""
   if about.get('layer_types'):
     return list(about['layer_types'])
-  names = ('full_attention', 'sliding_attention')
+  names = (_FULL, _SLIDING)
   if kind == 'gemma2':
     return [names[i % 2 == 0] for i in range(layers)]
   if kind == 'gemma3_text':
@@ -232,21 +261,34 @@ def _layer_types(about: Mapping[str, Any], kind: str, layers: int) -> list[str]:
 
 
 def _rope(
-  about: Mapping[str, Any], layer: str, where: str
+  about: Mapping[str, Any], kind: str, layer: str, where: str
 ) -> tuple[float, tuple[float, float, float, float] | None]:
   """The base of a layer's rotary embedding and the factors that scale it."""
   said = about.get('rope_parameters') or about.get('rope_scaling') or {}
-  said = said.get(layer, said)
-  theta = said.get('rope_theta') or about.get('rope_theta') or 10000.0
-  if layer == 'sliding_attention' and 'rope_theta' not in said:
-    theta, said = about.get('rope_local_base_freq') or theta, {}
-  kind = said.get('rope_type', said.get('type', 'default'))
-  if kind == 'default':
+  theta = about.get('rope_theta')
+  if layer in said or (kind == 'gemma3_text' and about.get('rope_parameters')):
+    said = said.get(layer) or {}
+  elif kind == 'gemma3_text' and layer == _SLIDING:  # the older form: scaled in full layers alone
+    said, theta = {}, about.get('rope_local_base_freq')
+  theta = said.get('rope_theta') or theta
+  if theta is None:
+    raise UserError(f'{where} does not say the rope_theta of its layers ({layer}).')
+  form = said.get('rope_type', said.get('type', 'default'))
+  if form == 'default':
     return float(theta), None
-  if kind != 'llama3':
-    raise UserError(f'{where}: the rope_type is {kind!r}; expected default or llama3.')
+  if form != 'llama3':
+    raise UserError(f'{where}: the rope_type is {form!r}; expected default or llama3.')
   names = ('factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings')
   if any(name not in said for name in names):
     raise UserError(f'{where}: the rope_type llama3 needs {", ".join(names)}.')
   one, low, high, length = (float(said[name]) for name in names)
   return float(theta), (one, low, high, length)
+
+
+def _check_said(about: Mapping[str, Any], kind: str, where: str) -> None:
+  missing = [name for name in _SAID.get(kind, ('hidden_act', 'rms_norm_eps')) if name not in about]
+  if missing:
+    raise UserError(
+      f'{where} does not say {", ".join(missing)}, of which a {kind} has defaults of its own. '
+      'Add them as the model was published.'
+    )

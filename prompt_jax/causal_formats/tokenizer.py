@@ -7,7 +7,7 @@ of a text with 1, in the vocabulary and in the rows of the embedding table (see 
 
 import functools
 import hashlib
-import os
+import json
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -29,7 +29,15 @@ def order(rows: int, pad: int, eos: int) -> np.ndarray:
     rows: of the embedding table.
     pad: the model's own id of padding.
     eos: the model's own id of the end of a text.
+
+  Raises:
+    UserError: one of them has no row.
   """
+  if not 0 <= min(pad, eos) <= max(pad, eos) < rows:
+    raise UserError(
+      f'Padding has the id {pad} and the end of a text {eos}, and the embedding table has {rows} '
+      'rows: the tokenizer belongs to another model.'
+    )
   found = np.arange(rows, dtype=np.int32)
   for ours, theirs in ((PAD_ID, pad), (EOS_ID, eos)):
     at = int(np.flatnonzero(found == theirs)[0])
@@ -43,34 +51,29 @@ class TokenizerVocabulary:
   Text that looks like one of its special tokens stays text.
 
   Args:
-    path: of a tokenizer.json.
+    raw: a tokenizer.json.
+    where: it is from, for messages.
     pad: the model's own id of padding.
     eos: the model's own id of the end of a text.
 
   Raises:
-    UserError: `tokenizers` is absent, the file is damaged, or it has not these ids.
+    UserError: `tokenizers` is absent, the file is damaged, of another kind, or has not these ids.
   """
 
-  def __init__(self, path: str | os.PathLike[str], pad: int, eos: int):
-    self.path, self.pad, self.eos = str(path), pad, eos
-    raw, tokenizers = _read(pathlib.Path(path)), _library()
-    try:
-      self._tokenizer: Any = tokenizers.Tokenizer.from_str(raw.decode('utf-8'))
-    except Exception as error:  # the library raises Exception itself
-      raise UserError(f'{path} is damaged or no tokenizer: {error}. Copy it again.') from None
-    self._tokenizer.encode_special_tokens = True
-    self._tokenizer.no_truncation()
-    self._tokenizer.no_padding()
-    self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
-    for name, number in (('padding', pad), ('the end of a text', eos)):
-      if not 0 <= number < self.size:
-        raise UserError(f'{path} has {self.size} ids; {name} has {number}.')
+  def __init__(self, raw: bytes, where: str, pad: int, eos: int):
+    self.raw, self.where, self.pad, self.eos = raw, where, pad, eos
+    self._tokenizer, tokens = _loaded(raw, where)
+    if not 0 <= eos < tokens or pad < 0:
+      raise UserError(
+        f'{where} has {tokens} ids from 0; padding has {pad} and the end of a text {eos}.'
+      )
     if pad == eos:
-      raise UserError(f'{path}: padding and the end of a text have one id, {eos}; give two.')
+      raise UserError(f'{where}: padding and the end of a text have one id, {eos}; give two.')
     self.extra_ids, self.sentinels = 0, ()
     self.pad_id, self.eos_id = PAD_ID, EOS_ID
     self.unk_id = -1  # every byte can be written
     self.sha256 = hashlib.sha256(raw + f'{pad},{eos}'.encode()).hexdigest()
+    self.size: int = max(tokens, pad + 1)  # padding may be a row that no token has
     self._theirs = order(self.size, pad, eos)
     self._ours = np.argsort(self._theirs).astype(np.int32)
 
@@ -113,7 +116,7 @@ class TokenizerVocabulary:
     return hash(self.sha256)
 
   def __repr__(self) -> str:
-    return f'TokenizerVocabulary({self.path!r}, pad={self.pad}, eos={self.eos})'
+    return f'TokenizerVocabulary({self.where!r}, pad={self.pad}, eos={self.eos})'
 
 
 class Frame(NamedTuple):
@@ -135,7 +138,32 @@ def frame(words: TokenizerVocabulary) -> Frame:
   if turn and end == [words.eos_id]:
     answer = [*words.encode('\n'), *turn, *words.encode('assistant\n')]
     return Frame([*turn, *words.encode('user\n')], answer, True)
-  return Frame(words.begin(), words.encode('\n'), False)
+  behind = words.encode('a\n')[len(words.encode('a')) :]  # alone it may begin as a word does
+  return Frame(words.begin(), behind, False)
+
+
+def _loaded(raw: bytes, where: str) -> tuple[Any, int]:
+  """The tokenizer, and one more than its greatest id.
+
+  Raises:
+    UserError: it is damaged, or cannot write every text.
+  """
+  tokenizers = _library()
+  try:
+    found = tokenizers.Tokenizer.from_str(raw.decode('utf-8'))
+    about = json.loads(raw)
+  except Exception as error:  # the library raises Exception itself
+    raise UserError(f'{where} is damaged or no tokenizer: {error}. Copy it again.') from None
+  kind, cut = about['model'].get('type'), json.dumps(about.get('pre_tokenizer'))
+  if kind != 'BPE' or not ('"ByteLevel"' in cut or about['model'].get('byte_fallback')):
+    raise UserError(
+      f'{where} is a tokenizer of the kind {kind}; expected BPE of bytes, or with a fallback to '
+      'bytes, as the models have that can be read.'
+    )
+  found.encode_special_tokens = True
+  found.no_truncation()
+  found.no_padding()
+  return found, max(found.get_vocab(with_added_tokens=True).values()) + 1
 
 
 @functools.cache
@@ -150,7 +178,54 @@ def _library() -> Any:
   return tokenizers
 
 
-def _read(path: pathlib.Path) -> bytes:
+def read(path: pathlib.Path) -> bytes:
+  """A tokenizer.json.
+
+  Raises:
+    UserError: it is missing.
+  """
   if not path.is_file():
     raise UserError(f'{path.parent} has no {path.name}: the vocabulary is missing.')
   return path.read_bytes()
+
+
+class TokenIds:
+  """The model's own ids of a tokenizer, as it is before any change places.
+
+  Args:
+    raw: a tokenizer.json.
+    where: it is from, for messages.
+
+  Raises:
+    UserError: see `TokenizerVocabulary`.
+  """
+
+  def __init__(self, raw: bytes, where: str):
+    self._where, (self._tokenizer, self._tokens) = where, _loaded(raw, where)
+    added = json.loads(raw).get('added_tokens') or []
+    self._specials = [token['id'] for token in added if token.get('special')]
+
+  def of(self, token: str) -> int | None:
+    """The id of a token; None if it is none."""
+    return self._tokenizer.token_to_id(token)
+
+  def choose_pad(self, said: Sequence[int | None], eos: int, rows: int) -> int:
+    """What is padding: of the ids that are said, the first that stands for nothing else.
+
+    Else a row of the table that no token has, else the last special token.
+
+    Args:
+      said: ids that may be padding, the best first.
+      eos: the id of the end of a text.
+      rows: of the embedding table.
+
+    Raises:
+      UserError: every token stands for something.
+    """
+    begin = self._tokenizer.encode('', add_special_tokens=True).ids
+    used = {None, eos, *begin, self.of(TURN), self.of(END_OF_TURN)}
+    spare = [self._tokens] if self._tokens < rows else []
+    found = next((i for i in (*said, *spare, *reversed(self._specials)) if i not in used), None)
+    if found is None:
+      raise UserError(f'{self._where} has no token that could pad a text. Add a pad_token to it.')
+    return found

@@ -1,7 +1,7 @@
 """A frozen model: found wherever it is, read into memory leaf by leaf, written as a folder of ours.
 
-It may be a folder of ours, of Hugging Face, or a T5X checkpoint. The model named "embedded" is a
-folder inside the package.
+It may be a folder of ours or of Hugging Face, a T5X checkpoint, or a GGUF file. The model named
+"embedded" is a folder inside the package.
 """
 
 import dataclasses
@@ -23,13 +23,14 @@ from prompt_jax.causal_formats import huggingface as causal
 from prompt_jax.causal_formats.tokenizer import frame
 from prompt_jax.checkpoints import hub, on_disk
 from prompt_jax.checkpoints.formats import huggingface_folder, huggingface_tokens, native
-from prompt_jax.checkpoints.formats.huggingface import leaves_from_huggingface
+from prompt_jax.checkpoints.formats.huggingface import MODELS, leaves_from_huggingface
 from prompt_jax.checkpoints.formats.t5x import from_t5x
 from prompt_jax.checkpoints.formats.t5x_checkpoint import is_checkpoint, open_checkpoint
 from prompt_jax.checkpoints.leaf import Leaves, check_params
 from prompt_jax.checkpoints.prompt_file import FOREIGN
 from prompt_jax.data.vocabulary import FILE_NAME, Vocabulary, load_vocabulary
 from prompt_jax.errors import UserError
+from prompt_jax.models.causal.config import CausalConfig
 from prompt_jax.models.module import Config
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.layers import quantise
@@ -145,7 +146,7 @@ def _find(name: str, architecture: T5Config | None) -> Source:
     on_hub = hub.with_owner(name)
     raise UserError(
       f'No model {name!r}: there is no such folder. Give a model folder (of prompt_jax or of '
-      f'Hugging Face), a T5X checkpoint, OWNER/NAME on the Hugging Face hub '
+      f'Hugging Face), a T5X checkpoint, a GGUF file, OWNER/NAME on the Hugging Face hub '
       f'({f"this one is {on_hub}" if on_hub else "such as google/flan-t5-small"}), or '
       f'"{EMBEDDED}" for the model inside the package.'
     )
@@ -153,6 +154,11 @@ def _find(name: str, architecture: T5Config | None) -> Source:
     about = on_disk.read_json(folder / native.CONFIG)
     if about.get('model_type') in causal.MODELS:
       return _causal(folder, name, about)
+    if about.get('model_type', MODELS[0]) not in MODELS:
+      raise UserError(
+        f'{folder}: the model is of type {about["model_type"]!r}; expected one of '
+        f'{", ".join((*MODELS, *causal.MODELS))}.'
+      )
     if 'model_type' in about:
       return _huggingface(folder, name, about)
     return _native(folder, about)
@@ -290,6 +296,9 @@ def load_backbone(
     # The fingerprint reads values as bfloat16, so the cast before it does not matter.
     digests |= leaf_digests(path, array)
     flat[path] = place(path, quantise(path, array) if weights else array)
+  if isinstance(config, CausalConfig):  # a prompt means nothing in another frame
+    around = repr((config.before, config.between, config.reads_end)).encode()
+    digests['frame'] = hashlib.sha256(around).digest()
   params = traverse_util.unflatten_dict(flat, sep='/')
   return Backbone(found.name, config, params, words, combine(digests))
 

@@ -135,7 +135,7 @@ def same_as(leaf: Leaf, copies: Sequence[Leaf]) -> Leaf:
       if copy.shape != leaf.shape or not np.array_equal(copy.read(), stored):
         raise UserError(
           f'{leaf.where} and {copy.where.rpartition(": ")[2]} are names of one table and hold '
-          'different values. A T5 of this package has one table for the encoder and the decoder.'
+          'different values; a model of this package has one table here.'
         )
     with np.errstate(over='ignore'):
       out[...] = stored

@@ -74,7 +74,7 @@ def build(verb: str | None = None) -> _Parser:
   """The parser, complete for one verb; of the others only the names and summaries."""
   top = _Parser(
     prog='prompt-jax',
-    description='Soft-prompt tuning of frozen T5-family models.',
+    description='Soft-prompt tuning of frozen T5s and decoder-only models.',
     epilog=OVERVIEW,
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,

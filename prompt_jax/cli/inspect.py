@@ -15,6 +15,7 @@ from prompt_jax.checkpoints.backbone import Backbone
 from prompt_jax.errors import UserError
 from prompt_jax.evaluation.inspect import Block, blocks, effective_rank, nearest, norms, plot
 from prompt_jax.injections import TASK
+from prompt_jax.models.module import embed_scale
 from prompt_jax.reports import listing
 
 # Long or shown elsewhere on the card.
@@ -66,6 +67,7 @@ def _words(backbone: Backbone) -> np.ndarray:
   """float32[words, H] the embedding rows of tokens; padding rows and sentinels left out."""
   vocabulary = backbone.vocabulary
   table = np.asarray(backbone.params['token_embedder']['embedding'], np.float32)
+  table = table * embed_scale(backbone.config)
   end = vocabulary.size - vocabulary.extra_ids
   while '<extra_id_' in vocabulary.pieces(end - 1):  # its own, as mT5's has
     end -= 1

@@ -35,3 +35,8 @@ def only_t5(config: Config, what: str) -> T5Config:
       parameters=['model'],
     )
   return config
+
+
+def embed_scale(config: Config) -> float:
+  """What the rows of the embedding table are multiplied by before the layers read them."""
+  return config.embed_scale if isinstance(config, CausalConfig) else 1.0

@@ -116,6 +116,12 @@ def check_injections(method: Method, found: Any, sizes: Sizes, batch: int) -> No
         f'{", ".join(SEEN_BY)}), and a row must see something.'
       )
     dims = sizes.stacks.get('decoder' if stack == 'cross' else stack)
+    absent = dims is None or (stack == 'cross' and len(sizes.stacks) == 1)
+    if absent and jax.tree.leaves(part):
+      raise UserError(
+        f'{name} adds to the {stack}, which this model has not; it has: '
+        f'{", ".join(sorted(sizes.stacks))}. Place what reads the input in ctx.input_stack.'
+      )
     for field, expected in _expected(dims, batch).items() if dims else ():
       value = getattr(part, field)
       if value is not None and not any(_fits(value, shape) for shape in expected):

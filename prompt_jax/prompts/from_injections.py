@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prompt_jax.injections import Injection, Injections
+from prompt_jax.injections import CAUSAL_PLACEMENTS, Injection, Injections
 from prompt_jax.prompts.base import PromptMethod, Tree
 from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
 from prompt_jax.prompts.methods.prefix.prefix_tuning import PrefixTuning
@@ -39,6 +39,15 @@ def _rows(parts: dict[str, Injection]) -> tuple[PromptMethod, Tree] | None:
   if len(lengths) > 1 or 'cross' in parts:
     return None
   encoder, decoder = parts.get('encoder', Injection()), parts.get('decoder', Injection())
+  if decoder.placement not in CAUSAL_PLACEMENTS or not decoder.sees_input:
+    # Among the input of a decoder-only model: no decoder beside an encoder has such rows.
+    method = InputPrompt(
+      length=lengths.pop(),
+      table=Plain(),
+      placement=decoder.placement,
+      sees_input=decoder.sees_input,
+    )
+    return method, {'decoder': {'prompt': values['decoder']}}
   method = InputPrompt(
     length=lengths.pop(),
     table=Plain(),

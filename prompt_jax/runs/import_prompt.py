@@ -80,6 +80,7 @@ def import_prompt(
     if os.path.exists(path):
       raise UserError(f'{str(path)!r} exists already. Give another name, or remove it first.')
   backbone = load_backbone(model, vocabulary=vocabulary)
+  only_t5(backbone.config, 'An imported prompt')
   _check_fits(found, backbone)
   if found.form.startswith('T5X'):
     _check_base(source, found, backbone)

@@ -20,6 +20,7 @@ from prompt_jax.evaluation.evaluator import Evaluator
 from prompt_jax.features import Numbers
 from prompt_jax.injections import first_tokens, prefix_length
 from prompt_jax.loading import BaseModel, prompted
+from prompt_jax.models.module import embed_scale
 from prompt_jax.models.t5.layers import Int8, wide
 from prompt_jax.prompted import Prompted, variables_of
 from prompt_jax.prompts.base import check_method
@@ -182,7 +183,8 @@ def fresh_prompt(setup: Setup, seed: int, warm_start: str | None) -> tuple[Any, 
     embedding = setup.placement.to_local(embedding)
   vocabulary = setup.backbone.vocabulary
   key = jax.random.key(seed)
-  prompt, constants = initialise_prompt(setup.model, key, wide(embedding), vocabulary)
+  table = wide(embedding) * embed_scale(setup.backbone.config)  # as the layers read it
+  prompt, constants = initialise_prompt(setup.model, key, table, vocabulary)
   return prompt, constants_to_begin_with(constants, warm_start)
 
 

@@ -22,7 +22,7 @@ NAMES = {
 }  # fmt: skip
 
 
-def written(folder, path, architecture='llama', pre='smollm', **left_out):
+def written(folder, path, architecture='llama', pre='smollm', begins=False, **left_out):
   """The model of a Hugging Face folder as llama.cpp's converter stores it."""
   about = json.loads((folder / 'config.json').read_text())
   words = json.loads((folder / 'tokenizer.json').read_text())
@@ -37,6 +37,7 @@ def written(folder, path, architecture='llama', pre='smollm', **left_out):
   to.add_rope_freq_base(1e4)
   to.add_tokenizer_model('gpt2')
   to.add_tokenizer_pre(pre)
+  to.add_add_bos_token(begins)
   tokens = sorted(words['model']['vocab'], key=words['model']['vocab'].get)
   rows = about['vocab_size']
   tokens += [f'[PAD{i}]' for i in range(len(tokens), rows)]
@@ -122,6 +123,7 @@ def test_quantised_matrices_are_read(folder, tmp_path):
   [
     (dict(architecture='mamba'), ['mamba', 'llama']),
     (dict(pre='tekken'), ['tekken', 'smollm']),
+    (dict(begins=True), ['True', 'smollm']),
     (dict(eos=False), ['ends']),
   ],
 )

@@ -1,5 +1,7 @@
 """A tokenizer's own ids become ours, and text stays text."""
 
+import json
+
 import numpy as np
 import pytest
 import transformers
@@ -7,10 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_jax.causal_formats import huggingface
-from prompt_jax.causal_formats.tokenizer import TokenizerVocabulary, frame, order
+from prompt_jax.causal_formats.tokenizer import (
+  TokenIds,
+  TokenizerVocabulary,
+  frame,
+  order,
+  read,
+)
 from prompt_jax.checkpoints.on_disk import read_json
 from prompt_jax.errors import UserError
 from tests.shared import facts
+from tests.tiny_llama import bpe
 
 
 @pytest.fixture(scope='module')
@@ -65,7 +74,9 @@ def test_a_chat_is_framed_as_its_template_says(folder, words):
 
 
 def test_a_plain_model_has_a_new_line_behind_its_input(folder):
-  plain = TokenizerVocabulary(folder / 'tokenizer.json', pad=2, eos=0)
+  plain = TokenizerVocabulary(
+    (folder / 'tokenizer.json').read_bytes(), 'tokenizer.json', pad=2, eos=0
+  )
   around = frame(plain)
   assert (around.before, around.between) == ([], plain.encode('\n'))
   assert not around.reads_end
@@ -77,12 +88,46 @@ def test_a_plain_model_has_a_new_line_behind_its_input(folder):
 )
 def test_ids_that_are_none_are_refused(folder, change, says):
   with pytest.raises(UserError, match=facts(*says)):
-    TokenizerVocabulary(folder / 'tokenizer.json', **change)
+    TokenizerVocabulary(read(folder / 'tokenizer.json'), 'here', **change)
 
 
-def test_a_damaged_file_is_told(tmp_path):
-  (tmp_path / 'tokenizer.json').write_text('{"version": "1.0"')
+RAW = bpe().to_str().encode()
+
+
+@pytest.mark.parametrize(
+  ('change', 'says'),
+  [
+    (lambda about: about['model'].update(type='Unigram'), []),
+    (lambda about: about.update(pre_tokenizer=None), ['BPE']),  # no bytes: not every text
+  ],
+)
+def test_another_kind_of_tokenizer_is_refused(change, says):
+  about = json.loads(RAW)
+  change(about)
+  with pytest.raises(UserError, match=facts('tokenizer.json', *says)):
+    TokenizerVocabulary(json.dumps(about).encode(), 'tokenizer.json', 0, 2)
+
+
+def test_a_damaged_or_missing_file_is_told(tmp_path):
   with pytest.raises(UserError, match=facts('tokenizer.json')):
-    TokenizerVocabulary(tmp_path / 'tokenizer.json', 0, 1)
+    TokenizerVocabulary(b'{"version": "1.0"', 'tokenizer.json', 0, 1)
   with pytest.raises(UserError, match=facts('tokenizer.json')):
-    TokenizerVocabulary(tmp_path / 'absent' / 'tokenizer.json', 0, 1)
+    read(tmp_path / 'absent' / 'tokenizer.json')
+
+
+def test_padding_is_a_token_that_stands_for_nothing_else():
+  ids, tokens = TokenIds(RAW, 'here'), json.loads(RAW)
+  rows = max(tokens['model']['vocab'].values()) + 1
+  assert ids.choose_pad([2, 0], eos=2, rows=rows) == 0  # padded with the end: what is unknown
+  assert ids.choose_pad([None, None], eos=2, rows=rows + 5) == rows  # a row without a token
+  assert ids.choose_pad([None, None], eos=2, rows=rows) == 0  # a special token that is not used
+  with pytest.raises(UserError, match='pad'):
+    ids.choose_pad([None, None], eos=0, rows=rows)
+  spare = TokenizerVocabulary(RAW, 'here', rows, 2)
+  assert spare.decode(spare.encode('it was bad')) == 'it was bad'
+  assert 0 not in spare.encode('it was bad')
+
+
+def test_ids_beyond_the_table_are_told():
+  with pytest.raises(UserError, match=facts('300', '64')):
+    order(64, pad=300, eos=1)

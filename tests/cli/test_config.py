@@ -56,7 +56,7 @@ def test_a_prompt_is_a_file_of_the_package():
 
 
 # Methods inside the layers have no rows.
-WITHOUT_LENGTH = ('adapter', 'bitfit', 'ia3', 'lora', 'parallel_adapter')
+WITHOUT_LENGTH = ('adapter', 'bitfit', 'ia3', 'linear_adapter', 'lora', 'parallel_adapter')
 
 
 @pytest.mark.parametrize('name', run_files.names('prompts'))

@@ -1,6 +1,7 @@
 """A decoder-only model through the commands: converted, tuned, evaluated, asked, refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -88,6 +89,26 @@ def test_several_prompts_train_at_once_and_equal_one(tuned, reviews):
   assert len(list((tuned / 'several').glob('*/prompt.safetensors'))) == 2
 
 
+def test_single_rows_are_kept_where_they_stand(tuned):
+  prompt, kept = tuned / 'run' / 'prompt.safetensors', tuned / 'kept.safetensors'
+  done = command('edit', 'keep', prompt, kept, '--rows', '0,1,2,3')
+  assert done.returncode == 0, done.stderr
+  first, second = (pj.load(file).predict(['it was bad'])[0] for file in (prompt, kept))
+  assert first.prediction == second.prediction
+  assert abs(first.probability - second.probability) < 1e-6
+
+
+def test_a_prompt_belongs_to_what_stands_around_its_input(tuned, tmp_path):
+  other = shutil.copytree(tuned / 'model', tmp_path / 'other')
+  about = json.loads((other / 'config.json').read_text())
+  about['architecture']['before'] = []
+  (other / 'config.json').write_text(json.dumps(about))
+  prompt = tuned / 'run' / 'prompt.safetensors'
+  done = command('infer', '--prompt_file', prompt, '--model', other, 'it was fine')
+  assert done.returncode == 2
+  assert mentions(done.stderr, 'fingerprint'), done.stderr
+
+
 def test_prompts_of_two_kinds_answer_in_one_batch_as_alone(tuned, reviews):
   """Rows behind the input, and keys and values."""
   run = pj.train(
@@ -115,6 +136,7 @@ def test_prompts_of_two_kinds_answer_in_one_batch_as_alone(tuned, reviews):
     (['convert', 'MODEL', 'OUT', '--to', 't5x'], ['decoder-only', 'T5X']),
     (['export', 'PROMPT', 'OUT', '--to', 'peft'], ['decoder-only', 'PEFT']),
     (['export', 'PROMPT', 'OUT', '--to', 'stablehlo'], ['decoder-only', 'stablehlo']),
+    (['import', 'ROWS', 'OUT'], ['decoder-only', 'import']),
     (['plan', '--topology', 'v5e-1'], ['decoder-only', 'plan']),
   ],
   ids=lambda value: ' '.join(map(str, value)),
@@ -125,7 +147,9 @@ def test_what_only_a_t5_has_is_refused_in_a_line(tuned, reviews, tmp_path, argv,
     'OUT': tmp_path / 'out',
     'REVIEWS': reviews,
     'PROMPT': tuned / 'run' / 'prompt.safetensors',
+    'ROWS': tmp_path / 'rows.npy',
   }
+  np.save(places['ROWS'], np.zeros((4, 32), np.float32))
   argv = [places.get(part, part) for part in argv]
   named = [] if argv[0] in ('convert', 'export') else ['--model', tuned / 'model']
   done = command(*argv, *named)

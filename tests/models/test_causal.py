@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import types
+import warnings
 from typing import Any
 
 import jax
@@ -16,12 +17,19 @@ from flax import traverse_util
 from prompt_jax.batch import Batch
 from prompt_jax.causal_formats import huggingface
 from prompt_jax.causal_formats.tokenizer import Frame, order
-from prompt_jax.checkpoints.leaf import of_array
+from prompt_jax.checkpoints.leaf import expected_shapes, of_array
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Injection, Injections
 from prompt_jax.loading import prompted
 from prompt_jax.models.causal.config import CausalConfig
 from prompt_jax.models.t5.layers import quantise
+from prompt_jax.prompts.base import PromptMethod
+from prompt_jax.prompts.initializers import SampledVocabulary
+from prompt_jax.prompts.methods.input.input_prompt import InputPrompt
+from prompt_jax.prompts.tables import Plain
+from prompt_jax.runs.setup import fresh_prompt
+from prompt_jax.sharding.axes import axes_of
+from prompt_jax.testing import tiny
 from tests.shared import facts
 
 PAD, EOS, ROWS = 5, 2, 64  # as the reference has them
@@ -190,6 +198,76 @@ def test_rows_of_unlike_number_equal_shorter_prompts():
     near(found[b], injected(known, alone, whole)[b])
 
 
+@pytest.mark.parametrize('bias', ['shifted', 'zero'])
+def test_keys_of_unlike_number_equal_shorter_prefixes(bias):
+  """What an example lacks of room for keys changes nothing, where it stands neither."""
+  known, whole = reference('llama'), batch()
+  kv = jnp.asarray(np.random.default_rng(1).normal(size=(3, 2, 2, 4, 2, 10)), jnp.float32)
+  part = Injection(kv=kv, kv_bias=bias, kv_lengths=jnp.array([4, 1], jnp.int32))
+  found = injected(known, part, whole)
+  for b, count in enumerate((4, 1)):
+    alone = Injection(kv=kv[:, :, b : b + 1, 4 - count :], kv_bias=bias)
+    near(found[b], injected(known, alone, whole)[b])
+
+
+def test_keys_from_a_layer_on_are_unseen_below():
+  known, whole = reference('llama'), batch()
+  kv = jnp.asarray(np.random.default_rng(1).normal(size=(3, 2, 1, 4, 2, 10)), jnp.float32)
+  found = injected(known, Injection(kv=kv, first_layer=2), whole)
+  other = kv.at[:2].set(0.5)  # keys that nobody sees
+  near(injected(known, Injection(kv=other, first_layer=2), whole), found)
+  assert np.max(np.abs(injected(known, Injection(kv=kv), whole) - found)) > 1e-3
+
+
+def test_a_stack_that_is_not_there_is_refused():
+  class OfAnEncoder(PromptMethod):
+    def __call__(self, ctx):
+      return Injections(encoder=Injection(prefix=jnp.zeros((1, 2, ctx.input_dims.H))))
+
+  model = prompted(reference('llama').config, OfAnEncoder())
+  with pytest.raises(UserError, match=facts('encoder', 'decoder', 'input_stack')):
+    jax.eval_shape(model.init, jax.random.key(0), batch())
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_every_parameter_has_axes_on_a_mesh(family):
+  paths = list(expected_shapes(reference(family).config))
+  assert axes_of(paths).keys() == set(paths)
+
+
+def test_a_tied_model_with_another_output_table_is_refused():
+  known = reference('llama')
+  state = {key: of_array(value.numpy(), key) for key, value in known.theirs.state_dict().items()}
+  state['lm_head.weight'] = of_array(
+    state['model.embed_tokens.weight'].read() + 1, 'lm_head.weight'
+  )
+  words: Any = types.SimpleNamespace(pad=PAD, eos=EOS)
+  leaves = huggingface.leaves_from_huggingface(state, known.config, words, 'a folder')
+  with pytest.raises(UserError, match=facts('lm_head.weight')):
+    leaves['token_embedder/embedding'].read()
+
+
+def test_a_prompt_begins_with_words_as_the_layers_read_them():
+  """Gemma multiplies its table by the root of its width."""
+  known = reference('gemma3')
+  method = InputPrompt(length=4, table=Plain(SampledVocabulary()))
+  of_run: Any = types.SimpleNamespace(
+    backbone=types.SimpleNamespace(
+      params=known.variables['params']['backbone'],
+      vocabulary=tiny.Vocabulary(),
+      config=known.config,
+    ),
+    model=prompted(known.config, method),
+    placement=None,
+  )
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # of a vocabulary this small
+    rows = fresh_prompt(of_run, 0, None)[0]['decoder']['prompt']
+  table = known.variables['params']['backbone']['token_embedder']['embedding'] * 32**0.5
+  far = np.abs(np.asarray(rows)[:, None] - np.asarray(table)[None]).max(-1)
+  assert np.all(far.min(1) < 1e-5)
+
+
 def test_rows_that_do_not_see_the_input_are_the_same_for_every_input():
   known = reference('llama')
   rows = jnp.asarray(np.random.default_rng(1).normal(size=(1, 3, 32)), jnp.float32)
@@ -227,6 +305,10 @@ def test_int8_is_near_float32():
     (dict(dropout_rate=0.1), ['0.1']),
     (dict(attention='fused'), ['fused', 'plain']),
     (dict(biases='some'), ['some', 'inputs']),
+    (dict(norm_eps=None), ['norm_eps']),
+    (dict(rope_theta=(0.0,) * 3), ['rope_theta']),
+    (dict(windows=(-1, 0, 0)), ['-1']),
+    (dict(reads_end='no'), ['reads_end', 'no']),
   ],
 )
 def test_what_no_model_has_is_refused(change, says):
@@ -242,6 +324,10 @@ def test_what_no_model_has_is_refused(change, says):
     (dict(mlp_bias=True), 'mlp_bias'),
     (dict(rope_parameters=dict(rope_type='yarn', rope_theta=1.0)), 'yarn'),
     (dict(hidden_size=None), 'hidden_size'),
+    (dict(use_bidirectional_attention=True), 'use_bidirectional_attention'),
+    (dict(layer_types=['chunked_attention'] * 3), 'chunked_attention'),
+    (dict(layer_types=['sliding_attention'] * 3, sliding_window=None), 'sliding_window'),
+    (dict(model_type='gemma2'), 'final_logit_softcapping'),
     (dict(quantization_config={'bits': 4}), 'quantization_config'),
   ],
 )

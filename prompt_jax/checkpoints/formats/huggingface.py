@@ -34,7 +34,7 @@ State = dict[str, np.ndarray]
 _ACTIVATIONS = {
   'relu': ('relu',), 'gated-gelu': ('gelu', 'linear'), 'gated-relu': ('relu', 'linear')
 }  # fmt: skip
-_MODELS = ('t5', 'mt5', 'umt5')
+MODELS = ('t5', 'mt5', 'umt5')
 _SIZES = ('vocab_size', 'd_model', 'num_heads', 'd_kv', 'num_layers', 'd_ff')
 # Names that transformers takes for these fields too.
 _ALIASES = {
@@ -154,8 +154,8 @@ def config_from_huggingface(
     UserError: another model, a field is missing or no T5 of this package has its value.
   """
   model = hf.get('model_type')
-  if model not in _MODELS:
-    raise UserError(f'The model is of type {model!r}; expected one of {", ".join(_MODELS)}.')
+  if model not in MODELS:
+    raise UserError(f'The model is of type {model!r}; expected one of {", ".join(MODELS)}.')
   check(hf, CONFIG, where)
   _check_class(hf, where)
   size = lambda name, default=None: whole(hf, name, where, default)
@@ -199,7 +199,7 @@ def check_start(hf: Mapping[str, Any], where: str) -> None:
 
 def _check_class(hf: Mapping[str, Any], where: str) -> None:
   names = hf.get('architectures') or []
-  known = [f'{m.upper()}{end}' for m in _MODELS for end in ('ForConditionalGeneration', 'Model')]
+  known = [f'{m.upper()}{end}' for m in MODELS for end in ('ForConditionalGeneration', 'Model')]
   known.append('T5WithLMHeadModel')  # its name before 2020
   if not isinstance(names, list) or not all(name in known for name in names):
     raise UserError(

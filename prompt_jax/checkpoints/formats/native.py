@@ -117,7 +117,8 @@ def _tokenizer(folder: pathlib.Path, settings: Mapping[str, Any]) -> tokenizer.T
     raise UserError(
       f'{folder / CONFIG}: pad and eos of its vocabulary are {pad!r} and {eos!r}; expected ids.'
     )
-  return tokenizer.TokenizerVocabulary(folder / tokenizer.FILE_NAME, pad, eos)
+  path = folder / tokenizer.FILE_NAME
+  return tokenizer.TokenizerVocabulary(tokenizer.read(path), str(path), pad, eos)
 
 
 def _checked(
@@ -163,7 +164,7 @@ def save(
   elif isinstance(words, tokenizer.TokenizerVocabulary):
     ids = {'pad': words.pad, 'eos': words.eos}
     about['vocabulary'] |= {'kind': 'tokenizer', **ids, 'sha256': words.sha256}
-    write_atomically(folder / tokenizer.FILE_NAME, pathlib.Path(words.path).read_bytes())
+    write_atomically(folder / tokenizer.FILE_NAME, words.raw)
   else:
     about['vocabulary']['kind'] = 'bytes'
   layout = {path: (shapes[path], dtype) for path, dtype in dtypes.items()}

@@ -1,6 +1,7 @@
 """The architecture of a decoder-only model, as data."""
 
 import dataclasses
+import math
 from typing import Any
 
 from flax import core
@@ -93,11 +94,14 @@ class CausalConfig:
   def __post_init__(self):
     for name in ('rope_theta', 'between', 'before', 'rope_factors', 'windows'):
       value = getattr(self, name)  # gin and JSON give lists; the config must hash
-      if value is not None:
+      if isinstance(value, list | tuple):
         object.__setattr__(self, name, tuple(value))
+      elif value is not None or name != 'rope_factors':
+        raise UserError(f'{name} is {value!r}; expected a list.')
     if not self.windows:
       object.__setattr__(self, 'windows', (0,) * self.num_layers)
     self._check_sizes()
+    self._check_numbers()
     self._check_choices()
     if self.num_heads % self.num_kv_heads:
       raise UserError(
@@ -129,6 +133,25 @@ class CausalConfig:
     if self.rope_factors is not None and len(self.rope_factors) != 4:
       raise UserError(f'rope_factors is {self.rope_factors}; expected four numbers, or None.')
 
+  def _check_numbers(self) -> None:
+    positive = {'norm_eps': self.norm_eps, 'embed_scale': self.embed_scale}
+    for name in ('query_scale', 'attention_softcap', 'logit_softcap'):
+      positive |= {} if getattr(self, name) is None else {name: getattr(self, name)}
+    for name in ('rope_theta', 'rope_factors'):
+      positive |= {f'a number of {name}': x for x in getattr(self, name) or () if not _positive(x)}
+    for name, value in positive.items():
+      if not _positive(value):
+        raise UserError(f'{name} is {value!r}; expected a number above 0.')
+    if self.norm_offset not in (0, 1):
+      raise UserError(f'norm_offset is {self.norm_offset!r}; expected 0 or 1.')
+    if any(type(w) is not int or w < 0 for w in self.windows):
+      raise UserError(f'windows is {self.windows!r}; expected whole numbers of at least 0.')
+    if self.rope_factors is not None and self.rope_factors[1] >= self.rope_factors[2]:
+      raise UserError(f'rope_factors is {self.rope_factors!r}; the second must be below the third.')
+    for name in ('post_norms', 'qk_norm', 'tied_logits', 'reads_end'):
+      if not isinstance(getattr(self, name), bool):
+        raise UserError(f'{name} is {getattr(self, name)!r}; expected True or False.')
+
   def _check_choices(self) -> None:
     known: dict[str, tuple[Any, ...]] = {
       'activation': ACTIVATIONS, 'biases': BIASES, 'dtype': ('float32', 'bfloat16'),
@@ -157,6 +180,10 @@ class CausalConfig:
       self.num_layers, self.emb_dim, self.num_heads, self.head_dim, self.num_kv_heads, self.mlp_dim
     )
     return Sizes(core.FrozenDict(decoder=own), input_stack='decoder')
+
+
+def _positive(value: Any) -> bool:
+  return type(value) in (int, float) and 0 < value < math.inf
 
 
 def _check_ids(name: str, ids: tuple[int, ...], rows: int) -> None:

@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from prompt_jax.injections import Injection, Inside, Layout, visible_keys
 from prompt_jax.models.attention.attend import KeysValues, attend, constrained
 from prompt_jax.models.causal.config import CausalConfig
-from prompt_jax.models.t5.layers import Matrix, SelfCache, edited_inside, matmul
+from prompt_jax.models.t5.layers import LogitsDense, Matrix, SelfCache, edited_inside, matmul
 from prompt_jax.models.t5.stack import edited, injected_group, kv_length, scanned
 
 Array = jax.Array
@@ -250,7 +250,7 @@ class Stack(nn.Module):
     self.layers = scanned(Layer, self.cfg, self.cfg.num_layers, axes)(self.cfg)
     self.decoder_norm = Norm(self.cfg)
     if not self.cfg.tied_logits:
-      self.logits_dense = Head(self.cfg.vocab_size)
+      self.logits_dense = LogitsDense(self.cfg.vocab_size)
 
   def __call__(
     self,
@@ -293,37 +293,22 @@ class Stack(nn.Module):
     return self.logits_dense(x)
 
 
-class Head(nn.Module):
-  """The untied output layer: float32 logits for any dtype of x."""
-
-  features: int
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    kernel: Matrix = self.param('kernel', _kernel_init, (x.shape[-1], self.features))
-    return matmul(x, kernel, jnp.float32)
-
-
 def input_view(layout: Layout, injection: Injection) -> tuple[View, Array]:
   """What the positions of an input see, and int32[B, 1] how many there are."""
   there = layout.mask.astype(jnp.int32)
   extra = kv_length(injection)
   positions = jnp.maximum(jnp.cumsum(there, axis=1) - 1, 0) + first_position(injection)
   mask = (positions[:, :, None] >= positions[:, None, :]) & layout.mask[:, None, :]
-  late = None
-  if layout.slot is not None:
-    is_prompt = jnp.broadcast_to(layout.slot >= 0, layout.mask.shape)
-    if not injection.sees_input:
-      mask = mask & (is_prompt[:, None, :] | ~is_prompt[:, :, None])
-    if injection.first_layer:
-      late = _behind(is_prompt[:, None, None], extra)
+  is_prompt = _is_prompt(layout)
+  if not injection.sees_input:
+    mask = mask & (is_prompt[:, None, :] | ~is_prompt[:, :, None])
   view = View(
     layout,
     positions,
     jnp.pad(positions, ((0, 0), (extra, 0)), constant_values=-1),
     _with_injected(mask[:, None], injection),
     extra,
-    late,
+    _late(is_prompt, injection, 0),
     keeps=True,
   )
   return view, jnp.sum(there, axis=1, keepdims=True)
@@ -339,28 +324,37 @@ def target_view(length: int, start: Array | int, room: int, read: ReadInput, inj
   causal = jnp.broadcast_to(own[:, :, None] >= every[:, None, :], (rows, length, room))
   seen = jnp.broadcast_to(read.layout.mask[:, None], (rows, length, before.shape[1]))
   keys = jnp.concatenate([before, read.count + first + every], axis=1)
-  late = None
-  if injection.first_layer and read.layout.slot is not None:
-    is_prompt = jnp.broadcast_to(read.layout.slot >= 0, read.layout.mask.shape)
-    late = jnp.pad(_behind(is_prompt[:, None, None], extra), ((0, 0),) * 3 + ((0, room),))
   return View(
     Layout(mask=jnp.ones((rows, length), bool)),
     read.count + first + own,
     jnp.pad(keys, ((0, 0), (extra, 0)), constant_values=-1),
     _with_injected(jnp.concatenate([seen, causal], axis=2)[:, None], injection),
     extra,
-    late,
+    _late(_is_prompt(read.layout), injection, room),
   )
 
 
-def first_position(injection: Injection) -> int:
-  """Where the text begins: behind injected keys that are "shifted", as PEFT counts them."""
-  return kv_length(injection) if injection.kv_bias == 'shifted' else 0
+def first_position(injection: Injection) -> Array | int:
+  """Where the text begins, int32[B, 1] where examples differ: behind injected keys that are
+  "shifted", as PEFT counts them."""
+  if injection.kv_bias != 'shifted':
+    return 0
+  return kv_length(injection) if injection.kv_lengths is None else injection.kv_lengths[:, None]
 
 
-def _behind(mask: Array, keys: int) -> Array:
-  """A mask [B, 1, Q, S] with so many injected keys in front, which are late as well."""
-  return jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (keys, 0)), constant_values=True)
+def _is_prompt(layout: Layout) -> Array:
+  """bool[B, S] which positions are prompt rows."""
+  if layout.slot is None:
+    return jnp.zeros(layout.mask.shape, bool)
+  return jnp.broadcast_to(layout.slot >= 0, layout.mask.shape)
+
+
+def _late(is_prompt: Array, injection: Injection, behind: int) -> Array | None:
+  """`View.late`: injected keys, prompt rows, and so many keys behind them, which are not late."""
+  if not injection.first_layer:
+    return None
+  keys = jnp.pad(is_prompt, ((0, 0), (kv_length(injection), 0)), constant_values=True)
+  return jnp.pad(keys, ((0, 0), (0, behind)))[:, None, None]
 
 
 def _with_injected(mask: Array, injection: Injection) -> Array:

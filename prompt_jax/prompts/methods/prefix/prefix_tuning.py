@@ -52,6 +52,11 @@ class PrefixTuning(PromptMethod):
       parts['decoder'] = self._injection(ctx, 'decoder', ctx.stacks['decoder'])
     if self.cross and 'encoder' in ctx.stacks:
       parts['cross'] = self._injection(ctx, 'cross', ctx.stacks['decoder'])
+    if not parts:
+      raise UserError(
+        f'{type(self).__name__} is on in cross attention alone, and this model has none; turn on '
+        'encoder, which is the stack that reads the input.'
+      )
     return Injections.of(parts)
 
   def _injection(self, ctx: Context, name: str, dims: Dims) -> Injection:

@@ -219,6 +219,7 @@ ALLOWED: dict[str, set[str]] = {
     'export',
     'loading',
     'method_facts',
+    'models.module',
     'pretraining',
     'reports',
     'runs',

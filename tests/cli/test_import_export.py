@@ -173,7 +173,7 @@ def test_keys_and_values_of_another_decoder(mistake, model, tmp_path):
 @pytest.mark.parametrize(
   ('method', 'to', 'says'),
   [
-    (MPT(tasks=2, length=3), 'peft', ('MPT', 'task_prompts')),
+    (MPT(tasks=2, length=3), 'npy', ('MPT', 'task_prompts')),
     (SMoP(), 'npy', ('SMoP', 'embeds', 'mask', 'stablehlo')),
     (IA3(), 'npy', ('IA3', 'peft', 'stablehlo')),
   ],

@@ -61,7 +61,7 @@ class CausalLM(nn.Module):
     view, count = input_view(layout, injection)
     states, _, made = self.decoder(x, view, injection)
     assert made is not None  # the view keeps them
-    return states, ReadInput(made, layout, count)
+    return states, ReadInput(made, layout, view.positions, count)
 
   def write(
     self,

@@ -69,11 +69,13 @@ class ReadInput:
   Attributes:
     keys_values: [L, B, S, K, D] each, of every layer.
     layout: of the S positions.
+    positions: int32[B, S] where they stand.
     count: int32[B, 1] how many of them are there, after which the target stands.
   """
 
   keys_values: KeysValues
   layout: Layout
+  positions: Array
   count: Array
 
 
@@ -319,11 +321,10 @@ def target_view(length: int, start: Array | int, room: int, read: ReadInput, inj
   extra, first = kv_length(injection), first_position(injection)
   own = start + jnp.arange(length, dtype=jnp.int32)[None]
   every = jnp.arange(room, dtype=jnp.int32)[None]
-  before = jnp.maximum(jnp.cumsum(read.layout.mask, axis=1, dtype=jnp.int32) - 1, 0) + first
   rows = read.count.shape[0]
   causal = jnp.broadcast_to(own[:, :, None] >= every[:, None, :], (rows, length, room))
-  seen = jnp.broadcast_to(read.layout.mask[:, None], (rows, length, before.shape[1]))
-  keys = jnp.concatenate([before, read.count + first + every], axis=1)
+  seen = jnp.broadcast_to(read.layout.mask[:, None], (rows, length, read.positions.shape[1]))
+  keys = jnp.concatenate([read.positions, read.count + first + every], axis=1)
   return View(
     Layout(mask=jnp.ones((rows, length), bool)),
     read.count + first + own,

@@ -132,8 +132,12 @@ class Load:
       self.refused += 1
     elif self.known is not None:
       choice = json.loads(answer)['choices'][0]
-      label, share = self.known[name, text]
-      self.wrong += choice['text'] != label or abs(choice['probabilities'][label] - share) > 1e-4
+      self.wrong += not self.is_right(choice, self.known[name, text])
+
+  def is_right(self, choice: dict[str, Any], known: Any) -> bool:
+    """Whether an answer has the label and the probability that `infer` gives it."""
+    label, share = known
+    return choice['text'] == label and abs(choice['probabilities'][label] - share) <= 1e-4
 
   async def _client(self, until: float) -> None:
     streams = await asyncio.open_connection('127.0.0.1', self.port)

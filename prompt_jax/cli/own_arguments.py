@@ -59,7 +59,9 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 
 def _convert(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    'source', metavar='SOURCE', help='a model folder (ours or of Hugging Face), or a T5X checkpoint'
+    'source',
+    metavar='SOURCE',
+    help='a model folder (ours or of Hugging Face), a T5X checkpoint, or a GGUF file',
   )
   parser.add_argument('dest', metavar='DEST', help='a folder that does not exist yet')
 

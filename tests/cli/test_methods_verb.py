@@ -33,6 +33,17 @@ def test_the_page_has_the_table(capsys):
   )
 
 
+def test_the_reference_has_every_method():
+  """A file of a public class has a place in the API reference."""
+  prompts = PAGE.parent.parent / 'prompt_jax' / 'prompts'
+  page = (PAGE.parent / 'api' / 'prompts.md').read_text(encoding='utf-8').splitlines()
+  for folder in ('methods', 'reparametrised'):
+    for file in (prompts / folder).rglob('*.py'):
+      if '\nclass ' in file.read_text(encoding='utf-8'):
+        name = '.'.join(file.relative_to(prompts.parent.parent).with_suffix('').parts)
+        assert f'.. automodule:: {name}' in page
+
+
 def test_every_method_is_there_with_what_papers_count(rows):
   assert list(rows) == names('prompts')
   trains = {name: int(cells[1].replace(',', '')) for name, cells in rows.items()}

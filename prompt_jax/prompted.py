@@ -4,6 +4,7 @@ Parameters are {'backbone': the model's own tree, 'prompt': the method's}. Metho
 called through `apply(variables, ..., method='encode')` and so on.
 """
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -76,7 +77,7 @@ def variables_of(params: Any, constants: Any) -> dict[str, Any]:
   return {'params': params, 'constants': {'prompt': constants} if constants else {}}
 
 
-class Prompted(nn.Module):
+class Prompted(nn.Module, abc.ABC):
   """A frozen model and the method that prompts it; `prompt=None` is the bare model.
 
   A method is a module `method(ctx: Context) -> Injections` with `depends_on` (see
@@ -90,9 +91,39 @@ class Prompted(nn.Module):
     """bool[B, T] which positions of the input (int32[B, T]) the model reads."""
     return tokens > 0
 
+  @abc.abstractmethod
   def states(self, tokens: Array, embeds: Array) -> Array:
     """[B, T, H] states of the input (int32[B, T] and its embeddings) without a prompt."""
-    raise NotImplementedError
+
+  @abc.abstractmethod
+  def encode(
+    self,
+    encoder_input_tokens: Array,
+    features: Features | None = None,
+    deterministic: bool = True,
+    injections: Injections | None = None,
+  ) -> Any:
+    """int32[B, T] -> what targets need of them. `injections` replaces what the method would add."""
+
+  @abc.abstractmethod
+  def decode(self, encoded: Any, decoder_input_tokens: Array, deterministic: bool = True) -> Array:
+    """Teacher forcing: int32[B, U] -> float32[B, U, V]."""
+
+  @abc.abstractmethod
+  def start_cache(self, encoded: Any, max_len: int) -> tuple[Array, Cache]:
+    """Prefills what stands before the target.
+
+    Args:
+      encoded: the inputs.
+      max_len: target tokens that may be decoded.
+
+    Returns:
+      float32[B, V] logits of the first target token, and the cache.
+    """
+
+  @abc.abstractmethod
+  def decode_step(self, encoded: Any, tokens: Array, cache: Cache) -> tuple[Array, Cache]:
+    """int32[B] the token just decoded -> float32[B, V] logits of the next, and the cache."""
 
   def __call__(
     self, batch: Batch, deterministic: bool = True, train: bool = False
@@ -141,9 +172,9 @@ class Prompted(nn.Module):
     check_injections(self.prompt, found, self.backbone.cfg.sizes, tokens.shape[0])
     return found
 
+  @abc.abstractmethod
   def _pass(self, batch: Batch, injections: Injections, deterministic: bool) -> Seen:
     """One pass by teacher forcing."""
-    raise NotImplementedError
 
 
 class PromptedT5(Prompted):
@@ -173,7 +204,6 @@ class PromptedT5(Prompted):
     deterministic: bool = True,
     injections: Injections | None = None,
   ) -> Encoded:
-    """int32[B, T] -> states. `injections` replaces what the method would add."""
     if injections is None:
       injections = self.injections(encoder_input_tokens, features)
     empty = jnp.zeros((0, 0), jnp.int32)
@@ -195,7 +225,6 @@ class PromptedT5(Prompted):
   def decode(
     self, encoded: Encoded, decoder_input_tokens: Array, deterministic: bool = True
   ) -> Array:
-    """Teacher forcing: int32[B, U] -> float32[B, U, V]."""
     layout = Layout(mask=jnp.ones(decoder_input_tokens.shape, bool))
     return self._decode(encoded, decoder_input_tokens, layout, deterministic).logits
 
@@ -224,15 +253,7 @@ class PromptedT5(Prompted):
     return Seen(logits, states)
 
   def start_cache(self, encoded: Encoded, max_len: int) -> tuple[Array, Cache]:
-    """Prefills the decoder's prompt and the start token.
-
-    Args:
-      encoded: the inputs.
-      max_len: target tokens that may be decoded.
-
-    Returns:
-      float32[B, V] logits of the first target token, and the cache.
-    """
+    # The decoder's prompt and the start token.
     cfg, injection = self.backbone.cfg, encoded.injections.decoder
     b, extra = encoded.states.shape[0], kv_length(injection)
     rows = extra + prefix_length(injection) + max_len
@@ -256,7 +277,6 @@ class PromptedT5(Prompted):
     return self._cached(encoded, x, layout, own, None)
 
   def decode_step(self, encoded: Encoded, tokens: Array, cache: Cache) -> tuple[Array, Cache]:
-    """int32[B] the token just decoded -> float32[B, V] logits of the next, and the cache."""
     tokens = tokens[:, None]
     layout = Layout(mask=jnp.ones(tokens.shape, bool))
     return self._cached(encoded, self.backbone.embed(tokens), layout, cache.own, cache.cross)

@@ -2,8 +2,7 @@
 
 A row is [input; target]: what stands in front of every input and between it and the target
 (`CausalConfig.before` and `between`) is the model's, prompt rows are put into the input, and the
-input is read once for all targets that are asked for. The methods of the class are those of
-`prompted.PromptedT5`.
+input is read once for all targets that are asked for.
 """
 
 import dataclasses
@@ -43,6 +42,13 @@ class Read:
     return False
 
 
+def no_packed_rows() -> UserError:
+  """The mistake of several examples in a row."""
+  return UserError(
+    'A decoder-only model takes no packed rows. Train without packing.', parameters=['pack']
+  )
+
+
 class PromptedCausal(Prompted):
   """A decoder-only model and the method that prompts it; `prompt=None` is the bare model."""
 
@@ -56,9 +62,7 @@ class PromptedCausal(Prompted):
     """
     del deterministic
     if batch.encoder_segment_ids is not None:
-      raise UserError(
-        'A decoder-only model takes no packed rows. Train without packing.', parameters=['pack']
-      )
+      raise no_packed_rows()
     return self._decode(
       self._read(batch.encoder_input_tokens, injections), batch.decoder_input_tokens
     )
@@ -70,14 +74,12 @@ class PromptedCausal(Prompted):
     deterministic: bool = True,
     injections: Injections | None = None,
   ) -> Read:
-    """int32[B, T] -> what a target needs. `injections` replaces what the method would add."""
     del deterministic
     if injections is None:
       injections = self.injections(encoder_input_tokens, features)
     return self._read(encoder_input_tokens, injections)
 
   def decode(self, encoded: Read, decoder_input_tokens: Array, deterministic: bool = True) -> Array:
-    """Teacher forcing: int32[B, U] -> float32[B, U, V]."""
     del deterministic
     return self._decode(encoded, decoder_input_tokens).logits
 
@@ -87,15 +89,7 @@ class PromptedCausal(Prompted):
     return Seen(logits, states)
 
   def start_cache(self, encoded: Read, max_len: int) -> tuple[Array, Cache]:
-    """Prefills what stands between input and target.
-
-    Args:
-      encoded: the inputs.
-      max_len: target tokens that may be decoded.
-
-    Returns:
-      float32[B, V] logits of the first target token, and the cache.
-    """
+    # What stands between input and target.
     cfg, b = self.backbone.cfg, encoded.input.count.shape[0]
     x, skip = self._behind_input(jnp.zeros((b, 1), jnp.int32))
     shape = (cfg.num_layers, b, skip + max_len, cfg.num_kv_heads, cfg.head_dim)
@@ -104,7 +98,6 @@ class PromptedCausal(Prompted):
     return self._cached(encoded, x, own)
 
   def decode_step(self, encoded: Read, tokens: Array, cache: Cache) -> tuple[Array, Cache]:
-    """int32[B] the token just decoded -> float32[B, V] logits of the next, and the cache."""
     return self._cached(encoded, self.backbone.embed(tokens[:, None]), cache.own)
 
   def _cached(self, encoded: Read, x: Array, own: SelfCache) -> tuple[Array, Cache]:
@@ -120,7 +113,6 @@ class PromptedCausal(Prompted):
     return (tokens > 0) & ((tokens != END) | self.backbone.cfg.reads_end)
 
   def states(self, tokens: Array, embeds: Array) -> Array:
-    """[B, T, H] states of the input without a prompt."""
     x, mask = self._framed(tokens, embeds)
     return self.backbone.read(x, Layout(mask=mask), Injection())[0][:, -tokens.shape[1] :]
 

@@ -42,6 +42,7 @@ from prompt_jax.training.losses import Loss, token_losses
 from prompt_jax.training.objective import CrossEntropy, count, merge, split
 from prompt_jax.training.optim import Update, gradient
 from prompt_jax.training.step import apply_update, create_state, estimate_update, train_step
+from tests.both_ways import both_ways
 from tests.shared import facts
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'gin' / 'prompts'
@@ -171,21 +172,7 @@ def decoded(name: str) -> Decoded:
   c = case(name)
   run = functools.partial(c.model.apply, c.variables)
 
-  @compiled
-  def infer(batch):
-    encoded = run(batch.encoder_input_tokens, batch.features, method='encode')
-    forced = run(encoded, batch.decoder_input_tokens, method='decode')
-    targets = batch.decoder_target_tokens.T
-    first, cache = run(encoded, len(targets), method='start_cache')
-
-    def step(cache, tokens):
-      logits, cache = run(encoded, tokens, cache, method='decode_step')
-      return cache, logits
-
-    rest = jax.lax.scan(step, cache, targets[:-1])[1]
-    cached = jnp.concatenate([first[None], rest]).swapaxes(0, 1)
-    return forced, cached
-
+  infer = compiled(functools.partial(both_ways, run))
   return Decoded(*map(np.asarray, infer(BATCH)))
 
 

@@ -172,6 +172,7 @@ ALLOWED: dict[str, set[str]] = {
     'models',
     'prompt_formats',
     'prompted',
+    'prompted_causal',
     'prompts',
     'runtime',
     'sharding',

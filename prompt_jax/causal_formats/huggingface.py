@@ -124,17 +124,6 @@ def architecture(about: Mapping[str, Any], where: str, around: Frame) -> CausalC
     raise UserError(
       f'{where}: the activation is {activation!r}; expected {", ".join(_ACTIVATIONS)}.'
     )
-  kinds = _layer_types(about, kind, layers)
-  window = about.get('sliding_window') or 0
-  if not set(kinds) <= {_FULL, _SLIDING} or (_SLIDING in kinds and not window):
-    raise UserError(
-      f'{where}: layer_types is {sorted(set(kinds))} and sliding_window {window}; expected '
-      f'{_FULL}, or {_SLIDING} with a window.'
-    )
-  ropes = [_rope(about, kind, each, where) for each in kinds]
-  factors = {factors for _, factors in ropes}
-  if len(factors) > 1:
-    raise UserError(f'{where}: layers scale their rotary frequencies differently.')
   scalar = about.get('query_pre_attn_scalar') if gemma else None
   return CausalConfig(
     vocab_size=need('vocab_size'),
@@ -144,9 +133,7 @@ def architecture(about: Mapping[str, Any], where: str, around: Frame) -> CausalC
     num_kv_heads=about.get('num_key_value_heads') or heads,
     head_dim=about.get('head_dim') or width // heads,
     mlp_dim=need('intermediate_size'),
-    rope_theta=tuple(theta for theta, _ in ropes),
-    rope_factors=factors.pop(),
-    windows=tuple(window if each == _SLIDING else 0 for each in kinds),
+    **_of_layers(about, kind, layers, where),
     before=tuple(around.before),
     between=tuple(around.between),
     reads_end=around.reads_end,
@@ -243,6 +230,26 @@ def _refuse(about: Mapping[str, Any], where: str) -> None:
   for name, good in wrong:
     if about.get(name, good) not in (good, None):
       raise UserError(f'{where}: {name} is {about[name]!r}, which this package does not compute.')
+
+
+def _of_layers(about: Mapping[str, Any], kind: str, layers: int, where: str) -> dict[str, Any]:
+  """Windows and rotary embeddings of every layer, by our names."""
+  kinds = _layer_types(about, kind, layers)
+  window = about.get('sliding_window') or 0
+  if not set(kinds) <= {_FULL, _SLIDING} or (_SLIDING in kinds and not window):
+    raise UserError(
+      f'{where}: layer_types is {sorted(set(kinds))} and sliding_window {window}; expected '
+      f'{_FULL}, or {_SLIDING} with a window.'
+    )
+  ropes = [_rope(about, kind, each, where) for each in kinds]
+  factors = {factors for _, factors in ropes}
+  if len(factors) > 1:
+    raise UserError(f'{where}: layers scale their rotary frequencies differently.')
+  return {
+    'rope_theta': tuple(theta for theta, _ in ropes),
+    'rope_factors': factors.pop(),
+    'windows': tuple(window if each == _SLIDING else 0 for each in kinds),
+  }
 
 
 def _layer_types(about: Mapping[str, Any], kind: str, layers: int) -> list[str]:

@@ -58,7 +58,7 @@ def convert(
   if to != 'native':
     only_t5(model.config, f'The format of {forms.FORMS[to]}')
   if to == 'hf':
-    config_to_huggingface(only_t5(model.config, ''))  # refuses what Hugging Face does not have
+    config_to_huggingface(model.t5)  # refuses what Hugging Face does not have
   forms.check_place(folder, model.size)
   with forms.appearing(folder) as partial:
     title = f'{found.form} to {forms.FORMS[to]}'

@@ -19,7 +19,6 @@ from prompt_jax.data.vocabulary import FILE_NAME, SentencePieceVocabulary, Vocab
 from prompt_jax.errors import UserError, install, unknown
 from prompt_jax.export.model import Model
 from prompt_jax.export.prompt_ids import PromptIds
-from prompt_jax.models.module import only_t5
 from prompt_jax.models.t5.config import T5Config
 
 # Those that need no torch to be written.
@@ -56,7 +55,7 @@ def save(
   """
   from ctranslate2.specs import transformer_spec
 
-  config = only_t5(model.config, 'This format')
+  config = model.t5
   state: dict[str, np.ndarray] = {}
   for path, array in model.arrays():
     for name, part in arrays_to_huggingface(config, path, array.astype(np.float32)):

@@ -23,7 +23,6 @@ from prompt_jax.export import huggingface
 from prompt_jax.export.model import Model
 from prompt_jax.export.prompt_ids import PromptIds
 from prompt_jax.export.tokenizer import bytes_json, tokenizer_json, with_prompts
-from prompt_jax.models.module import only_t5
 
 TABLE, LOGITS = 'token_embedder/embedding', 'decoder/logits_dense/kernel'
 # The pattern of a prompt's word in a text, by the place of its rows.
@@ -46,9 +45,7 @@ def check(model: Model, prompts: Sequence[PromptIds]) -> None:
         ['to'],
       )
   _tokenizer(model.vocabulary)
-  config_to_huggingface(
-    only_t5(model.config, 'This format')
-  )  # refuses what Hugging Face does not have
+  config_to_huggingface(model.t5)  # refuses what Hugging Face does not have
 
 
 def save(folder: pathlib.Path, model: Model, prompts: Sequence[PromptIds]) -> None:
@@ -65,7 +62,7 @@ def save(folder: pathlib.Path, model: Model, prompts: Sequence[PromptIds]) -> No
   new = np.concatenate([p.rows for p in prompts])
   rows, count = model.config.vocab_size, len(new)
   dtypes = {**model.dtypes, TABLE: np.dtype(np.float32)}  # the rows keep their bits
-  config = dataclasses.replace(only_t5(model.config, 'This format'), vocab_size=rows + count)
+  config = dataclasses.replace(model.t5, vocab_size=rows + count)
 
   def arrays() -> Iterator[tuple[str, np.ndarray]]:
     for path, array in model.arrays():

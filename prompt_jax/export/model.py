@@ -23,6 +23,7 @@ from prompt_jax.data.vocabulary import SentencePieceVocabulary, Vocabulary
 from prompt_jax.errors import UserError
 from prompt_jax.export import huggingface, t5x_writer
 from prompt_jax.models.module import Config, module, only_t5
+from prompt_jax.models.t5.config import T5Config
 
 FORMS = {'native': 'prompt_jax', 't5x': 'T5X', 'hf': 'Hugging Face'}
 Advance = Callable[[int], None]
@@ -49,6 +50,11 @@ class Model:
   dtypes: dict[str, np.dtype]
   vocabulary: Vocabulary
   tuning: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def t5(self) -> T5Config:
+    """The architecture, for forms that hold T5s alone; a UserError for another model."""
+    return only_t5(self.config, 'This format')
 
   @property
   def size(self) -> int:
@@ -135,7 +141,7 @@ def write(folder: pathlib.Path, to: str, model: Model, advance: Advance) -> dict
   if to == 'native':
     native.save(folder, model.name, config, summed(), model.dtypes, words, model.tuning)
   elif to == 'hf':
-    huggingface.save(folder, only_t5(config, 'This format'), summed(), model.dtypes, words)
+    huggingface.save(folder, model.t5, summed(), model.dtypes, words)
   else:
     t5x_writer.save(folder, summed(), words)
   return sums
@@ -152,8 +158,7 @@ def reopen(folder: pathlib.Path, to: str, model: Model) -> Model:
     UserError: it has another architecture, vocabulary, shape or dtype than what was read.
   """
   # A T5X checkpoint says neither, so both are given where the shapes do not tell.
-  known = only_t5(model.config, 'This format') if to == 't5x' else None
-  source = find(str(folder), architecture=known)
+  source = find(str(folder), architecture=model.t5 if to == 't5x' else None)
   config, leaves = source.model()
   if to != 't5x' and _what_it_is(config) != _what_it_is(model.config):
     raise UserError(f'{folder} has the architecture {config}; expected {model.config}')

@@ -98,50 +98,7 @@ def check_injections(method: Method, found: Any, sizes: Sizes, batch: int) -> No
   if not isinstance(found, Injections):
     raise UserError(f'{name} returned {_shown(found)}; expected prompt_jax.Injections.')
   for stack in ('encoder', 'decoder', 'cross'):
-    part = getattr(found, stack)
-    if not isinstance(part, Injection):
-      raise UserError(
-        f'{name} gives {_shown(part)} for the {stack}; expected prompt_jax.Injection.'
-      )
-    if part.placement not in PLACEMENTS:
-      raise UserError(
-        f'The placement of {name} in the {stack} is {part.placement!r}; known: '
-        f'{", ".join(PLACEMENTS)}.'
-      )
-    known = SEEN_BY if stack == 'encoder' else SEEN_BY[:1]
-    if part.seen_by not in known or (part.seen_by == 'none' and not part.sees_input):
-      raise UserError(
-        f'The rows of {name} in the {stack} have seen_by={part.seen_by!r} and '
-        f'sees_input={part.sees_input}; known there: {", ".join(known)} (in an encoder: '
-        f'{", ".join(SEEN_BY)}), and a row must see something.'
-      )
-    dims = sizes.stacks.get('decoder' if stack == 'cross' else stack)
-    absent = dims is None or (stack == 'cross' and len(sizes.stacks) == 1)
-    if absent and jax.tree.leaves(part):
-      raise UserError(
-        f'{name} adds to the {stack}, which this model has not; it has: '
-        f'{", ".join(sorted(sizes.stacks))}. Place what reads the input in ctx.input_stack.'
-      )
-    for field, expected in _expected(dims, batch).items() if dims else ():
-      value = getattr(part, field)
-      if value is not None and not any(_fits(value, shape) for shape in expected):
-        raise UserError(
-          f'{name} gives {_shown(value)} as the {field} of the {stack}; expected floats of shape '
-          f'{" or ".join(map(_written, expected))}.'
-        )
-    layers = dims.L if dims and stack == sizes.input_stack else 1
-    if not 0 <= part.first_layer < layers:
-      raise UserError(
-        f'{name} gives {part.first_layer} as the first_layer of the {stack}; expected 0 to '
-        f'{layers - 1}.'
-      )
-    if part.head is not None and (stack != 'decoder' or not isinstance(part.head, Head)):
-      raise UserError(
-        f'{name} gives {_shown(part.head)} as the head of the {stack}; expected prompt_jax.Head, '
-        'of the decoder.'
-      )
-    for edit in part.inside if dims else ():
-      _check_inside(name, stack, edit, dims)
+    _check_part(name, stack, getattr(found, stack), sizes, batch)
   if jnp.shape(found.aux_loss) != ():
     raise UserError(f'The aux_loss of {name} is {_shown(found.aux_loss)}; expected one number.')
   for term in found.terms:
@@ -149,6 +106,50 @@ def check_injections(method: Method, found: Any, sizes: Sizes, batch: int) -> No
       raise UserError(f'{name} gives {_shown(term)} as a loss term; expected prompt_jax.Term.')
     for other in term.passes.values():
       check_injections(method, other, sizes, batch)
+
+
+def _check_part(name: str, stack: str, part: Any, sizes: Sizes, batch: int) -> None:
+  if not isinstance(part, Injection):
+    raise UserError(f'{name} gives {_shown(part)} for the {stack}; expected prompt_jax.Injection.')
+  if part.placement not in PLACEMENTS:
+    raise UserError(
+      f'The placement of {name} in the {stack} is {part.placement!r}; known: '
+      f'{", ".join(PLACEMENTS)}.'
+    )
+  known = SEEN_BY if stack == 'encoder' else SEEN_BY[:1]
+  if part.seen_by not in known or (part.seen_by == 'none' and not part.sees_input):
+    raise UserError(
+      f'The rows of {name} in the {stack} have seen_by={part.seen_by!r} and '
+      f'sees_input={part.sees_input}; known there: {", ".join(known)} (in an encoder: '
+      f'{", ".join(SEEN_BY)}), and a row must see something.'
+    )
+  dims = sizes.stacks.get('decoder' if stack == 'cross' else stack)
+  absent = dims is None or (stack == 'cross' and len(sizes.stacks) == 1)
+  if absent and jax.tree.leaves(part):
+    raise UserError(
+      f'{name} adds to the {stack}, which this model has not; it has: '
+      f'{", ".join(sorted(sizes.stacks))}. Place what reads the input in ctx.input_stack.'
+    )
+  for field, expected in _expected(dims, batch).items() if dims else ():
+    value = getattr(part, field)
+    if value is not None and not any(_fits(value, shape) for shape in expected):
+      raise UserError(
+        f'{name} gives {_shown(value)} as the {field} of the {stack}; expected floats of shape '
+        f'{" or ".join(map(_written, expected))}.'
+      )
+  layers = dims.L if dims and stack == sizes.input_stack else 1
+  if not 0 <= part.first_layer < layers:
+    raise UserError(
+      f'{name} gives {part.first_layer} as the first_layer of the {stack}; expected 0 to '
+      f'{layers - 1}.'
+    )
+  if part.head is not None and (stack != 'decoder' or not isinstance(part.head, Head)):
+    raise UserError(
+      f'{name} gives {_shown(part.head)} as the head of the {stack}; expected prompt_jax.Head, '
+      'of the decoder.'
+    )
+  for edit in part.inside if dims else ():
+    _check_inside(name, stack, edit, dims)
 
 
 def _check_inside(name: str, stack: str, edit: Any, dims: Dims) -> None:

@@ -20,7 +20,8 @@ from prompt_jax.injections import (
   keys_by_example,
   prefix_length,
 )
-from prompt_jax.prompted import Prompted, PromptedT5
+from prompt_jax.prompted import Prompted
+from prompt_jax.prompted_causal import PromptedCausal, no_packed_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +80,8 @@ def slots(model: Prompted, variables: dict[str, Any]) -> tuple[Slots, Slots]:
   Raises:
     UserError: the method reads its input, or the model takes no packed rows.
   """
-  if not isinstance(model, PromptedT5):
-    raise UserError(
-      'A decoder-only model takes no packed rows. Train without packing.', parameters=['pack']
-    )
+  if isinstance(model, PromptedCausal):
+    raise no_packed_rows()
   features = features_of(model.prompt)
   reads = sorted(model.prompt.depends_on - features) if model.prompt is not None else []
   if reads:

@@ -106,7 +106,7 @@ def test_in_an_archive(folder, file, tmp_path, ending):
 
 def test_quantised_matrices_are_read(folder, tmp_path):
   """Q8_0 keeps 8 bits of each number and a scale for 32 of them."""
-  path, weights = tmp_path / 'q8.gguf', load_file(folder / 'model.safetensors')
+  weights = load_file(folder / 'model.safetensors')
   plain = GgufModel(str(written(folder, tmp_path / 'plain.gguf')))
   tensor = next(t for t in plain._reader.tensors if t.name == 'blk.0.attn_v.weight')
   rounded = gguf.quants.quantize(np.array(tensor.data), gguf.GGMLQuantizationType.Q8_0)
@@ -115,7 +115,6 @@ def test_quantised_matrices_are_read(folder, tmp_path):
   np.testing.assert_array_equal(leaf.read(), back)
   near = weights['model.layers.0.self_attn.v_proj.weight']
   assert 0 < np.abs(back - near).max() < np.abs(near).max() / 100
-  assert not path.exists()
 
 
 @pytest.mark.parametrize(

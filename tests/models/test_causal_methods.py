@@ -19,6 +19,7 @@ from prompt_jax.prompts.initialise import initialise_prompt
 from prompt_jax.testing import tiny
 from prompt_jax.training.losses import Loss
 from prompt_jax.training.objective import BatchLoss, CrossEntropy
+from tests.both_ways import both_ways
 from tests.test_conformance import compiled, parse
 
 CONFIG = CausalConfig(
@@ -63,18 +64,7 @@ def test_a_method_trains_and_decodes(name):
     gradient, metrics = loss.gradient({'prompt': prompt}, jax.random.key(0))
     variables = {'params': {'backbone': backbone(), 'prompt': prompt}, 'constants': constants}
     run = functools.partial(model.apply, variables)
-    read = run(BATCH.encoder_input_tokens, BATCH.features, method='encode')
-    forced = run(read, BATCH.decoder_input_tokens, method='decode')
-    targets = BATCH.decoder_target_tokens.T
-    logits, cache = run(read, len(targets), method='start_cache')
-
-    def step(cache, tokens):
-      logits, cache = run(read, tokens, cache, method='decode_step')
-      return cache, logits
-
-    rest = jax.lax.scan(step, cache, targets[:-1])[1]
-    cached = jnp.concatenate([logits[None], rest]).swapaxes(0, 1)
-    return gradient, metrics['loss'], forced, cached
+    return gradient, metrics['loss'], *both_ways(run, BATCH)
 
   gradient, loss, forced, cached = call(prompt)
   np.testing.assert_allclose(cached, forced, atol=2e-5)

@@ -5,32 +5,11 @@ import jax
 import jax.numpy as jnp
 
 from prompt_jax.injections import Injection, Layout
-from prompt_jax.models.attention.attend import constrained
 from prompt_jax.models.causal.config import CausalConfig
 from prompt_jax.models.causal.stack import ReadInput, Stack, input_view, target_view
-from prompt_jax.models.t5.layers import SelfCache, rows, table_parts
+from prompt_jax.models.t5.layers import SelfCache, TokenTable
 
 Array = jax.Array
-
-
-class Embedder(nn.Module):
-  """The token table."""
-
-  cfg: CausalConfig
-
-  def setup(self):
-    shape = (self.cfg.vocab_size, self.cfg.emb_dim)
-    self.embedding = self.param('embedding', nn.initializers.normal(0.02), shape)
-
-  def __call__(self, tokens: Array) -> Array:
-    x = rows(self.embedding, tokens, self.cfg.dtype)
-    return constrained(x * jnp.asarray(self.cfg.embed_scale, x.dtype), 'batch', 'length', 'embed')
-
-  def attend(self, x: Array) -> Array:
-    """float32 products of [B, Q, H] with every row of the table."""
-    table, scale = table_parts(self.embedding, x.dtype)
-    logits = jnp.einsum('bqh,vh->bqv', x, table, preferred_element_type=jnp.float32)
-    return logits if scale is None else logits * scale[None, None]
 
 
 class CausalLM(nn.Module):
@@ -39,7 +18,10 @@ class CausalLM(nn.Module):
   cfg: CausalConfig
 
   def setup(self):
-    self.token_embedder = Embedder(self.cfg)
+    cfg = self.cfg
+    self.token_embedder = TokenTable(
+      cfg.vocab_size, cfg.emb_dim, cfg.dtype, scale=cfg.embed_scale, spread=0.02
+    )
     self.decoder = Stack(self.cfg)
 
   def __call__(self, input_tokens: Array, target_tokens: Array) -> Array:
@@ -92,7 +74,6 @@ class CausalLM(nn.Module):
     logits = self.token_embedder.attend(x) if self.cfg.tied_logits else self.decoder.logits(x)
     cap = self.cfg.logit_softcap
     logits = logits if cap is None else cap * jnp.tanh(logits / cap)
-    logits = constrained(logits, 'batch', 'length', 'vocab')
     if injection.head is not None:
       logits = injection.head.fn(injection.head.theta, x, logits)
     return logits, x, cache

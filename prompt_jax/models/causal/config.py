@@ -8,10 +8,16 @@ from flax import core
 
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Dims, Sizes
+from prompt_jax.models.t5.config import (
+  MOST_LAYERS,
+  check_computation,
+  check_known,
+  check_truth,
+  check_whole,
+)
 
 ACTIVATIONS = ('silu', 'gelu')
 BIASES = ('none', 'inputs', 'all')
-MOST_LAYERS = 1000
 _SIZES = (
   'vocab_size', 'emb_dim', 'num_layers', 'num_heads', 'num_kv_heads', 'head_dim', 'mlp_dim',
   'unroll',
@@ -120,16 +126,11 @@ class CausalConfig:
       raise UserError('between is empty; a token before the target predicts its first token.')
 
   def _check_sizes(self) -> None:
-    for name in _SIZES:
-      value = getattr(self, name)
-      if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f'{name} is {value!r}; expected a whole number of at least 1.')
+    check_whole(self, _SIZES)
     if self.num_layers > MOST_LAYERS:
-      raise UserError(f'num_layers is {self.num_layers}; expected {MOST_LAYERS} at most.')
+      raise UserError(f'A stack has more than {MOST_LAYERS} layers; no model has.')
     if self.head_dim % 2:
       raise UserError(f'head_dim is {self.head_dim}; halves of a head are rotated: give 2, 4, ...')
-    if self.query_chunk is not None and self.query_chunk < 1:
-      raise UserError(f'query_chunk is {self.query_chunk}; expected 1 or more, or None.')
     if self.rope_factors is not None and len(self.rope_factors) != 4:
       raise UserError(f'rope_factors is {self.rope_factors}; expected four numbers, or None.')
 
@@ -148,18 +149,11 @@ class CausalConfig:
       raise UserError(f'windows is {self.windows!r}; expected whole numbers of at least 0.')
     if self.rope_factors is not None and self.rope_factors[1] >= self.rope_factors[2]:
       raise UserError(f'rope_factors is {self.rope_factors!r}; the second must be below the third.')
-    for name in ('post_norms', 'qk_norm', 'tied_logits', 'reads_end'):
-      if not isinstance(getattr(self, name), bool):
-        raise UserError(f'{name} is {getattr(self, name)!r}; expected True or False.')
+    check_truth(self, ('post_norms', 'qk_norm', 'tied_logits', 'reads_end'))
 
   def _check_choices(self) -> None:
-    known: dict[str, tuple[Any, ...]] = {
-      'activation': ACTIVATIONS, 'biases': BIASES, 'dtype': ('float32', 'bfloat16'),
-      'scores_dtype': ('float32', 'bfloat16'), 'remat': ('cheap', 'all'),
-    }  # fmt: skip
-    for name, values in known.items():
-      if getattr(self, name) not in values:
-        raise UserError(f'{name} is {getattr(self, name)!r}; expected {" or ".join(values)}.')
+    check_computation(self)
+    check_known(self, activation=ACTIVATIONS, biases=BIASES)
     if self.dropout_rate:
       raise UserError(
         f'The dropout rate is {self.dropout_rate}, and a decoder-only model of this package has no '

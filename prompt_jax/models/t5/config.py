@@ -1,6 +1,7 @@
 """The architecture of a T5-family model, as data."""
 
 import dataclasses
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from flax import core
@@ -8,12 +9,43 @@ from flax import core
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Dims, Sizes
 
+DTYPES = ('float32', 'bfloat16')
 ATTENTION = ('plain', 'fused', 'cudnn')
 MOST_LAYERS = 1000
 _SIZES = (
   'vocab_size', 'emb_dim', 'num_heads', 'head_dim', 'num_encoder_layers', 'num_decoder_layers',
   'mlp_dim', 'relpos_buckets', 'relpos_max_distance', 'unroll',
 )  # fmt: skip
+
+
+def check_whole(config: Any, names: Iterable[str]) -> None:
+  """Refuses fields that are no whole number of at least 1."""
+  for name in names:
+    value = getattr(config, name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+      raise UserError(f'{name} is {value!r}; expected a whole number of at least 1.')
+
+
+def check_truth(config: Any, names: Iterable[str]) -> None:
+  """Refuses fields that are neither True nor False."""
+  for name in names:
+    if not isinstance(getattr(config, name), bool):
+      raise UserError(f'{name} is {getattr(config, name)!r}; expected True or False.')
+
+
+def check_known(config: Any, **known: Collection[str]) -> None:
+  """Refuses fields that are none of their known values."""
+  for name, values in known.items():
+    if getattr(config, name) not in values:
+      raise UserError(f'{name} is {getattr(config, name)!r}; expected {" or ".join(values)}.')
+
+
+def check_computation(config: Any) -> None:
+  """Refuses what no model computes with; `attention` is looked at by each."""
+  # float16 overflows in T5.
+  check_known(config, dtype=DTYPES, scores_dtype=DTYPES, remat=('cheap', 'all'))
+  if config.query_chunk is not None and config.query_chunk < 1:
+    raise UserError(f'query_chunk is {config.query_chunk}; expected 1 or more, or None.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,28 +100,16 @@ class T5Config:
 
   def __post_init__(self):
     self._check_sizes()
-    if self.dtype not in ('float32', 'bfloat16'):
-      raise UserError(f'dtype is {self.dtype!r}; T5 computes in float32 or bfloat16.')
-    if self.scores_dtype not in ('float32', 'bfloat16'):
-      raise UserError(f'scores_dtype is {self.scores_dtype!r}; expected float32 or bfloat16.')
+    check_computation(self)
     self._check_attention()
-    if self.remat not in ('cheap', 'all'):
-      raise UserError(f'remat is {self.remat!r}; expected cheap or all.')
-    if self.query_chunk is not None and self.query_chunk < 1:
-      raise UserError(f'query_chunk is {self.query_chunk}; expected 1 or more, or None.')
     # gin and JSON give lists; the config must hash to be static under jit.
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
 
   def _check_sizes(self) -> None:
-    for name in _SIZES:
-      value = getattr(self, name)
-      if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f'{name} is {value!r}; expected a whole number of at least 1.')
+    check_whole(self, _SIZES)
     if max(self.num_encoder_layers, self.num_decoder_layers) > MOST_LAYERS:
-      raise UserError(f'A stack has more than {MOST_LAYERS} layers; no T5 has.')
-    for name in ('tied_logits', 'relpos_per_layer'):
-      if not isinstance(getattr(self, name), bool):
-        raise UserError(f'{name} is {getattr(self, name)!r}; expected True or False.')
+      raise UserError(f'A stack has more than {MOST_LAYERS} layers; no model has.')
+    check_truth(self, ('tied_logits', 'relpos_per_layer'))
     known = ('gelu', 'relu', 'linear')
     names = self.mlp_activations
     if not isinstance(names, list | tuple) or not names or not all(n in known for n in names):

@@ -153,6 +153,44 @@ class LogitsDense(nn.Module):
     return constrained(matmul(x, kernel, jnp.float32), 'batch', 'length', 'vocab')
 
 
+class TokenTable(nn.Module):
+  """The token embeddings, which may be the output layer too.
+
+  Attributes:
+    rows: V.
+    width: H.
+    dtype: of what is computed.
+    scale: what embeddings are multiplied by.
+    logits_scale: what states are multiplied by before the output layer.
+    spread: standard deviation of the first values.
+  """
+
+  rows: int
+  width: int
+  dtype: str
+  scale: float = 1.0
+  logits_scale: float = 1.0
+  spread: float = 1.0
+
+  def setup(self):
+    start = nn.initializers.normal(self.spread)
+    self.embedding = self.param('embedding', start, (self.rows, self.width))
+
+  def __call__(self, tokens: Array) -> Array:
+    """A gather: a one-hot product would cost more than the layers at mT5's vocabulary."""
+    x = rows(self.embedding, tokens, self.dtype)
+    x = x if self.scale == 1 else x * jnp.asarray(self.scale, x.dtype)
+    return constrained(x, 'batch', 'length', 'embed')
+
+  def attend(self, x: Array) -> Array:
+    """[B, Q, H] states -> float32[B, Q, V] logits from the table."""
+    table, scale = table_parts(self.embedding, x.dtype)
+    x = x if self.logits_scale == 1 else x * self.logits_scale
+    logits = jnp.einsum('bqh,vh->bqv', x, table, preferred_element_type=jnp.float32)
+    logits = logits if scale is None else logits * scale[None, None]
+    return constrained(logits, 'batch', 'length', 'vocab')
+
+
 def relative_buckets(
   query: Array, key: Array, unbiased: Array | None, *, bidirectional: bool, cfg: T5Config
 ) -> Array:

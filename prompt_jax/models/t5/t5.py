@@ -8,35 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from prompt_jax.injections import Injection, Layout
-from prompt_jax.models.attention.attend import constrained
 from prompt_jax.models.t5 import stack
 from prompt_jax.models.t5.config import T5Config
-from prompt_jax.models.t5.layers import KeysValues, SelfCache, rows, table_parts
+from prompt_jax.models.t5.layers import KeysValues, SelfCache, TokenTable
 
 Array = jax.Array
-
-
-class Embedder(nn.Module):
-  """The token table, shared by encoder and decoder."""
-
-  cfg: T5Config
-
-  def setup(self):
-    shape = (self.cfg.vocab_size, self.cfg.emb_dim)
-    self.embedding = self.param('embedding', nn.initializers.normal(1.0), shape)
-
-  def __call__(self, tokens: Array) -> Array:
-    """A gather: a one-hot product would cost more than the layers at mT5's vocabulary."""
-    x = rows(self.embedding, tokens, self.cfg.dtype)
-    return constrained(x, 'batch', 'length', 'embed')
-
-  def attend(self, x: Array) -> Array:
-    """float32 logits from the table, scaled by 1/sqrt(H) (T5 1.0)."""
-    table, scale = table_parts(self.embedding, x.dtype)
-    x = x * self.cfg.emb_dim**-0.5
-    logits = jnp.einsum('bqh,vh->bqv', x, table, preferred_element_type=jnp.float32)
-    logits = logits if scale is None else logits * scale[None, None]
-    return constrained(logits, 'batch', 'length', 'vocab')
 
 
 class T5(nn.Module):
@@ -45,7 +21,10 @@ class T5(nn.Module):
   cfg: T5Config
 
   def setup(self):
-    self.token_embedder = Embedder(self.cfg)
+    cfg = self.cfg
+    self.token_embedder = TokenTable(
+      cfg.vocab_size, cfg.emb_dim, cfg.dtype, logits_scale=cfg.emb_dim**-0.5
+    )
     self.encoder = stack.Encoder(self.cfg)
     self.decoder = stack.Decoder(self.cfg)
 

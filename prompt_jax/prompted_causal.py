@@ -13,6 +13,7 @@ from flax import struct
 
 from prompt_jax.attach import attach
 from prompt_jax.batch import Batch, Features
+from prompt_jax.data.vocabulary import EOS_ID
 from prompt_jax.errors import UserError
 from prompt_jax.injections import Injection, Injections, Layout, Seen
 from prompt_jax.models.causal.causal import CausalLM
@@ -21,7 +22,6 @@ from prompt_jax.models.t5.layers import SelfCache
 from prompt_jax.prompted import Cache, Prompted
 
 Array = jax.Array
-END = 1  # the id that ends a text
 
 
 @struct.dataclass
@@ -110,7 +110,7 @@ class PromptedCausal(Prompted):
     return logits[:, 0], Cache(own, ())
 
   def is_read(self, tokens: Array) -> Array:
-    return (tokens > 0) & ((tokens != END) | self.backbone.cfg.reads_end)
+    return (tokens > 0) & ((tokens != EOS_ID) | self.backbone.cfg.reads_end)
 
   def states(self, tokens: Array, embeds: Array) -> Array:
     x, mask = self._framed(tokens, embeds)

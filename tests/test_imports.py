@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
   'method_facts': {'injections', 'prompt_formats', 'prompts'},
   'attach': {'injections'},
   'prompted': {'attach', 'injections', 'batch', 'models', 'prompts.base'},
-  'prompted_causal': {'attach', 'injections', 'batch', 'models', 'prompted'},
+  'prompted_causal': {'attach', 'batch', 'data.vocabulary', 'injections', 'models', 'prompted'},
   'loading': {
     'checkpoints',
     'data.example',

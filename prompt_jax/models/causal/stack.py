@@ -316,7 +316,9 @@ def input_view(layout: Layout, injection: Injection) -> tuple[View, Array]:
   return view, jnp.sum(there, axis=1, keepdims=True)
 
 
-def target_view(length: int, start: Array | int, room: int, read: ReadInput, injection: Injection):
+def target_view(
+  length: int, start: Array | int, room: int, read: ReadInput, injection: Injection
+) -> View:
   """What `length` positions of a target see, the first of them its position `start` of `room`."""
   extra, first = kv_length(injection), first_position(injection)
   own = start + jnp.arange(length, dtype=jnp.int32)[None]
